@@ -1,0 +1,1 @@
+"""The actor client: environments, policy, unroll transport, evaluation."""

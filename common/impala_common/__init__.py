@@ -1,0 +1,1 @@
+"""Numerics, nouns and plumbing that the learner server and the actors share."""

@@ -1,0 +1,25 @@
+"""Typed settings of a run: sections, presets, TOML, command line."""
+
+from impala_common.config.sections import (
+    CheckpointConfig,
+    EnvironmentConfig,
+    JobConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RolloutConfig,
+    TransportConfig,
+)
+from impala_common.config.train import TrainConfig
+
+__all__ = [
+    "CheckpointConfig",
+    "EnvironmentConfig",
+    "JobConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RolloutConfig",
+    "TrainConfig",
+    "TransportConfig",
+]

@@ -1,0 +1,341 @@
+"""Every setting of a run: one frozen dataclass per concern.
+
+The text under each field is its documentation: command lines, config.toml and
+docs/configuration.md are made from it. Checks raise ConfigError with name,
+value, rule and consequence. Rules that need two sections are in
+`impala_common.config.train`. Derived values are properties, never fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro
+
+from impala_common.config.checks import (
+    require,
+    require_at_least,
+    require_between,
+    require_one_of,
+    require_positive,
+)
+
+INIT_METHODS = (
+    "identity", "orthogonal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
+    "kaiming_normal",
+)  # fmt: skip
+"""Names of weight initialisations."""
+
+MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet")
+"""Names of shipped networks; auto picks by the observation's shape."""
+
+
+def _alias(*names: str) -> object:
+    """Returns a tyro annotation that adds further option names (the seed's, mostly)."""
+    return tyro.conf.arg(aliases=[f"--{name}" for name in names])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnvironmentConfig:
+    """Which environment, and how actors prepare it."""
+
+    env: str = ""
+    """Gymnasium environment id, such as CartPole-v1, ALE/Pong-v5 or MinAtar/Breakout-v1."""
+    envs_per_actor: int = 8
+    """Environment slots of each actor; one batched policy call serves them all."""
+    env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
+    """How environments are vectorised; auto: ale-py's own for Atari, the environment's vector
+    entry point where it has one, else one process with a loop (sync)."""
+    atari_frame_skip: int = 4
+    """Emulator frames per agent step."""
+    atari_frame_stack: int = 4
+    """Newest frames stacked into one observation."""
+    atari_sticky_action_probability: float | None = None
+    """Probability that the emulator repeats the last action; none: as the id says (v5 0.25, v4 0)."""
+    atari_episodic_life: bool = False
+    """Whether losing a life ends a training episode (reported returns stay those of the game)."""
+    atari_fire_reset: bool = True
+    """Whether FIRE is pressed after a reset in games that wait for it."""
+    atari_noop_max: int = 30
+    """Upper bound of random no-op actions after a reset."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_positive("envs_per_actor", self.envs_per_actor)
+        require_positive("atari_frame_skip", self.atari_frame_skip)
+        require_positive("atari_frame_stack", self.atari_frame_stack)
+        require_at_least("atari_noop_max", self.atari_noop_max, 0)
+        if self.atari_sticky_action_probability is not None:
+            require_between(
+                "atari_sticky_action_probability", self.atari_sticky_action_probability, 0.0, 1.0
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    model: Literal["auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet"] = "auto"
+    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the MLP's hidden layers; policy and value have separate networks."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the MLP's hidden layers."""
+    feature_dim: int = 512
+    """Width of the encoder's output (image networks)."""
+    hidden_dim: int = 512
+    """Width of the layer between encoder and heads, or of the LSTM if there is one."""
+    use_lstm: bool = False
+    """Whether an LSTM of width hidden_dim follows the encoder."""
+    init_method: Annotated[
+        Literal[
+            "identity",
+            "orthogonal",
+            "xavier_uniform",
+            "xavier_normal",
+            "kaiming_uniform",
+            "kaiming_normal",
+        ],
+        _alias("network-init-method", "init-fn"),
+    ] = "orthogonal"
+    """Weight initialisation; identity keeps torch's own defaults."""
+    use_previous_action_and_reward: bool = False
+    """Whether the last action and (clipped) reward are inputs of the network."""
+    observation_scale: float | None = None
+    """Factor on observations before the network; none: 1/255 for uint8 images, else 1."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_one_of("model", self.model, MODEL_NAMES)
+        require_one_of("activation", self.activation, ("tanh", "relu"))
+        require_one_of("init_method", self.init_method, INIT_METHODS)
+        require_positive("feature_dim", self.feature_dim)
+        require_positive("hidden_dim", self.hidden_dim)
+        require(
+            "hidden_sizes",
+            self.hidden_sizes,
+            all(width > 0 for width in self.hidden_sizes),
+            "widths greater than 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """Unrolls, batches and the storage that holds them."""
+
+    unroll_length: Annotated[int, _alias("num-steps")] = 20
+    """T: agent steps of one unroll."""
+    batch_size: int = 32
+    """B: unrolls of one update."""
+    num_storages: int = 96
+    """Unrolls that rollout storage holds, rounded up to whole batches, at least two: more hides
+    hiccups, fewer keeps data fresh."""
+    num_learners: int = 2
+    """Learner threads: while one updates, the others prepare batches."""
+    max_policy_lag: int = 0
+    """Updates an arriving unroll may lag behind before it is refused as STALE; 0: no limit."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_positive("unroll_length", self.unroll_length)
+        require_positive("batch_size", self.batch_size)
+        require_positive("num_storages", self.num_storages)
+        require_between("num_learners", self.num_learners, 1, 64)
+        require_at_least("max_policy_lag", self.max_policy_lag, 0)
+
+    @property
+    def num_storage_slots(self) -> int:
+        """Batch slots in rollout storage."""
+        return max(2, -(-self.num_storages // self.batch_size))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """V-trace and the three losses (docs/glossary.md has the formulas)."""
+
+    discount: float = 0.99
+    """Discount per agent step, in [0, 1]."""
+    clip_rho_threshold: float | None = 1.0
+    """rho-bar: clip of importance ratios in the TD error; none: unclipped."""
+    clip_pg_rho_threshold: float | None = 1.0
+    """Clip of importance ratios in the policy gradient; none: unclipped."""
+    clip_c_threshold: float | None = 1.0
+    """c-bar: clip of the trace coefficients; none: unclipped."""
+    vtrace_lambda: float = 1.0
+    """lambda in [0, 1]: 1 is the paper's; on-policy it is GAE's lambda."""
+    entropy_cost: Annotated[float, _alias("ent-coef")] = 0.01
+    """Weight of the entropy bonus."""
+    baseline_cost: Annotated[float, _alias("baseline-coef")] = 0.5
+    """Weight of the value loss."""
+    reward_clipping: Literal["none", "clip", "sign"] = "none"
+    """What the learner does to rewards: clip to [-1, 1], keep the sign, or nothing. Reported
+    returns are never clipped."""
+    reward_scale: float = 1.0
+    """Factor on rewards, before clipping."""
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    """Whether losses are summed over T and B (the paper's, to which its eps .01 and clip 40
+    belong) or averaged over the rows that count."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_between("discount", self.discount, 0.0, 1.0)
+        require_between("vtrace_lambda", self.vtrace_lambda, 0.0, 1.0)
+        for name in ("clip_rho_threshold", "clip_pg_rho_threshold", "clip_c_threshold"):
+            if getattr(self, name) is not None:
+                require_positive(name, getattr(self, name))
+        if self.clip_rho_threshold is not None:
+            require(
+                "clip_c_threshold",
+                self.clip_c_threshold,
+                self.clip_c_threshold is not None
+                and self.clip_c_threshold <= self.clip_rho_threshold,
+                f"at most clip_rho_threshold ({self.clip_rho_threshold})",
+                "V-trace's contraction is proven for rho-bar >= c-bar only",
+            )
+        require_at_least("entropy_cost", self.entropy_cost, 0.0)
+        require_at_least("baseline_cost", self.baseline_cost, 0.0)
+        require_positive("reward_scale", self.reward_scale)
+        require_one_of("reward_clipping", self.reward_clipping, ("none", "clip", "sign"))
+        require_one_of("loss_reduction", self.loss_reduction, ("sum", "mean"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer and its schedule."""
+
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+    """RMSProp as torch has it (eps outside the root, average from 0), or Adam."""
+    learning_rate: Annotated[float, _alias("lr")] = 6e-4
+    """Learning rate at step 0."""
+    learning_rate_schedule: Literal["linear", "constant"] = "linear"
+    """Linear: from learning_rate to 0 at total_steps, in trained agent steps."""
+    eps: float = 0.01
+    """Term added to the denominator."""
+    rmsprop_alpha: float = 0.99
+    """Decay of RMSProp's average of squares."""
+    rmsprop_momentum: float = 0.0
+    """Momentum of RMSProp."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's average of gradients."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's average of squares."""
+    max_grad_norm: float = 40.0
+    """Gradients are scaled down to this global norm; 0: never."""
+    max_nonfinite_updates: int = 5
+    """Updates in a row that may be skipped for a non-finite loss or gradient before the run
+    stops with its last good weights."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_one_of("optimizer", self.optimizer, ("rmsprop", "adam"))
+        require_one_of(
+            "learning_rate_schedule", self.learning_rate_schedule, ("linear", "constant")
+        )
+        require_positive("learning_rate", self.learning_rate)
+        require_positive("eps", self.eps)
+        require_at_least("max_grad_norm", self.max_grad_norm, 0.0)
+        require_positive("max_nonfinite_updates", self.max_nonfinite_updates)
+        for name in ("rmsprop_alpha", "adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            require(name, value, 0.0 <= value < 1.0, "in [0, 1)")
+        require_between("rmsprop_momentum", self.rmsprop_momentum, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransportConfig:
+    """The wire, the front end and the actors on it."""
+
+    host: str = "127.0.0.1"
+    """Address the learner listens on."""
+    port: int = 50051
+    """Port the learner listens on; 0: any free one (written to RUN/address)."""
+    front_end: Literal["process", "in-process"] = "process"
+    """Whether the gRPC front end is a process of its own, or a thread (tests, debugging)."""
+    window: int = 2
+    """Messages an actor may have without a verdict."""
+    max_actors: int = 256
+    """Actors that may take part at a time."""
+    capacity_timeout_s: float = 30.0
+    """Seconds a message waits for room in rollout storage before its verdict is CAPACITY."""
+    publish_interval_updates: int = 1
+    """Updates between two published weight snapshots."""
+    allow_insecure_public_bind_without_tls: bool = False
+    """Let anyone who can reach the port read weights and inject data. Not for open networks."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_between("port", self.port, 0, 65535)
+        require_between("window", self.window, 1, 16)
+        require_between("max_actors", self.max_actors, 1, 4096)
+        require_positive("capacity_timeout_s", self.capacity_timeout_s)
+        require_positive("publish_interval_updates", self.publish_interval_updates)
+        require_one_of("front_end", self.front_end, ("process", "in-process"))
+        is_loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        require(
+            "host",
+            self.host,
+            is_loopback or self.allow_insecure_public_bind_without_tls,
+            "a loopback address",
+            "traffic is neither encrypted nor authenticated yet; reach a remote learner through "
+            "an SSH tunnel, or pass --allow-insecure-public-bind-without-tls on a network "
+            "where every machine is trusted",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Checkpoints and logs of a run."""
+
+    checkpoint_interval_s: float = 60.0
+    """Seconds between checkpoints; one is always written at the end."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints kept; older ones are removed."""
+    log_interval_s: float = 1.0
+    """Seconds between two lines of metrics.jsonl and TensorBoard."""
+    tensorboard: bool = True
+    """Whether TensorBoard event files are written."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_positive("checkpoint_interval_s", self.checkpoint_interval_s)
+        require_positive("keep_checkpoints", self.keep_checkpoints)
+        require_positive("log_interval_s", self.log_interval_s)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """The job as a whole."""
+
+    total_steps: Annotated[int, _alias("num-train-steps")] = 1_000_000
+    """Agent steps to train on; the run ends there."""
+    num_actors: int = 2
+    """Actor processes that impala-train starts on this machine."""
+    seed: int = 1
+    """Seed from which all others derive: network, actors, environment slots, sampling."""
+    tag: str = "default"
+    """Name of the run: part of its folder's name when none is given."""
+    device: str = "auto"
+    """Learner's device: auto, cpu, cuda or cuda:N."""
+    learner_threads: int = 0
+    """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
+    lockstep: bool = False
+    """Deterministic mode: one actor that waits for each update; slow, for checks."""
+    eval_episodes: int = 100
+    """Episodes of the frozen-weight evaluation at the end of impala-train; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_positive("total_steps", self.total_steps)
+        require_between("num_actors", self.num_actors, 0, 1024)
+        require_at_least("seed", self.seed, 0)
+        require_at_least("learner_threads", self.learner_threads, 0)
+        require_at_least("eval_episodes", self.eval_episodes, 0)
+        validate_device(self.device)
+
+
+def validate_device(device: str) -> None:
+    """Raises ConfigError unless `device` is auto, cpu, cuda or cuda:N."""
+    index = device.removeprefix("cuda:")
+    is_known = device in ("auto", "cpu", "cuda") or (index != device and index.isdecimal())
+    require("device", device, is_known, "auto, cpu, cuda or cuda:N")

@@ -1,0 +1,130 @@
+"""The errors of this project, one tree, free of transport.
+
+Every class has a constant `reason` in UPPER_SNAKE. What each reason looks like
+on the wire stands in one table, `impala_common.rpc.errors`; what exit code a
+command ends with stands in `impala_common.exit_codes`. Programming mistakes
+stay `TypeError` and `AssertionError`.
+"""
+
+from __future__ import annotations
+
+
+class ImpalaError(Exception):
+    """Base of all errors a user of this project can meet."""
+
+    reason = "INTERNAL"
+
+
+class ConfigError(ImpalaError):
+    """A setting breaks a rule: name, value, rule and consequence are in the text."""
+
+    reason = "CONFIG"
+
+    def __init__(self, name: str, value: object, rule: str, consequence: str = "") -> None:
+        self.name = name
+        self.value = value
+        self.rule = rule
+        self.consequence = consequence
+        tail = f": {consequence}" if consequence else ""
+        super().__init__(f"{name} is {value!r} but must be {rule}{tail}")
+
+
+class UnsupportedSpaceError(ImpalaError):
+    """An action or observation space this version cannot train on."""
+
+    reason = "UNSUPPORTED_SPACE"
+
+
+class UnknownEnvironmentError(ImpalaError):
+    """No environment of that name can be made here."""
+
+    reason = "UNKNOWN_ENVIRONMENT"
+
+
+class MissingExtraError(ImpalaError):
+    """An optional package is needed; the text names the pip extra."""
+
+    reason = "MISSING_EXTRA"
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.what = what
+        self.extra = extra
+        super().__init__(f"{what} needs an optional package: pip install 'impala-rl[{extra}]'")
+
+
+class SpecMismatchError(ImpalaError):
+    """Two sides disagree about the shape of the data; the first differing field is named."""
+
+    reason = "SPEC_MISMATCH"
+
+    def __init__(self, field: str, expected: object, actual: object) -> None:
+        self.field = field
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"{field}: expected {expected}, got {actual}")
+
+
+class InvalidUnrollError(ImpalaError):
+    """An unroll that breaks its specification, is damaged, or holds non-finite numbers."""
+
+    reason = "INVALID_UNROLL"
+
+
+class InvalidRequestError(ImpalaError):
+    """A request that breaks the protocol."""
+
+    reason = "INVALID_REQUEST"
+
+
+class ProtocolMismatchError(ImpalaError):
+    """The other side speaks another version of the protocol."""
+
+    reason = "PROTOCOL_MISMATCH"
+
+
+class StaleSessionError(ImpalaError):
+    """The session is not the newest one, or belongs to another learner life: register again."""
+
+    reason = "STALE_SESSION"
+
+
+class CapacityError(ImpalaError):
+    """The learner has no room for one more actor."""
+
+    reason = "CAPACITY"
+
+
+class LearnerUnavailableError(ImpalaError):
+    """The learner cannot be reached, is starting, stopping or has finished."""
+
+    reason = "LEARNER_UNAVAILABLE"
+
+
+class QueueClosedError(ImpalaError):
+    """The queue was closed while waiting on it: the machine is being taken down."""
+
+    reason = "QUEUE_CLOSED"
+
+
+class CheckpointError(ImpalaError):
+    """A checkpoint is missing, damaged, or belongs to something else."""
+
+    reason = "CHECKPOINT"
+
+
+class RunInUseError(ImpalaError):
+    """Another process works in the run directory."""
+
+    reason = "RUN_IN_USE"
+
+
+class AddressInUseError(ImpalaError):
+    """The port is taken."""
+
+    reason = "ADDRESS_IN_USE"
+
+
+class TrainingDivergedError(ImpalaError):
+    """Losses or gradients were not finite too many times in a row."""
+
+    reason = "DIVERGED"

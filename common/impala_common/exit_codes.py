@@ -1,0 +1,42 @@
+"""Exit codes of all commands, and which error ends with which.
+
+0 is success. 1 is a bug of ours. The rest follow sysexits.h where it has a
+word for the case, so that supervisors can tell "try again" (75) from "fix the
+command" (64, 78) without reading text.
+"""
+
+from __future__ import annotations
+
+from impala_common import errors
+
+OK = 0
+INTERNAL = 1
+USAGE = 2  # what argument parsers end with
+UNUSABLE_DATA = 65  # a checkpoint or file that cannot be used
+UNAVAILABLE = 69  # learner not reachable within the deadline
+TEMPORARY = 75  # may work when tried again
+CONFIG = 78  # a setting, environment or space that cannot work
+INTERRUPTED = 130  # second Ctrl-C
+
+_CODES: dict[type[errors.ImpalaError], int] = {
+    errors.ConfigError: CONFIG,
+    errors.UnsupportedSpaceError: CONFIG,
+    errors.UnknownEnvironmentError: CONFIG,
+    errors.MissingExtraError: CONFIG,
+    errors.SpecMismatchError: CONFIG,
+    errors.ProtocolMismatchError: CONFIG,
+    errors.CheckpointError: UNUSABLE_DATA,
+    errors.LearnerUnavailableError: UNAVAILABLE,
+    errors.CapacityError: TEMPORARY,
+    errors.RunInUseError: TEMPORARY,
+    errors.AddressInUseError: TEMPORARY,
+    errors.TrainingDivergedError: UNUSABLE_DATA,
+}
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Returns the exit code a command ends with when `error` reaches its top."""
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code
+    return INTERNAL

@@ -1,0 +1,188 @@
+"""What the data looks like: tensors, environments, unrolls, models.
+
+Immutable values shared by all sides; no grpc, no torch. `UnrollSpec` is the one
+place that says which leaves an unroll has (style: row t is a decision, nothing
+is shifted). Packing to and from the wire lives in `impala_common.codec.specs`;
+`to_json`/`from_json` here are for files in a run directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from impala_common.errors import SpecMismatchError
+
+DTYPES: tuple[str, ...] = (
+    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
+    "float16", "float32", "float64",
+)  # fmt: skip
+"""Names of the element types that may travel, as numpy spells them."""
+
+OBSERVATION = "observation"
+"""Name of the leaf of a plain Box observation."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named tensor, without its time and batch dimensions."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one such tensor."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """What an environment looks like to the learner.
+
+    Attributes:
+      observation_leaves: leaves of the observation in sorted order of name.
+      num_actions: A, number of discrete actions.
+      action_start: smallest action value of the environment; actions inside the
+        system are 0 .. A-1.
+      frame_stack: frames stacked along dimension 0 of the only observation leaf,
+        0 where observations are no frame stacks.
+    """
+
+    observation_leaves: tuple[TensorSpec, ...]
+    num_actions: int
+    action_start: int = 0
+    frame_stack: int = 0
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON
+        """Returns a JSON-serialisable form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
+        """Rebuilds what `to_json` returned."""
+        leaves = tuple(
+            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"])
+            for leaf in data["observation_leaves"]
+        )
+        return cls(
+            observation_leaves=leaves,
+            num_actions=int(data["num_actions"]),
+            action_start=int(data["action_start"]),
+            frame_stack=int(data["frame_stack"]),
+        )
+
+
+def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec) -> None:
+    """Raises SpecMismatchError naming the first field in which the two differ."""
+    names_expected = [leaf.name for leaf in expected.observation_leaves]
+    names_actual = [leaf.name for leaf in actual.observation_leaves]
+    if names_expected != names_actual:
+        raise SpecMismatchError("observation leaves", names_expected, names_actual)
+    for want, got in zip(expected.observation_leaves, actual.observation_leaves, strict=True):
+        if want.shape != got.shape:
+            raise SpecMismatchError(f"{want.name}.shape", want.shape, got.shape)
+        if want.dtype != got.dtype:
+            raise SpecMismatchError(f"{want.name}.dtype", want.dtype, got.dtype)
+    for field in ("num_actions", "action_start", "frame_stack"):
+        if getattr(expected, field) != getattr(actual, field):
+            raise SpecMismatchError(field, getattr(expected, field), getattr(actual, field))
+
+
+Rows = Literal["T", "T+1", "none"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnrollLeaf:
+    """One leaf of an unroll: a tensor and how many rows of it there are."""
+
+    tensor: TensorSpec
+    rows: Rows
+
+    def num_rows(self, unroll_length: int) -> int:
+        """Returns the length of dimension 0, or 0 for a leaf without time."""
+        return {"T": unroll_length, "T+1": unroll_length + 1, "none": 0}[self.rows]
+
+    def shape(self, unroll_length: int, num_unrolls: int) -> tuple[int, ...]:
+        """Returns `[T, N, ...]`, `[T+1, N, ...]` or `[N, ...]`."""
+        if self.rows == "none":
+            return (num_unrolls, *self.tensor.shape)
+        return (self.num_rows(unroll_length), num_unrolls, *self.tensor.shape)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnrollSpec:
+    """What an unroll consists of: T and the leaves, in their fixed order.
+
+    Leaves (glossary words; `x` stands for each observation leaf):
+      observation... `[T+1, ...]`, is_first `[T+1]` bool, actions `[T]` int64,
+      behaviour_policy_logits `[T, A]` float32, rewards `[T]` float32,
+      terminated, truncated, is_padding `[T]` bool, previous_action `[]` int64 and
+      previous_reward `[]` float32 (what led to observation 0; 0 after a reset),
+      initial_agent_state/k `[L, H]` float32 for each recurrent tensor.
+    """
+
+    unroll_length: int
+    environment: EnvironmentSpec
+    agent_state: tuple[TensorSpec, ...] = ()
+
+    @property
+    def leaves(self) -> tuple[UnrollLeaf, ...]:
+        """All leaves in wire order."""
+        leaves = [UnrollLeaf(leaf, "T+1") for leaf in self.environment.observation_leaves]
+        num_actions = self.environment.num_actions
+        leaves += [
+            UnrollLeaf(TensorSpec("is_first", (), "bool"), "T+1"),
+            UnrollLeaf(TensorSpec("actions", (), "int64"), "T"),
+            UnrollLeaf(TensorSpec("behaviour_policy_logits", (num_actions,), "float32"), "T"),
+            UnrollLeaf(TensorSpec("rewards", (), "float32"), "T"),
+            UnrollLeaf(TensorSpec("terminated", (), "bool"), "T"),
+            UnrollLeaf(TensorSpec("truncated", (), "bool"), "T"),
+            UnrollLeaf(TensorSpec("is_padding", (), "bool"), "T"),
+            UnrollLeaf(TensorSpec("previous_action", (), "int64"), "none"),
+            UnrollLeaf(TensorSpec("previous_reward", (), "float32"), "none"),
+        ]
+        leaves += [UnrollLeaf(state, "none") for state in self.agent_state]
+        return tuple(leaves)
+
+    @property
+    def uses_unique_frames(self) -> bool:
+        """Whether the observation leaf travels and is stored as unique frames plus index."""
+        return self.environment.frame_stack > 1
+
+    @property
+    def frame_leaf(self) -> TensorSpec:
+        """The observation leaf that is a stack of frames."""
+        return self.environment.observation_leaves[0]
+
+    @property
+    def max_frames(self) -> int:
+        """Distinct frames one unroll can have at most: (T+1) x stack."""
+        return (self.unroll_length + 1) * self.environment.frame_stack
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one unroll, uncompressed and with frames stacked."""
+        return sum(
+            leaf.tensor.num_bytes * max(leaf.num_rows(self.unroll_length), 1)
+            for leaf in self.leaves
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The network to build, by name and number; what each means: ModelConfig."""
+
+    name: str
+    hidden_sizes: tuple[int, ...]
+    feature_dim: int
+    hidden_dim: int
+    use_lstm: bool
+    init_method: str
+    activation: str
+    use_previous_action_and_reward: bool
+    observation_scale: float

@@ -1,0 +1,1 @@
+"""Generated protocol code; made by `make protos`, never edited."""
