@@ -1,0 +1,92 @@
+# Everything a person does in this repository. Each target sets up .venv first where it needs
+# one; that takes a minute the first time and nothing after that.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# Set on the command line:
+#   ARGS    more arguments for the command of the target: make train ARGS="--seed 7"
+#   PYTHON  interpreter for .venv; default: the first of version 3.11 or newer on PATH
+#   TORCH   which torch: keep (the one already in .venv), or what pip is to install
+#   EXTRAS  extras to install; default: dev
+ARGS ?=
+PYTHON ?=
+# What an unrelated environment variable of the same name says does not count.
+ifneq ($(origin TORCH),command line)
+override TORCH :=
+endif
+ifneq ($(origin EXTRAS),command line)
+override EXTRAS :=
+endif
+export PYTHON TORCH EXTRAS
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@printf '%s\n' '' '  ARGS="..." passes more arguments on: make train ARGS="--seed 7"' \
+	  '  PYTHON=..., TORCH=... (a build for CUDA, or keep), EXTRAS=...: see CONTRIBUTING.md'
+
+.PHONY: FORCE
+FORCE:
+ifneq ($(TORCH)$(EXTRAS),)
+$(STAMP): FORCE
+endif
+# A repository that was moved: the commands in .venv name the old place.
+ifneq ($(shell head -n 1 $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): FORCE
+endif
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/setup_venv.sh
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with everything pinned by constraints.txt
+	@echo "ready: $(BIN)"
+
+.PHONY: train
+train: $(STAMP) ## Train CartPole-v1 on this machine (learner server and actors)
+	@$(BIN)/impala-train --env CartPole-v1 $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run all tests
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: fmt
+fmt: $(STAMP) ## Format the code and repair what can be repaired
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: lint lint-ruff lint-format lint-types lint-imports lint-protos
+lint: lint-ruff lint-format lint-types lint-imports lint-protos ## Run all linters (make -k lint: to the end)
+lint-ruff: $(STAMP)
+	@$(BIN)/ruff check .
+lint-format: $(STAMP)
+	@$(BIN)/ruff format --check .
+lint-types: $(STAMP)
+	@$(BIN)/mypy
+lint-imports: $(STAMP)
+	@$(BIN)/lint-imports
+lint-protos: $(STAMP)
+	@$(BIN)/buf lint && echo "buf lint: passed"
+
+.PHONY: protos
+protos: $(STAMP) ## Regenerate the Python code of protos/
+	@$(BIN)/python scripts/generate_protos.py
+
+.PHONY: check-protos
+check-protos: $(STAMP) ## Fail if the committed generated code is out of date
+	@$(BIN)/python scripts/generate_protos.py --check
+
+.PHONY: bench
+bench: $(STAMP) ## Run the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: clean
+clean: ## Remove caches and build output (not .venv, not runs/)
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
