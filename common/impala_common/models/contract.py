@@ -1,0 +1,84 @@
+"""What every network takes and returns.
+
+Learner and actors know networks by `AgentModel` only. Both call the same `forward`
+code: the learner on `[T+1, B]` rows with gradients, actors on one row `[1, N]`
+without. Recurrent state goes in and comes out; a model keeps none of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from impala_common.specs import TensorSpec
+
+AgentState = tuple[Tensor, ...]
+"""Recurrent state: tensors [L, B, H], empty for a model without memory."""
+
+
+class ModelInputs(NamedTuple):
+    """Inputs of a model. Actors use T=1 (one row), the learner T+1 rows.
+
+    Attributes:
+      observations: leaf name -> [T, B, ...] in the element type of the environment.
+      is_first: bool [T, B]: the observation opens an episode; state is reset before it.
+      previous_actions: int64 [T, B]: actions that led to the observations; ignored
+        where is_first.
+      previous_rewards: float32 [T, B]: rewards that came with the observations, raw;
+        0 where is_first.
+    """
+
+    observations: dict[str, Tensor]
+    is_first: Tensor
+    previous_actions: Tensor
+    previous_rewards: Tensor
+
+
+class ModelOutputs(NamedTuple):
+    """Outputs of a model.
+
+    Attributes:
+      policy_logits: float32 [T, B, A].
+      values: float32 [T, B].
+      state: state after the last row.
+    """
+
+    policy_logits: Tensor
+    values: Tensor
+    state: AgentState
+
+
+class AgentModel(nn.Module, ABC):
+    """A network with a policy head and a value head."""
+
+    @abstractmethod
+    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
+        """Returns one spec per recurrent tensor, shape (L, H), empty without memory."""
+
+    @abstractmethod
+    def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
+        """Runs the network over all rows.
+
+        Args:
+          inputs: see ModelInputs.
+          state: state before row 0.
+
+        Returns:
+          ModelOutputs.
+        """
+
+    def initial_state(self, batch_size: int) -> AgentState:
+        """Returns the state of B fresh episodes: zeros on the parameters' device."""
+        device = next(self.parameters()).device
+        return tuple(
+            torch.zeros(spec.shape[0], batch_size, *spec.shape[1:], device=device)
+            for spec in self.agent_state_specs()
+        )
+
+    def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
+        """Returns policy_logits [T, B, A] and the next state; models may skip the value here."""
+        outputs: ModelOutputs = self(inputs, state)
+        return outputs.policy_logits, outputs.state

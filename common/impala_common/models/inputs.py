@@ -1,0 +1,113 @@
+"""From raw observations and previous steps to what layers consume.
+
+Shared by all networks. Rows are flattened here ([T, B, ...] to [T*B, ...]) so that
+each layer runs once over all rows of a batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from impala_common.errors import ConfigError
+from impala_common.models.contract import ModelInputs
+from impala_common.specs import EnvironmentSpec
+
+
+class ImageLayout(NamedTuple):
+    """How the only observation leaf is an image."""
+
+    name: str
+    num_channels: int
+    height: int
+    width: int
+    has_channels_last: bool
+
+
+def find_image_layout(environment: EnvironmentSpec) -> ImageLayout | None:
+    """Returns the layout of an environment's image, or None if it shows no single image.
+
+    An image is one leaf of rank 3. Frame stacks have channels first ([4, 84, 84]);
+    otherwise the smaller one of the first and the last dimension is the channels
+    ([10, 10, 4] of MinAtar: last), the first one if they are equal.
+    """
+    if len(environment.observation_leaves) != 1:
+        return None
+    (leaf,) = environment.observation_leaves
+    if len(leaf.shape) != 3:
+        return None
+    first, middle, last = leaf.shape
+    if environment.frame_stack > 1 or first <= last:
+        return ImageLayout(leaf.name, first, middle, last, has_channels_last=False)
+    return ImageLayout(leaf.name, last, first, middle, has_channels_last=True)
+
+
+def require_image_layout(
+    environment: EnvironmentSpec, model_name: str, min_side: int
+) -> ImageLayout:
+    """Returns the image layout, or raises ConfigError if `model_name` cannot consume it."""
+    layout = find_image_layout(environment)
+    shapes = {leaf.name: leaf.shape for leaf in environment.observation_leaves}
+    if layout is None:
+        raise ConfigError(
+            "model",
+            model_name,
+            "mlp or auto for these observations",
+            f"{model_name} needs one image of rank 3, the observation is {shapes}",
+        )
+    if min(layout.height, layout.width) < min_side:
+        raise ConfigError(
+            "model",
+            model_name,
+            "minatar_cnn, impala_resnet or auto for small images",
+            f"{model_name} needs sides of at least {min_side}, the observation is {shapes}",
+        )
+    return layout
+
+
+def prepare_image(observations: dict[str, Tensor], layout: ImageLayout, scale: float) -> Tensor:
+    """Returns float32 [T*B, C, height, width], scaled."""
+    pixels = observations[layout.name].flatten(0, 1)
+    if layout.has_channels_last:
+        pixels = pixels.permute(0, 3, 1, 2)
+    return _to_scaled_float(pixels, scale)
+
+
+def prepare_vector(observations: dict[str, Tensor], names: tuple[str, ...], scale: float) -> Tensor:
+    """Returns float32 [T*B, D]: the named leaves flattened, scaled and concatenated."""
+    leaves = [
+        _to_scaled_float(observations[name].flatten(0, 1), scale).flatten(1) for name in names
+    ]
+    return leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=1)
+
+
+def append_previous_step(features: Tensor, inputs: ModelInputs, num_actions: int) -> Tensor:
+    """Appends the previous action and reward to features.
+
+    Args:
+      features: float32 [T*B, F].
+      inputs: previous_actions, previous_rewards and is_first are used.
+      num_actions: A.
+
+    Returns:
+      float32 [T*B, F + A + 1]: then the one-hot previous action, all 0 where is_first,
+      and the previous reward clipped to [-1, 1].
+    """
+    actions = functional.one_hot(inputs.previous_actions, num_actions)
+    actions = actions.masked_fill_(inputs.is_first.unsqueeze(-1), 0)
+    rewards = inputs.previous_rewards.clamp(-1.0, 1.0)
+    return torch.cat(
+        (features, actions.flatten(0, 1).to(features.dtype), rewards.flatten().unsqueeze(-1)), dim=1
+    )
+
+
+def _to_scaled_float(tensor: Tensor, scale: float) -> Tensor:
+    """Returns a float32 tensor; the input is never written to."""
+    if scale == 1.0:
+        return tensor.to(torch.float32)
+    if tensor.dtype == torch.float32:
+        return tensor * scale
+    return tensor.to(torch.float32).mul_(scale)

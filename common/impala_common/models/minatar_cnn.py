@@ -1,0 +1,38 @@
+"""The encoder of the MinAtar paper, for small images such as [10, 10, C].
+
+One convolution of 16 filters 3x3, then a dense layer of `feature_dim` (128 in the
+paper); ReLU after each.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from impala_common.models.initialisation import initialise_layers
+from impala_common.models.inputs import prepare_image, require_image_layout
+from impala_common.models.trunk import Encoder
+from impala_common.specs import EnvironmentSpec, ModelSpec
+
+MIN_SIDE = 3
+
+
+class MinAtarCnnEncoder(Encoder):
+    """One convolution and a dense layer."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__()
+        self.layout = require_image_layout(environment, "minatar_cnn", MIN_SIDE)
+        self.observation_scale = spec.observation_scale
+        self.num_features = spec.feature_dim
+        self.convolution = nn.Sequential(
+            nn.Conv2d(self.layout.num_channels, 16, kernel_size=3), nn.ReLU()
+        )
+        num_pixels = (self.layout.height - 2) * (self.layout.width - 2)
+        self.dense = nn.Sequential(nn.Linear(16 * num_pixels, spec.feature_dim), nn.ReLU())
+        initialise_layers(self, spec.init_method, "relu")
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Returns float32 [T*B, feature_dim]."""
+        pixels = prepare_image(observations, self.layout, self.observation_scale)
+        features: Tensor = self.dense(self.convolution(pixels).flatten(1))
+        return features

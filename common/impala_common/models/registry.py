@@ -1,0 +1,88 @@
+"""From configuration to a network.
+
+The learner resolves a ModelConfig against the environment once; the resulting
+ModelSpec travels to the actors, who build the same network with `make_model`. The
+table of encoders is the one place to add an architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from impala_common.config.sections import ModelConfig
+from impala_common.errors import ConfigError
+from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
+from impala_common.models.contract import AgentModel
+from impala_common.models.inputs import find_image_layout, require_image_layout
+from impala_common.models.mlp import MlpEncoder, SeparateMlp
+from impala_common.models.trunk import Encoder, TrunkModel
+from impala_common.specs import EnvironmentSpec, ModelSpec
+
+_ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
+    "mlp": MlpEncoder,
+    "nature_cnn": nature_cnn.NatureCnnEncoder,
+    "minatar_cnn": minatar_cnn.MinAtarCnnEncoder,
+    "impala_resnet": impala_resnet.ImpalaResnetEncoder,
+}
+_MIN_SIDES = {
+    "nature_cnn": nature_cnn.MIN_SIDE,
+    "minatar_cnn": minatar_cnn.MIN_SIDE,
+    "impala_resnet": impala_resnet.MIN_SIDE,
+}
+
+
+def resolve_model_spec(config: ModelConfig, environment: EnvironmentSpec) -> ModelSpec:
+    """Returns the network to build, with every "auto" and None decided.
+
+    Raises:
+      ConfigError: the chosen network cannot consume the environment's observations.
+    """
+    name = config.model if config.model != "auto" else _choose_model(environment)
+    if name in _MIN_SIDES:
+        require_image_layout(environment, name, _MIN_SIDES[name])
+    scale = config.observation_scale
+    return ModelSpec(
+        name=name,
+        hidden_sizes=config.hidden_sizes,
+        feature_dim=config.feature_dim,
+        hidden_dim=config.hidden_dim,
+        use_lstm=config.use_lstm,
+        init_method=config.init_method,
+        activation=config.activation,
+        use_previous_action_and_reward=config.use_previous_action_and_reward,
+        observation_scale=_choose_scale(environment) if scale is None else scale,
+    )
+
+
+def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> AgentModel:
+    """Makes a network on the CPU with initial weights drawn from `seed` alone.
+
+    The global random stream is put back as it was; the same seed gives the same weights.
+    Not for concurrent use with other threads that draw from that stream.
+    """
+    if spec.name not in _ENCODERS:
+        raise ConfigError("model", spec.name, f"one of {', '.join(_ENCODERS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: CUDA stays untouched
+        if spec.name == "mlp" and not spec.use_lstm:
+            return SeparateMlp(spec, environment)
+        return TrunkModel(_ENCODERS[spec.name](spec, environment), spec, environment)
+
+
+def _choose_model(environment: EnvironmentSpec) -> str:
+    """Returns the network for "auto"."""
+    layout = find_image_layout(environment)
+    if layout is None:
+        return "mlp"
+    is_small = min(layout.height, layout.width) < nature_cnn.MIN_SIDE
+    return "minatar_cnn" if is_small else "nature_cnn"
+
+
+def _choose_scale(environment: EnvironmentSpec) -> float:
+    """Returns 1/255 where all observations are uint8 images of rank 3, else 1."""
+    is_pixels = all(
+        leaf.dtype == "uint8" and len(leaf.shape) == 3 for leaf in environment.observation_leaves
+    )
+    return 1.0 / 255.0 if is_pixels else 1.0

@@ -1,0 +1,88 @@
+"""The shape most networks share: encoder, optional LSTM, two linear heads.
+
+    observations -> encoder [feature_dim] (-> LSTM [hidden_dim]) -> policy and value head
+
+The previous action and reward, if used, are appended to the encoder's output. With an
+LSTM, `hidden_dim` is its width; without one there is no further layer and `hidden_dim`
+is not used, so that nature_cnn is the usual three convolutions, dense 512 and heads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.models.initialisation import (
+    POLICY_HEAD_GAIN,
+    VALUE_HEAD_GAIN,
+    initialise_head,
+)
+from impala_common.models.inputs import append_previous_step
+from impala_common.models.recurrent import RecurrentCore
+from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+
+
+class Encoder(nn.Module, ABC):
+    """From observations to a feature vector per row; `num_features` is its width."""
+
+    num_features: int
+
+    @abstractmethod
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Returns float32 [T*B, num_features] for leaves [T, B, ...]."""
+
+
+class TrunkModel(AgentModel):
+    """A network whose policy and value share an encoder and, if wanted, an LSTM."""
+
+    def __init__(self, encoder: Encoder, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.num_actions = environment.num_actions
+        self.uses_previous_step = spec.use_previous_action_and_reward
+        width = encoder.num_features
+        if self.uses_previous_step:
+            width += self.num_actions + 1
+        self.core: RecurrentCore | None = None
+        if spec.use_lstm:
+            self.core = RecurrentCore(width, spec.hidden_dim, spec.init_method)
+            width = spec.hidden_dim
+        self.policy_head = nn.Linear(width, self.num_actions)
+        self.value_head = nn.Linear(width, 1)
+        initialise_head(self.policy_head, spec.init_method, POLICY_HEAD_GAIN)
+        initialise_head(self.value_head, spec.init_method, VALUE_HEAD_GAIN)
+
+    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
+        """Returns the LSTM's state specs, or none."""
+        return () if self.core is None else self.core.agent_state_specs()
+
+    def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
+        """Runs encoder, LSTM and both heads; see AgentModel."""
+        features, state = self._compute_features(inputs, state)
+        rows = inputs.is_first.shape
+        return ModelOutputs(
+            policy_logits=self.policy_head(features).view(*rows, self.num_actions),
+            values=self.value_head(features).view(rows),
+            state=state,
+        )
+
+    def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
+        """Runs encoder, LSTM and the policy head only; see AgentModel."""
+        features, state = self._compute_features(inputs, state)
+        policy_logits = self.policy_head(features)
+        return policy_logits.view(*inputs.is_first.shape, self.num_actions), state
+
+    def _compute_features(
+        self, inputs: ModelInputs, state: AgentState
+    ) -> tuple[Tensor, AgentState]:
+        """Returns the heads' input, float32 [T*B, F], and the state after the last row."""
+        features: Tensor = self.encoder(inputs.observations)
+        if self.uses_previous_step:
+            features = append_previous_step(features, inputs, self.num_actions)
+        if self.core is not None:
+            rows = inputs.is_first.shape
+            features, state = self.core(features.view(*rows, -1), inputs.is_first, state)
+            features = features.flatten(0, 1)
+        return features, state

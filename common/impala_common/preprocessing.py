@@ -1,0 +1,30 @@
+"""What the learner does to rewards before it learns from them.
+
+Called by the learner on a whole batch, before any bootstrap value is added.
+Actors report raw rewards and raw returns and never call this.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from impala_common.config.sections import LossConfig
+
+
+def preprocess_rewards(rewards: torch.Tensor, config: LossConfig) -> torch.Tensor:
+    """Scales, then clips rewards as `config` says.
+
+    Args:
+      rewards: float32 of any shape: rewards as the environment gave them.
+      config: `reward_scale` and `reward_clipping` are used.
+
+    Returns:
+      float32 of the same shape: a new tensor, or `rewards` itself if nothing is to be done.
+    """
+    if config.reward_scale != 1.0:
+        rewards = rewards * config.reward_scale
+    if config.reward_clipping == "clip":
+        return rewards.clamp(-1.0, 1.0)
+    if config.reward_clipping == "sign":
+        return rewards.sign()
+    return rewards
