@@ -35,7 +35,7 @@ find_python() {
       return
     fi
   done
-  fail "no Python 3.11 or newer found on PATH ($(python3 --version 2>&1 || true))" \
+  fail "no Python 3.11 or newer found on PATH (python3 is: $(python3 --version 2>/dev/null || echo missing))" \
     "install one (on Debian or Ubuntu: apt install python3.11 python3.11-venv), or name it:" \
     "  make setup PYTHON=/path/to/python3.11"
 }
@@ -84,24 +84,26 @@ if command -v flock >/dev/null; then
   fi
 fi
 
+pinned_torch=$(grep '^torch==' constraints.txt)
 torch=${TORCH:-$(cat "$venv/.torch" 2>/dev/null || true)}
 extras=${EXTRAS:-$(cat "$venv/.extras" 2>/dev/null || true)}
-torch=${torch:-$(grep '^torch==' constraints.txt)}
+torch=${torch:-$pinned_torch}
 extras=${extras:-dev}
 
 make_venv
 rm -f "$stamp"
 : >"$log"
+if [ "$torch" = keep ] && ! "$venv/bin/python" -c 'import torch' >>"$log" 2>&1; then
+  [ "${TORCH:-}" != keep ] || fail "TORCH=keep, but $venv has no torch that can be imported"
+  torch=$pinned_torch # kept last time, but .venv was made anew since
+fi
 printf '%s\n' "$torch" >"$venv/.torch"
 printf '%s\n' "$extras" >"$venv/.extras"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --no-input install)
 
 # Everything is pinned except torch itself where another one was chosen.
 grep -v '^torch==' constraints.txt >"$venv/constraints.txt"
-if [ "$torch" = keep ]; then
-  "$venv/bin/python" -c 'import torch' 2>/dev/null ||
-    fail "TORCH=keep, but $venv has no torch that can be imported"
-else
+if [ "$torch" != keep ]; then
   read -r -a torch_arguments <<<"$torch"
   step "$torch" "${pip[@]}" -c "$venv/constraints.txt" "${torch_arguments[@]}"
 fi
