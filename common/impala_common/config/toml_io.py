@@ -91,7 +91,6 @@ def setting_names() -> list[str]:
     ]
 
 
-@functools.cache
 def document_fields(section: type[Any]) -> dict[str, str]:
     """Returns the text under each field of a dataclass; empty where there is no source."""
     try:

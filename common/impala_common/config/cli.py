@@ -1,0 +1,203 @@
+"""The command line of impala-train and impala-server: every setting is an option.
+
+One definition serves options and config.toml: the dataclasses of
+`impala_common.config.sections`. What counts most comes last:
+
+    preset (--preset, or chosen by the environment) < --config FILE < options
+
+With `--resume RUN` the settings start from RUN/config.toml instead. Must stay
+light: it runs before anyone knows whether torch is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
+from impala_common.config.toml_io import NONE, load_config
+from impala_common.config.train import TrainConfig
+from impala_common.errors import ConfigError
+from impala_common.run_directory import RunDirectory
+
+_PresetName = Literal["cartpole", "classic", "minatar", "atari", "generic"]
+
+
+def _path_option(metavar: str, hint: str) -> object:
+    """Returns a tyro annotation for an option that names a file or folder."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where settings come from, where files go, and what is shown."""
+
+    preset: Annotated[
+        _PresetName | None,
+        tyro.conf.arg(
+            metavar="{" + ",".join(PRESETS) + "}", help_behavior_hint="(default: chosen by --env)"
+        ),
+    ] = None
+    """Settings to start from."""
+    config: Annotated[Path | None, _path_option("FILE", "(default: none)")] = None
+    """TOML file of settings, as config.toml of a run; overrides the preset."""
+    run_dir: Annotated[Path | None, _path_option("DIR", "(default: runs/ENV-TAG-TIME)")] = None
+    """Folder of the run: settings, checkpoints, metrics, logs."""
+    resume: Annotated[Path | None, _path_option("DIR", "(default: none)")] = None
+    """Folder of a run to go on with, from its newest undamaged checkpoint."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the result as one JSON object on stdout at the end."""
+    quiet: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show no progress, only warnings and errors."""
+    verbose: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Log details."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """What a command line asks for.
+
+    Attributes:
+      config: all settings.
+      preset: name of the preset they started from; None for a resumed run.
+      run_dir: the run's folder; None: a new one, `default_run_path`.
+      resume: folder of the run to go on with, or None.
+      json: whether the result is printed as JSON.
+      quiet: whether only warnings and errors are shown.
+      verbose: whether details are logged.
+      extra: the command's own options, an instance of what was passed as `extra`.
+    """
+
+    config: TrainConfig
+    preset: str | None
+    run_dir: Path | None
+    resume: Path | None
+    json: bool
+    quiet: bool
+    verbose: bool
+    extra: Any = None  # Any: the caller's dataclass
+
+
+def parse_train_config(
+    prog: str,
+    argv: Sequence[str],
+    description: str,
+    extra: type[Any] | None = None,  # Any: a dataclass of the caller
+) -> TrainArguments:
+    """Parses the command line of a command that trains.
+
+    Args:
+      prog: the command's name.
+      argv: its arguments, without the name.
+      description: what it does, for --help.
+      extra: dataclass of options that only this command has.
+
+    Raises:
+      ConfigError: a setting, in a file or on the command line, cannot work.
+      SystemExit: --help (code 0), or options that cannot be parsed (code 2).
+    """
+    named = _scan(argv, ("preset", "config", "env", "resume", "run-dir"))
+    base, preset = _make_base(named)
+    start = f"preset {preset!r}" if preset else f"run {named['resume']}"
+    fields: list[tuple[str, Any, Any]] = [("run", RunOptions, RunOptions())]
+    if extra is not None:
+        fields.append(("command", extra, dataclasses.MISSING))
+    for field in dataclasses.fields(base):
+        section = getattr(base, field.name)
+        fields.append((field.name, type(section), section))
+    try:
+        parsed = tyro.cli(
+            _make_definition(fields),
+            prog=prog,
+            args=list(argv),
+            description=f"{description}\n\nDefaults shown: {start}.",
+            config=(tyro.conf.OmitArgPrefixes,),
+            registry=_registry,
+        )
+        config = TrainConfig(
+            **{field.name: getattr(parsed, field.name) for field in dataclasses.fields(base)}
+        )
+    except ConfigError as error:
+        option = "--" + error.name.replace("_", "-")
+        raise ConfigError(option, error.value, error.rule, error.consequence) from None
+    return TrainArguments(
+        config=config,
+        preset=preset,
+        run_dir=parsed.run.run_dir,
+        resume=parsed.run.resume,
+        json=parsed.run.json,
+        quiet=parsed.run.quiet,
+        verbose=parsed.run.verbose,
+        extra=getattr(parsed, "command", None),
+    )
+
+
+def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Returns the values of the options `names`, which decide what the others default to."""
+    found = {}
+    for position, argument in enumerate(argv):
+        if not argument.startswith("--"):
+            continue
+        option, equals, value = argument[2:].partition("=")
+        option = option.replace("_", "-")
+        if option in names and (equals or position + 1 < len(argv)):
+            found[option] = value if equals else argv[position + 1]
+    return found
+
+
+def _make_base(named: dict[str, str]) -> tuple[TrainConfig, str | None]:
+    """Returns the settings to start from, and the name of the preset among them."""
+    if "resume" in named:
+        for option in ("preset", "config", "run-dir"):
+            if option in named:
+                raise ConfigError(
+                    f"--{option}", named[option], "left out with --resume", "a run goes on as it is"
+                )
+        path = RunDirectory(named["resume"]).config_path
+        if not path.is_file():
+            raise ConfigError("--resume", named["resume"], "a run's folder", f"there is no {path}")
+        base = load_config(path)
+        env = base.environment.env
+        if named.get("env", env) != env:
+            raise ConfigError("--env", named["env"], f"{env} with --resume", "as the run began")
+        return base, None
+    env = named.get("env", "")
+    if "config" in named and not env:
+        env = load_config(named["config"]).environment.env
+    preset = named.get("preset") or preset_for_environment(env)
+    if preset not in PRESETS:
+        raise ConfigError("--preset", preset, "one of " + ", ".join(PRESETS))
+    base = make_preset(preset)
+    return (load_config(named["config"], base) if "config" in named else base), preset
+
+
+def _make_definition(fields: list[tuple[str, Any, Any]]) -> Any:  # Any: made here
+    """Returns a dataclass with these fields (name, type, default)."""
+    return dataclasses.make_dataclass(
+        "CommandLine",
+        [(name, kind, dataclasses.field(default=default)) for name, kind, default in fields],
+        kw_only=True,
+        frozen=True,
+    )
+
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _make_optional_float(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float | None] | None:
+    """Numbers that may be absent are spelled "none" then, as in config.toml."""
+    if info.type != float | None:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"FLOAT|{NONE}",
+        instance_from_str=lambda words: None if words[0].lower() == NONE else float(words[0]),
+        is_instance=lambda value: value is None or isinstance(value, float | int),
+        str_from_instance=lambda value: [NONE if value is None else str(value)],
+    )
