@@ -1,0 +1,120 @@
+"""Names of all metrics, in one place: metrics.jsonl, TensorBoard, progress, status.
+
+The learner's parts fill a table of these, the metrics writer and the progress
+display read it. Words are the glossary's; `_s` is seconds, rates are per second
+of wall clock. A metric that is not known yet is left out or NaN.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+STEPS = "steps"
+"""Agent steps trained on; padding rows do not count. The x axis of everything."""
+TIME_S = "time_s"
+"""Seconds of training, over all lives of the learner."""
+UPDATES = "updates"
+"""Optimizer steps taken."""
+
+STEPS_PER_S = "throughput/steps_per_s"
+"""Agent steps trained on per second, since the last line."""
+UPDATES_PER_S = "throughput/updates_per_s"
+"""Optimizer steps per second, since the last line."""
+
+RETURN_MEAN = "episode/return_mean"
+"""Mean return of recent finished episodes, as the environment scores them, never clipped."""
+RETURN_STD = "episode/return_std"
+"""Standard deviation of recent returns."""
+RETURN_MIN = "episode/return_min"
+"""Smallest recent return."""
+RETURN_MAX = "episode/return_max"
+"""Largest recent return."""
+LENGTH_MEAN = "episode/length_mean"
+"""Mean length of recent episodes, in agent steps."""
+EPISODES = "episode/count"
+"""Episodes finished since the run began."""
+
+LOSS_TOTAL = "loss/total"
+"""Policy-gradient loss + baseline_cost x baseline loss + entropy_cost x entropy loss."""
+LOSS_PG = "loss/pg"
+"""Policy-gradient loss."""
+LOSS_BASELINE = "loss/baseline"
+"""Value loss, before its weight."""
+LOSS_ENTROPY = "loss/entropy"
+"""Negative entropy, before its weight."""
+
+POLICY_LAG_MEAN = "learner/policy_lag_mean"
+"""Updates between the weights an unroll was made with and those it trained, on average."""
+POLICY_LAG_MAX = "learner/policy_lag_max"
+"""Largest of those."""
+RHO_MEAN = "learner/rho_mean"
+"""Mean importance ratio pi/mu, unclipped."""
+RHO_CLIPPED_FRACTION = "learner/rho_clipped_fraction"
+"""Share of ratios above clip_rho_threshold."""
+KL = "learner/kl"
+"""Mean KL divergence from behaviour policy to target policy, in nats."""
+ENTROPY = "learner/entropy"
+"""Mean entropy of the target policy, in nats."""
+GRAD_NORM = "learner/grad_norm"
+"""Global gradient norm, before clipping."""
+LEARNING_RATE = "learner/learning_rate"
+"""Learning rate of the last update."""
+VALUE_MEAN = "learner/value_mean"
+"""Mean of the value head's outputs."""
+POLICY_VERSION = "learner/policy_version"
+"""Version of the weights published last."""
+UPDATE_S = "learner/update_s"
+"""Mean time of one update."""
+
+QUEUE_FILL = "queue/fill"
+"""Share of rollout storage in use, 0 to 1."""
+BATCH_WAIT_S = "queue/batch_wait_s"
+"""Mean time a learner thread waited for a batch: large means actors are the bottleneck."""
+
+ACTORS_CONNECTED = "actors/connected"
+"""Actors with a session."""
+UNROLLS_ACCEPTED = "unrolls/accepted"
+"""Unrolls taken into rollout storage, since the run began; so are all counts below."""
+UNROLLS_DUPLICATE = "unrolls/duplicate"
+"""Unrolls that had been taken before."""
+UNROLLS_STALE = "unrolls/stale"
+"""Unrolls refused for their policy lag or their session."""
+UNROLLS_INVALID = "unrolls/invalid"
+"""Unrolls refused as damaged or outside their specification."""
+UNROLLS_CAPACITY = "unrolls/capacity"
+"""Unrolls refused because rollout storage stayed full."""
+UNROLLS_DROPPED = "unrolls/dropped"
+"""Unrolls accepted and not trained on: what was left when the run ended."""
+
+ENVIRONMENT_S = "actor/environment_s"
+"""Time per agent step and environment slot that actors spend in environments."""
+INFERENCE_S = "actor/inference_s"
+"""Time per agent step and environment slot that actors spend choosing actions."""
+BLOCKED_S = "actor/blocked_s"
+"""Time per agent step and environment slot that actors wait for the learner."""
+
+RSS_BYTES = "memory/rss_bytes"
+"""Resident memory of the learner process."""
+
+UNROLLS_REJECTED = (UNROLLS_DUPLICATE, UNROLLS_STALE, UNROLLS_INVALID, UNROLLS_CAPACITY)
+"""Counts of unrolls that were not taken."""
+
+ALL_METRICS: tuple[str, ...] = tuple(
+    value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)
+)
+"""Every name above, in order."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:  # Any: JSON
+    """Returns the lines of a metrics.jsonl; lines torn by a crash are left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get(STEPS), int):
+            lines.append(line)
+    return lines
