@@ -1,0 +1,1 @@
+"""Environments behind one convention: numpy arrays, NEXT_STEP autoreset, padding rows marked."""

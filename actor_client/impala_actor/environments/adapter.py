@@ -1,0 +1,179 @@
+"""EnvironmentAdapter: the one way in which an actor sees its environment slots.
+
+Wraps a Gymnasium vector environment with NEXT_STEP autoreset: the step after an
+end ignores its action and returns the reset observation. Those rows are marked
+as padding here, so that nothing after this file has to know how an environment
+resets. Vector environments with the other two autoreset modes become the same
+in `impala_actor.environments.pause_row`. Owned by the one thread that steps it;
+numpy only, never torch or gymnasium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from impala_common.errors import SpecMismatchError
+from impala_common.specs import EnvironmentSpec
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
+Encode = Callable[[NDArray[Any]], NDArray[Any]]
+"""Turns a batch of raw observations into the observation leaf."""
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+class VectorEnvironment(Protocol):
+    """What the adapter needs of a Gymnasium VectorEnv."""
+
+    num_envs: int
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Starts all slots, or those of options["reset_mask"]."""
+
+    def step(self, actions: Any, /) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps all slots."""
+
+    def close(self) -> None:
+        """Frees what the environment holds."""
+
+
+class StepResult(NamedTuple):
+    """What one step of all slots led to. N is the number of slots.
+
+    The arrays may be buffers that the environment uses again: they are valid
+    until the next call of `step` or `reset`, and must not be written to.
+
+    Attributes:
+      observations: leaf name -> [N, ...]: observations after the step. For an
+        episode that ended in this step this is its final observation.
+      rewards: float32 [N]: raw rewards of the step; 0 on padding rows.
+      terminated: bool [N]: the episode ended for good; False on padding rows.
+      truncated: bool [N]: the episode was cut; False on padding rows.
+      is_padding: bool [N]: the action was ignored; the row counts nowhere.
+      is_first: bool [N]: `observations` opens an episode, so recurrent state is
+        reset before it is consumed. Always use this, not is_padding: they differ
+        with pause rows (padding in all slots, but only some are reset) and
+        where a lost life ends an episode (the next observation opens an
+        episode without any padding row).
+    """
+
+    observations: Observations
+    rewards: NDArray[np.float32]
+    terminated: BoolArray
+    truncated: BoolArray
+    is_padding: BoolArray
+    is_first: BoolArray
+
+
+def derive_slot_seeds(seed: int, num_slots: int) -> list[int]:
+    """Returns one seed per slot in 1 .. 2^31-1, a function of (seed, slot) only.
+
+    Zero is left out because ale-py takes it as "keep the old seed".
+    """
+    highest = 2**31 - 1
+    return [
+        int(np.random.SeedSequence((seed, slot)).generate_state(1)[0]) % highest + 1
+        for slot in range(num_slots)
+    ]
+
+
+class EnvironmentAdapter:
+    """N environment slots that autoreset in the step after an end.
+
+    Args:
+      vector_env: a vector environment with NEXT_STEP autoreset; owned from now on.
+      spec: what its observations and actions look like.
+      has_slot_seeds: whether its reset takes a list of seeds, one per slot; else
+        it takes one number.
+      encode: turns raw observations into the observation leaf; None: they are it.
+    """
+
+    def __init__(
+        self,
+        vector_env: VectorEnvironment,
+        spec: EnvironmentSpec,
+        *,
+        has_slot_seeds: bool = True,
+        encode: Encode | None = None,
+    ) -> None:
+        self.spec = spec
+        self.num_slots = vector_env.num_envs
+        self._vector_env = vector_env
+        self._has_slot_seeds = has_slot_seeds
+        self._encode = encode
+        self._leaf_name = spec.observation_leaves[0].name
+        self._action_start = spec.action_start
+        self._ended = np.zeros(self.num_slots, np.bool_)
+        self._has_ended = False
+
+    def reset(self, seed: int) -> Observations:
+        """Starts a new episode in every slot; each slot's chance derives from (seed, slot).
+
+        A vector environment with a single generator for all slots gets one seed.
+
+        Returns:
+          leaf name -> [N, ...]: the first observations.
+        """
+        seeds = derive_slot_seeds(seed, self.num_slots)
+        raw, _infos = self._vector_env.reset(
+            seed=self._pack_seeds(seeds) if self._has_slot_seeds else seeds[0]
+        )
+        self._forget_ends()
+        observation = self._encode(raw) if self._encode is not None else raw
+        self._validate(observation)
+        return {self._leaf_name: observation}
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """Takes one step in every slot.
+
+        Args:
+          actions: int64 [N]: actions in 0 .. A-1; ignored in slots whose episode
+            ended in the step before.
+        """
+        if self._action_start:
+            actions = actions + self._action_start
+        observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
+        is_padding = self._ended
+        if self._has_ended:
+            rewards = np.where(is_padding, 0.0, rewards)
+            terminated = terminated & ~is_padding
+            truncated = truncated & ~is_padding
+        if rewards.dtype != _FLOAT32:
+            rewards = rewards.astype(_FLOAT32)
+        if self._encode is not None:
+            observation = self._encode(observation)
+        self._ended = terminated | truncated
+        self._has_ended = bool(np.count_nonzero(self._ended))
+        return StepResult(
+            {self._leaf_name: observation}, rewards, terminated, truncated, is_padding, is_padding
+        )
+
+    def close(self) -> None:
+        """Frees what the environment holds."""
+        self._vector_env.close()
+
+    def _pack_seeds(self, seeds: list[int]) -> Any:  # Any: what the environment's reset takes
+        """Returns the per-slot seeds in the form the vector environment takes."""
+        return seeds
+
+    def _forget_ends(self) -> None:
+        """Drops what is known of episodes before a reset."""
+        self._ended = np.zeros(self.num_slots, np.bool_)
+        self._has_ended = False
+
+    def _validate(self, observation: NDArray[Any]) -> None:
+        """Raises SpecMismatchError where the environment breaks its own declared space."""
+        leaf = self.spec.observation_leaves[0]
+        shape = (self.num_slots, *leaf.shape)
+        if observation.shape != shape:
+            raise SpecMismatchError(
+                f"{leaf.name}.shape of the environment", shape, observation.shape
+            )
+        if observation.dtype.name != leaf.dtype:
+            raise SpecMismatchError(
+                f"{leaf.name}.dtype of the environment", leaf.dtype, observation.dtype.name
+            )

@@ -1,0 +1,56 @@
+"""make_environment: from an id and the settings to an adapter.
+
+The only door to environments for actors and evaluation. Backends are imported
+when they are needed: importing this file costs nothing and needs no extras.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import ConfigError
+
+from impala_actor.environments.adapter import EnvironmentAdapter
+
+
+def make_environment(
+    env_id: str, num_slots: int, config: EnvironmentConfig | None = None, num_threads: int = 1
+) -> EnvironmentAdapter:
+    """Makes `num_slots` slots of the environment `env_id`.
+
+    Args:
+      env_id: such as CartPole-v1, ALE/Pong-v5, PongNoFrameskip-v4, MinAtar/Breakout-v1 or
+        my_module:MyEnv-v0.
+      num_slots: N; the config's envs_per_actor is not looked at.
+      config: the backend and the Atari options; None: defaults.
+      num_threads: threads of environments that are vectorised in native code.
+
+    Raises:
+      UnknownEnvironmentError: no such environment can be made here.
+      MissingExtraError: it needs an optional package.
+      UnsupportedSpaceError: this version cannot train on its spaces.
+      ConfigError: the backend does not fit the environment.
+    """
+    from impala_actor.environments import ale, minatar
+
+    config = config or EnvironmentConfig()
+    config = dataclasses.replace(config, env=env_id)
+    backend = config.env_backend
+    if backend == "envpool":
+        from impala_actor.environments import envpool
+
+        return envpool.make_envpool_environment(env_id, num_slots, config, num_threads)
+    if env_id.startswith(minatar.PREFIX):
+        if backend not in ("auto", "sync"):
+            raise ConfigError("env_backend", backend, "auto or sync", f"{env_id} has no other")
+        return minatar.make_minatar_environment(env_id, num_slots)
+    if backend in ("auto", "ale"):
+        game = ale.parse_game_id(env_id)
+        if game is not None:
+            return ale.make_ale_environment(game, num_slots, config, num_threads)
+    if backend == "ale":
+        raise ConfigError("env", env_id, "an Atari id such as ALE/Pong-v5", "env_backend is ale")
+    from impala_actor.environments import gymnasium
+
+    return gymnasium.make_gymnasium_environment(env_id, num_slots, backend)

@@ -1,0 +1,111 @@
+"""PauseRowAdapter: vector environments that do not autoreset in the next step.
+
+SAME_STEP environments return the reset observation together with the end;
+DISABLED ones wait for a reset from outside. Neither has a step in which an
+action is ignored, so this adapter makes one: when any slot ended, `step`
+returns the true final observations, and the next `step` leaves the environment
+alone. Slots that ended get their reset observation in that pause row, the others
+repeat theirs, and the row is padding in all slots: correct, since padding
+has ratio 0 and counts nowhere, but slower than NEXT_STEP the more slots there
+are. Vector environments that this project builds itself are always NEXT_STEP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from impala_common.specs import EnvironmentSpec
+from numpy.typing import NDArray
+
+from impala_actor.environments.adapter import (
+    EnvironmentAdapter,
+    Observations,
+    StepResult,
+    VectorEnvironment,
+)
+
+
+class PauseRowAdapter(EnvironmentAdapter):
+    """N environment slots that all pause for one row after an end in any of them.
+
+    Args:
+      vector_env: a vector environment with SAME_STEP or DISABLED autoreset.
+      spec: what its observations and actions look like.
+      is_same_step: SAME_STEP (True) or DISABLED (False).
+      options: further arguments of EnvironmentAdapter.
+    """
+
+    def __init__(
+        self,
+        vector_env: VectorEnvironment,
+        spec: EnvironmentSpec,
+        *,
+        is_same_step: bool,
+        **options: Any,  # Any: passed on as they are
+    ) -> None:
+        super().__init__(vector_env, spec, **options)
+        self._is_same_step = is_same_step
+        self._after_pause: NDArray[Any] | None = None
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """Takes one step in every slot, or a pause row after an end; see EnvironmentAdapter."""
+        if self._has_ended:
+            return self._pause()
+        if self._action_start:
+            actions = actions + self._action_start
+        observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
+        nothing = self._ended
+        self._ended = terminated | truncated
+        self._has_ended = bool(self._ended.any())
+        if self._has_ended:
+            # Kept until the pause row: with SAME_STEP, ended slots already hold their reset
+            # observation here. A copy, for the environment may use its buffer again.
+            self._after_pause = np.array(observation)
+            if self._is_same_step:
+                observation = self._with_final_observations(observation, infos)
+        return StepResult(
+            self._make_leaves(observation),
+            rewards.astype(np.float32),
+            terminated,
+            truncated,
+            nothing,
+            nothing,
+        )
+
+    def _pause(self) -> StepResult:
+        """Returns the row in which ended slots are reset and nobody acts."""
+        observation, is_first = self._after_pause, self._ended
+        assert observation is not None
+        if not self._is_same_step:
+            fresh, _infos = self._vector_env.reset(options={"reset_mask": is_first.copy()})
+            observation[is_first] = fresh[is_first]
+        self._forget_ends()
+        nothing = self._ended
+        return StepResult(
+            self._make_leaves(observation),
+            np.zeros(self.num_slots, np.float32),
+            nothing,
+            nothing,
+            np.ones(self.num_slots, np.bool_),
+            is_first,
+        )
+
+    def _with_final_observations(
+        self, observation: NDArray[Any], infos: dict[str, Any]
+    ) -> NDArray[Any]:
+        """Returns the observations with the final ones in the slots that ended."""
+        final = infos["final_obs"]
+        observation = np.array(observation)
+        for slot in np.flatnonzero(self._ended):
+            observation[slot] = final[slot]
+        return observation
+
+    def _make_leaves(self, observation: NDArray[Any]) -> Observations:
+        if self._encode is not None:
+            observation = self._encode(observation)
+        return {self._leaf_name: observation}
+
+    def _forget_ends(self) -> None:
+        super()._forget_ends()
+        self._after_pause = None
