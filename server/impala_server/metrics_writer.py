@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from impala_common import metrics as names
@@ -29,7 +31,7 @@ class MetricsWriter:
         self._run = run
         self._with_tensorboard = tensorboard
         self._purge_step: int | None = None
-        self._tensorboard: Any = None  # Any: tensorboardX has no types
+        self._events: EventFile | None = None
         self._descriptor: int | None = None
         self._is_warned = False
 
@@ -78,12 +80,12 @@ class MetricsWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self._tensorboard is not None:
+        if self._events is not None:
             try:
-                self._tensorboard.close()
+                self._events.close()
             except OSError as error:
                 _log.warning("TensorBoard events could not be written: %s", error)
-            self._tensorboard = None
+            self._events = None
 
     def _append(self, text: str) -> None:
         """Appends one line in one write, on a line of its own."""
@@ -99,15 +101,47 @@ class MetricsWriter:
             raise OSError("the disk took only a part of the line")
 
     def _add_scalars(self, line: Mapping[str, float | None], step: int) -> None:
-        if self._tensorboard is None:
-            # Here, not at the top: it imports torch, and not every run wants it.
-            from tensorboardX import SummaryWriter
+        if self._events is None:
+            self._events = EventFile(self._run.tensorboard_path, self._purge_step)
+        self._events.add_scalars(
+            {name: value for name, value in line.items() if value is not None}, step
+        )
 
-            self._tensorboard = SummaryWriter(
-                str(self._run.tensorboard_path),
-                purge_step=self._purge_step,
-                flush_secs=TENSORBOARD_FLUSH_S,
-            )
-        for name, value in line.items():
-            if name != names.STEPS and value is not None:
-                self._tensorboard.add_scalar(name, value, step)
+
+class EventFile:
+    """One TensorBoard event file, written by the caller's thread.
+
+    tensorboardX's own SummaryWriter hands events to a thread through a bounded
+    queue; a full disk ends that thread, and the next events would wait forever.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        # Here, not at the top: they import torch, and not every run wants them.
+        from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
+        folder.mkdir(parents=True, exist_ok=True)
+        # Its name has whole seconds only, and it overwrites: two quick resumes must not share one.
+        suffix = f".{time.time_ns() % 10**9:09d}"
+        self._writer = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        self._flushed_s = -math.inf
+        if purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=purge_step, session_log=start)
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Writes numbers by name; on disk some seconds later."""
+        value = self._summary_pb2.Summary.Value
+        values = [value(tag=tag, simple_value=number) for tag, number in scalars.items()]
+        self._write(step=step, summary=self._summary_pb2.Summary(value=values))
+        if time.monotonic() - self._flushed_s > TENSORBOARD_FLUSH_S:
+            self._writer.flush()
+            self._flushed_s = time.monotonic()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._writer.close()
+
+    def _write(self, step: int, **fields: Any) -> None:  # Any: messages without types
+        self._writer.write_event(self._event_pb2.Event(wall_time=time.time(), step=step, **fields))
