@@ -78,9 +78,11 @@ def prepare_image(observations: dict[str, Tensor], layout: ImageLayout, scale: f
 
 def prepare_vector(observations: dict[str, Tensor], names: tuple[str, ...], scale: float) -> Tensor:
     """Returns float32 [T*B, D]: the named leaves flattened, scaled and concatenated."""
-    leaves = [
-        _to_scaled_float(observations[name].flatten(0, 1), scale).flatten(1) for name in names
-    ]
+    leaves = []
+    for name in names:
+        leaf = observations[name]
+        rows = leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)  # a leaf may be a scalar per row
+        leaves.append(_to_scaled_float(rows, scale))
     return leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=1)
 
 
