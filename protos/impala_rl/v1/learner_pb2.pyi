@@ -37,6 +37,26 @@ DRAIN_REASON_UNSPECIFIED: DrainReason
 DRAIN_REASON_FINISHED: DrainReason
 DRAIN_REASON_STOPPING: DrainReason
 
+class GetConfigRequest(_message.Message):
+    __slots__ = ("actor", "protocol_version")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    actor: _header_pb2.ActorHeader
+    protocol_version: int
+    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+
+class GetConfigResponse(_message.Message):
+    __slots__ = ("learner", "protocol_version", "environment_slot_count", "environment_options")
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_SLOT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    learner: _header_pb2.LearnerHeader
+    protocol_version: int
+    environment_slot_count: int
+    environment_options: EnvironmentOptions
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment_slot_count: _Optional[int] = ..., environment_options: _Optional[_Union[EnvironmentOptions, _Mapping]] = ...) -> None: ...
+
 class RegisterRequest(_message.Message):
     __slots__ = ("actor", "protocol_version", "environment", "environment_slot_count", "host")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
@@ -52,28 +72,24 @@ class RegisterRequest(_message.Message):
     def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
-    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "environment_slot_count", "unroll", "model", "limits", "is_lockstep", "environment_options")
+    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
-    ENVIRONMENT_SLOT_COUNT_FIELD_NUMBER: _ClassVar[int]
     UNROLL_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     IS_LOCKSTEP_FIELD_NUMBER: _ClassVar[int]
-    ENVIRONMENT_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     session_epoch: int
     actor_index: int
     seed: int
-    environment_slot_count: int
     unroll: UnrollSpec
     model: ModelSpec
     limits: LearnerLimits
     is_lockstep: bool
-    environment_options: EnvironmentOptions
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., environment_slot_count: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., environment_options: _Optional[_Union[EnvironmentOptions, _Mapping]] = ...) -> None: ...
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("observation_leaves", "frame_stack", "action_count", "action_start")
@@ -88,18 +104,20 @@ class EnvironmentSpec(_message.Message):
     def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action_count: _Optional[int] = ..., action_start: _Optional[int] = ...) -> None: ...
 
 class EnvironmentOptions(_message.Message):
-    __slots__ = ("atari_frame_skip", "atari_episodic_life", "atari_fire_reset", "atari_noop_max", "atari_sticky_action_probability")
+    __slots__ = ("atari_frame_skip", "atari_episodic_life", "atari_fire_reset", "atari_noop_max", "atari_sticky_action_probability", "atari_frame_stack")
     ATARI_FRAME_SKIP_FIELD_NUMBER: _ClassVar[int]
     ATARI_EPISODIC_LIFE_FIELD_NUMBER: _ClassVar[int]
     ATARI_FIRE_RESET_FIELD_NUMBER: _ClassVar[int]
     ATARI_NOOP_MAX_FIELD_NUMBER: _ClassVar[int]
     ATARI_STICKY_ACTION_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ATARI_FRAME_STACK_FIELD_NUMBER: _ClassVar[int]
     atari_frame_skip: int
     atari_episodic_life: bool
     atari_fire_reset: bool
     atari_noop_max: int
     atari_sticky_action_probability: float
-    def __init__(self, atari_frame_skip: _Optional[int] = ..., atari_episodic_life: _Optional[bool] = ..., atari_fire_reset: _Optional[bool] = ..., atari_noop_max: _Optional[int] = ..., atari_sticky_action_probability: _Optional[float] = ...) -> None: ...
+    atari_frame_stack: int
+    def __init__(self, atari_frame_skip: _Optional[int] = ..., atari_episodic_life: _Optional[bool] = ..., atari_fire_reset: _Optional[bool] = ..., atari_noop_max: _Optional[int] = ..., atari_sticky_action_probability: _Optional[float] = ..., atari_frame_stack: _Optional[int] = ...) -> None: ...
 
 class UnrollSpec(_message.Message):
     __slots__ = ("unroll_length", "leaves", "uses_unique_frames")

@@ -28,8 +28,9 @@ if _version_not_supported:
 class LearnerServiceStub:
     """The learner's data plane. An actor's life:
 
-    Register -> GetWeights -> PushUnrolls (one stream for the whole session),
-    with GetWeights again whenever a verdict shows a newer policy_version.
+    GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
+    session), with GetWeights again whenever a verdict shows a newer
+    policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
     the reason is part of this contract, the text is for people.
@@ -41,6 +42,11 @@ class LearnerServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetConfig = channel.unary_unary(
+                '/impala_rl.v1.LearnerService/GetConfig',
+                request_serializer=impala__rl_dot_v1_dot_learner__pb2.GetConfigRequest.SerializeToString,
+                response_deserializer=impala__rl_dot_v1_dot_learner__pb2.GetConfigResponse.FromString,
+                _registered_method=True)
         self.Register = channel.unary_unary(
                 '/impala_rl.v1.LearnerService/Register',
                 request_serializer=impala__rl_dot_v1_dot_learner__pb2.RegisterRequest.SerializeToString,
@@ -61,12 +67,23 @@ class LearnerServiceStub:
 class LearnerServiceServicer:
     """The learner's data plane. An actor's life:
 
-    Register -> GetWeights -> PushUnrolls (one stream for the whole session),
-    with GetWeights again whenever a verdict shows a newer policy_version.
+    GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
+    session), with GetWeights again whenever a verdict shows a newer
+    policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
     the reason is part of this contract, the text is for people.
     """
+
+    def GetConfig(self, request, context):
+        """Tells an actor what it must know before it makes its environments. Opens
+        nothing and may be called by anyone at any time.
+
+        Errors: UNAVAILABLE (stopping or finished).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
         """Opens a session and hands the actor all it needs to take part. The first
@@ -130,6 +147,11 @@ class LearnerServiceServicer:
 
 def add_LearnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfig,
+                    request_deserializer=impala__rl_dot_v1_dot_learner__pb2.GetConfigRequest.FromString,
+                    response_serializer=impala__rl_dot_v1_dot_learner__pb2.GetConfigResponse.SerializeToString,
+            ),
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
                     request_deserializer=impala__rl_dot_v1_dot_learner__pb2.RegisterRequest.FromString,
@@ -156,12 +178,40 @@ def add_LearnerServiceServicer_to_server(servicer, server):
 class LearnerService:
     """The learner's data plane. An actor's life:
 
-    Register -> GetWeights -> PushUnrolls (one stream for the whole session),
-    with GetWeights again whenever a verdict shows a newer policy_version.
+    GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
+    session), with GetWeights again whenever a verdict shows a newer
+    policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
     the reason is part of this contract, the text is for people.
     """
+
+    @staticmethod
+    def GetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/impala_rl.v1.LearnerService/GetConfig',
+            impala__rl_dot_v1_dot_learner__pb2.GetConfigRequest.SerializeToString,
+            impala__rl_dot_v1_dot_learner__pb2.GetConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def Register(request,

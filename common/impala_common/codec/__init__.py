@@ -1,0 +1,1 @@
+"""Python values to protocol messages and back: always a `pack_*`/`unpack_*` pair."""

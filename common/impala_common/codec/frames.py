@@ -1,0 +1,92 @@
+"""Frame-stacked observations as each distinct frame once, plus an index.
+
+An observation that stacks its newest S frames repeats S-1 of them from one
+step to the next. `split_frames` finds that out by comparing, never by trusting
+the environment, so the round trip is exact for any data; after a reset, or
+wherever the stack did not simply move on by one, all frames of the new stack
+are taken. `join_frames` is the inverse (tests; the learner gathers on its
+device instead). numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class UniqueFrames(NamedTuple):
+    """Distinct frames of N unrolls.
+
+    Attributes:
+      frames: [sum(counts), frame...]: frames of the first unroll, then the second ...
+      counts: int32 [N]: frames of each unroll.
+      frame_index: int32 [T+1, N, S]: which of its own unroll's frames fills each place.
+    """
+
+    frames: Array
+    counts: Array
+    frame_index: Array
+
+
+def split_frames(observations: Array) -> UniqueFrames:
+    """Returns the distinct frames of `observations`.
+
+    Args:
+      observations: [T+1, N, S, frame...], newest frame last in S.
+    """
+    num_rows, num_unrolls, stack = observations.shape[:3]
+    moved_on = _moved_on(observations)
+    pieces: list[Array] = []
+    counts = np.empty(num_unrolls, np.int32)
+    frame_index = np.empty((num_rows, num_unrolls, stack), np.int32)
+    simple_index = np.arange(num_rows, dtype=np.int32)[:, None] + np.arange(stack, dtype=np.int32)
+    for n in range(num_unrolls):
+        if moved_on[:, n].all():
+            pieces += [observations[0, n], observations[1:, n, -1]]
+            counts[n] = stack + num_rows - 1
+            frame_index[:, n] = simple_index
+            continue
+        start = 0
+        index = np.arange(stack, dtype=np.int32)
+        for t in range(num_rows):
+            if t > 0 and moved_on[t - 1, n]:
+                pieces.append(observations[t, n, -1:])
+                index = np.append(index[1:], np.int32(start))
+                start += 1
+            else:
+                new, index = _whole_stack(observations[t, n], start)
+                pieces.append(new)
+                start += len(new)
+            frame_index[t, n] = index
+        counts[n] = start
+    return UniqueFrames(np.concatenate(pieces), counts, frame_index)
+
+
+def join_frames(unique: UniqueFrames) -> Array:
+    """Returns observations [T+1, N, S, frame...] from their distinct frames."""
+    starts = np.concatenate([[0], np.cumsum(unique.counts)[:-1]])
+    return np.asarray(unique.frames[unique.frame_index + starts[None, :, None]])
+
+
+def _moved_on(observations: Array) -> Array:
+    """Returns bool [T, N]: whether observation t+1 is observation t moved on by one frame."""
+    flat = observations.reshape(*observations.shape[:3], -1)
+    if flat.dtype.itemsize * flat.shape[-1] % 8 == 0 and flat.flags.c_contiguous:
+        flat = flat.view(np.uint64)  # eight bytes a comparison
+    same: Array = (flat[1:, :, :-1] == flat[:-1, :, 1:]).all(axis=(2, 3))
+    return same
+
+
+def _whole_stack(stack: Array, start: int) -> tuple[Array, Array]:
+    """Returns (frames to add, index [S]) of a stack none of whose places is known yet.
+
+    Equal neighbours, as after a reset that repeats one frame, are taken once.
+    """
+    is_new = [True] + [
+        not np.array_equal(stack[s], stack[s - 1]) for s in range(1, stack.shape[0])
+    ]
+    index = start + np.cumsum(is_new).astype(np.int32) - 1
+    return stack[np.array(is_new)], index

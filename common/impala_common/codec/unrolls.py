@@ -1,0 +1,145 @@
+"""Unrolls to `UnrollBatch` messages and back.
+
+`pack_unrolls` runs in the actor, `UnrollDecoder.decode` in the front end. The
+decoder is the door: whatever it returns agrees with the specification in
+number, type, shape and range, has the digest it was sent with, and is finite.
+No grpc, no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from impala_rl.v1 import unroll_pb2 as pb
+
+from impala_common.codec.frames import UniqueFrames, split_frames
+from impala_common.codec.tensors import digest_of, pack_tensor, unpack_tensor
+from impala_common.errors import InvalidUnrollError
+from impala_common.specs import UnrollLeaf, UnrollSpec
+
+Array = np.ndarray[Any, Any]
+Unrolls = dict[str, Array]
+"""Leaf name -> [T, N, ...], [T+1, N, ...] or [N, ...], as UnrollSpec.leaves says."""
+
+
+class DecodedUnrolls(NamedTuple):
+    """Unrolls as they came off the wire: checked, read-only.
+
+    Attributes:
+      num_unrolls: N.
+      leaves: every leaf by name, but for a frame-stacked observation.
+      frames: the frame-stacked observation, or None.
+    """
+
+    num_unrolls: int
+    leaves: Unrolls
+    frames: UniqueFrames | None
+
+
+def pack_unrolls(unrolls: Unrolls, spec: UnrollSpec, compress: bool) -> pb.UnrollBatch:
+    """Returns a message with leaves, frames, unroll_count and digest set; the rest is the sender's.
+
+    Args:
+      unrolls: every leaf of `spec`, stacked over N environment slots.
+      spec: what an unroll consists of.
+      compress: whether observations may be compressed.
+    """
+    message = pb.UnrollBatch(unroll_count=unrolls["actions"].shape[1])
+    num_observations = len(spec.environment.observation_leaves)
+    for position, leaf in enumerate(spec.leaves):
+        if spec.uses_unique_frames and position == 0:
+            message.leaves.add()
+            unique = split_frames(unrolls[leaf.tensor.name])
+            message.frames.unique_frames.CopyFrom(pack_tensor(unique.frames, compress))
+            message.frames.frame_counts.extend(unique.counts.tolist())
+            message.frames.frame_index.CopyFrom(pack_tensor(unique.frame_index, compress))
+            continue
+        may_compress = compress and position < num_observations
+        message.leaves.append(pack_tensor(unrolls[leaf.tensor.name], may_compress))
+    message.digest = _digest(message)
+    return message
+
+
+class UnrollDecoder:
+    """Turns messages into checked arrays. Immutable; used by the front end only."""
+
+    def __init__(self, spec: UnrollSpec, max_unrolls: int) -> None:
+        """Prepares to decode unrolls of `spec`, at most `max_unrolls` to a message."""
+        self._spec = spec
+        self._max_unrolls = max_unrolls
+        self._leaves = spec.leaves
+
+    def decode(self, message: pb.UnrollBatch) -> DecodedUnrolls:
+        """Returns the unrolls in `message`.
+
+        Raises:
+          InvalidUnrollError: naming the first thing that breaks the specification.
+        """
+        num_unrolls = message.unroll_count
+        if not 1 <= num_unrolls <= self._max_unrolls:
+            raise InvalidUnrollError(
+                f"unroll_count: expected 1 to {self._max_unrolls}, got {num_unrolls}"
+            )
+        if len(message.leaves) != len(self._leaves):
+            raise InvalidUnrollError(
+                f"leaves: expected {len(self._leaves)}, got {len(message.leaves)}"
+            )
+        if message.HasField("frames") != self._spec.uses_unique_frames:
+            raise InvalidUnrollError(
+                f"frames: expected {'set' if self._spec.uses_unique_frames else 'unset'}"
+            )
+        if _digest(message) != message.digest:
+            raise InvalidUnrollError("digest: the data was damaged on its way")
+        leaves: Unrolls = {}
+        frames = None
+        for position, leaf in enumerate(self._leaves):
+            if self._spec.uses_unique_frames and position == 0:
+                frames = self._decode_frames(message.frames, leaf, num_unrolls)
+                continue
+            name = leaf.tensor.name
+            shape = leaf.shape(self._spec.unroll_length, num_unrolls)
+            array = unpack_tensor(message.leaves[position], name, leaf.tensor.dtype, shape)
+            _require_finite(name, array)
+            leaves[name] = array
+        self._require_actions_in_range(leaves)
+        return DecodedUnrolls(num_unrolls, leaves, frames)
+
+    def _decode_frames(
+        self, message: pb.FrameStack, leaf: UnrollLeaf, num_unrolls: int
+    ) -> UniqueFrames:
+        spec = self._spec
+        counts = np.array(message.frame_counts, np.int64)
+        if len(counts) != num_unrolls or counts.min() < 1 or counts.max() > spec.max_frames:
+            raise InvalidUnrollError(
+                f"frame_counts: expected {num_unrolls} numbers in [1, {spec.max_frames}]"
+            )
+        frame_shape = (int(counts.sum()), *leaf.tensor.shape[1:])
+        frames = unpack_tensor(
+            message.unique_frames, "unique_frames", leaf.tensor.dtype, frame_shape
+        )
+        _require_finite("unique_frames", frames)
+        index_shape = (spec.unroll_length + 1, num_unrolls, spec.environment.frame_stack)
+        index = unpack_tensor(message.frame_index, "frame_index", "int32", index_shape)
+        if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
+            raise InvalidUnrollError("frame_index: points outside its unroll's frames")
+        return UniqueFrames(frames, counts.astype(np.int32), index)
+
+    def _require_actions_in_range(self, leaves: Unrolls) -> None:
+        num_actions = self._spec.environment.num_actions
+        for name in ("actions", "previous_action"):
+            array = leaves[name]
+            if array.min() < 0 or array.max() >= num_actions:
+                raise InvalidUnrollError(f"{name}: expected values in [0, {num_actions})")
+
+
+def _digest(message: pb.UnrollBatch) -> int:
+    if not message.HasField("frames"):
+        return digest_of(message.leaves)
+    frames = message.frames
+    return digest_of([*message.leaves, frames.unique_frames, frames.frame_index])
+
+
+def _require_finite(name: str, array: Array) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidUnrollError(f"{name}: expected finite numbers, got NaN or infinity")

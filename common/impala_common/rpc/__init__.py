@@ -1,0 +1,1 @@
+"""gRPC plumbing both sides share: channel options, limits, the table of errors."""

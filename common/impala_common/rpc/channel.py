@@ -1,0 +1,57 @@
+"""Channel and server options, each with its reason, and how a client opens a channel.
+
+Option names matter: gRPC ignores unknown ones without a word.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+
+Options = list[tuple[str, int]]
+
+
+def client_options() -> Options:
+    """Returns the options of an actor's channel."""
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # A dead peer is known within 10 s: ping after 5 s of silence, wait 4 s. The second
+        # name is the one that works; the first is kept for cores in which it does.
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
+        ("grpc.http2.ping_timeout_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # The default backs off up to two minutes; a learner that restarts is back in seconds.
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 500),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # gRPC's own retry replays streams from their first message: never for unrolls.
+        ("grpc.enable_retries", 0),
+    ]
+
+
+def server_options() -> Options:
+    """Returns the options of the learner's server."""
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # By default a second server on the port starts without a word and takes half the actors.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", 64),
+        # Clients ping every 5 s; by default the server would cut them off for it.
+        ("grpc.http2.min_ping_interval_without_data_ms", 3_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 8_000),
+        ("grpc.http2.ping_timeout_ms", 8_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]
+
+
+def make_channel(address: str) -> grpc.Channel:
+    """Returns a channel to `address` ("HOST:PORT"); connects when first used."""
+    return grpc.insecure_channel(address, options=client_options())

@@ -1,0 +1,105 @@
+"""The one table between errors of this project and gRPC, used in both directions.
+
+On the wire an error is google.rpc.Status with one ErrorInfo{reason, domain}.
+The client rebuilds the class from the reason, never from the text.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import NamedTuple
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from impala_common import errors
+
+DOMAIN = "impala_rl"
+_LOG = logging.getLogger(__name__)
+
+
+class WireError(NamedTuple):
+    """How one error looks on the wire, and whether the same call may be made again."""
+
+    code: grpc.StatusCode
+    is_retryable: bool
+
+
+_TABLE: dict[type[errors.ImpalaError], WireError] = {
+    errors.SpecMismatchError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.ProtocolMismatchError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.ConfigError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.UnsupportedSpaceError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.InvalidRequestError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
+    errors.InvalidUnrollError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
+    errors.StaleSessionError: WireError(grpc.StatusCode.ABORTED, False),
+    errors.CapacityError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+    errors.LearnerUnavailableError: WireError(grpc.StatusCode.UNAVAILABLE, True),
+}
+"""Errors that may cross the wire; all others become INTERNAL with an incident id."""
+
+_BY_REASON = {kind.reason: kind for kind in _TABLE}
+
+
+def wire_error_of(error: errors.ImpalaError) -> WireError | None:
+    """Returns how `error` looks on the wire, or None for one that must not cross it."""
+    return _TABLE.get(type(error))
+
+
+def status_of(error: Exception) -> grpc.Status:
+    """Returns the status to abort a call with.
+
+    What is not in the table is a bug: its details go to the log under an
+    incident id, and only the id goes to the client.
+    """
+    wire = wire_error_of(error) if isinstance(error, errors.ImpalaError) else None
+    if wire is None or not isinstance(error, errors.ImpalaError):
+        incident = secrets.token_hex(4)
+        _LOG.error("incident %s", incident, exc_info=error)
+        status = status_pb2.Status(code=code_pb2.INTERNAL, message=f"internal error {incident}")
+        return rpc_status.to_status(status)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    if isinstance(error, errors.SpecMismatchError):
+        info.metadata["field"] = str(error.field)
+        info.metadata["expected"] = str(error.expected)
+        info.metadata["actual"] = str(error.actual)
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    code: int = wire.code.value[0]
+    return rpc_status.to_status(
+        status_pb2.Status(code=code, message=str(error), details=[detail])
+    )
+
+
+def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
+    """Returns the error a failed call stands for.
+
+    Codes gRPC itself makes (no connection, deadline, connection lost) become
+    LearnerUnavailableError; what cannot be named becomes ImpalaError.
+    """
+    code = call_error.code() if isinstance(call_error, grpc.Call) else None
+    text = (call_error.details() if isinstance(call_error, grpc.Call) else "") or str(call_error)
+    status = rpc_status.from_call(call_error) if isinstance(call_error, grpc.Call) else None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if not detail.Unpack(info) or info.domain != DOMAIN or info.reason not in _BY_REASON:
+            continue
+        kind = _BY_REASON[info.reason]
+        if kind is errors.SpecMismatchError:
+            facts = info.metadata
+            return errors.SpecMismatchError(facts["field"], facts["expected"], facts["actual"])
+        rebuilt = kind.__new__(kind)
+        errors.ImpalaError.__init__(rebuilt, text)
+        return rebuilt
+    if code in (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+    ):
+        return errors.LearnerUnavailableError(text)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.ProtocolMismatchError(f"the server does not speak this protocol: {text}")
+    return errors.ImpalaError(f"{code.name if code else 'unknown error'}: {text}")

@@ -1,0 +1,24 @@
+"""Sizes and times both ends of the wire agree on."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1
+"""Version of `impala_rl.v1` this code speaks."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""Largest message either side receives."""
+
+WEIGHTS_CHUNK_BYTES = 1 << 20
+"""Bytes of one chunk of a weights snapshot: the size at which Python's gRPC is fastest."""
+
+MAX_WEIGHTS_WAIT_S = 30.0
+"""Longest a GetWeights call waits for a version."""
+
+UNARY_DEADLINE_S = 20.0
+"""Deadline of calls that answer at once."""
+
+WEIGHTS_DEADLINE_S = 120.0
+"""Deadline of a weights transfer, beside the wait."""
+
+HELLO_DEADLINE_S = 10.0
+"""Time a client has to say hello on a new stream."""

@@ -1,0 +1,1 @@
+"""The process that speaks gRPC: authenticates, validates, writes into rollout storage."""

@@ -1,0 +1,30 @@
+"""The front-end process: `python -m impala_server.front_end RUN DESCRIPTORS LOG_LEVEL`.
+
+Started by the supervisor only. Signals are the supervisor's business; it says
+stop through its pipe, and the end of that pipe means stop too.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from impala_common.config.toml_io import load_config
+from impala_common.logs import configure_logging
+from impala_common.run_directory import RunDirectory
+from impala_server.front_end.process import front_end_main, keep_large_buffers
+from impala_server.storage.ends import ProcessEnds
+
+
+def main(run_path: str, descriptors: str, log_level: str) -> None:
+    """Body of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    configure_logging(log_level, "front-end")
+    keep_large_buffers()
+    config = load_config(RunDirectory(run_path).config_path)
+    front_end_main(config, ProcessEnds.from_argument(descriptors))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

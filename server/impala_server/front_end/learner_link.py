@@ -1,0 +1,215 @@
+"""The front end's link to the learner process: pipes in, events out.
+
+Owned by the front end's event loop. Turns messages of the learner into state
+(`run`, `ended`) and wakes whoever waits for it. When the learner's end of
+a pipe closes, the learner is gone and `lost` is set too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from impala_rl.v1 import header_pb2, learner_pb2
+
+from impala_common.codec.unrolls import UnrollDecoder
+from impala_common.config import TrainConfig
+from impala_common.errors import (
+    LearnerUnavailableError,
+    QueueClosedError,
+    UnsupportedSpaceError,
+)
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_server.front_end.sessions import SessionTable
+from impala_server.front_end.unroll_intake import UnrollIntake
+from impala_server.front_end.weights_cache import WeightsCache
+from impala_server.storage.batch_slots import BatchSlots
+from impala_server.storage.handoff import ControlPipe, HandoffPipe
+from impala_server.storage.layout import StorageLayout
+from impala_server.storage.shared_block import SharedBlock
+from impala_server.storage.weights_block import WeightsReader
+
+_LOG = logging.getLogger(__name__)
+_BUILD_TIMEOUT_S = 60.0
+
+
+class OpenRun:
+    """All that exists once the learner has been built: specifications, storage, weights."""
+
+    def __init__(
+        self,
+        message: dict[str, Any],  # Any: JSON
+        config: TrainConfig,
+        storage: SharedBlock,
+        weights: SharedBlock,
+        handoff: HandoffPipe,
+    ) -> None:
+        """Maps what the learner announced as "ready"."""
+        self.learner_run_id = int(message["learner_run_id"])
+        self.environment = EnvironmentSpec.from_json(message["environment"])
+        model = message["model"]
+        self.model = ModelSpec(**{**model, "hidden_sizes": tuple(model["hidden_sizes"])})
+        state = tuple(
+            TensorSpec(spec["name"], tuple(spec["shape"]), spec["dtype"])
+            for spec in message["agent_state"]
+        )
+        rollout, transport = config.rollout, config.transport
+        self.unroll = UnrollSpec(rollout.unroll_length, self.environment, state)
+        self.max_unrolls_per_message = max(
+            1, min(1024, int(0.9 * MAX_MESSAGE_BYTES) // self.unroll.num_bytes)
+        )
+        self.sessions = SessionTable(
+            transport.max_actors, config.job.seed, int(message["learner_life"])
+        )
+        self.weights = WeightsCache(WeightsReader(weights.map()))
+        layout = StorageLayout(self.unroll, rollout.batch_size, rollout.num_storage_slots)
+        self.intake = UnrollIntake(
+            UnrollDecoder(self.unroll, self.max_unrolls_per_message),
+            BatchSlots(layout, storage.map()),
+            handoff,
+            lambda: self.weights.policy_version,
+            rollout.max_policy_lag,
+            transport.capacity_timeout_s,
+        )
+
+    def header(self) -> header_pb2.LearnerHeader:
+        """Returns what every message of the learner says about it."""
+        return header_pb2.LearnerHeader(
+            learner_run_id=self.learner_run_id,
+            policy_version=self.weights.policy_version,
+            trained_steps=self.weights.trained_steps,
+        )
+
+
+class LearnerLink:
+    """What the front end knows of the learner."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        control: ControlPipe,
+        handoff: HandoffPipe,
+        storage: SharedBlock,
+        weights: SharedBlock,
+    ) -> None:
+        """Takes over this side's ends of the pipes; `attach` starts listening."""
+        self._config = config
+        self._control = control
+        self._handoff = handoff
+        self._blocks = (storage, weights)
+        self._changed = asyncio.Condition()
+        self._definition_error = ""
+        self._is_defining = False
+        self._background: set[asyncio.Task[None]] = set()
+        self.run: OpenRun | None = None
+        self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
+        self.ended = asyncio.Event()  # the learner drains, or is gone
+        self.lost = asyncio.Event()  # the learner is gone
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listens to both pipes on `loop`."""
+        loop.add_reader(self._control.connection.fileno(), self._on_control)
+        loop.add_reader(self._handoff.connection.fileno(), self._on_free)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stops listening."""
+        for connection in (self._control.connection, self._handoff.connection):
+            if not connection.closed:
+                loop.remove_reader(connection.fileno())
+
+    def open_run(self) -> OpenRun:
+        """Returns the run.
+
+        Raises:
+          LearnerUnavailableError: there is none yet, or it is being taken down.
+        """
+        self.require_serving()
+        if self.run is None:
+            raise LearnerUnavailableError("the learner waits for its first actor")
+        return self.run
+
+    def require_serving(self) -> None:
+        """Raises LearnerUnavailableError if the learner stops, has finished or is gone."""
+        if self.ended.is_set():
+            is_finished = self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED
+            raise LearnerUnavailableError(
+                "the run has finished" if is_finished else "the learner is stopping"
+            )
+
+    async def define(self, environment: EnvironmentSpec) -> OpenRun:
+        """Returns the run, having it built for `environment` if there is none yet.
+
+        Raises:
+          UnsupportedSpaceError: the learner cannot train on it; the text says why.
+        """
+        self.require_serving()
+        if self.run is None and not self._is_defining:
+            self._is_defining, self._definition_error = True, ""
+            self._control.send("define", environment=environment.to_json())
+        async with self._changed, asyncio.timeout(_BUILD_TIMEOUT_S):
+            await self._changed.wait_for(
+                lambda: (
+                    self.run is not None or self._definition_error != "" or self.lost.is_set()
+                )
+            )
+        if self._definition_error:
+            raise UnsupportedSpaceError(self._definition_error)
+        return self.open_run()
+
+    def report(self, **fields: Any) -> None:  # Any: JSON
+        """Tells the learner what its metrics should say of the front end."""
+        self._control.send("front_end", **fields)
+
+    def _on_free(self) -> None:
+        try:
+            while (slot := self._handoff.receive_free()) is not None:
+                if self.run is not None:
+                    self.run.intake.release(slot)
+        except QueueClosedError:
+            self._on_lost()
+            return
+        if self.run is not None:
+            self._spawn(self.run.weights.notify())
+
+    def _on_control(self) -> None:
+        try:
+            while (message := self._control.receive(0.0)) is not None:
+                self._handle(message)
+        except QueueClosedError:
+            self._on_lost()
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        match message["kind"]:
+            case "ready":
+                self.run = OpenRun(message, self._config, *self._blocks, self._handoff)
+            case "refused":
+                self._definition_error, self._is_defining = message["text"], False
+            case "drain":
+                is_finished = message["reason"] == "finished"
+                self.drain_reason = (
+                    learner_pb2.DRAIN_REASON_FINISHED
+                    if is_finished
+                    else learner_pb2.DRAIN_REASON_STOPPING
+                )
+                self.ended.set()
+            case unknown:
+                _LOG.warning("unknown message from the learner: %s", unknown)
+        self._spawn(self._wake())
+
+    def _on_lost(self) -> None:
+        self.detach(asyncio.get_running_loop())
+        self.lost.set()
+        self.ended.set()
+        self._spawn(self._wake())
+
+    async def _wake(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _spawn(self, work: Any) -> None:  # Any: a coroutine
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+

@@ -1,0 +1,168 @@
+"""The doorways of `impala_rl.v1.LearnerService`: unpack, call a plain object, pack.
+
+Runs on the front end's event loop. Every method stands inside `_translated`,
+which turns errors of this project into their one form on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from impala_rl.v1 import learner_pb2, learner_pb2_grpc
+
+from impala_common.codec.specs import (
+    pack_environment_options,
+    pack_model_spec,
+    pack_unroll_spec,
+    unpack_environment_spec,
+)
+from impala_common.config import TrainConfig
+from impala_common.errors import (
+    ImpalaError,
+    InvalidRequestError,
+    ProtocolMismatchError,
+    StaleSessionError,
+)
+from impala_common.rpc.errors import status_of
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES, MAX_WEIGHTS_WAIT_S, PROTOCOL_VERSION
+from impala_common.specs import validate_same_environment
+from impala_server.front_end.learner_link import LearnerLink, OpenRun
+from impala_server.front_end.push_stream import PushStream
+from impala_server.front_end.sessions import ActorSession
+
+_LOG = logging.getLogger(__name__)
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
+    """The data plane."""
+
+    def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
+        """Serves what `link` knows of the learner."""
+        self._config = config
+        self._link = link
+
+    async def GetConfig(  # noqa: N802
+        self, request: learner_pb2.GetConfigRequest, context: _Context
+    ) -> learner_pb2.GetConfigResponse:
+        """Tells an actor how to make its environments."""
+        async with _translated(context):
+            self._link.require_serving()
+            return learner_pb2.GetConfigResponse(
+                learner=run.header() if (run := self._link.run) else None,
+                protocol_version=PROTOCOL_VERSION,
+                environment_slot_count=self._config.environment.envs_per_actor,
+                environment_options=pack_environment_options(self._config.environment),
+            )
+        raise AssertionError("unreachable: _translated aborts")
+
+    async def Register(  # noqa: N802
+        self, request: learner_pb2.RegisterRequest, context: _Context
+    ) -> learner_pb2.RegisterResponse:
+        """Opens a session."""
+        async with _translated(context):
+            if request.protocol_version != PROTOCOL_VERSION:
+                raise ProtocolMismatchError(
+                    f"protocol_version: expected {PROTOCOL_VERSION}, got "
+                    f"{request.protocol_version}; install the same release on both sides"
+                )
+            environment = unpack_environment_spec(request.environment)
+            run = await self._link.define(environment)
+            validate_same_environment(run.environment, environment)
+            self._require_fitting(request, run)
+            actor = request.actor
+            session = run.sessions.register(
+                actor.actor_id,
+                actor.actor_run_id,
+                request.environment_slot_count,
+                request.host[:64],
+            )
+            _LOG.info("actor %s registered (index %d)", session.actor_id, session.index)
+            return self._registered(run, session)
+        raise AssertionError("unreachable: _translated aborts")
+
+    async def GetWeights(  # noqa: N802
+        self, request: learner_pb2.GetWeightsRequest, context: _Context
+    ) -> AsyncIterator[learner_pb2.GetWeightsResponse]:
+        """Sends the newest weights, in chunks."""
+        async with _translated(context):
+            run = self._link.open_run()
+            if request.learner_run_id not in (0, run.learner_run_id):
+                raise StaleSessionError("the learner was restarted: register again")
+            if request.min_version > 0:
+                wait_s = min(request.max_wait.ToTimedelta().total_seconds(), MAX_WEIGHTS_WAIT_S)
+                await run.weights.wait_for(request.min_version, wait_s)
+            header = learner_pb2.WeightsHeader(learner=run.header())
+            if (
+                request.HasField("have_version")
+                and request.have_version >= run.weights.policy_version
+            ):
+                header.is_not_modified = True
+                yield learner_pb2.GetWeightsResponse(header=header)
+                return
+            weights = run.weights.newest()
+            header.learner.policy_version = weights.policy_version
+            header.total_bytes = len(weights.data)
+            header.digest = weights.digest
+            yield learner_pb2.GetWeightsResponse(header=header)
+            for chunk in weights.chunks():
+                yield learner_pb2.GetWeightsResponse(chunk=chunk)
+
+    async def PushUnrolls(  # noqa: N802
+        self, requests: AsyncIterator[learner_pb2.PushUnrollsRequest], context: _Context
+    ) -> None:
+        """Takes unrolls and answers with verdicts until the client leaves."""
+        async with _translated(context):
+            await PushStream(self._link, context).run()
+
+    def _require_fitting(self, request: learner_pb2.RegisterRequest, run: OpenRun) -> None:
+        num_slots = request.environment_slot_count
+        if not 1 <= num_slots <= run.max_unrolls_per_message:
+            raise InvalidRequestError(
+                f"environment_slot_count: expected 1 to {run.max_unrolls_per_message} (a message "
+                f"must stay below {MAX_MESSAGE_BYTES >> 20} MiB), got {num_slots}"
+            )
+        batch_size = self._config.rollout.batch_size
+        if self._config.job.lockstep and num_slots != batch_size:
+            raise InvalidRequestError(
+                f"environment_slot_count: expected batch_size ({batch_size}) in lockstep mode, "
+                f"got {num_slots}"
+            )
+
+    def _registered(
+        self, run: OpenRun, session: ActorSession
+    ) -> learner_pb2.RegisterResponse:
+        return learner_pb2.RegisterResponse(
+            learner=run.header(),
+            session_epoch=session.epoch,
+            actor_index=session.index,
+            seed=run.sessions.seed_of(session),
+            unroll=pack_unroll_spec(run.unroll),
+            model=pack_model_spec(run.model),
+            limits=learner_pb2.LearnerLimits(
+                window=1 if self._config.job.lockstep else self._config.transport.window,
+                max_unrolls_per_message=run.max_unrolls_per_message,
+                max_message_bytes=MAX_MESSAGE_BYTES,
+            ),
+            is_lockstep=self._config.job.lockstep,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _translated(context: _Context) -> AsyncIterator[None]:
+    """Aborts the call with the one wire form of whatever error is raised inside."""
+    try:
+        yield
+    except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError, GeneratorExit):
+        raise
+    except ImpalaError as error:
+        await context.abort_with_status(status_of(error))
+    except TimeoutError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"the learner took too long: {error}")
+    except Exception as error:
+        await context.abort_with_status(status_of(error))

@@ -1,0 +1,124 @@
+"""The front end as it runs: a gRPC server on an event loop, in its own process or on a thread.
+
+Started by the supervisor. `front_end_main` is the body of both forms. It ends
+when it is told to, or when the learner's pipes close; it never outlives either
+by more than its grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import dataclasses
+import logging
+
+import grpc
+from impala_rl.v1 import learner_pb2_grpc
+
+from impala_common.config import TrainConfig
+from impala_common.errors import AddressInUseError, QueueClosedError
+from impala_common.rpc.channel import server_options
+from impala_server.front_end.learner_link import LearnerLink
+from impala_server.front_end.learner_servicer import LearnerServicer
+from impala_server.storage.ends import ProcessEnds
+from impala_server.storage.handoff import ControlPipe
+
+_LOG = logging.getLogger(__name__)
+_REPORT_INTERVAL_S = 0.5
+_GRACE_S = 1.0
+_DRAIN_S = 5.0
+
+
+def front_end_main(config: TrainConfig, ends: ProcessEnds) -> None:
+    """Serves until told to stop. Runs an event loop on the calling thread."""
+    try:
+        asyncio.run(_serve(config, ends))
+    except AddressInUseError as error:
+        ends.supervisor.send("failed", reason=error.reason, text=str(error))
+    except Exception as error:
+        _LOG.exception("the front end failed")
+        ends.supervisor.send("failed", reason="INTERNAL", text=str(error))
+    finally:
+        ends.close_pipes()
+
+
+async def _serve(config: TrainConfig, ends: ProcessEnds) -> None:
+    loop = asyncio.get_running_loop()
+    link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
+    server = grpc.aio.server(options=server_options())
+    learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(config, link), server)
+    port = _bind(server, config.transport.host, config.transport.port)
+    link.attach(loop)
+    await server.start()
+    ends.supervisor.send("bound", address=f"{config.transport.host}:{port}")
+    stop = asyncio.Event()
+    loop.add_reader(ends.supervisor.connection.fileno(), _on_supervisor, ends.supervisor, stop)
+    reporting = asyncio.create_task(_report(link))
+    try:
+        await _first_of(stop.wait(), link.lost.wait())
+        await _let_streams_end(link)
+        await server.stop(_GRACE_S)
+    finally:
+        reporting.cancel()
+        loop.remove_reader(ends.supervisor.connection.fileno())
+        link.detach(loop)
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise AddressInUseError(
+            f"cannot listen on {address}: is another server on that port? Stop it, or pass "
+            "another --port (0 for any free one)"
+        ) from error
+
+
+def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:
+    with contextlib.suppress(QueueClosedError):
+        message = pipe.receive(0.0)
+        if message is None or message["kind"] != "stop":
+            return
+    stop.set()
+    asyncio.get_running_loop().remove_reader(pipe.connection.fileno())
+
+
+async def _let_streams_end(link: LearnerLink) -> None:
+    """Gives connected actors time to read their drain message and leave by themselves."""
+    if link.run is None:
+        return
+    deadline = asyncio.get_running_loop().time() + _DRAIN_S
+    while link.run.sessions.num_connected and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.02)
+
+
+async def _report(link: LearnerLink) -> None:
+    while True:
+        await asyncio.sleep(_REPORT_INTERVAL_S)
+        run = link.run
+        if run is not None:
+            link.report(
+                actors_connected=run.sessions.num_connected,
+                **dataclasses.asdict(run.intake.counts),
+            )
+
+
+async def _first_of(*waits: object) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def keep_large_buffers() -> None:
+    """Stops glibc from returning every freed megabyte to the kernel and faulting it in again."""
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 256 << 20)
+        libc.mallopt(top_pad, 8 << 20)

@@ -1,0 +1,188 @@
+"""Takes unrolls from actors into rollout storage and says what became of each.
+
+Called by the servicer on the front end's event loop; owns the batch slots and
+the counts. Knows nothing of gRPC: it gets a parsed message and returns a
+verdict, and while storage is full it simply does not return. Order of checks:
+duplicate, specification and digest and finiteness, version, lag, room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from impala_rl.v1 import unroll_pb2
+
+from impala_common.codec.unrolls import DecodedUnrolls, UnrollDecoder
+from impala_common.errors import InvalidUnrollError
+from impala_server.front_end.sessions import ActorSession
+from impala_server.storage.batch_slots import BatchSlots
+from impala_server.storage.handoff import ActorSeconds, FinishedEpisode, FullSlot, HandoffPipe
+
+_LOG = logging.getLogger(__name__)
+_MAX_EPISODES_PER_BATCH = 512
+
+
+class Outcome(Enum):
+    """What became of a message; the wire's VerdictOutcome without its zero."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    CAPACITY = "capacity"
+    INVALID = "invalid"
+
+
+class Verdict(NamedTuple):
+    """Outcome of one message and, if it was not accepted, why."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class IntakeCounts:
+    """Unrolls by outcome since the front end started."""
+
+    accepted: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    capacity: int = 0
+    invalid: int = 0
+
+
+class UnrollIntake:
+    """The door to rollout storage."""
+
+    def __init__(
+        self,
+        decoder: UnrollDecoder,
+        slots: BatchSlots,
+        handoff: HandoffPipe,
+        newest_version: Callable[[], int],
+        max_policy_lag: int,
+        capacity_timeout_s: float,
+    ) -> None:
+        """Takes over `slots`.
+
+        Args:
+          decoder: checks messages against the unroll's specification.
+          slots: rollout storage, writing side.
+          handoff: where full slots go.
+          newest_version: version of the newest published weights.
+          max_policy_lag: updates an unroll may lag behind; 0 for no limit.
+          capacity_timeout_s: how long a message waits for room.
+        """
+        self._decoder = decoder
+        self._slots = slots
+        self._handoff = handoff
+        self._newest_version = newest_version
+        self._max_policy_lag = max_policy_lag
+        self._capacity_timeout_s = capacity_timeout_s
+        self._writing = asyncio.Lock()  # one message at a time, first come first served
+        self._room = asyncio.Event()
+        self._room.set()
+        self._episodes: list[FinishedEpisode] = []
+        self._seconds = [0.0, 0.0, 0.0]
+        self._tasks: set[asyncio.Task[Verdict]] = set()
+        self.counts = IntakeCounts()
+
+    def release(self, slot: int) -> None:
+        """Takes back a slot the learner has finished with, and wakes who waits for room."""
+        self._slots.release(slot)
+        self._room.set()
+
+    def start(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch
+    ) -> asyncio.Task[Verdict]:
+        """Begins to take one message, in a task that lives until it is done."""
+        task = asyncio.get_running_loop().create_task(self.offer(session, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def offer(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
+        """Takes one message of `session`, waiting while storage is full."""
+        try:
+            verdict = await self._judge(session, message)
+        except InvalidUnrollError as error:
+            _LOG.warning("invalid unrolls from actor %s: %s", session.actor_id, error)
+            verdict = Verdict(Outcome.INVALID, str(error))
+        name = verdict.outcome.value
+        num_unrolls = max(1, min(message.unroll_count, 1 << 16))
+        setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
+        return verdict
+
+    async def _judge(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
+        sequence, version = message.sequence_number, message.policy_version
+        if sequence <= session.last_sequence:
+            return Verdict(Outcome.DUPLICATE)
+        unrolls = self._decoder.decode(message)
+        newest = self._newest_version()
+        if not 0 <= version <= newest:
+            raise InvalidUnrollError(f"policy_version: expected 0 to {newest}, got {version}")
+        if self._max_policy_lag and newest - version > self._max_policy_lag:
+            session.last_sequence = sequence
+            return Verdict(
+                Outcome.STALE,
+                f"lags {newest - version} updates behind, more than {self._max_policy_lag}",
+            )
+        async with self._writing:
+            if not await self._has_room_in_time():
+                return Verdict(
+                    Outcome.CAPACITY,
+                    f"no room in rollout storage for {self._capacity_timeout_s:g} s",
+                )
+            if sequence <= session.last_sequence:  # the same message came on a second stream
+                return Verdict(Outcome.DUPLICATE)
+            session.last_sequence = sequence
+            self._note(message)
+            await self._write(unrolls, version, session.index)
+        return Verdict(Outcome.ACCEPTED)
+
+    async def _has_room_in_time(self) -> bool:
+        if self._slots.has_room():
+            return True
+        try:
+            async with asyncio.timeout(self._capacity_timeout_s):
+                await self._wait_for_room()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _wait_for_room(self) -> None:
+        while not self._slots.has_room():
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self, unrolls: DecodedUnrolls, version: int, actor_index: int) -> None:
+        """Writes all unrolls. Once begun it is finished, however long the learner takes."""
+        first = 0
+        while first < unrolls.num_unrolls:
+            count, full = self._slots.write(unrolls, first, version, actor_index)
+            first += count
+            if full is not None:
+                self._hand_over(full)
+            elif count == 0:
+                await self._wait_for_room()
+
+    def _note(self, message: unroll_pb2.UnrollBatch) -> None:
+        times = message.times
+        for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
+            self._seconds[k] += seconds
+        room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
+        self._episodes += [
+            FinishedEpisode(episode.episode_return, episode.step_count)
+            for episode in message.episodes[:room]
+            if math.isfinite(episode.episode_return)
+        ]
+
+    def _hand_over(self, slot: int) -> None:
+        full = FullSlot(slot, self._episodes, ActorSeconds(*self._seconds))
+        self._episodes, self._seconds = [], [0.0, 0.0, 0.0]
+        self._handoff.send_full(full)

@@ -1,0 +1,76 @@
+"""Weights as the front end hands them out: each version read and digested once.
+
+Owned by the front end's event loop. All callers share the bytes of one
+version. Callers that want a version which does not exist yet wait on `advanced`,
+which the learner link calls whenever the learner may have published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from impala_common.codec.weights import digest_of_snapshot
+from impala_common.rpc.limits import WEIGHTS_CHUNK_BYTES
+from impala_server.storage.weights_block import WeightsReader
+
+
+class ServedWeights(NamedTuple):
+    """One version, ready to be sent."""
+
+    policy_version: int
+    data: bytes
+    digest: int
+
+    def chunks(self) -> list[bytes]:
+        """Returns the snapshot cut into pieces of at most 1 MiB."""
+        size = WEIGHTS_CHUNK_BYTES
+        if len(self.data) <= size:
+            return [self.data]
+        return [self.data[start : start + size] for start in range(0, len(self.data), size)]
+
+
+class WeightsCache:
+    """The newest weights."""
+
+    def __init__(self, reader: WeightsReader) -> None:
+        """Serves what `reader` finds."""
+        self._reader = reader
+        self._served: ServedWeights | None = None
+        self._advanced = asyncio.Condition()
+        self._seen_version = -1
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the newest published weights."""
+        return self._reader.policy_version
+
+    @property
+    def trained_steps(self) -> int:
+        """Agent steps trained on when they were published."""
+        return self._reader.trained_steps
+
+    def newest(self) -> ServedWeights:
+        """Returns the newest weights, reading them if they are newer than those at hand."""
+        if self._served is None or self._served.policy_version < self._reader.policy_version:
+            version, data = self._reader.read()
+            self._served = ServedWeights(version, data, digest_of_snapshot(data))
+        return self._served
+
+    async def wait_for(self, policy_version: int, timeout_s: float) -> None:
+        """Returns when `policy_version` has been published, or after `timeout_s`."""
+        if self.policy_version >= policy_version:
+            return
+        try:
+            async with asyncio.timeout(timeout_s), self._advanced:
+                await self._advanced.wait_for(lambda: self.policy_version >= policy_version)
+        except TimeoutError:
+            return
+
+    async def notify(self) -> None:
+        """Wakes those who wait, if there is a new version."""
+        if self.policy_version == self._seen_version:
+            return
+        self._seen_version = self.policy_version
+        async with self._advanced:
+            self._advanced.notify_all()

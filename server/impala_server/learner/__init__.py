@@ -1,0 +1,1 @@
+"""The learner process: batches in, optimizer steps, weights out. No gRPC."""

@@ -1,0 +1,34 @@
+"""The learner process: `python -m impala_server.learner RUN DESCRIPTORS LOG_LEVEL THREADS`.
+
+Started by the supervisor only. Signals are the supervisor's business; it says
+stop through its pipe, and the end of that pipe means stop too.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from impala_common.config.toml_io import load_config
+from impala_common.logs import configure_logging
+from impala_common.run_directory import RunDirectory
+from impala_server.storage.ends import ProcessEnds
+
+
+def main(run_path: str, descriptors: str, log_level: str, num_threads: str) -> None:
+    """Body of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    configure_logging(log_level, "learner")
+    ends = ProcessEnds.from_argument(descriptors)
+    import torch
+
+    from impala_server.learner.process import learner_main
+
+    torch.set_num_threads(int(num_threads))
+    run = RunDirectory(run_path)
+    learner_main(load_config(run.config_path), run, ends)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,52 @@
+"""Full batch slots on their way to the learner threads.
+
+The queue itself is the hand-off pipe, bounded by the number of storage slots;
+this object lets several learner threads take from it and be woken when the
+learner stops. Knows nothing of gRPC or torch.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from impala_common.errors import QueueClosedError
+from impala_server.storage.handoff import FullSlot, HandoffPipe
+
+_POLL_S = 0.1
+
+
+class BatchQueue:
+    """Full slots out, free slots back. Safe for any number of threads."""
+
+    def __init__(self, handoff: HandoffPipe) -> None:
+        """Takes over the learner's end of the hand-off pipe."""
+        self._handoff = handoff
+        self._taking = threading.Lock()
+        self._freeing = threading.Lock()
+        self._is_closed = threading.Event()
+
+    def take(self) -> FullSlot:
+        """Returns the next full slot, waiting for it.
+
+        Raises:
+          QueueClosedError: `close` was called, or the front end is gone.
+        """
+        while not self._is_closed.is_set():
+            if not self._taking.acquire(timeout=_POLL_S):
+                continue
+            try:
+                full = self._handoff.receive_full(_POLL_S)
+            finally:
+                self._taking.release()
+            if full is not None:
+                return full
+        raise QueueClosedError("the batch queue was closed")
+
+    def give_back(self, slot: int) -> None:
+        """Frees a slot for new unrolls."""
+        with self._freeing:
+            self._handoff.send_free(slot)
+
+    def close(self) -> None:
+        """Ends all `take` calls within a tenth of a second."""
+        self._is_closed.set()

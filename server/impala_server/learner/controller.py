@@ -1,0 +1,227 @@
+"""What the learner process does beside updates: start, watch, log, save, stop.
+
+Runs on the learner process's main thread. Owns the learner threads, the
+checkpoint store and the metrics writer. Listens to the supervisor (stop) and
+to the front end (the first actor's specification, its counts).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import resource
+import time
+from multiprocessing import connection
+from typing import Any
+
+from impala_common import metrics
+from impala_common.checkpoints import Checkpoint, CheckpointStore
+from impala_common.config import TrainConfig
+from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError
+from impala_common.run_directory import RunDirectory, write_json_atomic
+from impala_common.specs import EnvironmentSpec
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.learner import Learner
+from impala_server.learner.learner_thread import LearnerThread
+from impala_server.learner.run_files import load_run_files
+from impala_server.metrics_writer import MetricsWriter
+from impala_server.storage.ends import ProcessEnds
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.05
+_STATUS_INTERVAL_S = 0.25
+_JOIN_S = 30.0
+
+
+class Controller:
+    """The learner process from start to end."""
+
+    def __init__(self, config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
+        """Opens the run's files.
+
+        Raises:
+          CheckpointError: the run has checkpoints, but none can be used.
+        """
+        self._config = config
+        self._run = run
+        self._ends = ends
+        self._store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
+        self._writer = MetricsWriter(run, config.checkpoint.tensorboard)
+        self._queue = BatchQueue(ends.handoff)
+        self._threads: list[LearnerThread] = []
+        self._learner: Learner | None = None
+        self._failure: Exception | None = None
+        self._front_end_counts: dict[str, int] = {}
+        self._shown: dict[str, Any] = {}  # Any: JSON
+        self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
+        self._saved_version = -1
+        self._unrolls_before = 0  # trained or dropped in earlier lives of the learner
+
+    def run(self) -> None:
+        """Works until the run has finished, the supervisor says stop, or something fails.
+
+        Raises:
+          ImpalaError: what made the learner fail; a last checkpoint is written all the same.
+        """
+        environment, checkpoint = load_run_files(self._run, self._store)
+        if environment is not None:
+            self._build(environment, checkpoint)
+        reason = self._work()
+        self._stop(reason)
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> str:
+        """Returns why work ended: "finished" or "stopping"."""
+        pipes = (self._ends.supervisor, self._ends.control)
+        while True:
+            connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
+            try:
+                while (message := self._ends.control.receive(0.0)) is not None:
+                    self._on_front_end(message)
+                while (message := self._ends.supervisor.receive(0.0)) is not None:
+                    if message["kind"] == "stop":
+                        return "stopping"
+            except QueueClosedError:
+                return "stopping"
+            if self._failure is not None:
+                return "stopping"
+            if self._learner is not None and self._learner.is_finished:
+                return "finished"
+            self._tick()
+
+    def _on_front_end(self, message: dict[str, Any]) -> None:
+        if message.pop("kind") == "front_end":
+            self._front_end_counts = message
+            return
+        environment = EnvironmentSpec.from_json(message["environment"])
+        try:
+            self._build(environment, None)
+        except ImpalaError as error:
+            self._ends.control.send("refused", text=str(error))
+
+    def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
+        if self._learner is not None:
+            return
+        learner = Learner(
+            self._config, environment, self._ends.storage, self._ends.weights, checkpoint
+        )
+        specs = {"environment": environment.to_json(), "model": _as_json(learner.model_spec)}
+        write_json_atomic(self._run.specs_path, specs)
+        self._writer.truncate_after(learner.counters.trained_steps)
+        self._learner = learner
+        self._unrolls_before = learner.num_unrolls_done
+        self._start_s = self._last_log_s = self._last_save_s = _now_s()
+        if checkpoint is None:
+            self._save()
+        for index in range(self._config.rollout.num_learners):
+            thread = LearnerThread(index, learner, self._queue, self._on_failure)
+            self._threads.append(thread)
+            thread.start()
+        _LOG.info("learning on %s with %s", learner.device_name, learner.model_spec.name)
+        self._ends.control.send(
+            "ready",
+            learner_run_id=learner.run_id,
+            learner_life=learner.counters.learner_life,
+            agent_state=[_as_json(state) for state in learner.agent_state],
+            **specs,
+        )
+
+    def _on_failure(self, error: Exception) -> None:
+        if self._failure is None:
+            _LOG.error("a learner thread failed: %s", error, exc_info=error)
+            self._failure = error
+
+    def _tick(self) -> None:
+        now_s = _now_s()
+        if self._learner is not None:
+            if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
+                self._log(now_s)
+            if now_s - self._last_save_s >= self._config.checkpoint.checkpoint_interval_s:
+                self._save()
+        if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
+            self._send_status("RUNNING" if self._learner is not None else "STARTING")
+
+    def _log(self, now_s: float) -> None:
+        learner = self._learner
+        assert learner is not None
+        with learner.update_lock:
+            collected = learner.stats.collect(max(now_s - self._last_log_s, 1e-3))
+            line = collected | self._totals(learner, now_s)
+        self._last_log_s = now_s
+        self._shown |= line
+        self._writer.write(line, int(line[metrics.STEPS]))
+
+    def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
+        counters, counts = learner.counters, self._front_end_counts
+        waiting = counts.get("accepted", 0) - (learner.num_unrolls_done - self._unrolls_before)
+        capacity = self._config.rollout.num_storage_slots * self._config.rollout.batch_size
+        return {
+            metrics.STEPS: counters.trained_steps,
+            metrics.TIME_S: counters.wall_time_s + now_s - self._start_s,
+            metrics.UPDATES: counters.policy_version,
+            metrics.POLICY_VERSION: counters.policy_version,
+            metrics.LEARNING_RATE: learner.learning_rate,
+            metrics.EPISODES: counters.num_episodes,
+            metrics.SKIPPED_UPDATES: counters.skipped_updates,
+            metrics.QUEUE_FILL: min(1.0, max(0.0, waiting / capacity)),
+            metrics.ACTORS_CONNECTED: counts.get("actors_connected", 0),
+            metrics.UNROLLS_ACCEPTED: counts.get("accepted", 0),
+            metrics.UNROLLS_DUPLICATE: counts.get("duplicate", 0),
+            metrics.UNROLLS_STALE: counts.get("stale", 0),
+            metrics.UNROLLS_INVALID: counts.get("invalid", 0),
+            metrics.UNROLLS_CAPACITY: counts.get("capacity", 0),
+            metrics.UNROLLS_DROPPED: counters.dropped_unrolls,
+            metrics.RSS_BYTES: _resident_bytes(),
+        }
+
+    def _save(self) -> None:
+        learner = self._learner
+        if learner is None or learner.counters.policy_version == self._saved_version:
+            return
+        now_s = _now_s()
+        tensors, state = learner.export()
+        state["counters"]["wall_time_s"] += now_s - self._start_s
+        self._last_save_s = now_s
+        try:
+            path = self._store.save(state["counters"]["trained_steps"], tensors, state)
+        except CheckpointError as error:
+            _LOG.error("training goes on without this checkpoint: %s", error)  # noqa: TRY400
+            return
+        self._saved_version = state["counters"]["policy_version"]
+        self._shown["last_checkpoint"] = path.name
+
+    def _send_status(self, state: str, **more: Any) -> None:  # Any: JSON
+        self._last_status_s = _now_s()
+        if self._learner is not None:
+            self._shown |= self._totals(self._learner, self._last_status_s)
+        self._ends.supervisor.send("status", status={**self._shown, "state": state, **more})
+
+    def _stop(self, reason: str) -> None:
+        """Ends in order: admit no more, finish the update, join, save, close."""
+        self._ends.control.send("drain", reason=reason)
+        self._send_status("DRAINING")
+        self._queue.close()
+        for thread in self._threads:
+            thread.join(_JOIN_S)
+        if self._learner is not None:
+            self._log(_now_s())
+            self._save()
+        self._writer.close()
+        self._send_status("STOPPED", reason=reason)
+
+
+def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON
+    return dataclasses.asdict(value)
+
+
+def _now_s() -> float:
+    return time.monotonic()
+
+
+def _resident_bytes() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

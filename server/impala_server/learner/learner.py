@@ -1,0 +1,226 @@
+"""The learner: model, optimizer, storage, weights, and the counters of the run.
+
+Everything that changes here changes under `update_lock`: learner threads hold
+it for one update, the controller to take a checkpoint or collect statistics.
+Whoever holds it sees weights, optimizer and counters of one and the same
+moment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from impala_common.checkpoints import Checkpoint
+from impala_common.config import TrainConfig
+from impala_common.devices import resolve_device
+from impala_common.errors import CheckpointError, TrainingDivergedError
+from impala_common.models.registry import make_model, resolve_model_spec
+from impala_common.specs import EnvironmentSpec, UnrollSpec
+from impala_server.learner.batch_loader import Batch, BatchLoader
+from impala_server.learner.optimizers import (
+    compute_learning_rate,
+    export_state,
+    import_state,
+    make_optimizer,
+)
+from impala_server.learner.stats import LearnerStats
+from impala_server.learner.update import Updater, UpdateResult
+from impala_server.learner.weights_store import WeightsStore
+from impala_server.storage.handoff import FullSlot
+from impala_server.storage.layout import StorageLayout
+from impala_server.storage.shared_block import SharedBlock
+
+_LOG = logging.getLogger(__name__)
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(slots=True)
+class Counters:
+    """What a run has done so far; saved in every checkpoint.
+
+    Attributes:
+      policy_version: optimizer steps.
+      trained_steps: agent steps trained on, padding rows not counted.
+      trained_unrolls: unrolls trained on.
+      dropped_unrolls: unrolls accepted and not trained on.
+      skipped_updates: updates skipped for a non-finite loss or gradient.
+      num_episodes: finished episodes reported.
+      wall_time_s: seconds of training, over all lives of the learner.
+      learner_life: how often the run's learner was started before.
+    """
+
+    policy_version: int = 0
+    trained_steps: int = 0
+    trained_unrolls: int = 0
+    dropped_unrolls: int = 0
+    skipped_updates: int = 0
+    num_episodes: int = 0
+    wall_time_s: float = 0.0
+    learner_life: int = 0
+
+
+class Learner:
+    """Makes updates. Built once the environment's specification is known."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        environment: EnvironmentSpec,
+        storage: SharedBlock,
+        weights: SharedBlock,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        """Builds everything, from `checkpoint` if there is one, and publishes the weights.
+
+        Raises:
+          ConfigError: the network does not fit the environment.
+          CheckpointError: the checkpoint belongs to another network.
+        """
+        self.config = config
+        self.run_id = secrets.randbits(64)
+        self.environment = environment
+        self.model_spec = resolve_model_spec(config.model, environment)
+        self.update_lock = threading.Lock()
+        self.stats = LearnerStats()
+        self.counters = Counters()
+        self.learning_rate = config.optimizer.learning_rate
+        self._device = resolve_device(config.job.device)
+        self._model = make_model(self.model_spec, environment, config.job.seed).to(self._device)
+        self._optimizer = make_optimizer(config.optimizer, self._model)
+        self._updater = Updater(config, self._model, self._optimizer)
+        self._nonfinite_in_a_row = 0
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.agent_state = self._model.agent_state_specs()
+        unroll = UnrollSpec(config.rollout.unroll_length, environment, self.agent_state)
+        layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
+        storage.resize(layout.num_bytes)
+        self.loader = BatchLoader(layout, storage.map(), self.model_spec, self._device)
+        self._weights = WeightsStore(weights, self._model)
+        self._publish()
+
+    @property
+    def device_name(self) -> str:
+        """The learner's device, for people."""
+        if self._device.type == "cuda":
+            return f"{self._device} ({torch.cuda.get_device_name(self._device)})"
+        return str(self._device)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has reached its last step."""
+        return self.counters.trained_steps >= self.config.job.total_steps
+
+    @property
+    def num_unrolls_done(self) -> int:
+        """Unrolls trained on or dropped, over all lives of the learner."""
+        return self.counters.trained_unrolls + self.counters.dropped_unrolls
+
+    def train(self, full: FullSlot, batch: Batch, wait_s: float) -> None:
+        """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
+
+        Args:
+          full: what came with the batch.
+          batch: the batch, on the learner's device.
+          wait_s: how long the calling thread waited for it.
+
+        Raises:
+          TrainingDivergedError: too many updates in a row were not finite.
+        """
+        with self.update_lock:
+            counters = self.counters
+            num_unrolls = self.config.rollout.batch_size
+            if self.is_finished:
+                counters.dropped_unrolls += num_unrolls
+                return
+            start_s = time.perf_counter()
+            self.learning_rate = compute_learning_rate(
+                self.config.optimizer, counters.trained_steps, self.config.job.total_steps
+            )
+            result = self._updater.apply(batch, self.learning_rate)
+            if not result.is_applied:
+                self._skip(result)
+                counters.dropped_unrolls += num_unrolls
+                return
+            self._nonfinite_in_a_row = 0
+            version = counters.policy_version
+            counters.policy_version += 1
+            counters.trained_steps += batch.num_steps
+            counters.trained_unrolls += num_unrolls
+            counters.num_episodes += len(full.episodes)
+            if (
+                counters.policy_version % self.config.transport.publish_interval_updates == 0
+                or self.is_finished
+            ):
+                self._publish()
+            update_s = time.perf_counter() - start_s
+            self.stats.add(full, batch, result, version, wait_s, update_s)
+
+    def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
+        """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""
+        with self.update_lock:
+            weights = {
+                name: value.detach().cpu().numpy().copy()
+                for name, value in self._model.state_dict().items()
+            }
+            tensors = {
+                "weights": weights,
+                "optimizer": export_state(self._optimizer, self._model),
+                "rng": {"torch_cpu": torch.get_rng_state().numpy().copy()},
+            }
+            state = {
+                "counters": dataclasses.asdict(self.counters),
+                "learning_rate": self.learning_rate,
+                "environment": self.environment.to_json(),
+                "model": dataclasses.asdict(self.model_spec),
+                "optimizer": self.config.optimizer.optimizer,
+            }
+        return tensors, state
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        groups, state = checkpoint.tensors, checkpoint.state
+        try:
+            weights = {name: torch.from_numpy(a) for name, a in groups["weights"].items()}
+            self._model.load_state_dict(weights)
+            self.counters = Counters(**state["counters"])
+            saved_optimizer = state["optimizer"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name} does not fit this run's network "
+                f"({self.model_spec.name}): {error}"
+            ) from error
+        if saved_optimizer == self.config.optimizer.optimizer:
+            import_state(self._optimizer, self._model, groups.get("optimizer", {}))
+        else:
+            _LOG.warning("optimizer changed from %s: its state starts anew", saved_optimizer)
+        if "torch_cpu" in groups.get("rng", {}):
+            torch.set_rng_state(torch.from_numpy(groups["rng"]["torch_cpu"]))
+        self.counters.learner_life += 1
+
+    def _publish(self) -> None:
+        self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
+
+    def _skip(self, result: UpdateResult) -> None:
+        self.counters.skipped_updates += 1
+        self._nonfinite_in_a_row += 1
+        limit = self.config.optimizer.max_nonfinite_updates
+        _LOG.warning(
+            "update skipped: loss %g, gradient norm %g (%d in a row)",
+            result.values[0],
+            result.values[-1],
+            self._nonfinite_in_a_row,
+        )
+        if self._nonfinite_in_a_row >= limit:
+            raise TrainingDivergedError(
+                f"{limit} updates in a row had a loss or gradient that was not finite; the run "
+                "stops with its last good weights. Try a smaller --learning-rate, reward "
+                "clipping, or a smaller --max-grad-norm"
+            )

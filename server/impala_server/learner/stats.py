@@ -1,0 +1,115 @@
+"""What the learner counts between two lines of metrics.
+
+Learner threads add under the update lock; the controller collects under it
+too. Losses stay on the device until they are collected, so that adding them
+waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from torch import Tensor
+
+from impala_common import metrics
+from impala_server.learner.batch_loader import Batch
+from impala_server.learner.update import UPDATE_VALUES, UpdateResult
+from impala_server.storage.handoff import FullSlot
+
+_EPISODE_WINDOW = 100
+
+_METRIC_OF = {
+    "total_loss": metrics.LOSS_TOTAL,
+    "pg_loss": metrics.LOSS_PG,
+    "baseline_loss": metrics.LOSS_BASELINE,
+    "entropy_loss": metrics.LOSS_ENTROPY,
+    "mean_rho": metrics.RHO_MEAN,
+    "fraction_clipped": metrics.RHO_CLIPPED_FRACTION,
+    "kl": metrics.KL,
+    "entropy": metrics.ENTROPY,
+    "mean_value": metrics.VALUE_MEAN,
+    "mean_advantage_abs": metrics.ADVANTAGE_ABS_MEAN,
+    "explained_variance": metrics.EXPLAINED_VARIANCE,
+    "grad_norm": metrics.GRAD_NORM,
+}
+
+
+class LearnerStats:
+    """Sums since the last collection, and the returns of the last 100 episodes."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._episode_returns: deque[float] = deque(maxlen=_EPISODE_WINDOW)
+        self._episode_lengths: deque[int] = deque(maxlen=_EPISODE_WINDOW)
+        self.num_episodes = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._value_sum: Tensor | None = None
+        self._num_updates = 0
+        self._num_steps = 0
+        self._lag_sum = 0.0
+        self._lag_max = 0
+        self._wait_s = 0.0
+        self._update_s = 0.0
+        self._actor_s = np.zeros(3)
+
+    def add(
+        self,
+        full: FullSlot,
+        batch: Batch,
+        result: UpdateResult,
+        version: int,
+        wait_s: float,
+        update_s: float,
+    ) -> None:
+        """Adds one update, made when the learner was at `version`."""
+        values = result.values
+        self._value_sum = values if self._value_sum is None else self._value_sum + values
+        self._num_updates += 1
+        self._num_steps += batch.num_steps
+        lags = version - batch.policy_versions
+        self._lag_sum += float(lags.mean())
+        self._lag_max = max(self._lag_max, int(lags.max()))
+        self._wait_s += wait_s
+        self._update_s += update_s
+        self._actor_s += full.actor_seconds
+        for episode in full.episodes:
+            self._episode_returns.append(episode.episode_return)
+            self._episode_lengths.append(episode.num_steps)
+        self.num_episodes += len(full.episodes)
+
+    def collect(self, interval_s: float) -> dict[str, float]:
+        """Returns the metrics of the last `interval_s` seconds and starts the next interval."""
+        updates, steps = self._num_updates, self._num_steps
+        collected: dict[str, float] = {
+            metrics.STEPS_PER_S: steps / interval_s,
+            metrics.UPDATES_PER_S: updates / interval_s,
+            metrics.EPISODES: self.num_episodes,
+        }
+        if self._episode_returns:
+            returns = np.array(self._episode_returns)
+            collected |= {
+                metrics.RETURN_MEAN: float(returns.mean()),
+                metrics.RETURN_STD: float(returns.std()),
+                metrics.RETURN_MIN: float(returns.min()),
+                metrics.RETURN_MAX: float(returns.max()),
+                metrics.LENGTH_MEAN: float(np.mean(self._episode_lengths)),
+            }
+        if self._value_sum is not None:
+            means = (self._value_sum / updates).tolist()
+            named = dict(zip(UPDATE_VALUES, means, strict=True))
+            collected |= {_METRIC_OF[name]: value for name, value in named.items()}
+            per_step = self._actor_s / max(steps, 1)
+            collected |= {
+                metrics.POLICY_LAG_MEAN: self._lag_sum / updates,
+                metrics.POLICY_LAG_MAX: self._lag_max,
+                metrics.BATCH_WAIT_S: self._wait_s / updates,
+                metrics.UPDATE_S: self._update_s / updates,
+                metrics.ENVIRONMENT_S: float(per_step[0]),
+                metrics.INFERENCE_S: float(per_step[1]),
+                metrics.BLOCKED_S: float(per_step[2]),
+            }
+        self._clear()
+        return collected

@@ -1,0 +1,77 @@
+"""One optimizer step on one batch.
+
+Called by a learner thread under the update lock. What it changes: parameters,
+optimizer state, and nothing if the loss or the gradient is not finite.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from impala_common.config import TrainConfig
+from impala_common.losses import LossOutputs, compute_losses
+from impala_common.models.contract import AgentModel
+from impala_common.preprocessing import preprocess_rewards
+from impala_server.learner.batch_loader import Batch
+from impala_server.learner.optimizers import set_learning_rate
+
+
+class UpdateResult(NamedTuple):
+    """What one update did.
+
+    Attributes:
+      is_applied: False if it was skipped for a non-finite loss or gradient.
+      values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device.
+    """
+
+    is_applied: bool
+    values: Tensor
+
+
+UPDATE_VALUES = (*LossOutputs._fields, "grad_norm")
+"""Names of `UpdateResult.values`, in order."""
+
+
+class Updater:
+    """The V-trace update. Owned by the learner; used under its update lock."""
+
+    def __init__(
+        self, config: TrainConfig, model: AgentModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Updates `model` with `optimizer`."""
+        self._loss_config = config.loss
+        self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
+        self._model = model
+        self._optimizer = optimizer
+        self._parameters = list(model.parameters())
+
+    def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:
+        """Makes one step on `batch` at `learning_rate`."""
+        losses = self.compute_losses(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        losses.total_loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        values = torch.stack([*(loss.detach() for loss in losses), grad_norm])
+        if not bool(torch.isfinite(grad_norm + values[0])):
+            return UpdateResult(False, values)
+        set_learning_rate(self._optimizer, learning_rate)
+        self._optimizer.step()
+        return UpdateResult(True, values)
+
+    def compute_losses(self, batch: Batch) -> LossOutputs:
+        """Runs the model over the whole unroll and returns the losses, with gradient."""
+        outputs = self._model(batch.inputs, batch.initial_agent_state)
+        return compute_losses(
+            target_policy_logits=outputs.policy_logits[:-1],
+            behaviour_policy_logits=batch.behaviour_policy_logits,
+            actions=batch.actions,
+            rewards=preprocess_rewards(batch.rewards, self._loss_config),
+            terminated=batch.terminated,
+            is_padding=batch.is_padding,
+            values=outputs.values[:-1],
+            bootstrap_value=outputs.values[-1],
+            config=self._loss_config,
+        )

@@ -1,0 +1,214 @@
+"""Owns the learner process and the front-end process: their start order and ordered end.
+
+Used by impala-server, impala-train and tests, from one thread. The supervisor
+itself has neither torch nor gRPC in it. Children watch their pipe to it, so
+that they end even when it is killed; it watches theirs, so that it knows when
+one of them dies.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import connection
+from typing import Any
+
+from impala_common import errors
+from impala_common.config import TrainConfig
+from impala_common.config.toml_io import dump_config
+from impala_common.errors import ImpalaError, QueueClosedError
+from impala_common.run_directory import RunDirectory, write_text_atomic
+from impala_server.storage.ends import ProcessEnds, make_ends
+from impala_server.storage.handoff import ControlPipe
+
+_LOG = logging.getLogger(__name__)
+_STOP_S = 60.0
+_FRONT_END_STOP_S = 10.0
+_ERRORS = {
+    kind.reason: kind
+    for kind in (
+        errors.AddressInUseError,
+        errors.CheckpointError,
+        errors.TrainingDivergedError,
+        errors.UnsupportedSpaceError,
+    )
+}
+
+Status = dict[str, Any]
+"""Metrics by name, plus "state" and "last_checkpoint"."""
+
+
+class Supervisor:
+    """A running learner server: start it, poll it, stop it, close it."""
+
+    def __init__(
+        self, config: TrainConfig, run: RunDirectory, log_level: str = "WARNING"
+    ) -> None:
+        """Prepares to serve `config` in `run`, whose lock the caller holds."""
+        self._config = config
+        self._run = run
+        self._log_level = log_level
+        self._learner_pipe: ControlPipe | None = None
+        self._front_end_pipe: ControlPipe | None = None
+        self._children: dict[str, subprocess.Popen[bytes] | threading.Thread] = {}
+        self.address: str | None = None
+        self.status: Status = {"state": "STARTING"}
+
+    def start(self) -> None:
+        """Writes config.toml and starts both processes (or threads). Returns at once."""
+        self._run.create()
+        write_text_atomic(self._run.config_path, dump_config(self._config))
+        self._run.address_path.unlink(missing_ok=True)
+        learner, front_end, self._learner_pipe, self._front_end_pipe = make_ends()
+        if self._config.transport.front_end == "in-process":
+            self._start_threads(learner, front_end)
+            return
+        num_threads = choose_learner_threads(self._config)
+        self._start_process("learner", learner, str(num_threads))
+        self._start_process("front_end", front_end)
+        for ends in (learner, front_end):
+            ends.close_pipes()
+            ends.storage.close()
+            ends.weights.close()
+
+    def wait_until_bound(self, timeout_s: float = 60.0) -> str:
+        """Returns the address the front end listens on, once it does.
+
+        Raises:
+          AddressInUseError: the port is taken.
+          ImpalaError: a process failed, or none answered in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while self.address is None:
+            if time.monotonic() > deadline_s:
+                raise ImpalaError(f"the front end did not start within {timeout_s:g} s")
+            self.poll(0.1)
+        return self.address
+
+    def poll(self, timeout_s: float) -> Status | None:
+        """Waits for news and returns the newest status; None once the learner has ended.
+
+        Raises:
+          ImpalaError: the learner or the front end failed; says why.
+        """
+        if self._learner_pipe is None:
+            return None
+        pipes = [pipe for pipe in (self._learner_pipe, self._front_end_pipe) if pipe is not None]
+        connection.wait([pipe.connection for pipe in pipes], timeout=timeout_s)
+        self._read_front_end()
+        try:
+            while (message := self._learner_pipe.receive(0.0)) is not None:
+                self._handle(message)
+        except QueueClosedError:
+            self._learner_pipe = None
+            if self.status["state"] != "STOPPED":
+                raise ImpalaError("the learner process died; see its messages above") from None
+            return None
+        return self.status
+
+    def request_stop(self) -> None:
+        """Asks for an ordered end: refuse new unrolls, finish the update, write a checkpoint."""
+        if self._learner_pipe is not None:
+            self._learner_pipe.send("stop")
+
+    def close(self) -> None:
+        """Ends both processes, in order; by force if one does not end in time."""
+        self.request_stop()
+        deadline_s = time.monotonic() + _STOP_S
+        while self._learner_pipe is not None and time.monotonic() < deadline_s:
+            try:
+                self.poll(0.1)
+            except ImpalaError as error:
+                _LOG.warning("while stopping: %s", error)
+        self._join("learner", max(1.0, deadline_s - time.monotonic()))
+        if self._front_end_pipe is not None:
+            self._front_end_pipe.send("stop")
+        self._join("front_end", _FRONT_END_STOP_S)
+        for pipe in (self._learner_pipe, self._front_end_pipe):
+            if pipe is not None:
+                pipe.close()
+        self._learner_pipe = self._front_end_pipe = None
+        self._run.address_path.unlink(missing_ok=True)
+
+    def _read_front_end(self) -> None:
+        if self._front_end_pipe is None:
+            return
+        try:
+            while (message := self._front_end_pipe.receive(0.0)) is not None:
+                self._handle(message)
+        except QueueClosedError:
+            self._front_end_pipe = None
+            if self.status["state"] in ("STARTING", "RUNNING"):
+                raise ImpalaError("the front-end process died; see its messages above") from None
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        match message["kind"]:
+            case "status":
+                self.status = message["status"]
+            case "bound":
+                self.address = message["address"]
+                write_text_atomic(self._run.address_path, message["address"] + "\n")
+            case "failed":
+                kind = _ERRORS.get(message["reason"], ImpalaError)
+                error = kind.__new__(kind)
+                ImpalaError.__init__(error, message["text"])
+                raise error
+
+    def _start_process(self, name: str, ends: ProcessEnds, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"impala_server.{name}", str(self._run.path)]
+        command += [ends.to_argument(), self._log_level, *arguments]
+        # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
+        self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
+            command,
+            pass_fds=ends.fds,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _start_threads(self, learner: ProcessEnds, front_end: ProcessEnds) -> None:
+        from impala_server.front_end.process import front_end_main
+        from impala_server.learner.process import learner_main
+
+        self._children = {
+            "learner": threading.Thread(
+                target=learner_main,
+                args=(self._config, self._run, learner),
+                name="impala-controller",
+            ),
+            "front_end": threading.Thread(
+                target=front_end_main, args=(self._config, front_end), name="impala-front-end"
+            ),
+        }
+        for thread in self._children.values():
+            assert isinstance(thread, threading.Thread)
+            thread.start()
+
+    def _join(self, name: str, timeout_s: float) -> None:
+        child = self._children.pop(name, None)
+        if isinstance(child, threading.Thread):
+            child.join(timeout_s)
+            if child.is_alive():
+                _LOG.error("%s did not end within %g s", child.name, timeout_s)
+        elif child is not None:
+            try:
+                child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                _LOG.error("%s did not end within %g s and is killed", name, timeout_s)  # noqa: TRY400
+                child.kill()
+                child.wait()
+
+
+def choose_learner_threads(config: TrainConfig) -> int:
+    """Returns how many CPU threads the learner's tensor operations take.
+
+    Each local actor keeps one core busy; the learner gets the others, at least
+    one. Small networks gain nothing from more than one.
+    """
+    if config.job.learner_threads:
+        return config.job.learner_threads
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (num_cores or 1) - config.job.num_actors)
