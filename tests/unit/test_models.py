@@ -14,6 +14,8 @@ from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
 from torch import Tensor
 
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
+
 VECTOR = EnvironmentSpec((TensorSpec(OBSERVATION, (4,), "float32"),), num_actions=3)
 MIXED = EnvironmentSpec(
     (TensorSpec("a", (2, 3), "float32"), TensorSpec("b", (), "int64")), num_actions=3
@@ -100,18 +102,22 @@ def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_model_every_parameter_gets_a_gradient(name: str) -> None:
+@pytest.mark.parametrize("head", ["policy_head", "value_head"])
+def test_model_every_parameter_of_a_trunk_learns_from_each_head(name: str, head: str) -> None:
     """Planted: the value head fed from a detached encoder; a layer made and never called."""
     environment, model_name = NETWORKS[name]
-    model = make(environment, model=model_name, use_lstm=name != "mlp")
+    model = make(environment, model=model_name, use_lstm=True)
     inputs = make_inputs(environment, num_rows=3, num_columns=2)
 
     outputs = model(inputs, model.initial_state(2))
-    (outputs.policy_logits.square().sum() + outputs.values.sum()).backward()
+    output = outputs.values if head == "value_head" else outputs.policy_logits.square()
+    output.sum().backward()
 
+    other_head = ({"policy_head", "value_head"} - {head}).pop()
     for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.abs().max() > 0.0, parameter_name
+        if not parameter_name.startswith(other_head):
+            assert parameter.grad is not None, parameter_name
+            assert parameter.grad.abs().max() > 0.0, parameter_name
 
 
 def test_mlp_policy_and_value_share_nothing() -> None:
@@ -123,6 +129,10 @@ def test_mlp_policy_and_value_share_nothing() -> None:
 
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert touched == {"value_network", "value_head"}
+    model.zero_grad()
+    model(make_inputs(VECTOR, 3, 2), ()).policy_logits.square().sum().backward()
+    touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert touched == {"policy_network", "policy_head"}
 
 
 @pytest.mark.parametrize("init_method", INIT_METHODS)

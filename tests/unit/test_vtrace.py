@@ -174,6 +174,7 @@ def test_vtrace_on_policy_with_lambda_equals_gae(lambda_: float) -> None:
 def test_vtrace_end_inside_unroll_equals_separate_trajectories() -> None:
     """A termination at row 4 cuts the unroll in two. Planted: trace without gamma_t (c alone)."""
     case = make_case(seed=3, num_rows=10, num_columns=2)
+    case["log_rhos"][4] = 0.3
     case["discounts"] = np.full((10, 2), 0.95)
     case["discounts"][4] = 0.0
 
