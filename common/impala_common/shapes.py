@@ -47,9 +47,5 @@ def check_shape(
 
 def _describe(dims: tuple[str | int, ...], sizes: dict[str, int]) -> str:
     """Returns the dimensions as text, with the sizes of letters that are bound."""
-    words = [f"{dim}={sizes[dim]}" if dim in sizes else f"{dim}" for dim in map(_key, dims)]
+    words = [f"{dim}={sizes[dim]}" if dim in sizes else str(dim) for dim in map(str, dims)]
     return f"[{', '.join(words)}]"
-
-
-def _key(dim: str | int) -> str:
-    return str(dim)

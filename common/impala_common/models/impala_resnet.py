@@ -7,6 +7,7 @@ dense layer of `feature_dim` (256 in the paper).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,6 +61,8 @@ class ImpalaResnetEncoder(Encoder):
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Returns float32 [T*B, feature_dim]."""
-        pixels = prepare_image(observations, self.layout, self.observation_scale)
+        pixels = prepare_image(
+            observations, self.layout, self.observation_scale, torch.channels_last
+        )
         features = functional.relu(self.sections(pixels)).flatten(1)
         return functional.relu(self.dense(features))

@@ -6,6 +6,7 @@ layer of `feature_dim` (512 in the paper); ReLU after each.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from impala_common.models.initialisation import initialise_layers
@@ -39,7 +40,9 @@ class NatureCnnEncoder(Encoder):
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Returns float32 [T*B, feature_dim]."""
-        pixels = prepare_image(observations, self.layout, self.observation_scale)
+        pixels = prepare_image(
+            observations, self.layout, self.observation_scale, torch.channels_last
+        )
         features: Tensor = self.dense(self.convolutions(pixels).flatten(1))
         return features
 
