@@ -1,7 +1,8 @@
 """impala-eval: judges runs by episodes with frozen weights, and draws their learning curves.
 
 The console script of that name. Importing this file is cheap: torch and
-matplotlib are imported when the command line has been found good.
+matplotlib are imported when the command line has been found good. Prints (noqa T201), as
+commands do.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ Every environment slot plays the same number of episodes, so that short episodes
 the number asked for is rounded up accordingly."""
 
 
+def _option(metavar: str, hint: str) -> object:
+    """Returns a tyro annotation with what --help shows of an option."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalArguments:
     """Command line of impala-eval."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, _option("RUN [RUN ...]", "")]
     """Folders of runs, finished or still training."""
     episodes: int = 100
     """Episodes per run; 0: none, for --plot alone."""
@@ -46,17 +52,20 @@ class EvalArguments:
     """Seed of environments and draws."""
     num_slots: int = 16
     """Environment slots that play side by side; never more than episodes."""
-    env: str | None = None
+    env: Annotated[str | None, _option("ID", "(default: the run's)")] = None
     """Judge on this environment in place of the run's; spaces must be the same."""
-    checkpoint: str | None = None
-    """Name of the checkpoint to judge, such as step-000000200000; none: the newest good one."""
-    plot: Path | None = None
+    checkpoint: Annotated[str | None, _option("NAME", "(default: the newest good one)")] = None
+    """Name of the checkpoint to judge, such as step-000000200000."""
+    plot: Annotated[Path | None, _option("FILE", "(default: none)")] = None
     """Draw the learning curves of all runs into this file (.png, .svg, .pdf)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     arguments = tyro.cli(EvalArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
+    if not arguments.runs:
+        print("error: name the folder of at least one run; see --help", file=sys.stderr)  # noqa: T201
+        return exit_codes.USAGE
     configure_logging(logging.WARNING, PROGRAM)
     try:
         _validate(arguments)
@@ -66,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             plot_runs(arguments.runs, arguments.plot)
     except ImpalaError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201  a command's own output
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
@@ -75,7 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _validate(arguments: EvalArguments) -> None:
-    require("RUN", "", bool(arguments.runs), "the folder of at least one run")
     require_at_least("--episodes", arguments.episodes, 0)
     require_at_least("--seed", arguments.seed, 0)
     require_positive("--num-slots", arguments.num_slots)
@@ -151,6 +159,7 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
     table.add_column("actions")
     for result in results:
         evaluation = result.evaluation
+        cut = f" ({evaluation.num_cut} cut)" if evaluation.num_cut else ""
         table.add_row(
             result.run,
             result.env,
@@ -160,8 +169,7 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
             f"{evaluation.return_min:g}",
             f"{evaluation.return_max:g}",
             f"{evaluation.length_mean:.1f}",
-            f"{evaluation.num_episodes}"
-            + (f" ({evaluation.num_cut} cut)" * bool(evaluation.num_cut)),
+            f"{evaluation.num_episodes}{cut}",
             "greedy" if evaluation.is_greedy else "sampled",
         )
     Console().print(table)

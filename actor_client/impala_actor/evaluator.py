@@ -106,7 +106,8 @@ def evaluate(
       num_episodes: at least so many episodes are played in all.
       seed: of the environment; the policy has its own.
       is_greedy: take the most probable action in place of drawing one.
-      max_episode_steps: longer episodes are cut, and the evaluation ends with them.
+      max_episode_steps: when an episode gets this long, all that are being played are cut, and
+        the evaluation ends.
 
     Raises:
       ConfigError: fewer than one episode was asked for.
@@ -116,30 +117,23 @@ def evaluate(
     num_slots = environment.num_slots
     share = -(-num_episodes // num_slots)
     finished: list[list[EpisodeRecord]] = [[] for _ in range(num_slots)]
-    num_short = num_slots
+    is_short = np.ones(num_slots, np.bool_)
     tracker = EpisodeTracker(num_slots)
     observations = environment.reset(seed)
     is_first = np.ones(num_slots, np.bool_)
-    # No slot needs more rows than this, padding included, unless an episode is too long.
-    num_rows_left = share * (max_episode_steps + num_slots + 1)
-    while num_short and num_rows_left:
+    while is_short.any() and tracker.num_steps[is_short].max() < max_episode_steps:
         actions = policy.act(observations, is_first, is_greedy=is_greedy).actions
         step = environment.step(actions)
         policy.observe(step.rewards, step.is_first)
         for record in tracker.update(step):
-            records = finished[record.environment_slot]
-            if len(records) < share:
+            if is_short[record.environment_slot]:
+                records = finished[record.environment_slot]
                 records.append(record)
-                num_short -= len(records) == share
+                is_short[record.environment_slot] = len(records) < share
         observations, is_first = step.observations, step.is_first
-        num_rows_left -= 1
-    cut = [
-        record
-        for record in tracker.unfinished()
-        if num_short and _is_short(finished, record, share)
-    ]
-    records = [record for slot_records in finished for record in slot_records]
-    return make_evaluation(records, cut, is_greedy=is_greedy, seed=seed)
+    cut = [record for record in tracker.unfinished() if is_short[record.environment_slot]]
+    played = [record for records in finished for record in records]
+    return make_evaluation(played, cut, is_greedy=is_greedy, seed=seed)
 
 
 def make_evaluation(
@@ -184,7 +178,3 @@ def compute_t_quantile(degrees_of_freedom: int) -> float:
     # Cornish-Fisher expansion around the normal quantile z (Abramowitz & Stegun 26.7.5).
     z, v = _Z_QUANTILE, degrees_of_freedom
     return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-
-
-def _is_short(finished: list[list[EpisodeRecord]], record: EpisodeRecord, share: int) -> bool:
-    return len(finished[record.environment_slot]) < share

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import StepResult
 
@@ -54,6 +55,11 @@ class EpisodeTracker:
         self._returns[is_finished] = 0.0
         self._num_steps[is_finished] = 0
         return records
+
+    @property
+    def num_steps(self) -> NDArray[np.int64]:
+        """int64 [N]: steps of the episodes in progress; a view, not to be written to."""
+        return self._num_steps
 
     def unfinished(self) -> list[EpisodeRecord]:
         """Returns what the episode in progress has so far, for every slot."""
