@@ -71,7 +71,8 @@ def pack_manifest(manifest: Manifest) -> bytes:
         "state": json.loads(json.dumps(manifest.state, allow_nan=False)),
     }
     data = {**content, _DIGEST_KEY: _compute_digest(content)}
-    return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
+    # No newline at the end: the last byte matters, so that any truncation is noticed.
+    return json.dumps(data, indent=1, allow_nan=False).encode()
 
 
 def unpack_manifest(path: Path, data: bytes) -> Manifest:

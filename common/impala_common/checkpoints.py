@@ -196,8 +196,9 @@ class CheckpointStore:
         """
         names = [name for name in self.names() if _order(name) <= _order(newest)]
         good = [name for name in names if name == newest or self._is_complete(name)]
-        oldest_kept = good[-self._keep :][0]
-        for name in names[: names.index(oldest_kept)]:
+        if len(good) <= self._keep:
+            return
+        for name in names[: names.index(good[-self._keep])]:
             removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
             try:
                 # Renamed first: half a checkpoint never stands under a checkpoint's name.
