@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
 from impala_common import exit_codes
 from impala_common.config.checks import require, require_at_least, require_positive
 from impala_common.errors import ImpalaError

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from impala_common.errors import ConfigError
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.episode_statistics import EpisodeRecord, EpisodeTracker
+from impala_common.errors import ConfigError
 
 DEFAULT_MAX_EPISODE_STEPS = 108_000
 """Agent steps after which an episode is cut: policies may run in circles for ever."""

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from impala_common import metrics
-from impala_common.errors import ConfigError
-from impala_common.run_directory import RunDirectory
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from impala_common import metrics
+from impala_common.errors import ConfigError
+from impala_common.run_directory import RunDirectory
 
 FloatArray = NDArray[np.float64]
 

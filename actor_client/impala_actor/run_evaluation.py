@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from impala_actor.environments.factory import make_environment
+from impala_actor.evaluator import Evaluation, evaluate
+from impala_actor.policy import Policy
 from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config.toml_io import load_config
 from impala_common.errors import CheckpointError, ConfigError
@@ -21,10 +25,6 @@ from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.run_directory import RunDirectory
 from impala_common.specs import EnvironmentSpec, ModelSpec, validate_same_environment
-
-from impala_actor.environments.factory import make_environment
-from impala_actor.evaluator import Evaluation, evaluate
-from impala_actor.policy import Policy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from impala_common import metrics as names
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -22,6 +21,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from impala_common import metrics as names
 from impala_server.history import History
 
 LINE_INTERVAL_S = 5.0

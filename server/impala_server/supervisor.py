@@ -45,9 +45,7 @@ Status = dict[str, Any]
 class Supervisor:
     """A running learner server: start it, poll it, stop it, close it."""
 
-    def __init__(
-        self, config: TrainConfig, run: RunDirectory, log_level: str = "WARNING"
-    ) -> None:
+    def __init__(self, config: TrainConfig, run: RunDirectory, log_level: str = "WARNING") -> None:
         """Prepares to serve `config` in `run`, whose lock the caller holds."""
         self._config = config
         self._run = run
@@ -197,7 +195,7 @@ class Supervisor:
             try:
                 child.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                _LOG.error("%s did not end within %g s and is killed", name, timeout_s)  # noqa: TRY400
+                _LOG.error("%s did not end within %g s and is killed", name, timeout_s)
                 child.kill()
                 child.wait()
 

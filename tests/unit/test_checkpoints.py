@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from impala_common import checkpoint_manifest, checkpoints
 from impala_common.checkpoint_manifest import MANIFEST, Manifest, pack_manifest
 from impala_common.checkpoints import CheckpointStore

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from impala_common.distributions import (
     categorical_entropy,
     categorical_kl,

@@ -11,11 +11,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from impala_common import vtrace
 from impala_common.config.sections import LossConfig
 from impala_common.losses import LossOutputs, compute_losses
 from impala_common.preprocessing import preprocess_rewards
-from torch import Tensor
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 

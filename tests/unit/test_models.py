@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
+
 from impala_common.config.sections import INIT_METHODS, ModelConfig
 from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.models.inputs import append_previous_step, find_image_layout
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
-from torch import Tensor
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 

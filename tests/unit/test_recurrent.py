@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from impala_common.models.recurrent import RecurrentCore
 from torch import Tensor, nn
+
+from impala_common.models.recurrent import RecurrentCore
 
 T, B, F, H = 9, 3, 4, 5
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from impala_common import run_directory
 from impala_common.errors import RunInUseError
 from impala_common.run_directory import (

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from impala_common.vtrace import VTraceReturns, from_importance_weights
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "vtrace_cases.npz"

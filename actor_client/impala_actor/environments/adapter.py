@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from impala_common.errors import SpecMismatchError
 from impala_common.specs import EnvironmentSpec
-from numpy.typing import NDArray
 
 BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names

@@ -15,11 +15,11 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import MissingExtraError, UnknownEnvironmentError
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import MissingExtraError, UnknownEnvironmentError
 
 EXTRA = "atari"
 _NAMESPACE = "ALE/"

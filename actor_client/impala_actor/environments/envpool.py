@@ -12,11 +12,11 @@ import warnings
 from typing import Any
 
 import numpy as np
-from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import ConfigError, MissingExtraError, UnknownEnvironmentError
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import ConfigError, MissingExtraError, UnknownEnvironmentError
 
 EXTRA = "envpool"
 

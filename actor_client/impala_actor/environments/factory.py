@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ConfigError
-
-from impala_actor.environments.adapter import EnvironmentAdapter
 
 
 def make_environment(

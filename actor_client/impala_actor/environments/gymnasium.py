@@ -12,11 +12,11 @@ from typing import Any, Literal, cast
 
 import gymnasium
 from gymnasium.vector import AutoresetMode
-from impala_common.errors import ConfigError, UnknownEnvironmentError
 
 from impala_actor.environments.adapter import EnvironmentAdapter, VectorEnvironment
 from impala_actor.environments.pause_row import PauseRowAdapter
 from impala_actor.environments.spaces import make_encode, make_environment_spec
+from impala_common.errors import ConfigError, UnknownEnvironmentError
 
 GymnasiumBackend = Literal["auto", "entry-point", "sync", "async"]
 

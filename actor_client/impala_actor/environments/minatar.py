@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from impala_common.errors import MissingExtraError, UnknownEnvironmentError
-from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_common.errors import MissingExtraError, UnknownEnvironmentError
+from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
 
 PREFIX = "MinAtar/"
 EXTRA = "minatar"

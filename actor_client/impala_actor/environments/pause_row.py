@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from impala_common.specs import EnvironmentSpec
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import (
@@ -24,6 +23,7 @@ from impala_actor.environments.adapter import (
     StepResult,
     VectorEnvironment,
 )
+from impala_common.specs import EnvironmentSpec
 
 
 class PauseRowAdapter(EnvironmentAdapter):

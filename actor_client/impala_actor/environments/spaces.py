@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from impala_common.errors import UnsupportedSpaceError
-from impala_common.specs import DTYPES, OBSERVATION, EnvironmentSpec, TensorSpec
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import Encode
+from impala_common.errors import UnsupportedSpaceError
+from impala_common.specs import DTYPES, OBSERVATION, EnvironmentSpec, TensorSpec
 
 
 class OneHotEncoder:

@@ -85,8 +85,6 @@ def _whole_stack(stack: Array, start: int) -> tuple[Array, Array]:
 
     Equal neighbours, as after a reset that repeats one frame, are taken once.
     """
-    is_new = [True] + [
-        not np.array_equal(stack[s], stack[s - 1]) for s in range(1, stack.shape[0])
-    ]
+    is_new = [True] + [not np.array_equal(stack[s], stack[s - 1]) for s in range(1, stack.shape[0])]
     index = start + np.cumsum(is_new).astype(np.int32) - 1
     return stack[np.array(is_new)], index

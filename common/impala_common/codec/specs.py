@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from impala_rl.v1 import learner_pb2 as pb
-from impala_rl.v1 import tensor_pb2
-
 from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_rl.v1 import learner_pb2 as pb
+from impala_rl.v1 import tensor_pb2
 
 _MAX_LEAVES = 256
 _MAX_RANK = 8

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import xxhash
 import zstandard
-from impala_rl.v1 import tensor_pb2 as pb
 
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import DTYPES
+from impala_rl.v1 import tensor_pb2 as pb
 
 DTYPE_TO_PROTO: dict[str, pb.DType] = {
     name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES

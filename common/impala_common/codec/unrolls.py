@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from impala_rl.v1 import unroll_pb2 as pb
 
 from impala_common.codec.frames import UniqueFrames, split_frames
 from impala_common.codec.tensors import digest_of, pack_tensor, unpack_tensor
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import UnrollLeaf, UnrollSpec
+from impala_rl.v1 import unroll_pb2 as pb
 
 Array = np.ndarray[Any, Any]
 Unrolls = dict[str, Array]

@@ -69,9 +69,7 @@ def status_of(error: Exception) -> grpc.Status:
     detail = any_pb2.Any()
     detail.Pack(info)
     code: int = wire.code.value[0]
-    return rpc_status.to_status(
-        status_pb2.Status(code=code, message=str(error), details=[detail])
-    )
+    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=[detail]))
 
 
 def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:

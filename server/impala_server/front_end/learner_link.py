@@ -11,8 +11,6 @@ import asyncio
 import logging
 from typing import Any
 
-from impala_rl.v1 import header_pb2, learner_pb2
-
 from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.config import TrainConfig
 from impala_common.errors import (
@@ -22,6 +20,7 @@ from impala_common.errors import (
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.sessions import SessionTable
 from impala_server.front_end.unroll_intake import UnrollIntake
 from impala_server.front_end.weights_cache import WeightsCache
@@ -150,9 +149,7 @@ class LearnerLink:
             self._control.send("define", environment=environment.to_json())
         async with self._changed, asyncio.timeout(_BUILD_TIMEOUT_S):
             await self._changed.wait_for(
-                lambda: (
-                    self.run is not None or self._definition_error != "" or self.lost.is_set()
-                )
+                lambda: self.run is not None or self._definition_error != "" or self.lost.is_set()
             )
         if self._definition_error:
             raise UnsupportedSpaceError(self._definition_error)
@@ -212,4 +209,3 @@ class LearnerLink:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-

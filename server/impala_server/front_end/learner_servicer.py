@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 
 from impala_common.codec.specs import (
     pack_environment_options,
@@ -31,6 +30,7 @@ from impala_common.errors import (
 from impala_common.rpc.errors import status_of
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES, MAX_WEIGHTS_WAIT_S, PROTOCOL_VERSION
 from impala_common.specs import validate_same_environment
+from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.push_stream import PushStream
 from impala_server.front_end.sessions import ActorSession
@@ -134,9 +134,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 f"got {num_slots}"
             )
 
-    def _registered(
-        self, run: OpenRun, session: ActorSession
-    ) -> learner_pb2.RegisterResponse:
+    def _registered(self, run: OpenRun, session: ActorSession) -> learner_pb2.RegisterResponse:
         return learner_pb2.RegisterResponse(
             learner=run.header(),
             session_epoch=session.epoch,

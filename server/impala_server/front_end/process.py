@@ -14,11 +14,11 @@ import dataclasses
 import logging
 
 import grpc
-from impala_rl.v1 import learner_pb2_grpc
 
 from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError, QueueClosedError
 from impala_common.rpc.channel import server_options
+from impala_rl.v1 import learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
 from impala_server.storage.ends import ProcessEnds

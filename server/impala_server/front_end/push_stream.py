@@ -12,11 +12,11 @@ import logging
 from typing import Any
 
 import grpc
-from impala_rl.v1 import header_pb2, learner_pb2, unroll_pb2
 
 from impala_common.errors import InvalidRequestError, StaleSessionError
 from impala_common.logs import printable
 from impala_common.rpc.limits import HELLO_DEADLINE_S
+from impala_rl.v1 import header_pb2, learner_pb2, unroll_pb2
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.sessions import ActorSession
 from impala_server.front_end.unroll_intake import Outcome, Verdict
@@ -73,9 +73,7 @@ class PushStream:
             async with asyncio.timeout(HELLO_DEADLINE_S):
                 request: Any = await self._context.read()
         except TimeoutError as error:
-            raise InvalidRequestError(
-                f"expected hello within {HELLO_DEADLINE_S:g} s"
-            ) from error
+            raise InvalidRequestError(f"expected hello within {HELLO_DEADLINE_S:g} s") from error
         if request is grpc.aio.EOF or request.WhichOneof("payload") != "hello":
             raise InvalidRequestError("expected hello as the first message")
         run = self._link.open_run()

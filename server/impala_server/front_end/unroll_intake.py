@@ -16,10 +16,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from impala_rl.v1 import unroll_pb2
-
 from impala_common.codec.unrolls import DecodedUnrolls, UnrollDecoder
 from impala_common.errors import InvalidUnrollError
+from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import ActorSeconds, FinishedEpisode, FullSlot, HandoffPipe

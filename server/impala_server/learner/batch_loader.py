@@ -22,7 +22,6 @@ from impala_server.storage.layout import (
     FRAME_INDEX,
     FRAMES,
     POLICY_VERSION,
-    SlotViews,
     StorageLayout,
 )
 
@@ -160,4 +159,6 @@ def _pin(buffer: memoryview) -> None:
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
     result = torch.cuda.cudart().cudaHostRegister(address, buffer.nbytes, 0)  # type: ignore[no-untyped-call]
     if int(result) != 0:
-        _LOG.warning("rollout storage could not be pinned (CUDA error %s): copies are slower", result)
+        _LOG.warning(
+            "rollout storage could not be pinned (CUDA error %s): copies are slower", result
+        )

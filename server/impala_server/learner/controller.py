@@ -186,7 +186,7 @@ class Controller:
         try:
             path = self._store.save(state["counters"]["trained_steps"], tensors, state)
         except CheckpointError as error:
-            _LOG.error("training goes on without this checkpoint: %s", error)  # noqa: TRY400
+            _LOG.error("training goes on without this checkpoint: %s", error)
             return
         self._saved_version = state["counters"]["policy_version"]
         self._shown["last_checkpoint"] = path.name

@@ -78,5 +78,7 @@ def import_state(
         value = torch.from_numpy(array.copy())
         is_step_count = array.ndim == 0
         optimizer.state[parameter][quantity] = (
-            value if is_step_count and parameter.device.type == "cpu" else value.to(parameter.device)
+            value
+            if is_step_count and parameter.device.type == "cpu"
+            else value.to(parameter.device)
         )

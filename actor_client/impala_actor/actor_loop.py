@@ -1,0 +1,204 @@
+"""The actor: environments and policy on one side, unrolls and weights on the other.
+
+One process, N environment slots, one batched policy. `Actor.run` works on the
+calling thread until the run has finished, the learner stayed away too long, or
+`stop` is set; when the learner or its session is lost it registers again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+
+import numpy as np
+
+from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
+from impala_actor.environments.episode_statistics import EpisodeTracker
+from impala_actor.environments.factory import make_environment
+from impala_actor.learner_client import LearnerClient, Session
+from impala_actor.policy import Policy, PolicyStep
+from impala_actor.unroll_builder import UnrollBuilder
+from impala_actor.unroll_sender import RunFinishedError, UnrollSender
+from impala_actor.weights_subscriber import WeightsSubscriber
+from impala_common.codec.unrolls import pack_unrolls
+from impala_common.errors import QueueClosedError, StaleSessionError
+from impala_common.models.registry import make_model
+from impala_rl.v1 import unroll_pb2
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorConfig:
+    """Settings of one actor. What is not here the learner decides."""
+
+    server: str
+    env: str
+    actor_id: str
+    num_envs: int = 0
+    env_backend: str = "auto"
+    env_threads: int = 1
+    device: str = "cpu"
+    compress: bool = True
+    connect_timeout_s: float = 0.0
+
+
+class Actor:
+    """One actor, from its first word to the learner to its goodbye."""
+
+    def __init__(self, config: ActorConfig, stop: threading.Event | None = None) -> None:
+        """Prepares; `run` works. Setting `stop` ends it at the next unroll."""
+        self._config = config
+        self._stop = stop or threading.Event()
+        self._client = LearnerClient(
+            config.server, config.actor_id, config.connect_timeout_s, self._stop
+        )
+        self.outcomes: dict[str, int] = {}
+        self.num_steps = 0
+
+    def run(self) -> None:
+        """Acts until the run has finished or `stop` is set.
+
+        Raises:
+          ImpalaError: the environment cannot be made or does not fit the run, or the learner
+            cannot be reached within connect_timeout_s.
+        """
+        try:
+            environment = self._make_environment()
+            try:
+                while not self._stop.is_set():
+                    session = self._client.register(environment.spec, environment.num_slots)
+                    try:
+                        _SessionLoop(self, self._client, session, environment).run()
+                    except StaleSessionError as error:
+                        _LOG.warning("%s", error)
+            finally:
+                environment.close()
+        except RunFinishedError as error:
+            _LOG.info("%s", error)
+        except QueueClosedError:
+            pass  # asked to stop
+        finally:
+            self._client.close()
+
+    def _make_environment(self) -> EnvironmentAdapter:
+        defaults = self._client.get_defaults()
+        config = dataclasses.replace(
+            defaults.environment,
+            env=self._config.env,
+            env_backend=self._config.env_backend,  # type: ignore[arg-type]
+        )
+        num_slots = self._config.num_envs or defaults.num_slots
+        return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+
+    @property
+    def compress(self) -> bool:
+        """Whether observations are compressed on the wire, where it pays."""
+        return self._config.compress
+
+    @property
+    def device(self) -> str:
+        """Device of the policy."""
+        return self._config.device
+
+    @property
+    def stop(self) -> threading.Event:
+        """Ends the actor at the next unroll when set."""
+        return self._stop
+
+
+class _SessionLoop:
+    """What happens between Register and the end of the session."""
+
+    def __init__(
+        self, actor: Actor, client: LearnerClient, session: Session, environment: EnvironmentAdapter
+    ) -> None:
+        self._actor = actor
+        self._session = session
+        self._environment = environment
+        num_slots = environment.num_slots
+        model = make_model(session.model, environment.spec, seed=0)
+        self._policy = Policy(model, num_slots, session.seed, actor.device)
+        self._builder = UnrollBuilder(session.unroll, num_slots)
+        self._episodes = EpisodeTracker(num_slots)
+        self._times = unroll_pb2.ActorTimes()
+        self._summaries: list[unroll_pb2.EpisodeSummary] = []
+        self._version = -1
+        self._observations = environment.reset(session.seed % (1 << 31))
+        self._is_first = np.ones(num_slots, np.bool_)
+        self._subscriber = WeightsSubscriber(client, session)
+        self._sender = UnrollSender(client, session, self._subscriber.notify)
+
+    def run(self) -> None:
+        """Acts until something ends it: RunFinishedError, StaleSessionError, stop."""
+        try:
+            self._swap_weights(*self._subscriber.fetch())
+            while not self._actor.stop.is_set():
+                self._play_unrolls()
+                self._send_unrolls()
+                self._times.blocked_s = self._sender.wait_for_room()
+                self._refresh_weights()
+        finally:
+            self._subscriber.close()
+            self._sender.close()
+            self._actor.outcomes = self._sender.outcomes
+
+    def _play_unrolls(self) -> None:
+        """T steps in every slot."""
+        policy, environment, builder = self._policy, self._environment, self._builder
+        builder.begin(
+            self._observations,
+            self._is_first,
+            policy.agent_state,
+            policy.previous_action,
+            policy.previous_reward,
+        )
+        inference_s = environment_s = 0.0
+        start_s = time.perf_counter()
+        while not builder.is_complete:
+            decision: PolicyStep = policy.act(self._observations, self._is_first)
+            acted_s = time.perf_counter()
+            result: StepResult = environment.step(decision.actions)
+            stepped_s = time.perf_counter()
+            builder.add(decision, result)
+            policy.observe(result.rewards, result.is_first)
+            self._note_episodes(result)
+            self._observations, self._is_first = result.observations, result.is_first
+            inference_s += acted_s - start_s
+            environment_s += stepped_s - acted_s
+            start_s = stepped_s
+        self._times.inference_s, self._times.environment_s = inference_s, environment_s
+
+    def _send_unrolls(self) -> None:
+        unrolls = self._builder.unrolls
+        message = pack_unrolls(unrolls, self._session.unroll, self._actor.compress)
+        message.policy_version = self._version
+        message.episodes.extend(self._summaries)
+        message.times.CopyFrom(self._times)
+        self._summaries = []
+        self._sender.send(message)
+        self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
+
+    def _refresh_weights(self) -> None:
+        if self._session.is_lockstep:
+            self._swap_weights(*self._subscriber.fetch(self._version + 1))
+            return
+        newest = self._subscriber.take_newest()
+        if newest is not None:
+            self._swap_weights(*newest)
+
+    def _swap_weights(self, version: int, weights: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+        self._policy.load(weights)
+        self._version = version
+
+    def _note_episodes(self, result: StepResult) -> None:
+        for record in self._episodes.update(result):
+            self._summaries.append(
+                unroll_pb2.EpisodeSummary(
+                    episode_return=record.episode_return,
+                    step_count=record.num_steps,
+                    environment_slot=record.environment_slot,
+                )
+            )

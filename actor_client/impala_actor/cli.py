@@ -1,0 +1,146 @@
+"""impala-actor: joins a run from this or any other machine.
+
+Must stay light until it is known that there is something to do: torch is
+imported after the arguments have been parsed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import tyro
+
+from impala_common.config.checks import require, require_at_least, require_positive
+from impala_common.config.sections import validate_device
+from impala_common.errors import ImpalaError
+from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.logs import configure_logging
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActorArguments:
+    """Plays an environment with the learner's newest weights and sends it what happened.
+
+    May start before the learner and leave at any time. Ends with 0 when the run has finished
+    or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 78 when the
+    environment cannot be made or does not fit the run.
+    """
+
+    server: str
+    """Address of the learner, HOST:PORT."""
+    env: str
+    """Environment id, such as CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or module:MyEnv-v0."""
+    actor_id: str = ""
+    """Name of this actor, unique in the run; empty: host, process and a random part."""
+    num_envs: int = 0
+    """Environment slots; 0: as many as the learner's configuration says (envs_per_actor)."""
+    env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
+    """How environments are vectorised."""
+    env_threads: int = 1
+    """Threads of environments that are vectorised in native code."""
+    device: str = "auto"
+    """Device of the policy: auto (the CPU), cpu, cuda or cuda:N."""
+    torch_threads: int = 1
+    """CPU threads of the policy."""
+    compress: bool = True
+    """Whether observations are compressed on the wire, where it pays."""
+    connect_timeout_s: float = 0.0
+    """Seconds to wait for a learner that cannot be reached before giving up; 0: for ever."""
+    verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Log details."""
+    exit_with_parent: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """End when the process that started this one is gone."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        host, _, port = self.server.rpartition(":")
+        require("--server", self.server, bool(host) and port.isdecimal(), "HOST:PORT")
+        require("--env", self.env, bool(self.env), "an environment id")
+        require_at_least("--num-envs", self.num_envs, 0)
+        require_positive("--env-threads", self.env_threads)
+        require_positive("--torch-threads", self.torch_threads)
+        require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
+        validate_device(self.device)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command and exits with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
+        configure_logging(logging.INFO if arguments.verbose else logging.WARNING, "actor")
+        stop = threading.Event()
+        _stop_on_signals(stop)
+        if arguments.exit_with_parent:
+            _stop_without_parent(stop)
+        _act(arguments, stop)
+    except ImpalaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return exit_code_of(error)
+    return OK
+
+
+def _act(arguments: ActorArguments, stop: threading.Event) -> None:
+    import torch
+
+    from impala_actor.actor_loop import Actor, ActorConfig
+    from impala_actor.learner_client import default_actor_id
+    from impala_common.devices import resolve_device
+
+    torch.set_num_threads(arguments.torch_threads)
+    device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
+    config = ActorConfig(
+        server=arguments.server,
+        env=arguments.env,
+        actor_id=arguments.actor_id or default_actor_id(),
+        num_envs=arguments.num_envs,
+        env_backend=arguments.env_backend,
+        env_threads=arguments.env_threads,
+        device=device,
+        compress=arguments.compress,
+        connect_timeout_s=arguments.connect_timeout_s,
+    )
+    _LOG.info("actor %s plays %s for %s", config.actor_id, config.env, config.server)
+    actor = Actor(config, stop)
+    actor.run()
+    _LOG.info("played %d steps; messages by verdict: %s", actor.num_steps, actor.outcomes)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """First SIGINT or SIGTERM: leave in order. Second: at once."""
+
+    def on_signal(number: int, unused_frame: object) -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+
+
+def _stop_without_parent(stop: threading.Event) -> None:
+    """Ends this process when the one that started it is gone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while not stop.wait(1.0):
+            if os.getppid() != parent:
+                stop.set()
+        if os.getppid() != parent:
+            threading.Event().wait(10.0)  # time to leave in order, but not for ever
+            os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, name="impala-parent-watch", daemon=True).start()

@@ -1,0 +1,235 @@
+"""Calls to the learner: the only user of generated stubs on this side.
+
+Safe for several threads. Errors of calls come out as errors of this project.
+Calls that may be repeated are, with jittered backoff, while the learner cannot
+be reached; streams of unrolls are not (the sender resends what was not
+answered).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
+
+import grpc
+import tenacity
+from google.protobuf import duration_pb2
+
+from impala_common.codec.specs import pack_environment_spec, unpack_model_spec, unpack_unroll_spec
+from impala_common.codec.weights import digest_of_snapshot
+from impala_common.config import EnvironmentConfig
+from impala_common.errors import LearnerUnavailableError, StaleSessionError
+from impala_common.rpc.channel import make_channel
+from impala_common.rpc.errors import error_from
+from impala_common.rpc.limits import (
+    MAX_WEIGHTS_WAIT_S,
+    PROTOCOL_VERSION,
+    UNARY_DEADLINE_S,
+    WEIGHTS_DEADLINE_S,
+)
+from impala_common.specs import EnvironmentSpec, ModelSpec, UnrollSpec
+from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
+_REMIND_S = 10.0
+_T = TypeVar("_T")
+
+
+class Session(NamedTuple):
+    """What the learner handed this actor at Register."""
+
+    actor: header_pb2.ActorHeader
+    learner_run_id: int
+    actor_index: int
+    seed: int
+    unroll: UnrollSpec
+    model: ModelSpec
+    window: int
+    is_lockstep: bool
+
+
+class LearnerDefaults(NamedTuple):
+    """What the learner says of environments before they are made."""
+
+    num_slots: int
+    environment: EnvironmentConfig
+
+
+class Weights(NamedTuple):
+    """One version of the weights as it came off the wire, digest checked."""
+
+    policy_version: int
+    data: bytes
+
+
+class LearnerClient:
+    """A connection to one learner address."""
+
+    def __init__(
+        self,
+        address: str,
+        actor_id: str,
+        connect_timeout_s: float = 0.0,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Connects when first used.
+
+        Args:
+          address: HOST:PORT.
+          actor_id: this actor's name.
+          connect_timeout_s: how long to try while the learner cannot be reached; 0: for ever.
+          stop: ends all waiting when set.
+        """
+        self.address = address
+        self.connect_timeout_s = connect_timeout_s
+        self.stop = stop or threading.Event()
+        self._reminded_s = 0.0
+        self._actor = header_pb2.ActorHeader(actor_id=actor_id, actor_run_id=secrets.randbits(64))
+        self._channel = make_channel(address)
+        self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)
+
+    def get_defaults(self) -> LearnerDefaults:
+        """Returns what to know before environments are made, waiting for the learner."""
+        request = learner_pb2.GetConfigRequest(actor=self._actor, protocol_version=PROTOCOL_VERSION)
+        response = self._patiently(lambda: self._stub.GetConfig(request, timeout=UNARY_DEADLINE_S))
+        options = response.environment_options
+        sticky = "atari_sticky_action_probability"
+        environment = EnvironmentConfig(
+            atari_frame_skip=options.atari_frame_skip,
+            atari_frame_stack=options.atari_frame_stack,
+            atari_episodic_life=options.atari_episodic_life,
+            atari_fire_reset=options.atari_fire_reset,
+            atari_noop_max=options.atari_noop_max,
+            atari_sticky_action_probability=(
+                round(options.atari_sticky_action_probability, 6)
+                if options.HasField(sticky)
+                else None
+            ),
+        )
+        return LearnerDefaults(response.environment_slot_count, environment)
+
+    def register(self, environment: EnvironmentSpec, num_slots: int) -> Session:
+        """Opens a session, waiting for the learner.
+
+        Raises:
+          SpecMismatchError: the run is about another environment.
+          LearnerUnavailableError: not reachable within connect_timeout_s.
+        """
+        request = learner_pb2.RegisterRequest(
+            actor=self._actor,
+            protocol_version=PROTOCOL_VERSION,
+            environment=pack_environment_spec(environment),
+            environment_slot_count=num_slots,
+            host=socket.gethostname()[:64],
+        )
+        response = self._patiently(
+            lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
+        )
+        actor = header_pb2.ActorHeader()
+        actor.CopyFrom(self._actor)
+        actor.session_epoch = response.session_epoch
+        return Session(
+            actor=actor,
+            learner_run_id=response.learner.learner_run_id,
+            actor_index=response.actor_index,
+            seed=response.seed,
+            unroll=unpack_unroll_spec(response.unroll, environment),
+            model=unpack_model_spec(response.model),
+            window=response.limits.window,
+            is_lockstep=response.is_lockstep,
+        )
+
+    def get_weights(
+        self, session: Session, have_version: int | None, min_version: int = 0
+    ) -> Weights | None:
+        """Returns the newest weights, or None if `have_version` is the newest.
+
+        Args:
+          session: whose learner life is meant.
+          have_version: version at hand, None for none.
+          min_version: version to wait for, for up to MAX_WEIGHTS_WAIT_S.
+
+        Raises:
+          StaleSessionError: the learner was restarted.
+          LearnerUnavailableError: the transfer failed.
+        """
+        request = learner_pb2.GetWeightsRequest(
+            learner_run_id=session.learner_run_id,
+            have_version=have_version,
+            min_version=min_version,
+            max_wait=duration_pb2.Duration(seconds=int(MAX_WEIGHTS_WAIT_S)),
+        )
+        try:
+            responses = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
+            header = next(iter(responses)).header
+            if header.is_not_modified:
+                return None
+            data = b"".join(response.chunk for response in responses)
+        except StopIteration:
+            raise LearnerUnavailableError("the learner ended a weights transfer early") from None
+        except grpc.RpcError as error:
+            raise error_from(error) from error
+        if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
+            raise LearnerUnavailableError("a weights transfer was damaged on its way")
+        if header.learner.learner_run_id != session.learner_run_id:
+            raise StaleSessionError("the learner was restarted: register again")
+        return Weights(header.learner.policy_version, data)
+
+    def push(
+        self, requests: Iterator[learner_pb2.PushUnrollsRequest]
+    ) -> grpc.CallIterator[learner_pb2.PushUnrollsResponse]:
+        """Opens a stream of unrolls; iterating the answers raises grpc.RpcError."""
+        return self._stub.PushUnrolls(requests)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way fail."""
+        self._channel.close()
+
+    def retrying(self) -> tenacity.Retrying:
+        """Returns the policy for work that is to be tried until the learner can be reached.
+
+        It tries again after LearnerUnavailableError only, with jittered waits, until `stop`
+        is set or `connect_timeout_s` is over, and then raises the last error.
+        """
+        give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
+        if self.connect_timeout_s:
+            give_up = give_up | tenacity.stop_after_delay(self.connect_timeout_s)
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(LearnerUnavailableError),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
+            stop=give_up,
+            sleep=tenacity.sleep_using_event(self.stop),
+            before_sleep=self._remind,
+            reraise=True,
+        )
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Makes a call, again and again while the learner cannot be reached."""
+
+        def attempt() -> _T:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                raise error_from(error) from error
+
+        return self.retrying()(attempt)
+
+    def _remind(self, state: tenacity.RetryCallState) -> None:
+        """Says that it waits: at the first failure and then every ten seconds."""
+        now_s = time.monotonic()
+        if state.attempt_number == 1 or now_s - self._reminded_s >= _REMIND_S:
+            self._reminded_s = now_s
+            error = state.outcome.exception() if state.outcome is not None else None
+            _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+
+
+def default_actor_id() -> str:
+    """Returns a name no other actor has: host, process and a random part."""
+    host = "".join(c if c.isalnum() or c in "-." else "-" for c in socket.gethostname())
+    return f"{host[:32].strip('-.') or 'actor'}-{os.getpid()}-{secrets.token_hex(3)}"

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM of a command: the first asks for an ordered end, the second ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from impala_common.exit_codes import INTERRUPTED
+
+
+class Interrupts:
+    """A context in which signals set a flag; handlers are put back at its end."""
+
+    def __init__(self) -> None:
+        """Handles nothing until entered."""
+        self._event = threading.Event()
+        self._previous: dict[int, Any] = {}  # Any: what signal.signal returned
+
+    def is_set(self) -> bool:
+        """Whether an ordered end was asked for."""
+        return self._event.is_set()
+
+    def __enter__(self) -> Interrupts:
+        """Takes over SIGINT and SIGTERM (on the main thread; elsewhere they stay as they are)."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Puts the handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, unused_number: int, unused_frame: FrameType | None) -> None:
+        if self._event.is_set():
+            os._exit(INTERRUPTED)  # children see the end of their pipes and save what they have
+        self._event.set()

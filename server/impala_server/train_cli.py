@@ -1,0 +1,169 @@
+"""impala-train: the main job. A learner server and actors over gRPC on this machine.
+
+The command itself only starts, shows and ends: learner, front end and actors
+are processes. Afterwards the frozen weights are evaluated by impala-eval.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from impala_common import metrics
+from impala_common.config.cli import TrainArguments, parse_train_config
+from impala_common.errors import ImpalaError
+from impala_common.exit_codes import OK, exit_code_of
+from impala_common.logs import configure_logging
+from impala_common.run_directory import RunDirectory
+from impala_server.cli import open_run
+from impala_server.interrupts import Interrupts
+from impala_server.local_actors import LocalActors, validate_local_run
+from impala_server.progress import ProgressDisplay
+from impala_server.supervisor import Supervisor
+
+_DESCRIPTION = (
+    "Trains: starts a learner server and actors on this machine, shows progress, writes "
+    "checkpoints and metrics, and evaluates the result. Ctrl-C stops in order; --resume goes on."
+)
+_POLL_S = 0.2
+_EVALUATION_TIMEOUT_S = 3600.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command and exits with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    try:
+        arguments = parse_train_config("impala-train", argv, _DESCRIPTION)
+        configure_logging("INFO" if arguments.verbose else "WARNING", "train")
+        validate_local_run(arguments.config)
+        run_directory, lock = open_run(arguments)
+        with lock:
+            _train_and_evaluate(arguments, run_directory)
+    except ImpalaError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return exit_code_of(error)
+    return OK
+
+
+def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) -> None:
+    config = arguments.config
+    console = Console(stderr=True, quiet=arguments.quiet)
+    start_s = time.monotonic()
+    with Interrupts() as interrupts:
+        title = f"impala-train {config.environment.env}"
+        with ProgressDisplay(config.job.total_steps, title, console) as display:
+            status = _train(arguments, run_directory, display, interrupts)
+        result = _summarise(status, run_directory, time.monotonic() - start_s)
+        if status.get("reason") == "finished" and config.job.eval_episodes:
+            if not arguments.quiet:
+                console.print(f"evaluating {config.job.eval_episodes} episodes ...", style="dim")
+            result["evaluation"] = _evaluate(run_directory, config.job.eval_episodes)
+    _print_summary(console, result, run_directory)
+    if arguments.json:
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _train(
+    arguments: TrainArguments,
+    run_directory: RunDirectory,
+    display: ProgressDisplay,
+    interrupts: Interrupts,
+) -> dict[str, Any]:  # Any: JSON
+    """Trains to the end or to an interrupt; returns the learner's last status."""
+    config = arguments.config
+    supervisor = Supervisor(config, run_directory, "INFO" if arguments.verbose else "WARNING")
+    actors: LocalActors | None = None
+    try:
+        display.wait("starting the learner")
+        supervisor.start()
+        # The port is known before the learner has loaded torch: actors load it meanwhile.
+        address = supervisor.wait_until_bound()
+        actors = LocalActors(config, run_directory, address)
+        actors.start()
+        display.wait("starting the actors")
+        while (status := supervisor.poll(_POLL_S)) is not None:
+            display.update(status)
+            if interrupts.is_set():
+                display.message("stopping: finishing the update and writing a checkpoint")
+                break
+            if status["state"] in ("STARTING", "RUNNING"):
+                actors.check()
+    finally:
+        is_finished = supervisor.status.get("reason") == "finished"
+        if actors is not None and not is_finished:
+            actors.stop()
+        supervisor.close()
+        if actors is not None:
+            actors.stop(is_run_over=is_finished)
+        display.update(supervisor.status)
+    return supervisor.status
+
+
+def _evaluate(run_directory: RunDirectory, num_episodes: int) -> dict[str, Any]:  # Any: JSON
+    command = [sys.executable, "-m", "impala_actor.eval_cli", str(run_directory.path)]
+    command += ["--episodes", str(num_episodes), "--json"]
+    done = subprocess.run(  # noqa: S603 (our own module)
+        command, capture_output=True, text=True, timeout=_EVALUATION_TIMEOUT_S, check=False
+    )
+    if done.returncode != OK:
+        raise ImpalaError(
+            f"training is complete, but its evaluation failed: {done.stderr.strip()[-500:]}"
+        )
+    evaluation: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return evaluation
+
+
+def _summarise(
+    status: dict[str, Any], run_directory: RunDirectory, wall_time_s: float
+) -> dict[str, Any]:
+    return {
+        "run": str(run_directory.path),
+        "reason": status.get("reason", "failed"),
+        "steps": status.get(metrics.STEPS, 0),
+        "updates": status.get(metrics.UPDATES, 0),
+        "episodes": status.get(metrics.EPISODES, 0),
+        "return_mean": status.get(metrics.RETURN_MEAN),
+        "wall_time_s": round(wall_time_s, 2),
+        "training_time_s": status.get(metrics.TIME_S),
+        "checkpoint": status.get("last_checkpoint"),
+    }
+
+
+def _print_summary(console: Console, result: dict[str, Any], run_directory: RunDirectory) -> None:
+    path = run_directory.path
+    evaluation = result.get("evaluation")
+    if evaluation is not None:
+        interval = ""
+        if evaluation["confidence_low"] is not None:
+            low, high = evaluation["confidence_low"], evaluation["confidence_high"]
+            interval = f" (95 % interval {low:.2f} to {high:.2f})"
+        console.print(
+            f"[bold]return {evaluation['return_mean']:.2f}[/bold]{interval} over "
+            f"{evaluation['num_episodes']} episodes with frozen weights"
+        )
+    console.print(
+        f"{result['reason']} after {result['steps']:,} steps, {result['updates']:,} updates, "
+        f"{result['wall_time_s']:.1f} s"
+    )
+    console.print(f"run         {path}", highlight=False)
+    console.print(
+        f"checkpoint  {path / 'checkpoints' / str(result['checkpoint'])}", highlight=False
+    )
+    console.print(f"metrics     {run_directory.metrics_path}", highlight=False)
+    console.print(
+        f"TensorBoard tensorboard --logdir {run_directory.tensorboard_path}", highlight=False
+    )
+    if result["reason"] != "finished":
+        console.print(f"go on with  impala-train --resume {path}", highlight=False)
+    else:
+        console.print(f"evaluate    impala-eval {path} --plot curve.png", highlight=False)
