@@ -104,7 +104,12 @@ class MetricsWriter:
         if self._events is None:
             self._events = EventFile(self._run.tensorboard_path, self._purge_step)
         self._events.add_scalars(
-            {name: value for name, value in line.items() if value is not None}, step
+            {
+                name: value
+                for name, value in line.items()
+                if name != names.STEPS and value is not None
+            },
+            step,
         )
 
 
