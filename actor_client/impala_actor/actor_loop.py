@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import threading
 import time
+from typing import Any
 
 import numpy as np
 
@@ -189,7 +190,7 @@ class _SessionLoop:
         if newest is not None:
             self._swap_weights(*newest)
 
-    def _swap_weights(self, version: int, weights: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
+    def _swap_weights(self, version: int, weights: dict[str, np.ndarray[Any, Any]]) -> None:
         self._policy.load(weights)
         self._version = version
 

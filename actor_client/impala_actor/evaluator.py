@@ -177,4 +177,7 @@ def compute_t_quantile(degrees_of_freedom: int) -> float:
         return _T_QUANTILES[degrees_of_freedom - 1]
     # Cornish-Fisher expansion around the normal quantile z (Abramowitz & Stegun 26.7.5).
     z, v = _Z_QUANTILE, degrees_of_freedom
-    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / v + second / v**2 + third / v**3

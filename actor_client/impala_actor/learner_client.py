@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import tenacity
@@ -92,7 +92,7 @@ class LearnerClient:
         self._reminded_s = 0.0
         self._actor = header_pb2.ActorHeader(actor_id=actor_id, actor_run_id=secrets.randbits(64))
         self._channel = make_channel(address)
-        self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)
+        self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def get_defaults(self) -> LearnerDefaults:
         """Returns what to know before environments are made, waiting for the learner."""
@@ -183,7 +183,7 @@ class LearnerClient:
 
     def push(
         self, requests: Iterator[learner_pb2.PushUnrollsRequest]
-    ) -> grpc.CallIterator[learner_pb2.PushUnrollsResponse]:
+    ) -> Any:  # Any: a grpc.Call that iterates over PushUnrollsResponse
         """Opens a stream of unrolls; iterating the answers raises grpc.RpcError."""
         return self._stub.PushUnrolls(requests)
 

@@ -155,15 +155,15 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         f"{result['reason']} after {result['steps']:,} steps, {result['updates']:,} updates, "
         f"{result['wall_time_s']:.1f} s"
     )
-    console.print(f"run         {path}", highlight=False)
-    console.print(
-        f"checkpoint  {path / 'checkpoints' / str(result['checkpoint'])}", highlight=False
-    )
-    console.print(f"metrics     {run_directory.metrics_path}", highlight=False)
-    console.print(
-        f"TensorBoard tensorboard --logdir {run_directory.tensorboard_path}", highlight=False
-    )
+    places = {
+        "run": path,
+        "checkpoint": run_directory.checkpoints_path / str(result["checkpoint"]),
+        "metrics": run_directory.metrics_path,
+        "TensorBoard": f"tensorboard --logdir {run_directory.tensorboard_path}",
+    }
     if result["reason"] != "finished":
-        console.print(f"go on with  impala-train --resume {path}", highlight=False)
+        places["go on with"] = f"impala-train --resume {path}"
     else:
-        console.print(f"evaluate    impala-eval {path} --plot curve.png", highlight=False)
+        places["evaluate"] = f"impala-eval {path} --plot curve.png"
+    for name, place in places.items():
+        console.print(f"{name:<12}{place}", highlight=False, soft_wrap=True)

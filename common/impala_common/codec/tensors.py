@@ -21,10 +21,10 @@ from impala_common.errors import InvalidUnrollError
 from impala_common.specs import DTYPES
 from impala_rl.v1 import tensor_pb2 as pb
 
-DTYPE_TO_PROTO: dict[str, pb.DType] = {
+DTYPE_TO_PROTO: dict[str, Any] = {  # Any: the stubs have no type for enum values
     name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES
 }
-PROTO_TO_DTYPE: dict[int, str] = {number: name for name, number in DTYPE_TO_PROTO.items()}
+PROTO_TO_DTYPE: dict[Any, str] = {number: name for name, number in DTYPE_TO_PROTO.items()}
 
 _MIN_COMPRESSED_BYTES = 4096
 """Below this, compression costs more than the bytes it saves."""

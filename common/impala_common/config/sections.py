@@ -52,7 +52,7 @@ class EnvironmentConfig:
     atari_frame_stack: int = 4
     """Newest frames stacked into one observation."""
     atari_sticky_action_probability: float | None = None
-    """Probability that the emulator repeats the last action; none: as the id says (v5 0.25, v4 0)."""
+    """Probability that the emulator repeats an action; none: as the id says (v5 0.25, v4 0)."""
     atari_episodic_life: bool = False
     """Whether losing a life ends a training episode (reported returns stay those of the game)."""
     atari_fire_reset: bool = True
@@ -85,7 +85,7 @@ class ModelConfig:
     feature_dim: int = 512
     """Width of the encoder's output (image networks)."""
     hidden_dim: int = 512
-    """Width of the layer between encoder and heads, or of the LSTM if there is one."""
+    """Width of the LSTM (the one hidden layer after the encoder; without an LSTM there is none)."""
     use_lstm: bool = False
     """Whether an LSTM of width hidden_dim follows the encoder."""
     init_method: Annotated[

@@ -21,14 +21,14 @@ from impala_common.config.sections import (
 class TrainConfig:
     """All settings of a run; config.toml has one table per field."""
 
-    job: JobConfig = JobConfig()
-    environment: EnvironmentConfig = EnvironmentConfig()
-    model: ModelConfig = ModelConfig()
-    rollout: RolloutConfig = RolloutConfig()
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    transport: TransportConfig = TransportConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    job: JobConfig = dataclasses.field(default_factory=JobConfig)
+    environment: EnvironmentConfig = dataclasses.field(default_factory=EnvironmentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    transport: TransportConfig = dataclasses.field(default_factory=TransportConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""

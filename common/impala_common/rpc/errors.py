@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2
@@ -49,7 +49,7 @@ def wire_error_of(error: errors.ImpalaError) -> WireError | None:
     return _TABLE.get(type(error))
 
 
-def status_of(error: Exception) -> grpc.Status:
+def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
     """Returns the status to abort a call with.
 
     What is not in the table is a bug: its details go to the log under an
@@ -78,9 +78,11 @@ def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
     Codes gRPC itself makes (no connection, deadline, connection lost) become
     LearnerUnavailableError; what cannot be named becomes ImpalaError.
     """
-    code = call_error.code() if isinstance(call_error, grpc.Call) else None
-    text = (call_error.details() if isinstance(call_error, grpc.Call) else "") or str(call_error)
-    status = rpc_status.from_call(call_error) if isinstance(call_error, grpc.Call) else None
+    # What gRPC raises is a Call too, though its stubs say that no class can be both.
+    call: Any = call_error
+    code: grpc.StatusCode | None = call.code() if hasattr(call, "code") else None
+    text: str = (call.details() if hasattr(call, "details") else "") or str(call_error)
+    status: Any = rpc_status.from_call(call) if hasattr(call, "trailing_metadata") else None
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if not detail.Unpack(info) or info.domain != DOMAIN or info.reason not in _BY_REASON:

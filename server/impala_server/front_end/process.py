@@ -47,7 +47,8 @@ async def _serve(config: TrainConfig, ends: ProcessEnds) -> None:
     loop = asyncio.get_running_loop()
     link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
     server = grpc.aio.server(options=server_options())
-    learner_pb2_grpc.add_LearnerServiceServicer_to_server(LearnerServicer(config, link), server)
+    servicer = LearnerServicer(config, link)
+    learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     port = _bind(server, config.transport.host, config.transport.port)
     link.attach(loop)
     await server.start()

@@ -22,7 +22,7 @@ from impala_server.front_end.sessions import ActorSession
 from impala_server.front_end.unroll_intake import Outcome, Verdict
 
 _LOG = logging.getLogger(__name__)
-_OUTCOMES = {
+_OUTCOMES: dict[Outcome, Any] = {  # Any: the stubs have no type for enum values
     outcome: learner_pb2.VerdictOutcome.Value(f"VERDICT_OUTCOME_{outcome.name}")
     for outcome in Outcome
 }

@@ -84,7 +84,7 @@ class BatchLoader:
         """
         if self._device.type != "cuda":
             return self._make_batch(slot)
-        stream = torch.cuda.Stream(self._device)
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             batch = self._make_batch(slot)
         stream.synchronize()

@@ -1,0 +1,130 @@
+"""impala-eval on a run that was put together by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from impala_actor.environments.factory import make_environment
+from impala_actor.eval_cli import main
+from impala_common import exit_codes
+from impala_common.checkpoints import CheckpointStore
+from impala_common.config.sections import EnvironmentConfig, ModelConfig
+from impala_common.config.toml_io import dump_config
+from impala_common.config.train import TrainConfig
+from impala_common.models.registry import make_model, resolve_model_spec
+from impala_common.run_directory import RunDirectory
+
+BANDIT = "impala_common.testing.environments:ContextualBandit-v0"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run on the bandit with fresh weights; actions are near chance when drawn."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    config = TrainConfig(environment=EnvironmentConfig(env=BANDIT))
+    directory.config_path.write_text(dump_config(config))
+    spec = make_environment(BANDIT, 1).spec
+    model_spec = resolve_model_spec(ModelConfig(use_lstm=True, hidden_dim=8), spec)
+    specs = {"environment": spec.to_json(), "model": dataclasses.asdict(model_spec)}
+    directory.specs_path.write_text(json.dumps(specs))
+    weights = make_model(model_spec, spec, seed=1).state_dict()
+    tensors = {"weights": {name: value.numpy() for name, value in weights.items()}}
+    CheckpointStore(directory.checkpoints_path).save(4000, tensors, {})
+    metrics = {"steps": 4000, "time_s": 2.0, "episode/return_mean": 0.25}
+    directory.metrics_path.write_text(json.dumps(metrics) + "\n")
+    return directory.path
+
+
+def test_main_with_json_prints_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run), "--json", "--episodes", "30", "--seed", "3"]) == exit_codes.OK
+    first = capsys.readouterr().out
+    assert main([str(run), "--json", "--episodes", "30", "--seed", "3"]) == exit_codes.OK
+
+    assert capsys.readouterr().out == first
+    (line,) = first.splitlines()
+    result = json.loads(line)
+    assert (result["run"], result["env"], result["step"]) == (str(run), BANDIT, 4000)
+    assert result["num_episodes"] == 32
+    assert 0.0 < result["return_mean"] < 1.0
+    assert result["length_max"] == 1
+
+
+def test_main_with_several_runs_prints_a_plain_line_each_and_plots(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "curves.png"
+    options = ["--episodes", "8", "--greedy", "--num-slots", "4", "--plot", str(picture)]
+
+    assert main([str(run), str(run), *options]) == exit_codes.OK
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{run} {BANDIT} step 4000: return 0.")
+    assert "(8 episodes, greedy)" in lines[0]
+    assert picture.exists()
+
+
+def test_main_on_a_terminal_prints_a_table(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+
+    assert main([str(run), "--episodes", "1"]) == exit_codes.OK
+
+    assert "Evaluation with frozen weights" in capsys.readouterr().out
+
+
+def test_main_with_damaged_or_foreign_run_ends_with_one_line(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases: list[tuple[list[str], int]] = [
+        ([], exit_codes.USAGE),
+        ([str(run / "nothing")], exit_codes.CONFIG),
+        ([str(run), "--episodes", "0"], exit_codes.CONFIG),
+        ([str(run), "--env", "CartPol-v1"], exit_codes.CONFIG),
+        ([str(run), "--env", "Acrobot-v1"], exit_codes.CONFIG),
+        ([str(run), "--checkpoint", "step-000000000001"], exit_codes.UNUSABLE_DATA),
+    ]
+
+    for arguments, code in cases:
+        assert main(arguments) == code, arguments
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("error: "), arguments
+        assert captured.err.count("\n") == 1
+
+    (run / "specs.json").write_text("{}")
+    assert main([str(run)]) == exit_codes.UNUSABLE_DATA
+
+
+def test_weights_of_another_network_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = json.loads((run / "specs.json").read_text())
+    specs["model"]["hidden_dim"] = 16
+    (run / "specs.json").write_text(json.dumps(specs))
+
+    assert main([str(run)]) == exit_codes.UNUSABLE_DATA
+    assert "another network" in capsys.readouterr().err
+
+
+def test_help_does_not_import_torch_or_matplotlib() -> None:
+    code = (
+        "import sys\n"
+        "from impala_actor.eval_cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(*{'torch', 'matplotlib', 'gymnasium'} & set(sys.modules), file=sys.stderr)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "--episodes" in done.stdout
+    assert done.stderr.strip() == ""
