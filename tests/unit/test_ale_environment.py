@@ -165,7 +165,7 @@ def test_episodic_life_ends_episodes_at_lost_lives_without_padding() -> None:
     environment = make_environment(BREAKOUT, 2, EnvironmentConfig(atari_episodic_life=True))
     environment.reset(1)
     random = np.random.default_rng(0)
-    steps = [environment.step(random.integers(4, size=2)) for _ in range(400)]
+    steps = [environment.step(random.integers(4, size=2)) for _ in range(700)]
     environment.close()
 
     for slot in range(2):

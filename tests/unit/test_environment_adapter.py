@@ -176,9 +176,8 @@ class OverlappingVectorEnv:
 
 
 def test_step_clears_what_an_environment_reports_on_padding_rows() -> None:
-    environment = EnvironmentAdapter(
-        OverlappingVectorEnv(), make_counting(AutoresetMode.NEXT_STEP).spec
-    )
+    spec = make_counting(AutoresetMode.NEXT_STEP).spec
+    environment = EnvironmentAdapter(OverlappingVectorEnv(), spec)
     environment.reset(0)
 
     environment.step(np.zeros(1, np.int64))

@@ -50,7 +50,7 @@ class EnvPoolVectorEnv:
                 seed=seed,
                 **self._options,
             )
-        observation, infos = self._pool.reset()
+            observation, infos = self._pool.reset()
         return observation, infos
 
     def step(self, actions: NDArray[np.int64], /) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
