@@ -1,0 +1,14 @@
+"""What all tests share: one thread for tensor operations, and the path of the harness."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+# Test modules may import `harness` and `reference_loop` from this folder, whatever folder and
+# import mode pytest runs with.
+sys.path.insert(0, str(Path(__file__).parent))
+
+torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
