@@ -82,6 +82,8 @@ def evaluate_run(
         raise ConfigError("RUN", str(path), "a run's folder", f"there is no {run.config_path}")
     config = load_config(run.config_path).environment
     env = env or config.env
+    if not run.specs_path.exists():
+        raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
     environment_spec, model_spec = read_specs(run.specs_path)
     store = CheckpointStore(run.checkpoints_path)
     checkpoint = store.load(checkpoint_name) if checkpoint_name else store.load_newest()
