@@ -1,0 +1,1 @@
+"""Measurements kept in docs/results: `make bench`, or one file at a time."""
