@@ -106,7 +106,10 @@ class BatchLoader:
             }
         return Batch(
             inputs=self._model_inputs(observations, leaves),
-            initial_agent_state=tuple(leaves[state.name] for state in spec.agent_state),
+            # Stored column by column, [B, L, H]; networks want [L, B, H].
+            initial_agent_state=tuple(
+                leaves[state.name].transpose(0, 1).contiguous() for state in spec.agent_state
+            ),
             actions=leaves["actions"],
             behaviour_policy_logits=leaves["behaviour_policy_logits"],
             rewards=leaves["rewards"],
