@@ -184,7 +184,8 @@ class _SessionLoop:
 
     def _refresh_weights(self) -> None:
         if self._session.is_lockstep:
-            self._swap_weights(*self._subscriber.fetch(self._version + 1))
+            newer = self._subscriber.fetch(self._version + 1, self._sender.raise_failure)
+            self._swap_weights(*newer)
             return
         newest = self._subscriber.take_newest()
         if newest is not None:

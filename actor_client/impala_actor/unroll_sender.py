@@ -77,9 +77,14 @@ class UnrollSender:
                 if self._client.stop.is_set():
                     raise QueueClosedError("the actor is stopping")
                 self._changed.wait(_POLL_S)
+        self.raise_failure()
+        return time.perf_counter() - start_s
+
+    def raise_failure(self) -> None:
+        """Raises what ended the stream for good, if anything has; errors of wait_for_room."""
+        with self._changed:
             if self._failure is not None:
                 raise self._failure
-        return time.perf_counter() - start_s
 
     def send(self, message: unroll_pb2.UnrollBatch) -> None:
         """Takes over a message; `wait_for_room` comes first. Does not block."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,18 +52,28 @@ class WeightsSubscriber:
             newest, self._newest = self._newest, None
         return None if newest is None else (newest.policy_version, unpack_snapshot(newest.data))
 
-    def fetch(self, min_version: int = 0) -> tuple[int, dict[str, Array]]:
+    def fetch(
+        self, min_version: int = 0, check: Callable[[], None] = lambda: None
+    ) -> tuple[int, dict[str, Array]]:
         """Returns (version, weights) of at least `min_version`, waiting for them.
+
+        Args:
+          min_version: version to wait for.
+          check: called before each try; what it raises ends the waiting. A learner that has
+            finished publishes no more versions, and only the sender is told so.
 
         Raises:
           ImpalaError: the learner cannot be reached, or the session is over.
         """
+
+        def attempt() -> Weights | None:
+            check()
+            return self._client.get_weights(self._session, None, min_version)
+
         while True:
             if self._client.stop.is_set():
                 raise QueueClosedError("the actor is stopping")
-            weights = self._client.retrying()(
-                self._client.get_weights, self._session, None, min_version
-            )
+            weights = self._client.retrying()(attempt)
             if weights is not None and weights.policy_version >= min_version:
                 with self._changed:
                     self._fetched_version = max(self._fetched_version, weights.policy_version)

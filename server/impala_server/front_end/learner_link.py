@@ -191,6 +191,8 @@ class LearnerLink:
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
                 self.ended.set()
+                if self.run is not None:
+                    self._spawn(self.run.weights.close())
             case unknown:
                 _LOG.warning("unknown message from the learner: %s", unknown)
         self._spawn(self._wake())
@@ -199,6 +201,8 @@ class LearnerLink:
         self.detach(asyncio.get_running_loop())
         self.lost.set()
         self.ended.set()
+        if self.run is not None:
+            self._spawn(self.run.weights.close())
         self._spawn(self._wake())
 
     async def _wake(self) -> None:

@@ -97,6 +97,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             if request.min_version > 0:
                 wait_s = min(request.max_wait.ToTimedelta().total_seconds(), MAX_WEIGHTS_WAIT_S)
                 await run.weights.wait_for(request.min_version, wait_s)
+                if run.weights.policy_version < request.min_version:
+                    self._link.require_serving()
             header = learner_pb2.WeightsHeader(learner=run.header())
             if (
                 request.HasField("have_version")

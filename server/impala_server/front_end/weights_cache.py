@@ -39,6 +39,7 @@ class WeightsCache:
         self._served: ServedWeights | None = None
         self._advanced = asyncio.Condition()
         self._seen_version = -1
+        self._is_closed = False
 
     @property
     def policy_version(self) -> int:
@@ -58,12 +59,14 @@ class WeightsCache:
         return self._served
 
     async def wait_for(self, policy_version: int, timeout_s: float) -> None:
-        """Returns when `policy_version` has been published, or after `timeout_s`."""
+        """Returns when `policy_version` is there, when no more will come, or after `timeout_s`."""
         if self.policy_version >= policy_version:
             return
         try:
             async with asyncio.timeout(timeout_s), self._advanced:
-                await self._advanced.wait_for(lambda: self.policy_version >= policy_version)
+                await self._advanced.wait_for(
+                    lambda: self.policy_version >= policy_version or self._is_closed
+                )
         except TimeoutError:
             return
 
@@ -72,5 +75,11 @@ class WeightsCache:
         if self.policy_version == self._seen_version:
             return
         self._seen_version = self.policy_version
+        async with self._advanced:
+            self._advanced.notify_all()
+
+    async def close(self) -> None:
+        """Wakes all who wait: the learner drains and publishes no more versions."""
+        self._is_closed = True
         async with self._advanced:
             self._advanced.notify_all()
