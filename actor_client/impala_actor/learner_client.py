@@ -231,5 +231,7 @@ class LearnerClient:
 
 def default_actor_id() -> str:
     """Returns a name no other actor has: host, process and a random part."""
-    host = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in socket.gethostname())
+    host = "".join(
+        c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in socket.gethostname()
+    )
     return f"{host[:32].strip('-.') or 'actor'}-{os.getpid()}-{secrets.token_hex(3)}"
