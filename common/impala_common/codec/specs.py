@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
@@ -10,7 +12,7 @@ from impala_rl.v1 import learner_pb2 as pb
 from impala_rl.v1 import tensor_pb2
 
 _MAX_LEAVES = 256
-_MAX_RANK = 8
+_MAX_RANK = 6  # time and batch make it 8 on the wire
 _MAX_ELEMENTS = 1 << 28
 
 
@@ -23,10 +25,12 @@ def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
     """Returns the specification in `message`, refusing what no array could be."""
     if message.dtype not in PROTO_TO_DTYPE:
         raise InvalidRequestError(f"{message.name[:64]!r}: unknown dtype {message.dtype}")
-    num_elements = 1
-    for length in message.shape:
-        num_elements *= max(length, 0) if 0 <= length <= _MAX_ELEMENTS else _MAX_ELEMENTS + 1
-    if len(message.shape) > _MAX_RANK or not 0 < num_elements <= _MAX_ELEMENTS:
+    # The rank first: the product of a hostile number of lengths takes for ever.
+    if (
+        len(message.shape) > _MAX_RANK
+        or min(message.shape, default=1) < 1
+        or math.prod(message.shape) > _MAX_ELEMENTS
+    ):
         raise InvalidRequestError(
             f"{message.name[:64]!r}: shape {tuple(message.shape[:_MAX_RANK])} must have at most "
             f"{_MAX_RANK} positive dimensions and {_MAX_ELEMENTS} elements"

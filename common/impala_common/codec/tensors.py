@@ -99,7 +99,9 @@ def _plain_bytes(tensor: pb.Tensor, name: str, num_bytes: int) -> bytes:
                 raise InvalidUnrollError(
                     f"{name}: expected {num_bytes} bytes, the compressed data declares {declared}"
                 )
-            data = _decompressor().decompress(data, max_output_size=num_bytes)
+            data = _decompressor().decompress(
+                data, max_output_size=num_bytes, allow_extra_data=False
+            )
         except zstandard.ZstdError as error:
             raise InvalidUnrollError(f"{name}: damaged zstd data ({error})") from error
     elif tensor.codec != pb.CODEC_UNSPECIFIED:

@@ -94,10 +94,12 @@ class UnrollDecoder:
         leaves: Unrolls = {}
         frames = None
         for position, leaf in enumerate(self._leaves):
+            name = leaf.tensor.name
             if self._spec.uses_unique_frames and position == 0:
+                if message.leaves[position].ByteSize():
+                    raise InvalidUnrollError(f"{name}: expected empty, frames takes its place")
                 frames = self._decode_frames(message.frames, leaf, num_unrolls)
                 continue
-            name = leaf.tensor.name
             shape = leaf.shape(self._spec.unroll_length, num_unrolls)
             array = unpack_tensor(message.leaves[position], name, leaf.tensor.dtype, shape)
             _require_finite(name, array)

@@ -1,0 +1,61 @@
+"""Unrolls of random numbers that keep their specification, for tests of what carries them.
+
+No environment and no network is needed. numpy only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from impala_common.specs import EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
+
+Array = np.ndarray[Any, Any]
+
+
+def make_vector_spec(unroll_length: int = 4, width: int = 3, num_actions: int = 5) -> UnrollSpec:
+    """Returns a specification with one vector observation and a recurrent state."""
+    environment = EnvironmentSpec((TensorSpec("observation", (width,), "float32"),), num_actions)
+    state = TensorSpec("initial_agent_state/0", (1, 2), "float32")
+    return UnrollSpec(unroll_length, environment, (state,))
+
+
+def make_frames_spec(unroll_length: int = 4, stack: int = 3, side: int = 4) -> UnrollSpec:
+    """Returns a specification whose observation is a stack of frames [stack, side, side]."""
+    leaf = TensorSpec("observation", (stack, side, side), "uint8")
+    return UnrollSpec(unroll_length, EnvironmentSpec((leaf,), 5, frame_stack=stack))
+
+
+def make_unrolls(spec: UnrollSpec, num_unrolls: int, seed: int) -> dict[str, Array]:
+    """Returns every leaf of `num_unrolls` unrolls by name; stacks move on, with a few resets."""
+    random = np.random.default_rng(seed)
+    unrolls = {
+        leaf.tensor.name: _make_leaf(spec, leaf, num_unrolls, random) for leaf in spec.leaves
+    }
+    if spec.uses_unique_frames:
+        _move_frames_on(unrolls[spec.frame_leaf.name], random)
+    return unrolls
+
+
+def _make_leaf(
+    spec: UnrollSpec, leaf: UnrollLeaf, num_unrolls: int, random: np.random.Generator
+) -> Array:
+    shape, dtype = leaf.shape(spec.unroll_length, num_unrolls), np.dtype(leaf.tensor.dtype)
+    if leaf.tensor.name in ("actions", "previous_action"):
+        return random.integers(0, spec.environment.num_actions, shape)
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    if dtype.kind == "b":
+        return random.random(shape) < 0.3
+    limits = np.iinfo(dtype)
+    return random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def _move_frames_on(observations: Array, random: np.random.Generator) -> None:
+    """Makes row t+1 row t moved on by one frame, but for about one row in five."""
+    num_rows, num_unrolls = observations.shape[:2]
+    is_reset = random.random((num_rows, num_unrolls)) < 0.2
+    for t in range(1, num_rows):
+        for n in np.flatnonzero(~is_reset[t]):
+            observations[t, n, :-1] = observations[t - 1, n, 1:]
