@@ -30,7 +30,7 @@ def leaf_index(spec: UnrollSpec, name: str) -> int:
 
 
 def sealed(message: unroll_pb2.UnrollBatch) -> unroll_pb2.UnrollBatch:
-    """Returns `message` with the digest of what it holds now: its sender is to blame, not the way."""
+    """Returns `message` with the digest of what it holds now, as its sender would."""
     tensors = list(message.leaves)
     if message.HasField("frames"):
         tensors += [message.frames.unique_frames, message.frames.frame_index]
@@ -207,7 +207,7 @@ def test_decode_of_float_frames_that_are_not_finite_is_refused() -> None:
     unrolls = make_unrolls(spec, 1, seed=1)
     unrolls["observation"][1, 0, 1, 2] = np.nan
 
-    with pytest.raises(InvalidUnrollError, match="^unique_frames: expected finite numbers"):
+    with pytest.raises(InvalidUnrollError, match=r"^unique_frames: expected finite numbers"):
         UnrollDecoder(spec, 1).decode(pack_unrolls(unrolls, spec, compress=False))
 
 
@@ -224,7 +224,7 @@ def test_decode_with_any_byte_of_data_flipped_finds_damage(spec: UnrollSpec) -> 
             continue
         tensor.data = bytes([tensor.data[0] ^ 1]) + tensor.data[1:]
 
-        with pytest.raises(InvalidUnrollError, match="^digest: the data was damaged"):
+        with pytest.raises(InvalidUnrollError, match=r"^digest: the data was damaged"):
             UnrollDecoder(spec, MAX_UNROLLS).decode(message)
 
 
@@ -235,7 +235,7 @@ def test_decode_with_wrong_digest_is_refused_before_anything_is_decompressed() -
 
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidUnrollError, match="^digest: "):
+        with pytest.raises(InvalidUnrollError, match=r"^digest: "):
             UnrollDecoder(VECTOR, MAX_UNROLLS).decode(message)
         _, peak = tracemalloc.get_traced_memory()
     finally:

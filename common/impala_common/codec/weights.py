@@ -28,7 +28,7 @@ class SnapshotLayout:
     def __init__(self, template: Mapping[str, Array]) -> None:
         """Takes names, types and shapes from `template`; its numbers do not matter."""
         blob = safetensors.numpy.save(
-            {name: np.ascontiguousarray(array) for name, array in template.items()}
+            {name: np.asarray(array, order="C") for name, array in template.items()}
         )
         header_bytes = int.from_bytes(blob[:8], "little")
         self._start = 8 + header_bytes

@@ -14,7 +14,7 @@ import numpy as np
 
 from impala_common.errors import CapacityError, InvalidRequestError, StaleSessionError
 
-_ACTOR_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_ACTOR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,7 +66,7 @@ class SessionTable:
           InvalidRequestError: the name is not allowed.
           CapacityError: max_actors others are connected.
         """
-        if not _ACTOR_ID.match(actor_id):
+        if not _ACTOR_ID.fullmatch(actor_id):
             raise InvalidRequestError(
                 f"actor_id {actor_id[:64]!r}: expected 1 to 64 letters, digits, '.', '_' or '-', "
                 "beginning with a letter or digit"

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from impala_common.codec.unrolls import DecodedUnrolls, UnrollDecoder
-from impala_common.errors import InvalidUnrollError
+from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
 from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession
 from impala_server.storage.batch_slots import BatchSlots
@@ -106,7 +106,11 @@ class UnrollIntake:
         return task
 
     async def offer(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
-        """Takes one message of `session`, waiting while storage is full."""
+        """Takes one message of `session`, waiting while storage is full.
+
+        Raises:
+          LearnerUnavailableError: the learner is gone.
+        """
         try:
             verdict = await self._judge(session, message)
         except InvalidUnrollError as error:
@@ -119,6 +123,8 @@ class UnrollIntake:
 
     async def _judge(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
         sequence, version = message.sequence_number, message.policy_version
+        if sequence < 1:
+            raise InvalidUnrollError(f"sequence_number: expected at least 1, got {sequence}")
         if sequence <= session.last_sequence:
             return Verdict(Outcome.DUPLICATE)
         unrolls = self._decoder.decode(message)
@@ -131,28 +137,20 @@ class UnrollIntake:
                 Outcome.STALE,
                 f"lags {newest - version} updates behind, more than {self._max_policy_lag}",
             )
-        async with self._writing:
-            if not await self._has_room_in_time():
-                return Verdict(
-                    Outcome.CAPACITY,
-                    f"no room in rollout storage for {self._capacity_timeout_s:g} s",
-                )
-            if sequence <= session.last_sequence:  # the same message came on a second stream
-                return Verdict(Outcome.DUPLICATE)
-            session.last_sequence = sequence
-            self._note(message)
-            await self._write(unrolls, version, session.index)
-        return Verdict(Outcome.ACCEPTED)
-
-    async def _has_room_in_time(self) -> bool:
-        if self._slots.has_room():
-            return True
         try:
-            async with asyncio.timeout(self._capacity_timeout_s):
+            async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:
                 await self._wait_for_room()
+                deadline.reschedule(None)  # once begun it is finished, however long that takes
+                if sequence <= session.last_sequence:  # it also came on a second stream
+                    return Verdict(Outcome.DUPLICATE)
+                session.last_sequence = sequence
+                self._note(message)
+                await self._write(unrolls, version, session.index)
         except TimeoutError:
-            return False
-        return True
+            return Verdict(
+                Outcome.CAPACITY, f"no room in rollout storage for {self._capacity_timeout_s:g} s"
+            )
+        return Verdict(Outcome.ACCEPTED)
 
     async def _wait_for_room(self) -> None:
         while not self._slots.has_room():
@@ -160,7 +158,7 @@ class UnrollIntake:
             await self._room.wait()
 
     async def _write(self, unrolls: DecodedUnrolls, version: int, actor_index: int) -> None:
-        """Writes all unrolls. Once begun it is finished, however long the learner takes."""
+        """Writes all unrolls, waiting for room in between."""
         first = 0
         while first < unrolls.num_unrolls:
             count, full = self._slots.write(unrolls, first, version, actor_index)
@@ -173,7 +171,8 @@ class UnrollIntake:
     def _note(self, message: unroll_pb2.UnrollBatch) -> None:
         times = message.times
         for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
-            self._seconds[k] += seconds
+            if math.isfinite(seconds):
+                self._seconds[k] += seconds
         room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)
@@ -184,4 +183,7 @@ class UnrollIntake:
     def _hand_over(self, slot: int) -> None:
         full = FullSlot(slot, self._episodes, ActorSeconds(*self._seconds))
         self._episodes, self._seconds = [], [0.0, 0.0, 0.0]
-        self._handoff.send_full(full)
+        try:
+            self._handoff.send_full(full)
+        except QueueClosedError as error:
+            raise LearnerUnavailableError(str(error)) from error

@@ -51,10 +51,17 @@ class HandoffPipe:
         self.connection = connection
 
     def send_full(self, full: FullSlot) -> None:
-        """Front end -> learner."""
+        """Front end -> learner.
+
+        Raises:
+          QueueClosedError: the learner is gone.
+        """
         parts = [_FULL.pack(full.slot, len(full.episodes), *full.actor_seconds)]
         parts += [_EPISODE.pack(*episode) for episode in full.episodes]
-        self.connection.send_bytes(b"".join(parts))
+        try:
+            self.connection.send_bytes(b"".join(parts))
+        except OSError as error:
+            raise QueueClosedError("the learner is gone") from error
 
     def receive_full(self, timeout_s: float) -> FullSlot | None:
         """Learner: the next full slot, or None after `timeout_s`.
@@ -73,7 +80,11 @@ class HandoffPipe:
         return FullSlot(slot, episodes, ActorSeconds(*seconds))
 
     def send_free(self, slot: int) -> None:
-        """Learner -> front end."""
+        """Learner -> front end.
+
+        Raises:
+          QueueClosedError: the front end is gone.
+        """
         try:
             self.connection.send_bytes(_FREE.pack(slot))
         except OSError as error:
