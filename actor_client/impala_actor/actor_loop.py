@@ -24,7 +24,7 @@ from impala_actor.unroll_builder import UnrollBuilder
 from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common.codec.unrolls import pack_unrolls
-from impala_common.errors import QueueClosedError, StaleSessionError
+from impala_common.errors import LearnerUnavailableError, QueueClosedError, StaleSessionError
 from impala_common.models.registry import make_model
 from impala_rl.v1 import unroll_pb2
 
@@ -81,6 +81,9 @@ class Actor:
             _LOG.info("%s", error)
         except QueueClosedError:
             pass  # asked to stop
+        except LearnerUnavailableError:
+            if not self._stop.is_set():  # else: asked to stop while waiting for the learner
+                raise
         finally:
             self._client.close()
 
