@@ -1,0 +1,385 @@
+"""The sender against a learner that the test plays: window, resending, refusals, ends.
+
+The learner is a real gRPC server on a free port of 127.0.0.1. It does nothing by
+itself: the test takes what came in and says what goes out, stream by stream.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+
+from impala_actor.learner_client import LearnerClient, Session
+from impala_actor.unroll_sender import RunFinishedError, UnrollSender
+from impala_common.errors import (
+    ImpalaError,
+    InvalidRequestError,
+    LearnerUnavailableError,
+    QueueClosedError,
+    StaleSessionError,
+)
+from impala_common.rpc.channel import server_options
+from impala_common.rpc.errors import status_of
+from impala_common.testing.unrolls import make_vector_spec
+from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, unroll_pb2
+
+WAIT_S = 10.0
+WINDOW = 3
+LEARNER_RUN_ID = 77
+ACTOR = header_pb2.ActorHeader(actor_id="a", actor_run_id=5, session_epoch=2)
+
+
+class Stream:
+    """One stream as the learner sees it: what came in, and what the test lets out."""
+
+    def __init__(self, requests: Iterator[Any], context: grpc.ServicerContext) -> None:
+        self._context = context
+        self._incoming: queue.Queue[Any] = queue.Queue()
+        self.outgoing: queue.Queue[Any] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(requests,), name="test-reader")
+        self._reader.start()
+
+    def _read(self, requests: Iterator[Any]) -> None:
+        try:
+            for request in requests:
+                self._incoming.put(request)
+        except Exception:
+            pass  # the stream was broken on purpose
+        self._incoming.put(None)
+
+    def serve(self) -> Iterator[learner_pb2.PushUnrollsResponse]:
+        """Yields what the test says, until it says how to end."""
+        while True:
+            say = self.outgoing.get(timeout=WAIT_S)
+            if say is None:
+                return
+            if isinstance(say, grpc.StatusCode):
+                self._context.abort(say, "broken by the test")
+            if isinstance(say, ImpalaError):
+                self._context.abort_with_status(status_of(say))
+            yield say
+
+    def take(self, payload: str) -> Any:
+        """Returns the next message, which must be a `payload`."""
+        request = self._incoming.get(timeout=WAIT_S)
+        assert request is not None, f"the stream ended; expected {payload}"
+        assert request.WhichOneof("payload") == payload
+        return getattr(request, payload)
+
+    def take_numbers(self, count: int) -> list[int]:
+        """Returns the sequence numbers of the next `count` unroll messages."""
+        return [self.take("unrolls").sequence_number for _ in range(count)]
+
+    def is_silent(self, for_s: float = 0.2) -> bool:
+        """Returns whether nothing more comes for a while."""
+        try:
+            self._incoming.get(timeout=for_s)
+        except queue.Empty:
+            return True
+        return False
+
+    def take_end(self) -> None:
+        """Waits until the client has half-closed or gone."""
+        assert self._incoming.get(timeout=WAIT_S) is None
+
+    def answer(self, number: int, outcome: str = "ACCEPTED", version: int = 0) -> None:
+        """Lets a verdict out."""
+        response = learner_pb2.PushUnrollsResponse()
+        response.verdict.learner.policy_version = version
+        response.verdict.sequence_number = number
+        response.verdict.outcome = learner_pb2.VerdictOutcome.Value(f"VERDICT_OUTCOME_{outcome}")
+        self.outgoing.put(response)
+
+    def drain(self, reason: str) -> None:
+        """Lets a drain out."""
+        response = learner_pb2.PushUnrollsResponse()
+        response.drain.reason = learner_pb2.DrainReason.Value(f"DRAIN_REASON_{reason}")
+        self.outgoing.put(response)
+
+
+class FakeLearner(learner_pb2_grpc.LearnerServiceServicer):
+    """A learner whose every word is the test's."""
+
+    def __init__(self) -> None:
+        self.streams: queue.Queue[Stream] = queue.Queue()
+        self._all: list[Stream] = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(8), options=server_options())
+        learner_pb2_grpc.add_LearnerServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def PushUnrolls(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        stream = Stream(requests, context)
+        self._all.append(stream)
+        self.streams.put(stream)
+        yield from stream.serve()
+
+    def accept(self) -> Stream:
+        """Returns the next stream after its hello."""
+        stream = self.streams.get(timeout=WAIT_S)
+        hello = stream.take("hello")
+        assert hello == learner_pb2.PushHello(actor=ACTOR, learner_run_id=LEARNER_RUN_ID)
+        return stream
+
+    def end_streams(self) -> None:
+        for stream in self._all:
+            stream.outgoing.put(None)
+
+    def close(self) -> None:
+        self.end_streams()
+        self._server.stop(0).wait(WAIT_S)
+        for stream in self._all:
+            stream._reader.join(WAIT_S)
+
+
+class Bench:
+    """A fake learner, a sender, and the versions the sender told of."""
+
+    def __init__(self, connect_timeout_s: float = 0.0) -> None:
+        self.learner = FakeLearner()
+        self.client = LearnerClient(self.learner.address, "a", connect_timeout_s)
+        self.versions: list[int] = []
+        spec = make_vector_spec()
+        session = Session(ACTOR, LEARNER_RUN_ID, 0, 1, spec, None, WINDOW, False)  # type: ignore[arg-type]
+        self.sender = UnrollSender(self.client, session, self.versions.append)
+
+    def send(self, marker: int) -> None:
+        """Sends a message that can be told by its policy_version."""
+        self.sender.wait_for_room()
+        self.sender.send(unroll_pb2.UnrollBatch(policy_version=marker))
+
+    def wait_for_outcomes(self, **expected: int) -> None:
+        """Waits until so many verdicts of each outcome, and no others, have been counted."""
+        with self.sender._changed:
+            assert self.sender._changed.wait_for(
+                lambda: self.sender.outcomes == expected, WAIT_S
+            ), self.sender.outcomes
+
+    def close(self) -> None:
+        self.client.stop.set()
+        self.learner.end_streams()
+        self.sender.close()
+        self.client.close()
+        self.learner.close()
+        self.sender._thread.join(WAIT_S)
+        assert not self.sender._thread.is_alive()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def in_thread(work: Callable[[], Any]) -> futures.Future[Any]:
+    """Runs blocking work on a thread; its result has a deadline."""
+    executor = futures.ThreadPoolExecutor(1)
+    future = executor.submit(work)
+    executor.shutdown(wait=False)
+    return future
+
+
+def wait_for_failure(bench: Bench) -> Any:
+    """Returns the error the actor's loop would see, however full the window is."""
+    with bench.sender._changed:
+        assert bench.sender._changed.wait_for(lambda: bench.sender._failure, WAIT_S)
+    with pytest.raises(ImpalaError) as caught:
+        bench.sender.wait_for_room()
+    return caught.value
+
+
+def test_send_says_hello_first_and_numbers_messages_from_one(bench: Bench) -> None:
+    for marker in (10, 11):
+        bench.send(marker)
+
+    stream = bench.learner.accept()
+
+    messages = [stream.take("unrolls") for _ in range(2)]
+    assert [message.sequence_number for message in messages] == [1, 2]
+    assert [message.policy_version for message in messages] == [10, 11]
+    assert all(message.actor == ACTOR for message in messages)
+
+
+def test_wait_for_room_with_window_full_blocks_until_a_verdict(bench: Bench) -> None:
+    """Seen to fail with a window that counts messages not yet sent only."""
+    for marker in range(WINDOW):
+        bench.send(marker)
+    stream = bench.learner.accept()
+    assert stream.take_numbers(WINDOW) == [1, 2, 3]
+    blocked = in_thread(lambda: bench.send(99))
+    assert stream.is_silent()
+    assert not blocked.done()
+
+    stream.answer(1, version=5)
+
+    blocked.result(WAIT_S)
+    assert stream.take("unrolls").policy_version == 99
+    assert bench.versions == [5]
+    bench.wait_for_outcomes(ACCEPTED=1)
+
+
+def test_wait_for_room_when_the_actor_stops_ends(bench: Bench) -> None:
+    for marker in range(WINDOW):
+        bench.send(marker)
+    blocked = in_thread(bench.sender.wait_for_room)
+
+    bench.client.stop.set()
+
+    with pytest.raises(QueueClosedError):
+        blocked.result(WAIT_S)
+
+
+def test_send_after_a_broken_stream_resends_what_was_not_answered_oldest_first(
+    bench: Bench,
+) -> None:
+    """Seen to fail with new numbers, with the newest first, and with answered ones resent."""
+    for marker in (10, 11, 12):
+        bench.send(marker)
+    first = bench.learner.accept()
+    assert first.take_numbers(3) == [1, 2, 3]
+    first.answer(1)
+    first.outgoing.put(grpc.StatusCode.UNAVAILABLE)
+
+    second = bench.learner.accept()
+
+    messages = [second.take("unrolls") for _ in range(2)]
+    assert [(m.sequence_number, m.policy_version) for m in messages] == [(2, 11), (3, 12)]
+    second.answer(2, "DUPLICATE")
+    second.answer(3)
+    bench.send(13)
+    assert second.take_numbers(1) == [4]
+    bench.wait_for_outcomes(ACCEPTED=2, DUPLICATE=1)
+
+
+def test_send_to_a_stream_that_breaks_before_any_answer_tries_again(bench: Bench) -> None:
+    bench.send(10)
+    for _ in range(2):
+        stream = bench.learner.accept()
+        assert stream.take_numbers(1) == [1]
+        stream.outgoing.put(grpc.StatusCode.UNAVAILABLE)
+
+    assert bench.learner.accept().take_numbers(1) == [1]
+
+
+def test_verdict_capacity_sends_the_same_unrolls_under_a_new_number(bench: Bench) -> None:
+    for marker in (10, 11):
+        bench.send(marker)
+    stream = bench.learner.accept()
+    assert stream.take_numbers(2) == [1, 2]
+
+    stream.answer(1, "CAPACITY")
+
+    again = stream.take("unrolls")
+    assert (again.sequence_number, again.policy_version) == (3, 10)
+    bench.send(12)  # two are without verdict: there is room for one more
+    assert stream.take_numbers(1) == [4]
+    assert stream.is_silent()
+
+
+@pytest.mark.parametrize("outcome", ["STALE", "INVALID", "DUPLICATE"])
+def test_verdict_that_refuses_for_good_is_counted_and_forgotten(bench: Bench, outcome: str) -> None:
+    bench.send(10)
+    stream = bench.learner.accept()
+    assert stream.take_numbers(1) == [1]
+
+    stream.answer(1, outcome, version=8)
+    bench.send(11)
+
+    assert stream.take_numbers(1) == [2]
+    stream.answer(2)
+    stream.outgoing.put(grpc.StatusCode.UNAVAILABLE)
+    assert bench.learner.accept().is_silent()
+    bench.wait_for_outcomes(**{outcome: 1, "ACCEPTED": 1})
+
+
+def test_verdict_on_an_unknown_number_changes_nothing(bench: Bench) -> None:
+    bench.send(10)
+    stream = bench.learner.accept()
+    stream.answer(99)
+    stream.answer(99, "CAPACITY")
+    assert stream.take_numbers(1) == [1]
+
+    stream.answer(1)
+    bench.send(11)
+
+    assert stream.take_numbers(1) == [2]
+
+
+def test_drain_finished_ends_the_actors_work(bench: Bench) -> None:
+    bench.send(10)
+    stream = bench.learner.accept()
+
+    stream.drain("FINISHED")
+
+    assert type(wait_for_failure(bench)) is RunFinishedError
+
+
+def test_drain_stopping_reconnects_and_resends() -> None:
+    bench = Bench()
+    try:
+        bench.send(10)
+        stream = bench.learner.accept()
+        assert stream.take_numbers(1) == [1]
+
+        stream.drain("STOPPING")
+        stream.outgoing.put(None)
+
+        assert bench.learner.accept().take_numbers(1) == [1]
+    finally:
+        bench.close()
+
+
+def test_learner_that_stays_away_for_connect_timeout_is_given_up() -> None:
+    bench = Bench(connect_timeout_s=0.5)
+    try:
+        bench.learner.accept()
+        bench.learner.close()
+
+        assert type(wait_for_failure(bench)) is LearnerUnavailableError
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("error", [StaleSessionError("over"), InvalidRequestError("bad")])
+def test_refusal_of_the_stream_reaches_the_actors_loop(bench: Bench, error: ImpalaError) -> None:
+    for marker in range(WINDOW):
+        bench.send(marker)
+    blocked = in_thread(bench.sender.wait_for_room)
+
+    bench.learner.accept().outgoing.put(error)
+
+    with pytest.raises(type(error), match=str(error)):
+        blocked.result(WAIT_S)
+
+
+def test_close_sends_what_is_left_and_then_goodbye(bench: Bench) -> None:
+    for marker in (10, 11):
+        bench.send(marker)
+    stream = bench.learner.accept()
+    closing = in_thread(bench.sender.close)
+
+    assert stream.take_numbers(2) == [1, 2]
+    goodbye = stream.take("goodbye")
+    stream.take_end()
+    stream.outgoing.put(None)
+
+    closing.result(WAIT_S)
+    assert 0 < len(goodbye.text) <= 200
+    assert not bench.sender._thread.is_alive()
+
+
+def test_close_when_the_learner_is_away_ends_without_waiting_for_it() -> None:
+    bench = Bench()
+    bench.learner.accept()
+    bench.learner.close()
+
+    bench.close()
+
+    assert not bench.sender._thread.is_alive()
