@@ -82,6 +82,14 @@ protos: $(STAMP) ## Regenerate the Python code of protos/
 check-protos: $(STAMP) ## Fail if the committed generated code is out of date
 	@$(BIN)/python scripts/generate_protos.py --check
 
+.PHONY: docs
+docs: $(STAMP) ## Remake the pages of docs/ that are made from code
+	@$(BIN)/python scripts/generate_configuration_docs.py
+
+.PHONY: check-docs
+check-docs: $(STAMP) ## Fail if they are out of date
+	@$(BIN)/python scripts/generate_configuration_docs.py --check
+
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

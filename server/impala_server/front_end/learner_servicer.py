@@ -33,7 +33,7 @@ from impala_common.specs import validate_same_environment
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.push_stream import PushStream
-from impala_server.front_end.sessions import ActorSession
+from impala_server.front_end.sessions import ActorSession, validate_actor_id
 
 _LOG = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -71,6 +71,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                     f"protocol_version: expected {PROTOCOL_VERSION}, got "
                     f"{request.protocol_version}; install the same release on both sides"
                 )
+            validate_actor_id(request.actor.actor_id)
             environment = unpack_environment_spec(request.environment)
             run = await self._link.define(environment)
             validate_same_environment(run.environment, environment)
@@ -95,8 +96,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             if request.learner_run_id not in (0, run.learner_run_id):
                 raise StaleSessionError("the learner was restarted: register again")
             if request.min_version > 0:
-                wait_s = min(request.max_wait.ToTimedelta().total_seconds(), MAX_WEIGHTS_WAIT_S)
-                await run.weights.wait_for(request.min_version, wait_s)
+                wait_s = request.max_wait.seconds + request.max_wait.nanos / 1e9
+                await run.weights.wait_for(request.min_version, min(wait_s, MAX_WEIGHTS_WAIT_S))
                 if run.weights.policy_version < request.min_version:
                     self._link.require_serving()
             header = learner_pb2.WeightsHeader(learner=run.header())

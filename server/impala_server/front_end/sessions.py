@@ -66,11 +66,7 @@ class SessionTable:
           InvalidRequestError: the name is not allowed.
           CapacityError: max_actors others are connected.
         """
-        if not _ACTOR_ID.fullmatch(actor_id):
-            raise InvalidRequestError(
-                f"actor_id {actor_id[:64]!r}: expected 1 to 64 letters, digits, '.', '_' or '-', "
-                "beginning with a letter or digit"
-            )
+        validate_actor_id(actor_id)
         old = self._sessions.pop(actor_id, None)
         if old is None and self.num_connected >= self._max_actors:
             raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
@@ -107,3 +103,12 @@ class SessionTable:
             if session.num_streams == 0:
                 del self._sessions[actor_id]
                 return
+
+
+def validate_actor_id(actor_id: str) -> None:
+    """Raises InvalidRequestError unless an actor may have this name."""
+    if not _ACTOR_ID.fullmatch(actor_id):
+        raise InvalidRequestError(
+            f"actor_id {actor_id[:64]!r}: expected 1 to 64 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )

@@ -146,7 +146,7 @@ class Controller:
         learner = self._learner
         assert learner is not None
         with learner.update_lock:
-            collected = learner.stats.collect(max(now_s - self._last_log_s, 1e-3))
+            collected = learner.stats.collect(now_s)
             line = collected | self._totals(learner, now_s)
         self._last_log_s = now_s
         self._shown |= line

@@ -89,7 +89,7 @@ class Learner:
         self.environment = environment
         self.model_spec = resolve_model_spec(config.model, environment)
         self.update_lock = threading.Lock()
-        self.stats = LearnerStats()
+        self.stats = LearnerStats(time.monotonic())
         self.counters = Counters()
         self.learning_rate = config.optimizer.learning_rate
         self._device = resolve_device(config.job.device)

@@ -18,6 +18,7 @@ from impala_server.learner.update import UPDATE_VALUES, UpdateResult
 from impala_server.storage.handoff import FullSlot
 
 _EPISODE_WINDOW = 100
+_RATE_MARKS = 10
 
 _METRIC_OF = {
     "total_loss": metrics.LOSS_TOTAL,
@@ -38,11 +39,11 @@ _METRIC_OF = {
 class LearnerStats:
     """Sums since the last collection, and the returns of the last 100 episodes."""
 
-    def __init__(self) -> None:
-        """Starts empty."""
+    def __init__(self, now_s: float) -> None:
+        """Starts empty at `now_s`, by the clock that `collect` is given."""
         self._episode_returns: deque[float] = deque(maxlen=_EPISODE_WINDOW)
         self._episode_lengths: deque[int] = deque(maxlen=_EPISODE_WINDOW)
-        self.num_episodes = 0
+        self._marks: deque[tuple[float, int, int]] = deque([(now_s, 0, 0)], maxlen=_RATE_MARKS)
         self._clear()
 
     def _clear(self) -> None:
@@ -78,15 +79,20 @@ class LearnerStats:
         for episode in full.episodes:
             self._episode_returns.append(episode.episode_return)
             self._episode_lengths.append(episode.num_steps)
-        self.num_episodes += len(full.episodes)
 
-    def collect(self, interval_s: float) -> dict[str, float]:
-        """Returns the metrics of the last `interval_s` seconds and starts the next interval."""
+    def collect(self, now_s: float) -> dict[str, float]:
+        """Returns the metrics since the last call and starts the next interval.
+
+        Rates are over the last ten calls: a large batch may take longer than one interval.
+        """
         updates, steps = self._num_updates, self._num_steps
+        before_s, steps_before, updates_before = self._marks[0]
+        _, last_steps, last_updates = self._marks[-1]
+        self._marks.append((now_s, last_steps + steps, last_updates + updates))
+        passed_s = max(now_s - before_s, 1e-3)
         collected: dict[str, float] = {
-            metrics.STEPS_PER_S: steps / interval_s,
-            metrics.UPDATES_PER_S: updates / interval_s,
-            metrics.EPISODES: self.num_episodes,
+            metrics.STEPS_PER_S: (last_steps + steps - steps_before) / passed_s,
+            metrics.UPDATES_PER_S: (last_updates + updates - updates_before) / passed_s,
         }
         if self._episode_returns:
             returns = np.array(self._episode_returns)
