@@ -42,7 +42,9 @@ def main() -> None:
     """Runs the ladder."""
     arguments = tyro.cli(LadderArguments, prog="python -m benchmarks.ladder")
     rows = []
-    print(f"{'seed':>5} {'steps':>9} {'return':>8} {'95 % interval':>17} {'train s':>8} {'all s':>7}")
+    print(
+        f"{'seed':>5} {'steps':>9} {'return':>8} {'95 % interval':>17} {'train s':>8} {'all s':>7}"
+    )
     for seed in range(arguments.seeds[0], arguments.seeds[1] + 1):
         row = _run(arguments, seed)
         rows.append(row)

@@ -28,9 +28,10 @@ SEED_NAMES = {
 
 HEAD = """# Configuration
 
-Every setting is an option of `impala-train` and `impala-server` (`learning_rate` is `--learning-rate`) and a key of
-config.toml. What counts most comes last: preset (`--preset`, or chosen by the environment) < `--config FILE` <
-options. An actor needs none of this: the learner tells it what it must know (`impala-actor --help`).
+Every setting is an option of `impala-train` and `impala-server` (`learning_rate` is
+`--learning-rate`) and a key of config.toml. What counts most comes last: preset (`--preset`, or
+chosen by the environment) < `--config FILE` < options. An actor needs none of this: the learner
+tells it what it must know (`impala-actor --help`).
 
 Made from the code by `make docs`.
 """
@@ -56,7 +57,7 @@ def render() -> str:
     lines.append("\n## Presets\n\nWhere they differ from the defaults above.\n")
     for name, preset in presets.items():
         document = " ".join((PRESETS[name].__doc__ or "").split())
-        lines.append(f"\n**{name}** – {document}\n")
+        lines.append(f"\n**{name}**: {document}\n")
         lines.append(", ".join(_differences(preset)) or "nothing")
     return "\n".join(lines) + "\n"
 
@@ -77,7 +78,7 @@ def _show(value: object) -> str:
     if value is None:
         return "none"
     if value == "":
-        return "–"
+        return "(none)"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

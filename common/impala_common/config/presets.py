@@ -18,6 +18,7 @@ from impala_common.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
+    TransportConfig,
 )
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
@@ -32,9 +33,15 @@ def _make_cartpole() -> TrainConfig:
         job=JobConfig(total_steps=200_000, num_actors=2, learner_threads=1),
         environment=EnvironmentConfig(envs_per_actor=8),
         model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
-        rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=24),
-        loss=LossConfig(discount=0.98, entropy_cost=0.01),
-        optimizer=OptimizerConfig(optimizer="adam", learning_rate=3e-3, eps=1e-5),
+        # Little storage and a window of one: old data costs more here than a short wait.
+        rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=16),
+        transport=TransportConfig(window=1),
+        # Rewards scaled down: at 1, values of 50 drown an entropy cost of .01 and the policy
+        # sticks to one action. No clip: value loss and policy share the norm, not the network.
+        loss=LossConfig(discount=0.98, entropy_cost=0.01, vtrace_lambda=0.95, reward_scale=0.1),
+        optimizer=OptimizerConfig(
+            optimizer="adam", learning_rate=3e-3, eps=1e-5, max_grad_norm=0.0
+        ),
     )
 
 
