@@ -126,9 +126,10 @@ class LearnerServiceServicer:
         ACCEPTED means: written into rollout storage of this learner life once;
         it will be trained on once, or counted as dropped with a reason. It
         does not survive a crash of the learner.
-        - At most `window` of LearnerLimits messages may be without a verdict; a
-        client that sends more is ended with INVALID_ARGUMENT. A verdict is
-        withheld while rollout storage is full: this is what slows actors down.
+        - At most `window` of LearnerLimits messages may be without a verdict. A
+        verdict is withheld while rollout storage is full: this is what slows
+        actors down. The server reads the next message when it has answered the
+        last one, so what is sent beyond the window waits in the connection.
         - Messages are at most max_message_bytes; an unroll is never cut.
         - After a broken stream the client opens a new one in the same session and
         resends every message without a verdict, oldest first, with its old

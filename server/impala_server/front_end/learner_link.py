@@ -32,6 +32,7 @@ from impala_server.storage.weights_block import WeightsReader
 
 _LOG = logging.getLogger(__name__)
 _BUILD_TIMEOUT_S = 60.0
+_MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)  # the rest is for episodes and framing
 
 
 class OpenRun:
@@ -56,9 +57,7 @@ class OpenRun:
         )
         rollout, transport = config.rollout, config.transport
         self.unroll = UnrollSpec(rollout.unroll_length, self.environment, state)
-        self.max_unrolls_per_message = max(
-            1, min(1024, int(0.9 * MAX_MESSAGE_BYTES) // self.unroll.num_bytes)
-        )
+        self.max_unrolls_per_message = max(1, min(1024, _MAX_UNROLL_BYTES // self.unroll.num_bytes))
         self.sessions = SessionTable(
             transport.max_actors, config.job.seed, int(message["learner_life"])
         )
@@ -144,6 +143,8 @@ class LearnerLink:
           UnsupportedSpaceError: the learner cannot train on it; the text says why.
         """
         self.require_serving()
+        if self.run is None:
+            self._require_small(environment)
         if self.run is None and not self._is_defining:
             self._is_defining, self._definition_error = True, ""
             self._control.send("define", environment=environment.to_json())
@@ -154,6 +155,17 @@ class LearnerLink:
         if self._definition_error:
             raise UnsupportedSpaceError(self._definition_error)
         return self.open_run()
+
+    def _require_small(self, environment: EnvironmentSpec) -> None:
+        """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""
+        unroll_length = self._config.rollout.unroll_length
+        num_bytes = UnrollSpec(unroll_length, environment).num_bytes
+        if num_bytes > _MAX_UNROLL_BYTES:
+            raise UnsupportedSpaceError(
+                f"one unroll of {unroll_length} steps has {num_bytes / 2**20:.0f} MiB, but a "
+                f"message has at most {_MAX_UNROLL_BYTES >> 20}: smaller observations or a "
+                "smaller --unroll-length"
+            )
 
     def report(self, **fields: Any) -> None:  # Any: JSON
         """Tells the learner what its metrics should say of the front end."""

@@ -1,0 +1,365 @@
+"""The wire as learner.proto promises it, but for PushUnrolls (test_push_stream.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import duration_pb2
+from harness import RunningServer, make_config
+from peer import ACCEPTED, ENVIRONMENT, WAIT_S, Peer, assert_alive, peer_of, reason_of, refused
+
+from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
+from impala_common.errors import AddressInUseError, ImpalaError, RunInUseError
+from impala_common.rpc.errors import error_from
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_rl.v1 import header_pb2, learner_pb2
+from impala_server.front_end.learner_link import LearnerLink
+from impala_server.supervisor import Supervisor
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    with RunningServer(tmp_path / "run") as running:
+        yield running
+
+
+@pytest.fixture
+def peer(server: RunningServer) -> Iterator[Peer]:
+    with peer_of(server) as one:
+        yield one
+
+
+def test_register_of_two_actors_gives_each_index_and_seed_of_its_own(
+    server: RunningServer, peer: Peer
+) -> None:
+    with peer_of(server, "other", 12) as other:
+        one, two = peer.register(), other.register()
+
+    assert [one.actor_index, two.actor_index] == [0, 1]
+    assert one.seed != two.seed
+    assert one.learner.learner_run_id == two.learner.learner_run_id != 0
+    assert one.unroll == two.unroll
+    assert one.limits.window == 2
+    assert one.limits.max_message_bytes == MAX_MESSAGE_BYTES
+    assert one.limits.max_unrolls_per_message >= 8
+
+
+def test_register_again_fences_the_older_life(server: RunningServer, peer: Peer) -> None:
+    """Seen to fail with sessions that are found by actor_id alone."""
+    first = peer.register()
+    old_stream = peer.push().hello()
+    assert old_stream.offer(peer.message()).outcome == ACCEPTED
+    old_actor = header_pb2.ActorHeader()
+    old_actor.CopyFrom(peer.actor)
+    with peer_of(server, "peer", run_id=12) as newer:
+        second = newer.register()
+        assert second.session_epoch == first.session_epoch + 1
+        assert second.actor_index == first.actor_index
+        assert second.seed != first.seed
+
+        old_stream.send(unrolls=peer.message())
+        new_old_stream = peer.push().hello(actor=old_actor)
+
+        for stream in (old_stream, new_old_stream):
+            assert reason_of(stream.end())[:2] == (grpc.StatusCode.ABORTED, "STALE_SESSION")
+        assert newer.push().hello().offer(newer.message()).outcome == ACCEPTED
+
+
+def test_hello_to_another_learner_life_is_stale(peer: Peer) -> None:
+    peer.register()
+
+    stream = peer.push().hello(learner_run_id=peer.learner_run_id + 1)
+
+    assert reason_of(stream.end())[:2] == (grpc.StatusCode.ABORTED, "STALE_SESSION")
+    with refused(grpc.StatusCode.ABORTED, "STALE_SESSION"):
+        peer.get_weights(learner_run_id=peer.learner_run_id + 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "field", "expected", "actual"),
+    [
+        (
+            EnvironmentSpec((TensorSpec("observation", (5,), "float32"),), 2),
+            "observation.shape",
+            "(4,)",
+            "(5,)",
+        ),
+        (
+            EnvironmentSpec((TensorSpec("observation", (4,), "float64"),), 2),
+            "observation.dtype",
+            "float32",
+            "float64",
+        ),
+        (EnvironmentSpec(ENVIRONMENT.observation_leaves, 3), "num_actions", "2", "3"),
+        (EnvironmentSpec(ENVIRONMENT.observation_leaves, 2, 1), "action_start", "0", "1"),
+        (
+            EnvironmentSpec((TensorSpec("observation/a", (4,), "float32"),), 2),
+            "observation leaves",
+            "['observation']",
+            "['observation/a']",
+        ),
+    ],
+)
+def test_register_with_another_environment_names_field_expected_and_got(
+    server: RunningServer,
+    peer: Peer,
+    environment: EnvironmentSpec,
+    field: str,
+    expected: str,
+    actual: str,
+) -> None:
+    with peer_of(server, "first") as first:
+        first.register()
+
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "SPEC_MISMATCH") as facts:
+        peer.register(environment)
+
+    assert facts == {"field": field, "expected": expected, "actual": actual}
+
+
+def test_register_with_another_protocol_version_is_refused(
+    server: RunningServer, peer: Peer
+) -> None:
+    for version in (0, 2):
+        with refused(
+            grpc.StatusCode.FAILED_PRECONDITION, "PROTOCOL_MISMATCH", f"expected 1, got {version}"
+        ):
+            peer.register(protocol_version=version)
+
+    assert not server.run.specs_path.exists(), "a refused actor has defined the run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"actor": header_pb2.ActorHeader(actor_id="a\n")}, "actor_id"),
+        ({"actor": None}, "actor_id"),
+        ({"environment": None}, "observation_leaves: expected 1 to 256"),
+    ],
+)
+def test_register_with_malformed_request_is_refused_and_defines_nothing(
+    server: RunningServer, peer: Peer, changes: dict[str, Any], text: str
+) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", text):
+        peer.register(**changes)
+
+    assert not server.run.specs_path.exists()
+    assert_alive(server)
+
+
+@pytest.mark.parametrize("count", [0, -1, 2000])
+def test_register_with_impossible_number_of_slots_is_refused(peer: Peer, count: int) -> None:
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", f"got {count}"):
+        peer.register(environment_slot_count=count)
+
+
+def test_register_of_observations_larger_than_a_message_is_refused(
+    server: RunningServer, peer: Peer
+) -> None:
+    """Once brought the learner down: its storage would have had terabytes."""
+    huge = EnvironmentSpec((TensorSpec("observation", (1 << 27,), "float64"),), 2)
+
+    with refused(
+        grpc.StatusCode.FAILED_PRECONDITION, "UNSUPPORTED_SPACE", "smaller --unroll-length"
+    ):
+        peer.register(huge)
+
+    assert_alive(server)
+
+
+def test_register_when_max_actors_are_connected_is_refused_until_one_leaves(
+    tmp_path: Path,
+) -> None:
+    config = make_config(transport={"max_actors": 1})
+    with (
+        RunningServer(tmp_path, config) as server,
+        peer_of(server, "one") as one,
+        peer_of(server, "two") as two,
+    ):
+        one.register()
+        stream = one.push().hello()
+        assert stream.offer(one.message()).outcome == ACCEPTED
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "CAPACITY", "max_actors"):
+            two.register()
+
+        stream.send(goodbye=learner_pb2.PushGoodbye(text="bye"))
+        stream.half_close()
+        with pytest.raises(StopIteration):
+            stream.next()
+
+        assert two.register().actor_index == 1
+
+
+def test_get_config_says_how_environments_are_made(tmp_path: Path) -> None:
+    config = make_config(environment={"envs_per_actor": 5, "atari_frame_skip": 3})
+    with RunningServer(tmp_path, config) as server, peer_of(server) as peer:
+        response = peer.stub.GetConfig(learner_pb2.GetConfigRequest(), timeout=WAIT_S)
+
+    assert response.protocol_version == 1
+    assert response.environment_slot_count == 5
+    assert response.environment_options.atari_frame_skip == 3
+    assert not response.environment_options.HasField("atari_sticky_action_probability")
+
+
+def test_get_weights_before_the_first_actor_is_unavailable(peer: Peer) -> None:
+    with refused(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", "waits for its first actor"):
+        peer.get_weights()
+
+
+def test_get_weights_of_a_large_network_comes_in_chunks(tmp_path: Path) -> None:
+    config = make_config(model={"hidden_sizes": (640, 640)})
+    with RunningServer(tmp_path, config) as server, peer_of(server) as peer:
+        peer.register()
+
+        header, chunks = peer.get_weights(learner_run_id=peer.learner_run_id)
+
+        data = b"".join(chunks)
+        assert len(chunks) > 3
+        assert {len(chunk) for chunk in chunks[:-1]} == {1 << 20}
+        assert 0 < len(chunks[-1]) <= 1 << 20
+        assert header.total_bytes == len(data)
+        assert header.digest == digest_of_snapshot(data)
+        assert header.learner.policy_version == 0
+        saved = server.weights()
+        for name, array in unpack_snapshot(data).items():
+            np.testing.assert_array_equal(array, saved[name], err_msg=name, strict=True)
+
+
+def test_get_weights_with_the_newest_at_hand_is_not_modified(peer: Peer) -> None:
+    peer.register()
+
+    for version in (0, 5):
+        header, chunks = peer.get_weights(have_version=version)
+        assert header.is_not_modified
+        assert chunks == []
+        assert header.learner.policy_version == 0
+    header, chunks = peer.get_weights()
+    assert not header.is_not_modified
+    assert chunks
+
+
+def test_get_weights_with_min_version_waits_until_it_is_published(peer: Peer) -> None:
+    """Seen to fail when new versions wake nobody."""
+    peer.register()
+    stream = peer.push().hello()
+    request = learner_pb2.GetWeightsRequest(
+        min_version=1, max_wait=duration_pb2.Duration(seconds=30)
+    )
+    waiting = peer.stub.GetWeights(request, timeout=WAIT_S)
+    start_s = time.monotonic()
+
+    assert stream.offer(peer.message()).outcome == ACCEPTED
+
+    assert next(waiting).header.learner.policy_version == 1
+    assert time.monotonic() - start_s < 5.0
+    waiting.cancel()
+
+
+@pytest.mark.parametrize(
+    "max_wait",
+    [
+        None,
+        duration_pb2.Duration(nanos=200_000_000),
+        duration_pb2.Duration(seconds=-5),
+        duration_pb2.Duration(seconds=-(2**63), nanos=-(2**31)),
+    ],
+)
+def test_get_weights_when_min_version_does_not_come_in_time_sends_the_newest(
+    peer: Peer, max_wait: Any
+) -> None:
+    peer.register()
+
+    header, chunks = peer.get_weights(min_version=3, max_wait=max_wait)
+
+    assert header.learner.policy_version == 0
+    assert len(b"".join(chunks)) == header.total_bytes
+
+
+@pytest.mark.parametrize("method", ["GetConfig", "Register", "GetWeights", "PushUnrolls"])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_method_with_bytes_that_are_no_message_leaves_the_server_alive(
+    server: RunningServer, peer: Peer, method: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    good = {
+        "GetConfig": learner_pb2.GetConfigRequest(actor=peer.actor, protocol_version=1),
+        "Register": learner_pb2.RegisterRequest(actor=peer.actor, protocol_version=1),
+        "GetWeights": learner_pb2.GetWeightsRequest(learner_run_id=3, min_version=1),
+        "PushUnrolls": learner_pb2.PushUnrollsRequest(
+            hello=learner_pb2.PushHello(actor=peer.actor, learner_run_id=3)
+        ),
+    }[method].SerializeToString()
+    flipped = bytearray(good)
+    flipped[int(random.integers(len(good)))] ^= 1 << int(random.integers(8))
+    path = f"/impala_rl.v1.LearnerService/{method}"
+
+    for data in (random.bytes(200), b"\xff" * 50, good[:-1], bytes(flipped), b""):
+        with contextlib.suppress(grpc.RpcError):
+            if method == "PushUnrolls":
+                call = peer.channel.stream_stream(path)(iter([data]), timeout=WAIT_S)
+            else:
+                call = peer.channel.unary_stream(path)(data, timeout=WAIT_S)
+            for _ in call:
+                pass
+
+    assert_alive(server)
+
+
+def test_method_that_does_not_exist_is_a_protocol_mismatch(peer: Peer) -> None:
+    call = peer.channel.unary_unary("/impala_rl.v1.LearnerService/Fly")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        call(b"", timeout=WAIT_S)
+
+    assert error_from(caught.value).reason == "PROTOCOL_MISMATCH"
+
+
+def test_error_in_a_method_tells_the_client_an_incident_and_nothing_else(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(link: LearnerLink) -> None:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(LearnerLink, "require_serving", fail)
+    with pytest.raises(grpc.RpcError) as caught:
+        peer.stub.GetConfig(learner_pb2.GetConfigRequest(), timeout=WAIT_S)
+    monkeypatch.undo()
+
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in str(caught.value)
+    assert caught.value.details().removeprefix("internal error ") in caplog.text
+    assert type(error_from(caught.value)) is ImpalaError
+
+
+def test_second_server_on_the_port_refuses(server: RunningServer, tmp_path: Path) -> None:
+    """Seen to fail (both started) with so_reuseport left on."""
+    port = int(server.address.rpartition(":")[2])
+    second = RunningServer(tmp_path / "second", make_config(transport={"port": port}))
+
+    with pytest.raises(AddressInUseError, match=rf"cannot listen on 127.0.0.1:{port}.*--port"):
+        second.__enter__()
+
+    assert_alive(server)
+
+
+def test_second_server_in_the_run_directory_refuses(server: RunningServer) -> None:
+    with pytest.raises(RunInUseError, match="is in use by process"):
+        RunningServer(server.run.path).__enter__()
+
+
+def test_supervisor_writes_the_address_while_it_serves(tmp_path: Path) -> None:
+    with RunningServer(tmp_path) as server:
+        assert server.run.address_path.read_text() == f"{server.address}\n"
+        assert isinstance(server.supervisor, Supervisor)
+
+    assert not server.run.address_path.exists()
