@@ -136,7 +136,7 @@ def _describe(result: RunEvaluation) -> str:
     cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
     return (
         f"{result.run} {result.env} step {result.step}: return {evaluation.return_mean:.2f} "
-        f"{_format_interval(result)} min {evaluation.return_min:g} max {evaluation.return_max:g} "
+        f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) min {evaluation.return_min:g} max {evaluation.return_max:g} "
         f"length {evaluation.length_mean:.1f} ({evaluation.num_episodes} episodes, {mode}{cut})"
     )
 
@@ -144,8 +144,13 @@ def _describe(result: RunEvaluation) -> str:
 def _format_interval(result: RunEvaluation) -> str:
     evaluation = result.evaluation
     if evaluation.confidence_low is None:
-        return "(one episode)"
-    return f"(95 % {evaluation.confidence_low:.2f} to {evaluation.confidence_high:.2f})"
+        return ""
+    return f"{evaluation.confidence_low:.2f} to {evaluation.confidence_high:.2f}"
+
+
+def _format_error(result: RunEvaluation) -> str:
+    error = result.evaluation.standard_error
+    return "" if error is None else f"{error:.2f}"
 
 
 def _print_table(results: Sequence[RunEvaluation]) -> None:
@@ -155,7 +160,16 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
     table = Table(title="Evaluation with frozen weights", title_justify="left")
     for name in ("run", "environment"):
         table.add_column(name, overflow="fold")
-    for name in ("step", "return", "95 % interval", "min", "max", "length", "episodes"):
+    for name in (
+        "step",
+        "return",
+        "std. error",
+        "95 % interval",
+        "min",
+        "max",
+        "length",
+        "episodes",
+    ):
         table.add_column(name, justify="right")
     table.add_column("actions")
     for result in results:
@@ -166,7 +180,8 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
             result.env,
             f"{result.step:,}",
             f"{evaluation.return_mean:.2f}",
-            _format_interval(result).strip("()").removeprefix("95 % "),
+            _format_error(result),
+            _format_interval(result),
             f"{evaluation.return_min:g}",
             f"{evaluation.return_max:g}",
             f"{evaluation.length_mean:.1f}",

@@ -146,7 +146,9 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         interval = ""
         if evaluation["confidence_low"] is not None:
             low, high = evaluation["confidence_low"], evaluation["confidence_high"]
-            interval = f" (95 % interval {low:.2f} to {high:.2f})"
+            interval = (
+                f" ± {evaluation['standard_error']:.2f} (95 % interval {low:.2f} to {high:.2f})"
+            )
         console.print(
             f"[bold]return {evaluation['return_mean']:.2f}[/bold]{interval} over "
             f"{evaluation['num_episodes']} episodes with frozen weights"

@@ -62,7 +62,7 @@ def _make_minatar() -> TrainConfig:
     return TrainConfig(
         job=JobConfig(total_steps=5_000_000, num_actors=2),
         environment=EnvironmentConfig(envs_per_actor=16),
-        model=ModelConfig(model="minatar_cnn", feature_dim=128, hidden_dim=128),
+        model=ModelConfig(model="minatar_cnn", feature_dim=128),
         rollout=RolloutConfig(unroll_length=20, batch_size=32, num_storages=96),
         loss=LossConfig(discount=0.99, entropy_cost=0.01, vtrace_lambda=0.9),
         optimizer=OptimizerConfig(optimizer="adam", learning_rate=1e-3, eps=1e-5),
@@ -74,7 +74,7 @@ def _make_atari() -> TrainConfig:
     return TrainConfig(
         job=JobConfig(total_steps=10_000_000, num_actors=2),
         environment=EnvironmentConfig(envs_per_actor=16),
-        model=ModelConfig(model="nature_cnn", feature_dim=512, hidden_dim=512),
+        model=ModelConfig(model="nature_cnn", feature_dim=512),
         rollout=RolloutConfig(unroll_length=20, batch_size=32, num_storages=96),
         loss=LossConfig(
             discount=0.99, entropy_cost=0.01, baseline_cost=0.5, reward_clipping="clip"

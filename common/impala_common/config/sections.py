@@ -44,6 +44,9 @@ class EnvironmentConfig:
     """Gymnasium environment id, such as CartPole-v1, ALE/Pong-v5 or MinAtar/Breakout-v1."""
     envs_per_actor: int = 8
     """Environment slots of each actor; one batched policy call serves them all."""
+    specs_file: str = ""
+    """JSON file that says what the environment looks like, as specs.json of a run does; empty:
+    the first actor says it."""
     env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
     """How environments are vectorised; auto: ale-py's own for Atari, the environment's vector
     entry point where it has one, else one process with a loop (sync)."""
@@ -84,8 +87,9 @@ class ModelConfig:
     """Activation of the MLP's hidden layers."""
     feature_dim: int = 512
     """Width of the encoder's output (image networks)."""
-    hidden_dim: int = 512
-    """Width of the LSTM (the one hidden layer after the encoder; without an LSTM there is none)."""
+    hidden_dim: int = 0
+    """Width of a hidden layer between encoder and heads, or of the LSTM; 0: no such layer, and an
+    LSTM as wide as the encoder's output."""
     use_lstm: bool = False
     """Whether an LSTM of width hidden_dim follows the encoder."""
     init_method: Annotated[
@@ -111,7 +115,7 @@ class ModelConfig:
         require_one_of("activation", self.activation, ("tanh", "relu"))
         require_one_of("init_method", self.init_method, INIT_METHODS)
         require_positive("feature_dim", self.feature_dim)
-        require_positive("hidden_dim", self.hidden_dim)
+        require_at_least("hidden_dim", self.hidden_dim, 0)
         require(
             "hidden_sizes",
             self.hidden_sizes,
@@ -315,6 +319,8 @@ class JobConfig:
     """Seed from which all others derive: network, actors, environment slots, sampling."""
     tag: str = "default"
     """Name of the run: part of its folder's name when none is given."""
+    init_model_path: str = ""
+    """Folder of a checkpoint whose weights the run starts from; empty: drawn from the seed."""
     device: str = "auto"
     """Learner's device: auto, cpu, cuda or cuda:N."""
     learner_threads: int = 0

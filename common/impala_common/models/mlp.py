@@ -1,9 +1,10 @@
 """Networks for vector observations.
 
 Without memory: a policy network and a value network that share nothing, which learns
-classic control faster than a shared trunk. With an LSTM: one encoder of the same
-hidden layers and one LSTM, shared by two linear heads - what must be remembered is
-the same for both, and the value's gradient is what teaches memory first.
+classic control faster than a shared trunk (hidden_dim, if any, is one more hidden layer
+of each). With an LSTM: one encoder of the same hidden layers and one LSTM, shared by two
+linear heads - what must be remembered is the same for both, and the value's gradient is
+what teaches memory first.
 All observation leaves are flattened and concatenated.
 """
 
@@ -38,9 +39,10 @@ class SeparateMlp(AgentModel):
         num_inputs = _count_inputs(environment)
         if self.uses_previous_step:
             num_inputs += self.num_actions + 1
-        self.policy_network = _make_hidden_layers(num_inputs, spec)
-        self.value_network = _make_hidden_layers(num_inputs, spec)
-        width = spec.hidden_sizes[-1] if spec.hidden_sizes else num_inputs
+        widths = spec.hidden_sizes + ((spec.hidden_dim,) if spec.hidden_dim else ())
+        self.policy_network = _make_hidden_layers(num_inputs, widths, spec)
+        self.value_network = _make_hidden_layers(num_inputs, widths, spec)
+        width = widths[-1] if widths else num_inputs
         self.policy_head = nn.Linear(width, self.num_actions)
         self.value_head = nn.Linear(width, 1)
         initialise_head(self.policy_head, spec.init_method, POLICY_HEAD_GAIN)
@@ -79,7 +81,7 @@ class MlpEncoder(Encoder):
         self.observation_scale = spec.observation_scale
         self.leaf_names = _leaf_names(environment)
         num_inputs = _count_inputs(environment)
-        self.network = _make_hidden_layers(num_inputs, spec)
+        self.network = _make_hidden_layers(num_inputs, spec.hidden_sizes, spec)
         self.num_features = spec.hidden_sizes[-1] if spec.hidden_sizes else num_inputs
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -89,10 +91,10 @@ class MlpEncoder(Encoder):
         return features
 
 
-def _make_hidden_layers(num_inputs: int, spec: ModelSpec) -> nn.Sequential:
+def _make_hidden_layers(num_inputs: int, widths: tuple[int, ...], spec: ModelSpec) -> nn.Sequential:
     nonlinearity: Nonlinearity = "tanh" if spec.activation == "tanh" else "relu"
     layers: list[nn.Module] = []
-    for width in spec.hidden_sizes:
+    for width in widths:
         layers += [nn.Linear(num_inputs, width), nn.Tanh() if nonlinearity == "tanh" else nn.ReLU()]
         num_inputs = width
     network = nn.Sequential(*layers)

@@ -1,10 +1,10 @@
 """The shape most networks share: encoder, optional LSTM, two linear heads.
 
-    observations -> encoder [feature_dim] (-> LSTM [hidden_dim]) -> policy and value head
+    observations -> encoder [feature_dim] (-> LSTM or dense [hidden_dim]) -> policy and value head
 
-The previous action and reward, if used, are appended to the encoder's output. With an
-LSTM, `hidden_dim` is its width; without one there is no further layer and `hidden_dim`
-is not used, so that nature_cnn is the usual three convolutions, dense 512 and heads.
+The previous action and reward, if used, are appended to the encoder's output. A
+`hidden_dim` of 0 means no further layer, so that nature_cnn is the usual three
+convolutions, dense 512 and heads; an LSTM is then as wide as the encoder's output.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from impala_common.models.initialisation import (
     POLICY_HEAD_GAIN,
     VALUE_HEAD_GAIN,
     initialise_head,
+    initialise_layers,
 )
 from impala_common.models.inputs import append_previous_step
 from impala_common.models.recurrent import RecurrentCore
@@ -46,8 +47,14 @@ class TrunkModel(AgentModel):
         if self.uses_previous_step:
             width += self.num_actions + 1
         self.core: RecurrentCore | None = None
+        self.hidden: nn.Module = nn.Identity()
         if spec.use_lstm:
-            self.core = RecurrentCore(width, spec.hidden_dim, spec.init_method)
+            core_width = spec.hidden_dim or encoder.num_features
+            self.core = RecurrentCore(width, core_width, spec.init_method)
+            width = core_width
+        elif spec.hidden_dim:
+            self.hidden = nn.Sequential(nn.Linear(width, spec.hidden_dim), nn.ReLU())
+            initialise_layers(self.hidden, spec.init_method, "relu")
             width = spec.hidden_dim
         self.policy_head = nn.Linear(width, self.num_actions)
         self.value_head = nn.Linear(width, 1)
@@ -85,4 +92,4 @@ class TrunkModel(AgentModel):
             rows = inputs.is_first.shape
             features, state = self.core(features.view(*rows, -1), inputs.is_first, state)
             features = features.flatten(0, 1)
-        return features, state
+        return self.hidden(features), state

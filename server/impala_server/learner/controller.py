@@ -63,7 +63,7 @@ class Controller:
         Raises:
           ImpalaError: what made the learner fail; a last checkpoint is written all the same.
         """
-        environment, checkpoint = load_run_files(self._run, self._store)
+        environment, checkpoint = load_run_files(self._run, self._store, self._config)
         if environment is not None:
             self._build(environment, checkpoint)
         reason = self._work()

@@ -31,6 +31,7 @@ from impala_server.learner.optimizers import (
     import_state,
     make_optimizer,
 )
+from impala_server.learner.run_files import load_initial_weights
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.update import Updater, UpdateResult
 from impala_server.learner.weights_store import WeightsStore
@@ -99,6 +100,8 @@ class Learner:
         self._nonfinite_in_a_row = 0
         if checkpoint is not None:
             self._restore(checkpoint)
+        elif (weights_to_start := load_initial_weights(config)) is not None:
+            self._load_weights(config.job.init_model_path, weights_to_start)
         self.agent_state = self._model.agent_state_specs()
         unroll = UnrollSpec(config.rollout.unroll_length, environment, self.agent_state)
         layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
@@ -188,15 +191,14 @@ class Learner:
     def _restore(self, checkpoint: Checkpoint) -> None:
         groups, state = checkpoint.tensors, checkpoint.state
         try:
-            weights = {name: torch.from_numpy(a) for name, a in groups["weights"].items()}
-            self._model.load_state_dict(weights)
             self.counters = Counters(**state["counters"])
             saved_optimizer = state["optimizer"]
-        except (KeyError, TypeError, RuntimeError) as error:
+            weights = groups["weights"]
+        except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint {checkpoint.name} does not fit this run's network "
-                f"({self.model_spec.name}): {error}"
+                f"checkpoint {checkpoint.name} was not written by a learner: {error!r}"
             ) from error
+        self._load_weights(checkpoint.name, weights)
         if saved_optimizer == self.config.optimizer.optimizer:
             import_state(self._optimizer, self._model, groups.get("optimizer", {}))
         else:
@@ -204,6 +206,15 @@ class Learner:
         if "torch_cpu" in groups.get("rng", {}):
             torch.set_rng_state(torch.from_numpy(groups["rng"]["torch_cpu"]))
         self.counters.learner_life += 1
+
+    def _load_weights(self, name: str, weights: dict[str, Array]) -> None:
+        try:
+            self._model.load_state_dict({key: torch.from_numpy(a) for key, a in weights.items()})
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"checkpoint {name} does not fit this run's network "
+                f"({self.model_spec.name}): {error}"
+            ) from error
 
     def _publish(self) -> None:
         self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
