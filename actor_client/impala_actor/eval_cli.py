@@ -136,7 +136,8 @@ def _describe(result: RunEvaluation) -> str:
     cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
     return (
         f"{result.run} {result.env} step {result.step}: return {evaluation.return_mean:.2f} "
-        f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) min {evaluation.return_min:g} max {evaluation.return_max:g} "
+        f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) "
+        f"min {evaluation.return_min:g} max {evaluation.return_max:g} "
         f"length {evaluation.length_mean:.1f} ({evaluation.num_episodes} episodes, {mode}{cut})"
     )
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from impala_common import metrics as names
 from impala_common.run_directory import RunDirectory, write_text_atomic
@@ -25,13 +25,18 @@ TENSORBOARD_FLUSH_S = 5
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl and to TensorBoard; owned by one thread."""
+    """Appends to metrics.jsonl, TensorBoard and, if asked, W&B; owned by one thread."""
 
-    def __init__(self, run: RunDirectory, tensorboard: bool) -> None:
+    def __init__(self, run: RunDirectory, tensorboard: bool, wandb_project: str = "") -> None:
         self._run = run
         self._with_tensorboard = tensorboard
         self._purge_step: int | None = None
-        self._events: EventFile | None = None
+        self._logs: list[ScalarLog] | None = None  # opened with the first line
+        self._wandb: ScalarLog | None = None
+        if wandb_project:  # at once: a missing package is to be known before training
+            from impala_server.wandb_log import WandbLog
+
+            self._wandb = WandbLog(run, wandb_project)
         self._descriptor: int | None = None
         self._is_warned = False
 
@@ -67,8 +72,7 @@ class MetricsWriter:
         }
         try:
             self._append(json.dumps(line) + "\n")
-            if self._with_tensorboard:
-                self._add_scalars(line, step)
+            self._add_scalars(line, step)
             self._is_warned = False
         except OSError as error:
             if not self._is_warned:
@@ -80,12 +84,12 @@ class MetricsWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self._events is not None:
+        for log in self._logs or ():
             try:
-                self._events.close()
+                log.close()
             except OSError as error:
-                _log.warning("TensorBoard events could not be written: %s", error)
-            self._events = None
+                _log.warning("the last metrics could not be written: %s", error)
+        self._logs = None
 
     def _append(self, text: str) -> None:
         """Appends one line in one write, on a line of its own."""
@@ -101,16 +105,25 @@ class MetricsWriter:
             raise OSError("the disk took only a part of the line")
 
     def _add_scalars(self, line: Mapping[str, float | None], step: int) -> None:
-        if self._events is None:
-            self._events = EventFile(self._run.tensorboard_path, self._purge_step)
-        self._events.add_scalars(
-            {
-                name: value
-                for name, value in line.items()
-                if name != names.STEPS and value is not None
-            },
-            step,
-        )
+        if self._logs is None:
+            self._logs = [self._wandb] if self._wandb is not None else []
+            if self._with_tensorboard:
+                self._logs.append(EventFile(self._run.tensorboard_path, self._purge_step))
+        scalars = {
+            name: value for name, value in line.items() if name != names.STEPS and value is not None
+        }
+        for log in self._logs:
+            log.add_scalars(scalars, step)
+
+
+class ScalarLog(Protocol):
+    """Somewhere else that numbers by name go."""
+
+    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        """Writes numbers of one step."""
+
+    def close(self) -> None:
+        """Writes what is left."""
 
 
 class EventFile:

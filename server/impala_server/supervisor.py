@@ -33,6 +33,8 @@ _ERRORS = {
     for kind in (
         errors.AddressInUseError,
         errors.CheckpointError,
+        errors.ConfigError,
+        errors.MissingExtraError,
         errors.TrainingDivergedError,
         errors.UnsupportedSpaceError,
     )

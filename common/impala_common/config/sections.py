@@ -299,6 +299,8 @@ class CheckpointConfig:
     """Seconds between two lines of metrics.jsonl and TensorBoard."""
     tensorboard: bool = True
     """Whether TensorBoard event files are written."""
+    wandb_project: str = ""
+    """W&B project that metrics go to as well; empty: none (extra: wandb)."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

@@ -46,7 +46,9 @@ class Controller:
         self._run = run
         self._ends = ends
         self._store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
-        self._writer = MetricsWriter(run, config.checkpoint.tensorboard)
+        self._writer = MetricsWriter(
+            run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
+        )
         self._queue = BatchQueue(ends.handoff)
         self._threads: list[LearnerThread] = []
         self._learner: Learner | None = None
