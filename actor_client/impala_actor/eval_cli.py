@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from impala_common import exit_codes
-from impala_common.config.checks import require, require_at_least, require_positive
+from impala_common.config.checks import require, require_at_least
 from impala_common.errors import ImpalaError
 from impala_common.logs import configure_logging
 
@@ -51,8 +51,9 @@ class EvalArguments:
     """Print one JSON object per run and line."""
     seed: int = 0
     """Seed of environments and draws."""
-    num_slots: int = 16
-    """Environment slots that play side by side; never more than episodes."""
+    num_slots: int = 0
+    """Environment slots that play side by side, the same number of episodes each; 0: up to 16, as
+    many as divide the episodes evenly."""
     env: Annotated[str | None, _option("ID", "(default: the run's)")] = None
     """Judge on this environment in place of the run's; spaces must be the same."""
     checkpoint: Annotated[str | None, _option("NAME", "(default: the newest good one)")] = None
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _validate(arguments: EvalArguments) -> None:
     require_at_least("--episodes", arguments.episodes, 0)
     require_at_least("--seed", arguments.seed, 0)
-    require_positive("--num-slots", arguments.num_slots)
+    require_at_least("--num-slots", arguments.num_slots, 0)
     require(
         "--episodes",
         arguments.episodes,
@@ -108,7 +109,7 @@ def _evaluate_all(arguments: EvalArguments) -> list[RunEvaluation]:
         evaluate_run(
             run,
             num_episodes=arguments.episodes,
-            num_slots=arguments.num_slots,
+            num_slots=arguments.num_slots or _choose_num_slots(arguments.episodes),
             seed=arguments.seed,
             is_greedy=arguments.greedy,
             env=arguments.env,
@@ -127,6 +128,12 @@ def _show(results: Sequence[RunEvaluation], arguments: EvalArguments) -> None:
     else:
         for result in results:
             print(_describe(result))  # noqa: T201
+
+
+def _choose_num_slots(num_episodes: int) -> int:
+    """Returns 8 to 16 slots that divide the episodes evenly, or 16 (then a few more are played)."""
+    even = [slots for slots in range(16, 7, -1) if num_episodes % slots == 0]
+    return even[0] if even else 16
 
 
 def _describe(result: RunEvaluation) -> str:

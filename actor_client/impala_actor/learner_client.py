@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import grpc
 import tenacity
@@ -206,7 +206,7 @@ class LearnerClient:
             stop=give_up,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=self._remind,
-            reraise=True,
+            retry_error_callback=self._give_up,
         )
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
@@ -219,6 +219,16 @@ class LearnerClient:
                 raise error_from(error) from error
 
         return self.retrying()(attempt)
+
+    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+        """Raises what the last attempt failed with."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        assert error is not None
+        if self.stop.is_set():
+            raise error
+        raise LearnerUnavailableError(
+            f"no learner at {self.address} within {self.connect_timeout_s:g} s: {error}"
+        ) from error
 
     def _remind(self, state: tenacity.RetryCallState) -> None:
         """Says that it waits: at the first failure and then every ten seconds."""

@@ -27,6 +27,15 @@ _MAX_QUICK_DEATHS = 5
 _QUICK_S = 20.0
 
 
+class ActorSettingsError(ConfigError):
+    """An actor found that its settings cannot work; the text is the actor's."""
+
+    reason = "ACTOR_SETTINGS"
+
+    def __init__(self, text: str) -> None:
+        ImpalaError.__init__(self, text)
+
+
 class _LocalActor:
     """One actor's process and its history."""
 
@@ -64,7 +73,7 @@ class _LocalActor:
             self.is_done = True
             return
         if code in (CONFIG, USAGE):
-            raise ImpalaError(_last_error(self.log_path))
+            raise ActorSettingsError(_last_error(self.log_path))
         is_quick = time.monotonic() - self._started_s < _QUICK_S
         self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
         if self._quick_deaths >= _MAX_QUICK_DEATHS:

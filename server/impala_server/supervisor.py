@@ -8,6 +8,7 @@ one of them dies.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -28,6 +29,7 @@ from impala_server.storage.handoff import ControlPipe
 _LOG = logging.getLogger(__name__)
 _STOP_S = 60.0
 _FRONT_END_STOP_S = 10.0
+_EXIT_S = 1.0
 _ERRORS = {
     kind.reason: kind
     for kind in (
@@ -55,6 +57,8 @@ class Supervisor:
         self._learner_pipe: ControlPipe | None = None
         self._front_end_pipe: ControlPipe | None = None
         self._children: dict[str, subprocess.Popen[bytes] | threading.Thread] = {}
+        self._has_failed = False
+        self._is_stop_requested = False
         self.address: str | None = None
         self.status: Status = {"state": "STARTING"}
 
@@ -106,12 +110,15 @@ class Supervisor:
         except QueueClosedError:
             self._learner_pipe = None
             if self.status["state"] != "STOPPED":
-                raise ImpalaError("the learner process died; see its messages above") from None
+                raise self._died("learner") from None
+            if self.status["reason"] == "stopping" and not self._is_stop_requested:
+                raise self._died("front_end") from None  # else nobody made the learner stop
             return None
         return self.status
 
     def request_stop(self) -> None:
         """Asks for an ordered end: refuse new unrolls, finish the update, write a checkpoint."""
+        self._is_stop_requested = True
         if self._learner_pipe is not None:
             self._learner_pipe.send("stop")
 
@@ -123,7 +130,8 @@ class Supervisor:
             try:
                 self.poll(0.1)
             except ImpalaError as error:
-                _LOG.warning("while stopping: %s", error)
+                if not self._has_failed:  # else what follows from the failure is no news
+                    _LOG.warning("while stopping: %s", error)
         self._join("learner", max(1.0, deadline_s - time.monotonic()))
         if self._front_end_pipe is not None:
             self._front_end_pipe.send("stop")
@@ -142,8 +150,23 @@ class Supervisor:
                 self._handle(message)
         except QueueClosedError:
             self._front_end_pipe = None
-            if self.status["state"] in ("STARTING", "RUNNING"):
-                raise ImpalaError("the front-end process died; see its messages above") from None
+            # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
+            if self.status["state"] in ("STARTING", "RUNNING") and self._is_alive("learner"):
+                raise self._died("front_end") from None
+
+    def _is_alive(self, name: str) -> bool:
+        child = self._children[name]
+        return child.is_alive() if isinstance(child, threading.Thread) else child.poll() is None
+
+    def _died(self, name: str) -> ImpalaError:
+        """Returns the error that says so, and of what if that can be known."""
+        child, how = self._children[name], ""
+        if isinstance(child, subprocess.Popen):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(_EXIT_S)
+                how = f" (signal {-code})" if code < 0 else f" (exit code {code})"
+        title = name.replace("_", "-")
+        return ImpalaError(f"the {title} process died{how}; see its messages above")
 
     def _handle(self, message: dict[str, Any]) -> None:
         match message["kind"]:
@@ -156,6 +179,7 @@ class Supervisor:
                 kind = _ERRORS.get(message["reason"], ImpalaError)
                 error = kind.__new__(kind)
                 ImpalaError.__init__(error, message["text"])
+                self._has_failed = True
                 raise error
 
     def _start_process(self, name: str, ends: ProcessEnds, *arguments: str) -> None:

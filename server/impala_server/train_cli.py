@@ -151,7 +151,8 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
             )
         console.print(
             f"[bold]return {evaluation['return_mean']:.2f}[/bold]{interval} over "
-            f"{evaluation['num_episodes']} episodes with frozen weights"
+            f"{evaluation['num_episodes']} episodes with frozen weights",
+            soft_wrap=True,
         )
     console.print(
         f"{result['reason']} after {result['steps']:,} steps, {result['updates']:,} updates, "

@@ -51,7 +51,7 @@ def test_main_with_json_prints_one_line(run: Path, capsys: pytest.CaptureFixture
     (line,) = first.splitlines()
     result = json.loads(line)
     assert (result["run"], result["env"], result["step"]) == (str(run), BANDIT, 4000)
-    assert result["num_episodes"] == 32
+    assert result["num_episodes"] == 30
     assert 0.0 < result["return_mean"] < 1.0
     assert result["length_max"] == 1
 
