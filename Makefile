@@ -90,6 +90,10 @@ docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_configuration_docs.py --check
 
+.PHONY: pictures
+pictures: $(STAMP) ## Remake the pictures of the README from real runs
+	@$(BIN)/python scripts/make_pictures.py
+
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -102,6 +102,7 @@ async def _report(link: LearnerLink) -> None:
         if run is not None:
             link.report(
                 actors_connected=run.sessions.num_connected,
+                storage_fill=run.intake.storage_fill,
                 **dataclasses.asdict(run.intake.counts),
             )
 

@@ -91,6 +91,11 @@ class UnrollIntake:
         self._tasks: set[asyncio.Task[Verdict]] = set()
         self.counts = IntakeCounts()
 
+    @property
+    def storage_fill(self) -> float:
+        """Share of rollout storage in use, 0 to 1."""
+        return self._slots.fill
+
     def release(self, slot: int) -> None:
         """Takes back a slot the learner has finished with, and wakes who waits for room."""
         self._slots.release(slot)

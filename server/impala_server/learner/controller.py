@@ -53,11 +53,10 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self._learner: Learner | None = None
         self._failure: Exception | None = None
-        self._front_end_counts: dict[str, int] = {}
+        self._front_end_counts: dict[str, float] = {}
         self._shown: dict[str, Any] = {}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
         self._saved_version = -1
-        self._unrolls_before = 0  # trained or dropped in earlier lives of the learner
 
     def run(self) -> None:
         """Works until the run has finished, the supervisor says stop, or something fails.
@@ -112,7 +111,6 @@ class Controller:
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
         self._learner = learner
-        self._unrolls_before = learner.num_unrolls_done
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         if checkpoint is None:
             self._save()
@@ -156,8 +154,6 @@ class Controller:
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
         counters, counts = learner.counters, self._front_end_counts
-        waiting = counts.get("accepted", 0) - (learner.num_unrolls_done - self._unrolls_before)
-        capacity = self._config.rollout.num_storage_slots * self._config.rollout.batch_size
         return {
             metrics.STEPS: counters.trained_steps,
             metrics.TIME_S: counters.wall_time_s + now_s - self._start_s,
@@ -166,7 +162,7 @@ class Controller:
             metrics.LEARNING_RATE: learner.learning_rate,
             metrics.EPISODES: counters.num_episodes,
             metrics.SKIPPED_UPDATES: counters.skipped_updates,
-            metrics.QUEUE_FILL: min(1.0, max(0.0, waiting / capacity)),
+            metrics.QUEUE_FILL: counts.get("storage_fill", 0.0),
             metrics.ACTORS_CONNECTED: counts.get("actors_connected", 0),
             metrics.UNROLLS_ACCEPTED: counts.get("accepted", 0),
             metrics.UNROLLS_DUPLICATE: counts.get("duplicate", 0),

@@ -122,11 +122,6 @@ class Learner:
         """Whether the run has reached its last step."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
-    @property
-    def num_unrolls_done(self) -> int:
-        """Unrolls trained on or dropped, over all lives of the learner."""
-        return self.counters.trained_unrolls + self.counters.dropped_unrolls
-
     def train(self, full: FullSlot, batch: Batch, wait_s: float) -> None:
         """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
 

@@ -43,6 +43,13 @@ class BatchSlots:
         """Unrolls that wait in the open slot for the batch to be complete."""
         return self._column if self._open is not None else 0
 
+    @property
+    def fill(self) -> float:
+        """Share of rollout storage in use, 0 to 1: being filled, waiting, or trained on."""
+        num_slots, batch_size = self._layout.num_slots, self._layout.batch_size
+        num_whole = num_slots - len(self._free) - (self._open is not None)
+        return (num_whole + self.num_open_columns / batch_size) / num_slots
+
     def has_room(self) -> bool:
         """Whether at least one column can be written now."""
         return self._open is not None or bool(self._free)
