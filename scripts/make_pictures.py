@@ -36,8 +36,8 @@ def main() -> None:
 
 def _draw_progress(path: Path) -> None:
     config = unpack_config({"environment": {"env": _ENV}}, make_preset("cartpole"))
-    console = Console(record=True, width=100, force_terminal=True, file=sys.stderr)
-    display = ProgressDisplay(config.job.total_steps, f"impala-train {_ENV}", console)
+    silent = Console(quiet=True)
+    display = ProgressDisplay(config.job.total_steps, f"impala-train {_ENV}", silent)
     supervisor = Supervisor(config, RunDirectory(path))
     supervisor.start()
     actors = LocalActors(config, RunDirectory(path), supervisor.wait_until_bound())
@@ -46,6 +46,7 @@ def _draw_progress(path: Path) -> None:
         display.update(status)
         if status.get(metrics.STEPS, 0) > 0.66 * config.job.total_steps:
             break
+    console = Console(record=True, width=100, force_terminal=True, file=sys.stderr)
     console.print(display.render())
     actors.stop()
     supervisor.close()

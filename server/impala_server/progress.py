@@ -52,6 +52,7 @@ class ProgressDisplay:
         self._waiting_for = Spinner("dots", Text("starting"))
         self._status: Status | None = None
         self._returns = History()
+        self._last_return: float | None = None
         self._live: Live | None = None
 
     def start(self) -> None:
@@ -75,7 +76,8 @@ class ProgressDisplay:
             return
         self._status = status
         return_mean = _number(status, names.RETURN_MEAN)
-        if return_mean is not None:
+        if return_mean is not None and return_mean != self._last_return:  # news, not a repeat
+            self._last_return = return_mean
             self._returns.append(return_mean)
         if self._live is None and self._clock() - self._line_s >= LINE_INTERVAL_S:
             self._line_s = self._clock()
