@@ -135,16 +135,18 @@ class RunningServer:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        unused_error: BaseException | None,
+        unused_kind: type[BaseException] | None,
+        error: BaseException | None,
         unused_traceback: TracebackType | None,
     ) -> None:
         """Ends actors, learner and front end; asserts that nothing is left and nothing failed."""
         self._close()
         left = _wait_for_threads(self._threads_before)
-        if kind is None:
+        if error is None:
             self._raise_actor_errors()
             assert not left, f"threads left over: {left}"
+        elif left:
+            error.add_note(f"and threads were left over: {left}")
 
     def run_actor(self, env: str, actor_id: str = "", **settings: Any) -> RunningActor:
         """Starts an actor on a thread.
