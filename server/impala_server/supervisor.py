@@ -25,6 +25,7 @@ from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.run_directory import RunDirectory, write_text_atomic
 from impala_server.storage.ends import ProcessEnds, make_ends
 from impala_server.storage.handoff import ControlPipe
+from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 60.0
@@ -59,6 +60,7 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes] | threading.Thread] = {}
         self._has_failed = False
         self._is_stop_requested = False
+        self._shared: tuple[SharedBlock, ...] = ()  # held here only when in-process
         self.address: str | None = None
         self.status: Status = {"state": "STARTING"}
 
@@ -139,6 +141,8 @@ class Supervisor:
         for pipe in (self._learner_pipe, self._front_end_pipe):
             if pipe is not None:
                 pipe.close()
+        for block in self._shared:
+            block.close()
         self._learner_pipe = self._front_end_pipe = None
         self._run.address_path.unlink(missing_ok=True)
 
@@ -197,6 +201,7 @@ class Supervisor:
         from impala_server.front_end.process import front_end_main
         from impala_server.learner.process import learner_main
 
+        self._shared = (learner.storage, learner.weights)
         self._children = {
             "learner": threading.Thread(
                 target=learner_main,

@@ -8,6 +8,7 @@ a pipe closes, the learner is gone and `lost` is set too.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import Any
 
@@ -167,9 +168,15 @@ class LearnerLink:
                 "smaller --unroll-length"
             )
 
-    def report(self, **fields: Any) -> None:  # Any: JSON
+    def report(self) -> None:
         """Tells the learner what its metrics should say of the front end."""
-        self._control.send("front_end", **fields)
+        if self.run is not None:
+            self._control.send(
+                "front_end",
+                actors_connected=self.run.sessions.num_connected,
+                storage_fill=self.run.intake.storage_fill,
+                **dataclasses.asdict(self.run.intake.counts),
+            )
 
     def _on_free(self) -> None:
         try:
@@ -203,6 +210,7 @@ class LearnerLink:
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
                 self.ended.set()
+                self.report()  # the last counts, for the last line of metrics
                 if self.run is not None:
                     self._spawn(self.run.weights.close())
             case unknown:

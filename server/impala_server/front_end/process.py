@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import dataclasses
 import logging
 
 import grpc
@@ -98,13 +97,7 @@ async def _let_streams_end(link: LearnerLink) -> None:
 async def _report(link: LearnerLink) -> None:
     while True:
         await asyncio.sleep(_REPORT_INTERVAL_S)
-        run = link.run
-        if run is not None:
-            link.report(
-                actors_connected=run.sessions.num_connected,
-                storage_fill=run.intake.storage_fill,
-                **dataclasses.asdict(run.intake.counts),
-            )
+        link.report()
 
 
 async def _first_of(*waits: object) -> None:

@@ -7,6 +7,7 @@ to the front end (the first actor's specification, its counts).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import resource
@@ -202,11 +203,19 @@ class Controller:
         self._queue.close()
         for thread in self._threads:
             thread.join(_JOIN_S)
+        self._read_last_counts()
         if self._learner is not None:
             self._log(_now_s())
             self._save()
         self._writer.close()
         self._send_status("STOPPED", reason=reason)
+
+    def _read_last_counts(self) -> None:
+        """Reads what the front end answered to "drain", if it is still there."""
+        with contextlib.suppress(QueueClosedError):
+            while (message := self._ends.control.receive(_POLL_S)) is not None:
+                if message.pop("kind") == "front_end":
+                    self._front_end_counts = message
 
 
 def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON
