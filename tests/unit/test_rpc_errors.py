@@ -11,9 +11,13 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-import impala_actor.unroll_sender  # noqa: F401 (defines an error too)
+from impala_actor.unroll_sender import RunFinishedError
 from impala_common import errors
 from impala_common.rpc.errors import DOMAIN, error_from, status_of, wire_error_of
+from impala_server.local_actors import ActorSettingsError
+
+OUTSIDE_ERRORS_PY = (RunFinishedError, ActorSettingsError)
+"""Imported, so that `all_errors` finds them whatever else the process has imported."""
 
 
 def all_errors(base: type[errors.ImpalaError] = errors.ImpalaError) -> Iterator[Any]:
@@ -45,6 +49,7 @@ STAYS_HOME = {
     "RUN_IN_USE": "the server would not have started",
     "ADDRESS_IN_USE": "the server would not have started",
     "DIVERGED": "the learner stops; actors are told UNAVAILABLE",
+    "ACTOR_SETTINGS": "impala-train's name for what one of its actors ended with",
     "RUN_FINISHED": "an actor's name for DRAIN_REASON_FINISHED",
 }
 
