@@ -22,6 +22,7 @@ from impala_common.config import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
+    SecurityConfig,
     TrainConfig,
     TransportConfig,
 )
@@ -66,7 +67,9 @@ SECTIONS = typing.get_type_hints(TrainConfig)
         (OptimizerConfig, "max_grad_norm", -1.0, "at least 0"),
         (TransportConfig, "port", 65536, "in [0, 65535]"),
         (TransportConfig, "window", 0, "in [1, 16]"),
-        (TransportConfig, "host", "0.0.0.0", "a loopback address"),
+        (SecurityConfig, "tls_cert", "server.crt", "given with --tls-key"),
+        (SecurityConfig, "tls_key", "server.key", "left out without --tls-cert"),
+        (SecurityConfig, "tls_client_ca", "ca.pem", "left out without --tls-cert"),
         (CheckpointConfig, "keep_checkpoints", 0, "greater than 0"),
         (CheckpointConfig, "log_interval_s", 0.0, "greater than 0"),
         (JobConfig, "total_steps", 0, "greater than 0"),
@@ -92,7 +95,7 @@ def test_bad_value_is_refused_with_name_value_and_rule(
             {"job": {"num_actors": 1, "lockstep": True}, "environment": {"envs_per_actor": 3}},
             "a message must be a batch",
         ),
-        ({"transport": {"host": "10.0.0.1"}}, "SSH tunnel"),
+        ({"transport": {"host": "10.0.0.1"}}, "impala-admin certs init"),
         ({"loss": {"clip_c_threshold": 1.5}}, "contraction is proven"),
     ],
 )
@@ -104,6 +107,8 @@ def test_rule_that_surprises_says_what_would_happen(
 
 
 EXPLICIT: dict[str, st.SearchStrategy[Any]] = {
+    "tls_cert": st.just("server.crt"),
+    "tls_key": st.just("server.key"),
     "host": st.sampled_from(["127.0.0.1", "localhost", "::1"]),
     "device": st.sampled_from(["auto", "cpu", "cuda:3"]),
     "lockstep": st.just(False),
@@ -262,3 +267,39 @@ def test_preset_is_chosen_by_environment(env: str, preset: str) -> None:
 def test_preset_of_unknown_name_lists_the_known() -> None:
     with pytest.raises(ConfigError, match="cartpole, classic, minatar, atari, generic"):
         make_preset("doom")
+
+
+TLS = {"tls_cert": "server.crt", "tls_key": "server.key"}
+TOKEN = {"actor_token_file": "actor.token"}
+INSECURE = {"allow_insecure_public_bind_without_tls": True}
+
+
+@pytest.mark.parametrize(
+    ("host", "transport", "security", "is_allowed"),
+    [
+        ("127.0.0.1", {}, {}, True),
+        ("127.9.9.9", {}, {}, True),
+        ("localhost", {}, {}, True),
+        ("::1", {}, {}, True),
+        ("unix:/run/learner.sock", {}, {}, True),
+        ("0.0.0.0", {}, {}, False),
+        ("::", {}, {}, False),
+        ("127.evil.example.org", {}, {}, False),
+        ("learner.example.org", {}, TLS, False),
+        ("learner.example.org", {}, TOKEN, False),
+        ("learner.example.org", {}, TLS | TOKEN, True),
+        ("0.0.0.0", INSECURE, {}, True),
+        ("0.0.0.0", INSECURE, TLS, True),
+    ],
+)
+def test_host_that_others_can_reach_needs_tls_and_a_token(
+    host: str, transport: dict[str, Any], security: dict[str, Any], is_allowed: bool
+) -> None:
+    """Seen to fail with hosts judged by `startswith("127.")`."""
+    tables = {"transport": {"host": host, **transport}, "security": security}
+
+    if is_allowed:
+        assert unpack_config(tables, TrainConfig()).is_bound_insecurely == bool(transport)
+        return
+    with pytest.raises(ConfigError, match=r"--tls-cert DIR/server\.crt --tls-key DIR/server\.key"):
+        unpack_config(tables, TrainConfig())

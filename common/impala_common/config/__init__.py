@@ -8,6 +8,7 @@ from impala_common.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
+    SecurityConfig,
     TransportConfig,
 )
 from impala_common.config.train import TrainConfig
@@ -20,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "RolloutConfig",
+    "SecurityConfig",
     "TrainConfig",
     "TransportConfig",
 ]

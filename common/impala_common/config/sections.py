@@ -275,15 +275,49 @@ class TransportConfig:
         require_positive("capacity_timeout_s", self.capacity_timeout_s)
         require_positive("publish_interval_updates", self.publish_interval_updates)
         require_one_of("front_end", self.front_end, ("process", "in-process"))
-        is_loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecurityConfig:
+    """Who may connect: TLS and tokens, as paths of files that `impala-admin certs init` makes."""
+
+    tls_cert: str = ""
+    """File of the server's certificate (PEM, with its chain); empty: no TLS. Read again when it
+    changes."""
+    tls_key: str = ""
+    """File of the certificate's private key (PEM), readable by its owner only."""
+    tls_client_ca: str = ""
+    """File of the CA whose certificates clients must show (mutual TLS); empty: they need none."""
+    tls_ca: str = ""
+    """File of the CA by which actors of impala-train know the server; empty: ca.crt beside
+    tls_cert."""
+    actor_token_file: str = ""
+    """File of the token actors must send, readable by its owner only; empty: none is needed."""
+    admin_token_file: str = ""
+    """File of the token for administration, readable by its owner only; empty: none is needed."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of this section; files are looked at when they are used."""
         require(
-            "host",
-            self.host,
-            is_loopback or self.allow_insecure_public_bind_without_tls,
-            "a loopback address",
-            "traffic is neither encrypted nor authenticated yet; reach a remote learner through "
-            "an SSH tunnel, or pass --allow-insecure-public-bind-without-tls on a network "
-            "where every machine is trusted",
+            "tls_cert",
+            self.tls_cert,
+            bool(self.tls_key) or not self.tls_cert,
+            "given with --tls-key",
+            "a certificate is of no use without its key",
+        )
+        require(
+            "tls_key",
+            self.tls_key,
+            bool(self.tls_cert) or not self.tls_key,
+            "left out without --tls-cert",
+            "a key is of no use without its certificate",
+        )
+        require(
+            "tls_client_ca",
+            self.tls_client_ca,
+            bool(self.tls_cert) or not self.tls_client_ca,
+            "left out without --tls-cert",
+            "clients show certificates in TLS only",
         )
 
 

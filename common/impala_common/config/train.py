@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from impala_common.addresses import is_local
 from impala_common.config.checks import require
 from impala_common.config.sections import (
     CheckpointConfig,
@@ -13,8 +14,17 @@ from impala_common.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
+    SecurityConfig,
     TransportConfig,
 )
+
+HOW_TO_BIND = (
+    "Make certificates and tokens with `impala-admin certs init DIR --name HOST` (HOST: the name "
+    "by which actors reach this machine) and pass --tls-cert DIR/server.crt --tls-key "
+    "DIR/server.key --actor-token-file DIR/actor.token. On a network where every machine and user "
+    "is trusted, --allow-insecure-public-bind-without-tls goes without"
+)
+"""The exact way to listen for other machines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,10 +38,20 @@ class TrainConfig:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     transport: TransportConfig = dataclasses.field(default_factory=TransportConfig)
+    security: SecurityConfig = dataclasses.field(default_factory=SecurityConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
+        require(
+            "host",
+            self.transport.host,
+            is_local(self.transport.host)
+            or self.has_tls_and_token
+            or self.transport.allow_insecure_public_bind_without_tls,
+            "a loopback address, or used with TLS and an actor token",
+            f"traffic would be neither encrypted nor authenticated. {HOW_TO_BIND}",
+        )
         if not self.job.lockstep:
             return
         require(
@@ -55,3 +75,13 @@ class TrainConfig:
             "1 with --lockstep",
             "the actor would wait for weights that are not published",
         )
+
+    @property
+    def has_tls_and_token(self) -> bool:
+        """Whether actors are told apart from strangers, and nobody can listen in."""
+        return bool(self.security.tls_cert and self.security.actor_token_file)
+
+    @property
+    def is_bound_insecurely(self) -> bool:
+        """Whether other machines can reach the learner without TLS or without a token."""
+        return not is_local(self.transport.host) and not self.has_tls_and_token
