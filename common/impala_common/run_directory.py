@@ -53,6 +53,10 @@ class RunDirectory:
         """Returns the class name and the path."""
         return f"RunDirectory({str(self.path)!r})"
 
+    def holds_run(self) -> bool:
+        """Returns whether a run has begun here: its specifications are known."""
+        return self.specs_path.exists()
+
     def create(self) -> None:
         """Makes the folder, and those inside it that several processes write to."""
         self.checkpoints_path.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
     if path is None:
         path = default_run_path(config.environment.env or "run", config.job.tag)
     run_directory = RunDirectory(path)
-    if arguments.resume is None and run_directory.specs_path.exists():
+    if arguments.resume is None and run_directory.holds_run():
         raise ConfigError(
             "--run-dir", str(path), "a new folder", f"it holds a run; go on with --resume {path}"
         )

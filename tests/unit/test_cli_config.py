@@ -157,9 +157,35 @@ def test_resume_with_what_would_change_the_run_is_refused(
         parse("--resume", run, *options)
 
 
+def test_resume_if_exists_begins_a_run_then_goes_on_with_it(tmp_path: Path) -> None:
+    """The same command twice, as a container engine gives it.
+
+    Seen to fail (the preset's settings the second time) with the flag not looked for in time.
+    """
+    run = tmp_path / "run"
+    words = ("--env", "CartPole-v1", "--run-dir", run, "--resume-if-exists", "--preset", "generic")
+
+    first = parse(*words)
+
+    assert (first.run_dir, first.resume, first.preset) == (run, None, "generic")
+    changed = dataclasses.replace(first.config.loss, entropy_cost=0.25)
+    write_run(run, dataclasses.replace(first.config, loss=changed))
+    assert parse(*words).resume is None, "the learner ended before an actor came: nothing to keep"
+    (run / "specs.json").write_text("{}")
+
+    second = parse(*words, "--seed", "9")
+
+    assert (second.run_dir, second.resume, second.preset) == (None, run, None)
+    assert (second.config.loss.entropy_cost, second.config.job.seed) == (0.25, 9)
+    with pytest.raises(ConfigError, match="--env is 'Other-v0' but must be CartPole-v1"):
+        parse(*words, "--env", "Other-v0")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--resume-if-exists"], "--resume-if-exists is 'no --run-dir' but must be used with"),
+        (["--resume-if-exists", "--run-dir", "x", "--resume", "y"], "is '--resume' but must be"),
         (["--discount", "2"], r"--discount is 2.0 but must be in \[0.0, 1.0\]"),
         (["--preset", "doom"], "--preset is 'doom' but must be one of cartpole"),
         (["--config", "/missing.toml"], "'/missing.toml' but must be a readable TOML file"),

@@ -5,7 +5,8 @@ One definition serves options and config.toml: the dataclasses of
 
     preset (--preset, or chosen by the environment) < --config FILE < options
 
-With `--resume RUN` the settings start from RUN/config.toml instead. Must stay
+With `--resume RUN` the settings start from RUN/config.toml instead; with
+`--resume-if-exists` they do so when --run-dir holds a run already. Must stay
 light: it runs before anyone knows whether torch is needed.
 """
 
@@ -50,6 +51,9 @@ class RunOptions:
     """Folder of the run: settings, checkpoints, metrics, logs."""
     resume: Annotated[Path | None, _path_option("DIR", "(default: none)")] = None
     """Folder of a run to go on with, from its newest undamaged checkpoint."""
+    resume_if_exists: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run in --run-dir if there is one, else begin it: for whatever starts the
+    same command again and again. --preset and --config count for the beginning only."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the result as one JSON object on stdout at the end."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -102,6 +106,8 @@ def parse_train_config(
       SystemExit: --help (code 0), or options that cannot be parsed (code 2).
     """
     named = _scan(argv, ("preset", "config", "env", "resume", "run-dir"))
+    if any(word.replace("_", "-") == "--resume-if-exists" for word in argv):
+        named = _resume_if_exists(named)
     base, preset = _make_base(named)
     start = f"preset {preset!r}" if preset else f"run {named['resume']}"
     fields: list[tuple[str, Any, Any]] = [("run", RunOptions, RunOptions())]
@@ -128,8 +134,8 @@ def parse_train_config(
     return TrainArguments(
         config=config,
         preset=preset,
-        run_dir=parsed.run.run_dir,
-        resume=parsed.run.resume,
+        run_dir=None if "resume" in named else parsed.run.run_dir,
+        resume=Path(named["resume"]) if "resume" in named else None,
         json=parsed.run.json,
         quiet=parsed.run.quiet,
         verbose=parsed.run.verbose,
@@ -148,6 +154,16 @@ def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if option in names and (equals or position + 1 < len(argv)):
             found[option] = value if equals else argv[position + 1]
     return found
+
+
+def _resume_if_exists(named: dict[str, str]) -> dict[str, str]:
+    """Returns the options as they would be with --resume, if the folder holds a run."""
+    if "run-dir" not in named or "resume" in named:
+        with_what = "--resume" if "resume" in named else "no --run-dir"
+        raise ConfigError("--resume-if-exists", with_what, "used with --run-dir and no --resume")
+    if not RunDirectory(named["run-dir"]).holds_run():
+        return named
+    return {"resume": named["run-dir"]} | ({"env": named["env"]} if "env" in named else {})
 
 
 def _make_base(named: dict[str, str]) -> tuple[TrainConfig, str | None]:
