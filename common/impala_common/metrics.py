@@ -71,6 +71,8 @@ POLICY_VERSION = "learner/policy_version"
 """Version of the weights published last."""
 UPDATE_S = "learner/update_s"
 """Mean time of one update."""
+LOAD_S = "learner/load_s"
+"""Mean time a learner thread took to make a batch on the device of a full slot."""
 SKIPPED_UPDATES = "learner/skipped_updates"
 """Updates skipped for a loss or gradient that was not finite, since the run began."""
 

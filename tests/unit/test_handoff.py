@@ -179,3 +179,28 @@ def test_batch_queue_take_returns_full_slots_and_give_back_frees_them(pipes: Pip
 
     assert full.slot == 4
     assert front_end.receive_free() == 4
+
+
+def test_control_pipe_send_if_room_does_not_wait_for_a_peer_that_does_not_read() -> None:
+    """Seen to fail with plain send: the pipe filled up and the test ran into its timeout."""
+    one, two = Pipe(duplex=True)
+    pipe, peer = ControlPipe(one), ControlPipe(two)
+    try:
+        for number in range(2000):
+            pipe.send_if_room("status", number=number, text="x" * 1000)
+
+        first = peer.receive(1.0)
+        assert first is not None
+        assert first["number"] == 0
+    finally:
+        pipe.close()
+        peer.close()
+
+
+def test_control_pipe_send_if_room_to_a_closed_pipe_is_no_error() -> None:
+    one, two = Pipe(duplex=True)
+    pipe = ControlPipe(one)
+    two.close()
+    pipe.send_if_room("status")
+    pipe.close()
+    pipe.send_if_room("status")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from typing import Any
 
 from impala_common.codec.unrolls import UnrollDecoder
@@ -102,7 +103,11 @@ class LearnerLink:
         self._definition_error = ""
         self._is_defining = False
         self._background: set[asyncio.Task[None]] = set()
+        self._busy_marks = (time.monotonic(), time.thread_time())
         self.run: OpenRun | None = None
+        self.status: dict[str, Any] = {"state": "STARTING"}
+        """What the learner said last of itself, about once a second; replaced, never changed."""
+        self.heard_s = time.monotonic()  # when that was
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
         self.lost = asyncio.Event()  # the learner is gone
@@ -171,12 +176,19 @@ class LearnerLink:
     def report(self) -> None:
         """Tells the learner what its metrics should say of the front end."""
         if self.run is not None:
-            self._control.send(
+            self._control.send_if_room(
                 "front_end",
                 actors_connected=self.run.sessions.num_connected,
                 storage_fill=self.run.intake.storage_fill,
+                busy=self._take_busy_share(),
                 **dataclasses.asdict(self.run.intake.counts),
             )
+
+    def _take_busy_share(self) -> float:
+        """Returns which share of the time since the last call this thread, the loop's, worked."""
+        (then_s, then_busy_s), now = self._busy_marks, (time.monotonic(), time.thread_time())
+        self._busy_marks = now
+        return (now[1] - then_busy_s) / max(now[0] - then_s, 1e-3)
 
     def _on_free(self) -> None:
         try:
@@ -202,6 +214,9 @@ class LearnerLink:
                 self.run = OpenRun(message, self._config, *self._blocks, self._handoff)
             case "refused":
                 self._definition_error, self._is_defining = message["text"], False
+            case "status":
+                self.status, self.heard_s = message["status"], time.monotonic()
+                return
             case "drain":
                 is_finished = message["reason"] == "finished"
                 self.drain_reason = (

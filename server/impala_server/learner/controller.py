@@ -22,6 +22,7 @@ from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError
 from impala_common.run_directory import RunDirectory, write_json_atomic
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
@@ -31,7 +32,8 @@ from impala_server.storage.ends import ProcessEnds
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
 _STATUS_INTERVAL_S = 0.25
-_JOIN_S = 30.0
+_FRONT_END_STATUS_INTERVAL_S = 1.0
+_JOIN_S = 10.0
 
 
 class Controller:
@@ -55,9 +57,12 @@ class Controller:
         self._learner: Learner | None = None
         self._failure: Exception | None = None
         self._front_end_counts: dict[str, float] = {}
-        self._shown: dict[str, Any] = {}  # Any: JSON
+        self._bottleneck = BottleneckFinder(config.rollout.num_learners)
+        self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
         self._saved_version = -1
+        self._saved_s = self._told_front_end_s = _now_s()
+        self._told_front_end_state = ""
 
     def run(self) -> None:
         """Works until the run has finished, the supervisor says stop, or something fails.
@@ -112,7 +117,8 @@ class Controller:
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
         self._learner = learner
-        self._start_s = self._last_log_s = self._last_save_s = _now_s()
+        self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
+        self._shown["device"] = learner.device_name
         if checkpoint is None:
             self._save()
         for index in range(self._config.rollout.num_learners):
@@ -151,6 +157,8 @@ class Controller:
             line = collected | self._totals(learner, now_s)
         self._last_log_s = now_s
         self._shown |= line
+        busy = self._front_end_counts.get("busy", 0.0)
+        self._shown["bottleneck"] = self._bottleneck.update(line, busy)
         self._writer.write(line, int(line[metrics.STEPS]))
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
@@ -186,23 +194,32 @@ class Controller:
             path = self._store.save(state["counters"]["trained_steps"], tensors, state)
         except CheckpointError as error:
             _LOG.error("training goes on without this checkpoint: %s", error)
+            self._shown["checkpoint_failures"] += 1
             return
+        self._saved_s = _now_s()
         self._saved_version = state["counters"]["policy_version"]
         self._shown["last_checkpoint"] = path.name
 
     def _send_status(self, state: str, **more: Any) -> None:  # Any: JSON
-        self._last_status_s = _now_s()
+        now_s = self._last_status_s = _now_s()
         if self._learner is not None:
             self._shown |= self._totals(self._learner, self._last_status_s)
-        self._ends.supervisor.send("status", status={**self._shown, "state": state, **more})
+            self._shown["last_checkpoint_age_s"] = self._last_status_s - self._saved_s
+        status = {**self._shown, "state": state, **more}
+        self._ends.supervisor.send("status", status=status)
+        is_news = state != self._told_front_end_state
+        if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
+            self._told_front_end_s, self._told_front_end_state = now_s, state
+            self._ends.control.send_if_room("status", status=status)
 
     def _stop(self, reason: str) -> None:
         """Ends in order: admit no more, finish the update, join, save, close."""
         self._ends.control.send("drain", reason=reason)
         self._send_status("DRAINING")
         self._queue.close()
+        deadline_s = _now_s() + _JOIN_S
         for thread in self._threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.1, deadline_s - _now_s()))
         self._read_last_counts()
         if self._learner is not None:
             self._log(_now_s())

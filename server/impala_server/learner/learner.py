@@ -122,13 +122,14 @@ class Learner:
         """Whether the run has reached its last step."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
-    def train(self, full: FullSlot, batch: Batch, wait_s: float) -> None:
+    def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> None:
         """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
 
         Args:
           full: what came with the batch.
           batch: the batch, on the learner's device.
           wait_s: how long the calling thread waited for it.
+          load_s: how long it then took to make the batch.
 
         Raises:
           TrainingDivergedError: too many updates in a row were not finite.
@@ -160,7 +161,7 @@ class Learner:
             ):
                 self._publish()
             update_s = time.perf_counter() - start_s
-            self.stats.add(full, batch, result, version, wait_s, update_s)
+            self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
 
     def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
         """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""

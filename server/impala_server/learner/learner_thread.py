@@ -39,8 +39,10 @@ class LearnerThread(threading.Thread):
                 start_s = time.perf_counter()
                 full = self._queue.take()
                 wait_s = time.perf_counter() - start_s
+                taken_s = time.perf_counter()
                 batch = self._learner.loader.load(full.slot)
-                self._learner.train(full, batch, wait_s)
+                load_s = time.perf_counter() - taken_s
+                self._learner.train(full, batch, wait_s, load_s)
                 self._queue.give_back(full.slot)
         except QueueClosedError:
             return

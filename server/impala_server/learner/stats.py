@@ -53,6 +53,7 @@ class LearnerStats:
         self._lag_sum = 0.0
         self._lag_max = 0
         self._wait_s = 0.0
+        self._load_s = 0.0
         self._update_s = 0.0
         self._actor_s = np.zeros(3)
 
@@ -63,6 +64,7 @@ class LearnerStats:
         result: UpdateResult,
         version: int,
         wait_s: float,
+        load_s: float,
         update_s: float,
     ) -> None:
         """Adds one update, made when the learner was at `version`."""
@@ -74,6 +76,7 @@ class LearnerStats:
         self._lag_sum += float(lags.mean())
         self._lag_max = max(self._lag_max, int(lags.max()))
         self._wait_s += wait_s
+        self._load_s += load_s
         self._update_s += update_s
         self._actor_s += full.actor_seconds
         for episode in full.episodes:
@@ -112,6 +115,7 @@ class LearnerStats:
                 metrics.POLICY_LAG_MEAN: self._lag_sum / updates,
                 metrics.POLICY_LAG_MAX: self._lag_max,
                 metrics.BATCH_WAIT_S: self._wait_s / updates,
+                metrics.LOAD_S: self._load_s / updates,
                 metrics.UPDATE_S: self._update_s / updates,
                 metrics.ENVIRONMENT_S: float(per_step[0]),
                 metrics.INFERENCE_S: float(per_step[1]),

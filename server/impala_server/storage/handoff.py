@@ -9,6 +9,7 @@ pickled.
 from __future__ import annotations
 
 import json
+import select
 import struct
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -121,6 +122,20 @@ class ControlPipe:
             self.connection.send_bytes(json.dumps({"kind": kind, **fields}).encode())
         except OSError:
             return
+
+    def send_if_room(self, kind: str, **fields: Any) -> None:  # Any: JSON
+        """Sends news that later news replaces, unless the peer has stopped reading.
+
+        A peer that hangs must not make this side hang too.
+        """
+        try:
+            poll = select.poll()
+            poll.register(self.connection.fileno(), select.POLLOUT)
+            has_room = bool(poll.poll(0))
+        except OSError:
+            return
+        if has_room:
+            self.send(kind, **fields)
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """Returns the next message, or None after `timeout_s`.
