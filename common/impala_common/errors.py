@@ -100,6 +100,30 @@ class LearnerUnavailableError(ImpalaError):
     reason = "LEARNER_UNAVAILABLE"
 
 
+class SecurityError(ImpalaError):
+    """Who is at the other end cannot be proven, or may not do this: waiting does not help."""
+
+    reason = "SECURITY"
+
+
+class TlsError(SecurityError):
+    """The two ends do not agree on TLS; the text names the cause and what to do."""
+
+    reason = "TLS"
+
+
+class UnauthenticatedError(SecurityError):
+    """A call without a token, or with one nobody knows here."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(SecurityError):
+    """A call with a token that is good, but not for this method."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class QueueClosedError(ImpalaError):
     """The queue was closed while waiting on it: the machine is being taken down."""
 
@@ -110,6 +134,42 @@ class CheckpointError(ImpalaError):
     """A checkpoint is missing, damaged, or belongs to something else."""
 
     reason = "CHECKPOINT"
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint could not be written; training goes on, earlier ones are untouched."""
+
+    reason = "CHECKPOINT_WRITE"
+
+
+class IllegalTransitionError(ImpalaError):
+    """Not in the learner's present state; the text names it and what is allowed in it."""
+
+    reason = "ILLEGAL_TRANSITION"
+
+
+class RunMismatchError(ImpalaError):
+    """A command meant for another life of the learner than the one that runs."""
+
+    reason = "RUN_MISMATCH"
+
+
+class NotFoundError(ImpalaError):
+    """No checkpoint, parameter or actor of that name; the text lists what there is."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExistsError(ImpalaError):
+    """The name is taken."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class BannedError(ImpalaError):
+    """An administrator has banned this actor."""
+
+    reason = "BANNED"
 
 
 class RunInUseError(ImpalaError):
@@ -128,3 +188,14 @@ class TrainingDivergedError(ImpalaError):
     """Losses or gradients were not finite too many times in a row."""
 
     reason = "DIVERGED"
+
+
+def rebuild_error(reason: str, text: str) -> ImpalaError:
+    """Returns the error of this tree that `reason` names, with `text`; ImpalaError for none."""
+    kinds = [ImpalaError]
+    for kind in kinds:  # grows while it is walked: the whole tree, breadth first
+        kinds += kind.__subclasses__()
+    kind = next((kind for kind in kinds if kind.reason == reason), ImpalaError)
+    error = kind.__new__(kind)
+    ImpalaError.__init__(error, text)  # constructors differ; the text is complete already
+    return error

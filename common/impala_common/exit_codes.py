@@ -2,7 +2,7 @@
 
 0 is success. 1 is a bug of ours. The rest follow sysexits.h where it has a
 word for the case, so that supervisors can tell "try again" (75) from "fix the
-command" (64, 78) without reading text.
+command" (77, 78) without reading text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ USAGE = 2  # what argument parsers end with
 UNUSABLE_DATA = 65  # a checkpoint or file that cannot be used
 UNAVAILABLE = 69  # learner not reachable within the deadline
 TEMPORARY = 75  # may work when tried again
+NO_PERMISSION = 77  # banned, or not allowed to do this; TLS or token do not fit
 CONFIG = 78  # a setting, environment or space that cannot work
 INTERRUPTED = 130  # second Ctrl-C
 
@@ -25,8 +26,15 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.MissingExtraError: CONFIG,
     errors.SpecMismatchError: CONFIG,
     errors.ProtocolMismatchError: CONFIG,
+    errors.SecurityError: NO_PERMISSION,
     errors.CheckpointError: UNUSABLE_DATA,
     errors.LearnerUnavailableError: UNAVAILABLE,
+    errors.InvalidRequestError: USAGE,
+    errors.NotFoundError: USAGE,
+    errors.AlreadyExistsError: USAGE,
+    errors.IllegalTransitionError: TEMPORARY,
+    errors.RunMismatchError: TEMPORARY,
+    errors.BannedError: NO_PERMISSION,
     errors.CapacityError: TEMPORARY,
     errors.RunInUseError: TEMPORARY,
     errors.AddressInUseError: TEMPORARY,

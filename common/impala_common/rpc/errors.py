@@ -35,7 +35,16 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.UnsupportedSpaceError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.InvalidRequestError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
     errors.InvalidUnrollError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
+    errors.UnauthenticatedError: WireError(grpc.StatusCode.UNAUTHENTICATED, False),
+    errors.PermissionDeniedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),
     errors.StaleSessionError: WireError(grpc.StatusCode.ABORTED, False),
+    errors.RunMismatchError: WireError(grpc.StatusCode.ABORTED, False),
+    errors.IllegalTransitionError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.CheckpointError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.CheckpointWriteError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+    errors.NotFoundError: WireError(grpc.StatusCode.NOT_FOUND, False),
+    errors.AlreadyExistsError: WireError(grpc.StatusCode.ALREADY_EXISTS, False),
+    errors.BannedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),
     errors.CapacityError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, True),
     errors.LearnerUnavailableError: WireError(grpc.StatusCode.UNAVAILABLE, True),
 }
@@ -100,6 +109,10 @@ def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
         grpc.StatusCode.CANCELLED,
     ):
         return errors.LearnerUnavailableError(text)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return errors.UnauthenticatedError(text)
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return errors.PermissionDeniedError(text)
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return errors.ProtocolMismatchError(f"the server does not speak this protocol: {text}")
     return errors.ImpalaError(f"{code.name if code else 'unknown error'}: {text}")
