@@ -23,6 +23,7 @@ from impala_common.run_directory import RunDirectory
 _LOG = logging.getLogger(__name__)
 _STOP_S = 15.0
 _MAX_PAUSE_S = 10.0
+_REST_S = 2.0  # by then it is known whether the run has finished
 _MAX_QUICK_DEATHS = 5
 _QUICK_S = 20.0
 
@@ -47,7 +48,6 @@ class _LocalActor:
         self._started_s = 0.0
         self._restart_s = 0.0
         self._quick_deaths = 0
-        self.is_done = False
 
     def start(self) -> None:
         """Starts the process; its messages go to its log."""
@@ -62,15 +62,15 @@ class _LocalActor:
           ImpalaError: it cannot work, or keeps dying.
         """
         if self._process is None:
-            if not self.is_done and time.monotonic() >= self._restart_s:
+            if time.monotonic() >= self._restart_s:
                 self.start()
             return
         code = self._process.poll()
         if code is None:
             return
         self._process = None
-        if code == OK:  # the learner told it that the run has finished
-            self.is_done = True
+        if code == OK:  # the run has finished; if not, somebody sent it away and it is missed
+            self._restart_s = time.monotonic() + _REST_S
             return
         if code in (CONFIG, USAGE):
             raise ActorSettingsError(_last_error(self.log_path))

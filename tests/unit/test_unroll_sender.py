@@ -239,7 +239,7 @@ def test_wait_for_room_when_the_actor_stops_ends(bench: Bench) -> None:
 def test_send_after_a_broken_stream_resends_what_was_not_answered_oldest_first(
     bench: Bench,
 ) -> None:
-    """Seen to fail with new numbers, with the newest first, and with answered ones resent."""
+    """Seen to fail with the newest first, and with answered ones resent."""
     for marker in (10, 11, 12):
         bench.send(marker)
     first = bench.learner.accept()
