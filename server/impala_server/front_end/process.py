@@ -15,9 +15,13 @@ import logging
 import grpc
 
 from impala_common.config import TrainConfig
-from impala_common.errors import AddressInUseError, QueueClosedError
+from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.rpc.channel import server_options
 from impala_rl.v1 import learner_pb2_grpc
+from impala_server.front_end.auth_interceptor import make_interceptor
+from impala_server.front_end.credentials import bind, remind_of_insecure_port
+from impala_server.front_end.debug_services import add_debug_services
+from impala_server.front_end.health import add_health
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
 from impala_server.storage.ends import ProcessEnds
@@ -33,7 +37,7 @@ def front_end_main(config: TrainConfig, ends: ProcessEnds) -> None:
     """Serves until told to stop. Runs an event loop on the calling thread."""
     try:
         asyncio.run(_serve(config, ends))
-    except AddressInUseError as error:
+    except ImpalaError as error:
         ends.supervisor.send("failed", reason=error.reason, text=str(error))
     except Exception as error:
         _LOG.exception("the front end failed")
@@ -45,35 +49,28 @@ def front_end_main(config: TrainConfig, ends: ProcessEnds) -> None:
 async def _serve(config: TrainConfig, ends: ProcessEnds) -> None:
     loop = asyncio.get_running_loop()
     link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
-    server = grpc.aio.server(options=server_options())
+    server = grpc.aio.server(options=server_options(), interceptors=[make_interceptor(config)])
     servicer = LearnerServicer(config, link)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-    port = _bind(server, config.transport.host, config.transport.port)
+    add_health(server, link)
+    add_debug_services(server, config.transport.host)
+    address = bind(server, config.transport.host, config.transport.port, config)
     link.attach(loop)
     await server.start()
-    ends.supervisor.send("bound", address=f"{config.transport.host}:{port}")
+    ends.supervisor.send("bound", address=address)
     stop = asyncio.Event()
     loop.add_reader(ends.supervisor.connection.fileno(), _on_supervisor, ends.supervisor, stop)
     reporting = asyncio.create_task(_report(link))
+    reminding = asyncio.create_task(remind_of_insecure_port(config))
     try:
         await _first_of(stop.wait(), link.lost.wait())
         await _let_streams_end(link)
         await server.stop(_GRACE_S)
     finally:
         reporting.cancel()
+        reminding.cancel()
         loop.remove_reader(ends.supervisor.connection.fileno())
         link.detach(loop)
-
-
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise AddressInUseError(
-            f"cannot listen on {address}: is another server on that port? Stop it, or pass "
-            "another --port (0 for any free one)"
-        ) from error
 
 
 def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:
