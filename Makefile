@@ -94,6 +94,13 @@ check-docs: $(STAMP) ## Fail if they are out of date
 pictures: $(STAMP) ## Remake the pictures of the README from real runs
 	@$(BIN)/python scripts/make_pictures.py
 
+COMPOSE ?= docker-compose
+
+.PHONY: compose-smoke
+compose-smoke: $(STAMP) ## Build the images; train, kill and resume in containers (COMPOSE="docker compose")
+	@$(COMPOSE) build
+	@IMPALA_COMPOSE="$(COMPOSE)" $(BIN)/pytest tests/e2e/test_compose.py $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
