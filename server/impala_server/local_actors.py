@@ -17,11 +17,13 @@ from typing import IO
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
-from impala_common.exit_codes import CONFIG, OK, USAGE
+from impala_common.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
 from impala_common.run_directory import RunDirectory
+from impala_server.local_security import local_actor_options, local_address
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 15.0
+_LEAVE_S = 6.0  # an actor that is asked to leaves within 5 s
 _MAX_PAUSE_S = 10.0
 _REST_S = 2.0  # by then it is known whether the run has finished
 _MAX_QUICK_DEATHS = 5
@@ -72,7 +74,7 @@ class _LocalActor:
         if code == OK:  # the run has finished; if not, somebody sent it away and it is missed
             self._restart_s = time.monotonic() + _REST_S
             return
-        if code in (CONFIG, USAGE):
+        if code in (CONFIG, USAGE, NO_PERMISSION):
             raise ActorSettingsError(_last_error(self.log_path))
         is_quick = time.monotonic() - self._started_s < _QUICK_S
         self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
@@ -134,15 +136,17 @@ class LocalActors:
         if not is_run_over:
             for actor in self._actors:
                 actor.terminate()
-        deadline_s = time.monotonic() + _STOP_S
+        deadline_s = time.monotonic() + (_STOP_S if is_run_over else _LEAVE_S)
         for actor in self._actors:
             actor.join(max(0.1, deadline_s - time.monotonic()))
 
 
 def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
-    command = [sys.executable, "-m", "impala_actor", "--server", address]
+    command = [sys.executable, "-m", "impala_actor", "--server", local_address(address)]
     command += ["--env", config.environment.env, "--actor-id", actor_id]
     command += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
+    command += ["--log-format", "text"]  # logs/actor-N.log is for people
+    command += local_actor_options(config.security, address)
     return command
 
 

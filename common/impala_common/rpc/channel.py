@@ -8,8 +8,9 @@ from __future__ import annotations
 import grpc
 
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.rpc.security import ClientSecurity
 
-Options = list[tuple[str, int]]
+Options = list[tuple[str, int | str]]
 
 
 def client_options() -> Options:
@@ -52,6 +53,15 @@ def server_options() -> Options:
     ]
 
 
-def make_channel(address: str) -> grpc.Channel:
-    """Returns a channel to `address` ("HOST:PORT"); connects when first used."""
-    return grpc.insecure_channel(address, options=client_options())
+def make_channel(address: str, security: ClientSecurity | None = None) -> grpc.Channel:
+    """Returns a channel to `address` (HOST:PORT or unix:PATH); connects when first used.
+
+    Raises:
+      ConfigError: `security` names a file that cannot be used.
+    """
+    security = security or ClientSecurity()
+    credentials = security.make_credentials(address)
+    options = client_options() + security.options()
+    if credentials is None:
+        return grpc.insecure_channel(address, options=options)
+    return grpc.secure_channel(address, credentials, options=options)

@@ -1,0 +1,210 @@
+"""Finds out why a server cannot be reached although somebody listens there.
+
+gRPC says "failed to connect" for all of it. Called by clients after a failed
+attempt, at most every few seconds; opens connections of its own with Python's
+ssl and looks at what comes back. Never longer than `PROBE_S`; never sends a
+token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import ssl
+import time
+
+from cryptography import x509
+
+from impala_common.addresses import host_of, is_unix, port_of
+from impala_common.certificates import names_of
+from impala_common.errors import ConfigError, TlsError
+from impala_common.rpc.security import ClientSecurity, make_ssl_context
+
+PROBE_S = 4.0
+"""Longest a probe takes."""
+
+_ALERT_S = 0.5
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HTTP2_SETTINGS = 4
+# OpenSSL's numbers of what is wrong with a certificate (X509_V_ERR_...).
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_UNKNOWN_CA = (2, 7, 18, 19, 20, 21)
+_WRONG_NAME = (62, 64)
+
+
+def find_tls_error(address: str, security: ClientSecurity) -> TlsError | None:
+    """Returns what about TLS keeps this client from the server; None if it is something else.
+
+    Args:
+      address: HOST:PORT or unix:PATH.
+      security: what the client was told to use.
+    """
+    deadline_s = time.monotonic() + PROBE_S
+    try:
+        if security.ca_file:
+            return _probe_with_tls(address, security, deadline_s)
+        return _probe_without_tls(address, deadline_s)
+    except OSError:  # nobody listens, or no answer in time: no matter of TLS
+        return None
+    except ConfigError as error:
+        return TlsError(str(error))  # a file was replaced by one that cannot be used
+
+
+def _probe_without_tls(address: str, deadline_s: float) -> TlsError | None:
+    if is_unix(address) or _speaks_plaintext(address, deadline_s):
+        return None
+    if not _speaks_tls(address, deadline_s):
+        return None
+    return TlsError(
+        f"the learner at {address} speaks TLS, but no --ca-file was given: pass --ca-file with "
+        "the certificate of its CA"
+    )
+
+
+def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -> TlsError | None:
+    context = make_ssl_context(security)
+    name = security.server_name or host_of(address)
+    try:
+        with (
+            _connect(address, deadline_s) as raw,
+            context.wrap_socket(raw, server_hostname=name) as connection,
+        ):
+            return _read_alert(connection, security, address)
+    except ssl.SSLCertVerificationError as error:
+        return TlsError(_explain(error, address, name, security, deadline_s))
+    except (ssl.SSLError, ConnectionResetError) as error:
+        if (alert := _explain_alert(error, address, security)) is not None:
+            return alert
+        if not _speaks_plaintext(address, deadline_s):
+            return None
+        return TlsError(
+            f"the server at {address} does not speak TLS, but --ca-file was given: start the "
+            "learner with --tls-cert and --tls-key, or leave out --ca-file on a machine of its own"
+        )
+
+
+def _read_alert(
+    connection: ssl.SSLSocket, security: ClientSecurity, address: str
+) -> TlsError | None:
+    """In TLS 1.3 a server judges the client's certificate after the client's handshake is over."""
+    connection.settimeout(_ALERT_S)
+    try:
+        connection.recv(1)
+    except TimeoutError:
+        return None
+    except (ssl.SSLError, ConnectionResetError) as error:
+        return _explain_alert(error, address, security)
+    return None
+
+
+def _explain_alert(error: OSError, address: str, security: ClientSecurity) -> TlsError | None:
+    reason = str(getattr(error, "reason", "") or "")
+    if "ALERT" not in reason:
+        return None
+    said = reason.replace("_", " ").lower()
+    if not security.client_cert:
+        return TlsError(
+            f"the learner at {address} demands a client certificate ({said}): pass --client-cert "
+            "and --client-key"
+        )
+    return TlsError(
+        f"the learner at {address} refuses the client certificate {security.client_cert} "
+        f"({said}): it must come from the learner's --tls-client-ca and be valid now"
+    )
+
+
+def _explain(
+    error: ssl.SSLCertVerificationError,
+    address: str,
+    name: str,
+    security: ClientSecurity,
+    deadline_s: float,
+) -> str:
+    """Returns what is wrong with the server's certificate, and what to do."""
+    certificate = _fetch_certificate(address, name, deadline_s)
+    start = f"the certificate of the learner at {address}"
+    match error.verify_code:
+        case code if code == _EXPIRED:
+            when = f" on {_day(certificate.not_valid_after_utc)}" if certificate else ""
+            return f"{start} expired{when}: give the learner a new one (it reads it by itself)"
+        case code if code == _NOT_YET_VALID:
+            when = f" before {_day(certificate.not_valid_before_utc)}" if certificate else ""
+            return f"{start} is not yet valid{when}: are the clocks of both machines right?"
+        case code if code in _UNKNOWN_CA:
+            issuer = (
+                f" (it was issued by {certificate.issuer.rfc4514_string()})" if certificate else ""
+            )
+            return (
+                f"{start} does not come from the CA in {security.ca_file}{issuer}: "
+                "pass --ca-file with the CA that issued it"
+            )
+        case code if code in _WRONG_NAME:
+            listed = ", ".join(names_of(certificate)) if certificate else ""
+            names = f"; it is for {listed}" if listed else ""
+            return (
+                f"{start} is not for the name {name}{names}: use one of its names in --server, "
+                "pass --server-name, or make a certificate for this name"
+            )
+    return f"{start} cannot be trusted: {error.verify_message}"
+
+
+def _fetch_certificate(address: str, name: str, deadline_s: float) -> x509.Certificate | None:
+    """Returns the server's certificate, unproven: to say what is in it, and for nothing else."""
+    try:
+        with (
+            _connect(address, deadline_s) as raw,
+            _unverified().wrap_socket(raw, server_hostname=name) as connection,
+        ):
+            found = connection.getpeercert(binary_form=True)
+        return x509.load_der_x509_certificate(found) if found else None
+    except (OSError, ValueError):
+        return None
+
+
+def _speaks_tls(address: str, deadline_s: float) -> bool:
+    try:
+        with _connect(address, deadline_s) as raw, _unverified().wrap_socket(raw):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in str(error.reason or "")  # only somebody who speaks TLS sends one
+    except ConnectionResetError:
+        return False
+
+
+def _speaks_plaintext(address: str, deadline_s: float) -> bool:
+    """Returns whether the server answers HTTP/2 without TLS, as gRPC servers do."""
+    with contextlib.suppress(ConnectionResetError), _connect(address, deadline_s) as raw:
+        raw.sendall(_PREFACE)
+        head = b""
+        while len(head) < 9 and (more := raw.recv(9 - len(head))):
+            head += more
+        return len(head) == 9 and head[3] == _HTTP2_SETTINGS
+    return False
+
+
+def _connect(address: str, deadline_s: float) -> socket.socket:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0.05:
+        raise TimeoutError("the probe took too long")
+    if is_unix(address):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(left_s)
+        connection.connect(address.removeprefix("unix:"))
+        return connection
+    connection = socket.create_connection((host_of(address), port_of(address)), left_s / 2)
+    connection.settimeout(max(0.1, (deadline_s - time.monotonic()) / 2))
+    return connection
+
+
+def _unverified() -> ssl.SSLContext:
+    """Returns a context that trusts anybody; nothing is ever sent over it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _day(when: datetime.datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M UTC")
