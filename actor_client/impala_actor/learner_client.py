@@ -25,6 +25,7 @@ from impala_common.codec.specs import pack_environment_spec, unpack_model_spec, 
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import LearnerUnavailableError, StaleSessionError
+from impala_common.heartbeat import Heartbeat
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import (
@@ -33,6 +34,8 @@ from impala_common.rpc.limits import (
     UNARY_DEADLINE_S,
     WEIGHTS_DEADLINE_S,
 )
+from impala_common.rpc.security import ClientSecurity
+from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.specs import EnvironmentSpec, ModelSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 
@@ -77,21 +80,28 @@ class LearnerClient:
         actor_id: str,
         connect_timeout_s: float = 0.0,
         stop: threading.Event | None = None,
+        security: ClientSecurity | None = None,
     ) -> None:
         """Connects when first used.
 
         Args:
-          address: HOST:PORT.
+          address: HOST:PORT or unix:PATH.
           actor_id: this actor's name.
           connect_timeout_s: how long to try while the learner cannot be reached; 0: for ever.
           stop: ends all waiting when set.
+          security: TLS and token; default: neither.
+
+        Raises:
+          ConfigError: `security` names a file that cannot be used.
         """
         self.address = address
         self.connect_timeout_s = connect_timeout_s
         self.stop = stop or threading.Event()
+        self.heartbeat = Heartbeat()
         self._reminded_s = 0.0
         self._actor = header_pb2.ActorHeader(actor_id=actor_id, actor_run_id=secrets.randbits(64))
-        self._channel = make_channel(address)
+        self._security = security or ClientSecurity()
+        self._channel = make_channel(address, self._security)
         self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def get_defaults(self) -> LearnerDefaults:
@@ -195,7 +205,8 @@ class LearnerClient:
         """Returns the policy for work that is to be tried until the learner can be reached.
 
         It tries again after LearnerUnavailableError only, with jittered waits, until `stop`
-        is set or `connect_timeout_s` is over, and then raises the last error.
+        is set or `connect_timeout_s` is over, and then raises the last error. Where TLS is what
+        keeps the two apart it raises TlsError at once: waiting would not help.
         """
         give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
         if self.connect_timeout_s:
@@ -231,10 +242,13 @@ class LearnerClient:
         ) from error
 
     def _remind(self, state: tenacity.RetryCallState) -> None:
-        """Says that it waits: at the first failure and then every ten seconds."""
+        """Says that it waits, and looks why: at the first failure and then every ten seconds."""
+        self.heartbeat.beat()
         now_s = time.monotonic()
         if state.attempt_number == 1 or now_s - self._reminded_s >= _REMIND_S:
             self._reminded_s = now_s
+            if (tls_error := find_tls_error(self.address, self._security)) is not None:
+                raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
             _LOG.warning("waiting for the learner at %s: %s", self.address, error)
 
