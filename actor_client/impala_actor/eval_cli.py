@@ -8,6 +8,7 @@ commands do.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import sys
@@ -94,6 +95,13 @@ def _validate(arguments: EvalArguments) -> None:
         arguments.episodes,
         arguments.episodes > 0 or arguments.plot is not None,
         "at least 1, or 0 with --plot",
+    )
+    require(
+        "--plot",
+        str(arguments.plot),
+        arguments.plot is None or importlib.util.find_spec("matplotlib") is not None,
+        "left out here",
+        "matplotlib is not installed (container images leave it out)",
     )
 
 

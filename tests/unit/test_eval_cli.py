@@ -128,3 +128,15 @@ def test_help_does_not_import_torch_or_matplotlib() -> None:
 
     assert "--episodes" in done.stdout
     assert done.stderr.strip() == ""
+
+
+def test_main_with_plot_where_matplotlib_is_missing_says_so(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda unused_name: None)
+
+    assert main([str(run), "--episodes", "0", "--plot", "x.png"]) == exit_codes.CONFIG
+
+    assert "--plot is 'x.png' but must be left out here: matplotlib is not" in (
+        capsys.readouterr().err
+    )
