@@ -77,9 +77,9 @@ class Recorder:
         train, apply = Learner.train, Updater.apply
         told: dict[str, Any] = {}
 
-        def record_train(learner: Learner, full: FullSlot, batch: Batch, wait_s: float) -> None:
+        def record_train(learner: Learner, full: FullSlot, batch: Batch, *seconds: float) -> None:
             told.update(full=full, version=learner.counters.policy_version)
-            train(learner, full, batch, wait_s)
+            train(learner, full, batch, *seconds)
 
         def record_apply(updater: Updater, batch: Batch, learning_rate: float) -> UpdateResult:
             with torch.no_grad():
