@@ -19,7 +19,7 @@ from impala_common import metrics
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
-from impala_common.logs import configure_logging
+from impala_common.logs import LogFormat, configure_logging, write_line
 from impala_common.run_directory import RunDirectory
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
@@ -43,16 +43,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
-        arguments = parse_train_config("impala-train", argv, _DESCRIPTION)
-        configure_logging("INFO" if arguments.verbose else "WARNING", "train")
+        arguments = parse_train_config("impala-train", argv, _DESCRIPTION, default_port=0)
+        level = "INFO" if arguments.verbose else "WARNING"
+        configure_logging(level, "train", _log_format(arguments))
         validate_local_run(arguments.config)
         run_directory, lock = open_run(arguments)
         with lock:
             _train_and_evaluate(arguments, run_directory)
     except ImpalaError as error:
-        sys.stderr.write(f"error: {error}\n")
+        write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
+
+
+def _log_format(arguments: TrainArguments) -> LogFormat:
+    """This command is a person's, also where its lines are piped on: auto is text."""
+    return "text" if arguments.log_format == "auto" else arguments.log_format
 
 
 def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) -> None:
@@ -61,13 +67,16 @@ def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) 
     start_s = time.monotonic()
     with Interrupts() as interrupts:
         title = f"impala-train {config.environment.env}"
-        with ProgressDisplay(config.job.total_steps, title, console) as display:
+        is_json = _log_format(arguments) == "json"
+        with ProgressDisplay(config.job.total_steps, title, console, is_json=is_json) as display:
             status = _train(arguments, run_directory, display, interrupts)
         result = _summarise(status, run_directory, time.monotonic() - start_s)
         if status.get("reason") == "finished" and config.job.eval_episodes:
             if not arguments.quiet:
                 console.print(f"evaluating {config.job.eval_episodes} episodes ...", style="dim")
-            result["evaluation"] = _evaluate(run_directory, config.job.eval_episodes)
+            evaluation = _evaluate(run_directory, config.job.eval_episodes, interrupts)
+            if evaluation is not None:
+                result["evaluation"] = evaluation
     _print_summary(console, result, run_directory)
     if arguments.json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -81,7 +90,8 @@ def _train(
 ) -> dict[str, Any]:  # Any: JSON
     """Trains to the end or to an interrupt; returns the learner's last status."""
     config = arguments.config
-    supervisor = Supervisor(config, run_directory, "INFO" if arguments.verbose else "WARNING")
+    level = "INFO" if arguments.verbose else "WARNING"
+    supervisor = Supervisor(config, run_directory, level, _log_format(arguments))
     actors: LocalActors | None = None
     try:
         display.wait("starting the learner")
@@ -96,30 +106,50 @@ def _train(
             if interrupts.is_set():
                 display.message("stopping: finishing the update and writing a checkpoint")
                 break
-            if status["state"] in ("STARTING", "RUNNING"):
+            if status["state"] in ("STARTING", "RUNNING", "PAUSED"):
                 actors.check()
     finally:
         is_finished = supervisor.status.get("reason") == "finished"
         if actors is not None and not is_finished:
+            supervisor.request_stop()  # at once: the time it may take counts from here
             actors.stop()
         supervisor.close()
         if actors is not None:
             actors.stop(is_run_over=is_finished)
         display.update(supervisor.status)
+    supervisor.raise_if_killed()
     return supervisor.status
 
 
-def _evaluate(run_directory: RunDirectory, num_episodes: int) -> dict[str, Any]:  # Any: JSON
+def _evaluate(
+    run_directory: RunDirectory, num_episodes: int, interrupts: Interrupts
+) -> dict[str, Any] | None:  # Any: JSON
+    """Returns the evaluation; None if it was interrupted."""
     command = [sys.executable, "-m", "impala_actor.eval_cli", str(run_directory.path)]
     command += ["--episodes", str(num_episodes), "--json"]
-    done = subprocess.run(  # noqa: S603 (our own module)
-        command, capture_output=True, text=True, timeout=_EVALUATION_TIMEOUT_S, check=False
-    )
-    if done.returncode != OK:
+    deadline_s = time.monotonic() + _EVALUATION_TIMEOUT_S
+    with subprocess.Popen(  # noqa: S603 (our own module)
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        out = err = None
+        while out is None:
+            try:
+                out, err = process.communicate(timeout=_POLL_S)
+            except subprocess.TimeoutExpired:
+                if interrupts.is_set() or time.monotonic() > deadline_s:
+                    process.kill()
+    if interrupts.is_set():
+        return None
+    if process.returncode != OK:
         raise ImpalaError(
-            f"training is complete, but its evaluation failed: {done.stderr.strip()[-500:]}"
+            f"training is complete, but its evaluation failed: {(err or '').strip()[-500:]}"
         )
-    evaluation: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    evaluation: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     return evaluation
 
 

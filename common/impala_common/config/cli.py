@@ -24,6 +24,7 @@ from impala_common.config.presets import PRESETS, make_preset, preset_for_enviro
 from impala_common.config.toml_io import NONE, load_config
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
+from impala_common.logs import LogFormat
 from impala_common.run_directory import RunDirectory
 
 _PresetName = Literal["cartpole", "classic", "minatar", "atari", "generic"]
@@ -60,6 +61,9 @@ class RunOptions:
     """Show no progress, only warnings and errors."""
     verbose: tyro.conf.FlagCreatePairsOff[bool] = False
     """Log details."""
+    log_format: LogFormat = "auto"
+    """How log records look on stderr; auto: text, but JSON lines for impala-server where stderr
+    is no terminal."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class TrainArguments:
       json: whether the result is printed as JSON.
       quiet: whether only warnings and errors are shown.
       verbose: whether details are logged.
+      log_format: how log records look.
       extra: the command's own options, an instance of what was passed as `extra`.
     """
 
@@ -84,6 +89,7 @@ class TrainArguments:
     json: bool
     quiet: bool
     verbose: bool
+    log_format: LogFormat = "auto"
     extra: Any = None  # Any: the caller's dataclass
 
 
@@ -92,6 +98,7 @@ def parse_train_config(
     argv: Sequence[str],
     description: str,
     extra: type[Any] | None = None,  # Any: a dataclass of the caller
+    default_port: int | None = None,
 ) -> TrainArguments:
     """Parses the command line of a command that trains.
 
@@ -100,6 +107,7 @@ def parse_train_config(
       argv: its arguments, without the name.
       description: what it does, for --help.
       extra: dataclass of options that only this command has.
+      default_port: port of a new run, where neither a file nor an option says; None: the preset's.
 
     Raises:
       ConfigError: a setting, in a file or on the command line, cannot work.
@@ -109,6 +117,9 @@ def parse_train_config(
     if any(word.replace("_", "-") == "--resume-if-exists" for word in argv):
         named = _resume_if_exists(named)
     base, preset = _make_base(named)
+    if default_port is not None and not named.keys() & {"config", "resume"}:
+        transport = dataclasses.replace(base.transport, port=default_port)
+        base = dataclasses.replace(base, transport=transport)
     start = f"preset {preset!r}" if preset else f"run {named['resume']}"
     fields: list[tuple[str, Any, Any]] = [("run", RunOptions, RunOptions())]
     if extra is not None:
@@ -139,6 +150,7 @@ def parse_train_config(
         json=parsed.run.json,
         quiet=parsed.run.quiet,
         verbose=parsed.run.verbose,
+        log_format=parsed.run.log_format,
         extra=getattr(parsed, "command", None),
     )
 
