@@ -1,0 +1,136 @@
+"""Writes docs/results/README.md and the README's table from the kept figures.
+
+`python -m benchmarks.report`, after whatever was measured anew. No figure is
+typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from typing import Any
+
+from benchmarks.machine import RESULTS
+
+_ROOT = RESULTS.parents[1]
+_BEGIN, _END = "<!-- results:begin -->", "<!-- results:end -->"
+
+Result = dict[str, Any]  # Any: JSON
+
+
+def main() -> None:
+    """Writes both."""
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    (RESULTS / "README.md").write_text(_render_page(results))
+    readme = _ROOT / "README.md"
+    head, rest = readme.read_text().split(_BEGIN)
+    tail = rest.split(_END)[1]
+    readme.write_text(f"{head}{_BEGIN}\n{_render_summary(results)}{_END}{tail}")
+    print("wrote docs/results/README.md and the table of README.md")
+
+
+def _render_summary(results: dict[str, Result]) -> str:
+    rows = []
+    ladder = results.get("cartpole_150k") or results.get("cartpole_200k")
+    if ladder:
+        seconds = statistics.median(run["wall_time_s"] for run in ladder["runs"])
+        steps = max(run["steps"] for run in ladder["runs"])
+        rows.append(
+            f"| CartPole-v1, return >= {ladder['bar']:g} over 100 frozen-weight episodes after "
+            f"{steps // 1000:,}k steps | {ladder['solved']} of {len(ladder['runs'])} seeds, median "
+            f"{seconds:.1f} s from the command to the verdict |"
+        )
+    speed = results.get("speed")
+    if speed:
+        rows += [
+            f"| {row['env']}, training | {row['steps_per_s']:,.0f} environment steps/s |"
+            for row in speed["throughput"]
+        ]
+        first_s = statistics.median(speed["first_update_s"])
+        rows.append(f"| `make train` to the first update | {first_s:.1f} s |")
+    if not rows:
+        return ""
+    machine = (speed or ladder or {})["machine"]
+    table = "\n".join(["| measured on 2 cores, no GPU | |", "|---|---|", *rows])
+    return (
+        f"{table}\n\n{machine['processor']}, torch {machine['packages']['torch']}; commands, seeds "
+        "and commits: [docs/results](docs/results/README.md).\n"
+    )
+
+
+def _render_page(results: dict[str, Result]) -> str:
+    parts = [
+        "# Results\n\nEvery figure was measured by the command beside it; the JSON files hold "
+        "processor, versions and commit. Written by `python -m benchmarks.report`.\n"
+    ]
+    for name, result in results.items():
+        machine = result["machine"]
+        parts.append(
+            f"\n## {name}\n\n`{result['command']}` at commit {machine['commit']}, "
+            f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}, "
+            f"torch {machine['packages']['torch']}, grpcio {machine['packages']['grpcio']}.\n"
+        )
+        parts.append(_render_result(result))
+    return "\n".join(parts)
+
+
+def _render_result(result: Result) -> str:
+    if "runs" in result:
+        return _render_ladder(result)
+    if "throughput" in result:
+        return _render_speed(result)
+    if "processes" in result:
+        return _render_memory(result)
+    rows = {key: value for key, value in result.items() if key not in ("machine", "command")}
+    return "```json\n" + json.dumps(rows, indent=1) + "\n```\n"
+
+
+def _render_ladder(result: Result) -> str:
+    lines = [
+        "| seed | steps | return | 95 % interval | training s | all s |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {run['seed']} | {run['steps']:,} | {run['return_mean']:.2f} | "
+        f"{run['confidence_low']:.1f} to {run['confidence_high']:.1f} | "
+        f"{run['training_time_s']:.1f} | {run['wall_time_s']:.1f} |"
+        for run in result["runs"]
+    ]
+    lines.append(f"\n{result['solved']} of {len(result['runs'])} seeds reach {result['bar']:g}.\n")
+    return "\n".join(lines)
+
+
+def _render_speed(result: Result) -> str:
+    lines = [
+        f"`make train` to the first update: {result['first_update_s']} s. "
+        f"`impala-actor --help`: {result['help_s']} s.\n",
+        "| environment | window s | steps/s | policy lag | CPU us a step, by process | MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["throughput"]:
+        cpu = ", ".join(f"{name} {value:g}" for name, value in row["cpu_us_per_step"].items())
+        mib = sum(row["memory_mib"].values())
+        lines.append(
+            f"| {row['env']} | {row['window_s']:g} | {row['steps_per_s']:,.0f} | "
+            f"{row['policy_lag_mean']:.1f} | {cpu} | {mib:,} |"
+        )
+    lines.append("\nMiB: proportional share of all processes together.\n")
+    return "\n".join(lines)
+
+
+def _render_memory(result: Result) -> str:
+    lines = [
+        f"{result['steps']:,} steps in all.\n",
+        "| process | start MiB | end MiB | highest | second half, MiB/min |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['start_mib']} | {row['end_mib']} | {row['max_mib']} | "
+        f"{row['slope_mib_per_min']:+.3f} |"
+        for name, row in result["processes"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
