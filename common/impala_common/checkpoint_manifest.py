@@ -48,9 +48,14 @@ class Manifest:
     files: dict[str, tuple[str, int]]
 
 
+def is_name(name: str) -> bool:
+    """Returns whether `name` is safe as a file name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def validate_name(name: str) -> None:
     """Raises CheckpointError unless `name` is safe as a file name."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise CheckpointError(
             f"{name[:80]!r} is no checkpoint name: expected 1 to 64 letters, digits, "
             "'.', '_' or '-', the first a letter or digit"

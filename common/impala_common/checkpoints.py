@@ -28,18 +28,28 @@ from impala_common.checkpoint_manifest import (
     MAX_MANIFEST_BYTES,
     TENSORS_SUFFIX,
     Manifest,
+    is_name,
     pack_manifest,
     read_bytes,
     read_tensors,
     unpack_manifest,
     validate_name,
 )
-from impala_common.errors import CheckpointError
+from impala_common.errors import (
+    AlreadyExistsError,
+    CapacityError,
+    CheckpointError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from impala_common.logs import printable
 from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory, write_bytes_synced
 
 _log = logging.getLogger(__name__)
 
 _STEP_NAME = re.compile(r"step-(\d{12,18})(?:-(\d{1,9}))?")
+_SET_ASIDE = "rolled-back-"
+_MAX_NAMED = 256
 
 Tensors = Mapping[str, Mapping[str, np.ndarray]]
 """Tensors by group (one file each: weights, optimizer...) and name."""
@@ -62,6 +72,27 @@ class Checkpoint:
     state: dict[str, Any]  # Any: JSON
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckpointSummary:
+    """A checkpoint without its tensors.
+
+    Attributes:
+      name: its folder's name.
+      step: agent steps trained when it was written.
+      state: the JSON value it was saved with.
+      num_bytes: of its files of tensors.
+      saved_s: when it was written, in seconds since 1970.
+      is_kept: whether it is never removed.
+    """
+
+    name: str
+    step: int
+    state: dict[str, Any]  # Any: JSON
+    num_bytes: int
+    saved_s: float
+    is_kept: bool
+
+
 class CheckpointStore:
     """The checkpoints of one run; one process writes, any number read."""
 
@@ -79,33 +110,55 @@ class CheckpointStore:
             return []
         return sorted((name for name in entries if _STEP_NAME.fullmatch(name)), key=_order)
 
-    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> Path:  # Any: JSON
+    def all_names(self) -> list[str]:
+        """Returns `names` and, after them, those that were given a name, in its order."""
+        try:
+            found = list(os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+        folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+        named = [name for name in folders if is_name(name) and not _STEP_NAME.fullmatch(name)]
+        return [*self.names(), *sorted(named)]
+
+    def save(
+        self,
+        step: int,
+        tensors: Tensors,
+        state: dict[str, Any],  # Any: JSON
+        name: str = "",
+    ) -> Path:
         """Writes a checkpoint and returns when it is durable.
 
-        Older ones beyond `keep` are removed afterwards. Where a checkpoint of
-        this step exists already it stays, and the new one's name ends in -2.
+        Without a name, older ones beyond `keep` are removed afterwards, and where
+        a checkpoint of this step exists already it stays, and the new one's name
+        ends in -2. A checkpoint with a name is never removed, and never resumed
+        from by itself.
 
         Args:
           step: agent steps trained, at least 0.
           tensors: by group and name; groups may be empty.
           state: whatever else is needed to go on; finite JSON.
+          name: its name; empty: "step-" and the step.
 
         Returns:
           The checkpoint's folder.
 
         Raises:
+          InvalidRequestError, AlreadyExistsError, CapacityError: see `require_free`.
           CheckpointError: it could not be written (disk full, say). Earlier
             ones are untouched, and what was written of it is removed.
         """
         for group in tensors:
             validate_name(group)
+        if name:
+            self.require_free(name)
         temporary = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove_stale()
             temporary.mkdir()
             manifest = self._write_files(temporary, step, tensors, state)
-            final = self.path / self._free_name(step)
+            final = self.path / (name or self._free_name(step))
             os.rename(temporary, final)
             sync_directory(self.path)
             if read_bytes(final / MANIFEST, MAX_MANIFEST_BYTES) != manifest:
@@ -116,8 +169,71 @@ class CheckpointStore:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        self._remove_old(newest=final.name)
+        if not name:
+            self._remove_old(newest=final.name)
         return final
+
+    def require_free(self, name: str) -> None:
+        """Returns if a checkpoint may be given this name.
+
+        Raises:
+          InvalidRequestError: no name, or one the learner itself gives.
+          AlreadyExistsError: it is taken.
+          CapacityError: there are too many with names.
+        """
+        if not is_name(name) or name.startswith(("step-", _SET_ASIDE)):
+            raise InvalidRequestError(
+                f"checkpoint name {printable(name, 80)!r}: expected 1 to 64 letters, digits, '.', "
+                f"'_' or '-', the first a letter or digit, and not beginning with 'step-' or "
+                f"'{_SET_ASIDE}'"
+            )
+        if (self.path / name).exists():
+            raise AlreadyExistsError(f"there is a checkpoint {name!r} already: choose another name")
+        if len(self.all_names()) - len(self.names()) >= _MAX_NAMED:
+            raise CapacityError(
+                f"there are {_MAX_NAMED} named checkpoints in {self.path}: remove some folders"
+            )
+
+    def require_known(self, name: str) -> None:
+        """Raises NotFoundError, listing those there are, unless `name` is a checkpoint."""
+        names = self.all_names()
+        if name not in names:
+            raise NotFoundError(
+                f"no checkpoint {printable(name, 80)!r}; there are: {', '.join(names) or 'none'}"
+            )
+
+    def set_aside_after(self, step: int) -> list[str]:
+        """Renames checkpoints of later steps, so that none is resumed from; returns new names."""
+        renamed = []
+        for name in self.names():
+            if _order(name)[0] <= step:
+                continue
+            target, number = f"{_SET_ASIDE}{name}", 1
+            while (self.path / target).exists():
+                number += 1
+                target = f"{_SET_ASIDE}{name}.{number}"
+            os.rename(self.path / name, self.path / target)
+            renamed.append(target)
+        if renamed:
+            sync_directory(self.path)
+        return renamed
+
+    def describe(self, name: str) -> CheckpointSummary:
+        """Returns what is known of a checkpoint without reading its tensors.
+
+        Raises:
+          CheckpointError: its manifest is missing or damaged.
+        """
+        validate_name(name)
+        path = self.path / name / MANIFEST
+        try:
+            manifest = unpack_manifest(path, read_bytes(path, MAX_MANIFEST_BYTES))
+            saved_s = path.lstat().st_mtime
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        num_bytes = sum(num_bytes for _, num_bytes in manifest.files.values())
+        is_kept = _STEP_NAME.fullmatch(name) is None
+        return CheckpointSummary(name, manifest.step, manifest.state, num_bytes, saved_s, is_kept)
 
     def load_newest(self) -> Checkpoint:
         """Returns the newest undamaged checkpoint; each damaged one is logged and passed over.

@@ -1,6 +1,6 @@
 """A value's course over a run of any length, in bounded space, and its sparkline.
 
-Used by the progress display; knows nothing of what the value means.
+Used by the progress display and by `impala-admin watch`; knows nothing of what the value means.
 """
 
 from __future__ import annotations

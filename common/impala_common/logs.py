@@ -1,29 +1,74 @@
-"""Logging of commands: one plain line per event on stderr.
+"""Logging of commands on stderr: plain lines for people, JSON lines for machines.
 
 `configure_logging` is called once, by a command's main. Whatever another
-machine sent goes through `printable` before it is logged.
+machine sent goes through `printable` before it is logged; as JSON every record
+is one line of ASCII whatever is in it, and no longer than a cap.
 """
 
 from __future__ import annotations
 
+import datetime
+import json
 import logging
 import sys
+import threading
+from types import TracebackType
+from typing import Literal
+
+LogFormat = Literal["auto", "text", "json"]
+"""auto: text on a terminal, JSON elsewhere."""
+
+_MAX_MESSAGE = 4_000
+_MAX_TRACEBACK = 16_000
 
 
-def configure_logging(level: int | str, name: str) -> None:
-    """Sends log records of this process to stderr as `HH:MM:SS level name message`.
+def configure_logging(level: int | str, name: str, log_format: LogFormat = "text") -> None:
+    """Sends log records of this process to stderr.
+
+    As text: `HH:MM:SS level name message`. As JSON: an object with ts (RFC 3339, UTC), level,
+    component, logger, message and, where there is one, traceback.
 
     Args:
       level: lowest level shown, as `logging` has them.
       name: which part of the machine this process is: learner, actor-0...
+      log_format: how.
     """
+    is_json = resolve_log_format(log_format) == "json"
     handler = _CurrentStderrHandler()
-    handler.setFormatter(_LineFormatter(name))
+    handler.setFormatter(_JsonFormatter(name) if is_json else _LineFormatter(name))
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _CurrentStderrHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
+    if is_json:
+        logging.captureWarnings(True)
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _log_uncaught_of_thread
+
+
+def resolve_log_format(log_format: LogFormat) -> Literal["text", "json"]:
+    """Returns what "auto" stands for with the stderr of this process."""
+    if log_format == "auto":
+        return "text" if sys.stderr.isatty() else "json"
+    return log_format
+
+
+def write_line(level: str, text: str) -> None:
+    """Writes what a command says to whoever started it, whatever the log level is.
+
+    In the form `configure_logging` was called with; as plain text the line is `text` alone.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _CurrentStderrHandler) and isinstance(
+            handler.formatter, _JsonFormatter
+        ):
+            number = logging.getLevelNamesMapping()[level.upper()]
+            record = logging.LogRecord("impala", number, "", 0, "%s", (text,), None)
+            handler.emit(record)
+            return
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def printable(text: object, limit: int = 200) -> str:
@@ -56,6 +101,49 @@ class _LineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         record.level = record.levelname.lower()
         return super().formatMessage(record)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, ASCII only."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        try:
+            message = record.getMessage()
+        except Exception as error:  # a wrong format string must not cost the line
+            message = f"{record.msg} ({error})"
+        line = {
+            "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "component": self._name,
+            "logger": record.name,
+            "message": _cap(message, _MAX_MESSAGE),
+        }
+        if record.exc_info:
+            line["traceback"] = _cap(self.formatException(record.exc_info), _MAX_TRACEBACK)
+        return json.dumps(line)
+
+
+def _cap(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("impala").critical("uncaught: %s", error, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_of_thread(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None:
+        _log_uncaught(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
 
 
 class _CurrentStderrHandler(logging.Handler):

@@ -115,6 +115,11 @@ ALL_METRICS: tuple[str, ...] = tuple(
 """Every name above, in order."""
 
 
+def parameter_metric(name: str) -> str:
+    """Returns the name under which a parameter stands in the line written when it was set."""
+    return f"parameter/{name}"
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:  # Any: JSON
     """Returns the lines of a metrics.jsonl; lines torn by a crash are left out."""
     lines = []

@@ -34,6 +34,10 @@ class RunDirectory:
       metrics_path: one JSON line of metrics per interval (metrics.jsonl).
       tensorboard_path: folder of TensorBoard event files.
       address_path: HOST:PORT the learner listens on while it runs (address).
+      admin_socket_path: Unix socket of the admin service while it runs (admin.sock).
+      admin_address_path: its address, wherever it is (admin_address).
+      audit_path: one JSON line per change an administrator made or tried (audit.jsonl).
+      profiles_path: folder of torch profiles (profiles).
       log_path: folder of the logs of child processes (logs).
       lock_path: file whose flock says that a process works here (lock).
     """
@@ -46,6 +50,10 @@ class RunDirectory:
         self.metrics_path = self.path / "metrics.jsonl"
         self.tensorboard_path = self.path / "tensorboard"
         self.address_path = self.path / "address"
+        self.admin_socket_path = self.path / "admin.sock"
+        self.admin_address_path = self.path / "admin_address"
+        self.audit_path = self.path / "audit.jsonl"
+        self.profiles_path = self.path / "profiles"
         self.log_path = self.path / "logs"
         self.lock_path = self.path / "lock"
 

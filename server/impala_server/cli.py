@@ -16,7 +16,7 @@ from impala_common import metrics
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
-from impala_common.logs import configure_logging
+from impala_common.logs import configure_logging, resolve_log_format, write_line
 from impala_common.run_directory import RunDirectory, RunLock, default_run_path
 from impala_server.interrupts import Interrupts
 from impala_server.progress import ProgressDisplay
@@ -39,12 +39,13 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
         arguments = parse_train_config("impala-server", argv, _DESCRIPTION)
-        configure_logging("INFO" if arguments.verbose else "WARNING", "server")
+        level = "INFO" if arguments.verbose else "WARNING"
+        configure_logging(level, "server", arguments.log_format)
         run_directory, lock = open_run(arguments)
         with lock:
             _serve(arguments, run_directory)
     except ImpalaError as error:
-        sys.stderr.write(f"error: {error}\n")
+        write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
 
@@ -70,16 +71,20 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
 
 def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     config = arguments.config
-    supervisor = Supervisor(config, run_directory, "INFO" if arguments.verbose else "WARNING")
+    level, log_format = "INFO" if arguments.verbose else "WARNING", arguments.log_format
+    supervisor = Supervisor(config, run_directory, level, log_format)
     title = f"learner of {run_directory.path}"
     console = Console(stderr=True, quiet=arguments.quiet)
-    display = ProgressDisplay(config.job.total_steps, title, console)
+    is_json = resolve_log_format(log_format) == "json"
+    display = ProgressDisplay(config.job.total_steps, title, console, is_json=is_json)
     with Interrupts() as interrupts, display:
         try:
             supervisor.start()
             address = supervisor.wait_until_bound()
             env = config.environment.env or "ID"
             display.message(f"listening on {address}: impala-actor --server {address} --env {env}")
+            if supervisor.prometheus_address is not None:
+                display.message(f"metrics at http://{supervisor.prometheus_address}/metrics")
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
                 if interrupts.is_set():
@@ -88,6 +93,7 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
         finally:
             supervisor.close()
             display.update(supervisor.status)
+    supervisor.raise_if_killed()
     status = supervisor.status
     if arguments.json:
         summary = {

@@ -74,6 +74,9 @@ class _LocalActor:
         if code == OK:  # the run has finished; if not, somebody sent it away and it is missed
             self._restart_s = time.monotonic() + _REST_S
             return
+        if code == NO_PERMISSION and "banned" in _last_error(self.log_path):
+            self._restart_s = time.monotonic() + _REST_S  # in case the ban is lifted
+            return
         if code in (CONFIG, USAGE, NO_PERMISSION):
             raise ActorSettingsError(_last_error(self.log_path))
         is_quick = time.monotonic() - self._started_s < _QUICK_S

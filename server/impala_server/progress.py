@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from impala_common import metrics as names
-from impala_server.history import History
+from impala_common.history import History
+from impala_common.logs import write_line
 
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
@@ -42,11 +43,22 @@ class ProgressDisplay:
         title: str,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_json: bool = False,
     ) -> None:
+        """Shows nothing yet.
+
+        Args:
+          total_steps: where the run ends.
+          title: what it is.
+          console: where to; default: stderr.
+          clock: seconds that only grow.
+          is_json: whether lines are JSON, like log records; then there is no live display.
+        """
         self._total_steps = total_steps
         self._title = title
         self._console = Console(stderr=True) if console is None else console
         self._clock = clock
+        self._is_json = is_json
         self._started_s = clock()
         self._line_s = -math.inf
         self._waiting_for = Spinner("dots", Text("starting"))
@@ -58,7 +70,7 @@ class ProgressDisplay:
     def start(self) -> None:
         """Begins to show."""
         self._started_s = self._clock()
-        if self._console.is_terminal and self._live is None:
+        if self._console.is_terminal and not self._is_json and self._live is None:
             self._live = Live(
                 console=self._console, get_renderable=self.render, refresh_per_second=4
             )
@@ -85,6 +97,10 @@ class ProgressDisplay:
 
     def message(self, text: str) -> None:
         """Prints a line: above the display where there is one."""
+        if self._is_json:
+            if not self._console.quiet:
+                write_line("info", text)
+            return
         stamp = time.strftime("%H:%M:%S")
         self._console.print(Text(f"{stamp} {text}"), highlight=False, soft_wrap=True)
 
@@ -122,6 +138,8 @@ class ProgressDisplay:
             f"lag {_show(status, names.POLICY_LAG_MEAN)}",
             f"actors {_show(status, names.ACTORS_CONNECTED, '.0f')}",
         ]
+        if part := str(status.get("bottleneck") or "").partition(":")[0]:
+            parts.append(f"bottleneck {part}")
         state = str(status.get("state", "RUNNING"))
         return " ".join(parts if state == "RUNNING" else [state.lower(), *parts])
 
@@ -131,7 +149,12 @@ class ProgressDisplay:
             body: RenderableType = self._waiting_for
             state = "STARTING"
         else:
-            body = Group(self._render_bar(), Text(), self._render_table(self._status))
+            body = Group(
+                self._render_bar(),
+                Text(),
+                self._render_table(self._status),
+                Text(_bottleneck(self._status), "dim", no_wrap=True, overflow="ellipsis"),
+            )
             state = str(self._status.get("state", "RUNNING"))
         title = Text.assemble((self._title, "bold"), "  ", (state, _STATE_STYLES.get(state, "dim")))
         return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
@@ -211,6 +234,10 @@ class ProgressDisplay:
         for row in rows:
             grid.add_row(*row)
         return grid
+
+
+def _bottleneck(status: Status) -> str:
+    return f"bottleneck  {status.get('bottleneck') or '-'}"
 
 
 def _number(status: Status, name: str) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -22,14 +23,15 @@ from impala_common import errors
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError, QueueClosedError
+from impala_common.logs import LogFormat
 from impala_common.run_directory import RunDirectory, write_text_atomic
 from impala_server.storage.ends import ProcessEnds, make_ends
 from impala_server.storage.handoff import ControlPipe
 from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
-_STOP_S = 60.0
-_FRONT_END_STOP_S = 10.0
+_STOP_S = 17.0
+_FRONT_END_STOP_S = 6.0  # its own patience with actors is 4 s
 _EXIT_S = 1.0
 _ERRORS = {
     kind.reason: kind
@@ -50,18 +52,28 @@ Status = dict[str, Any]
 class Supervisor:
     """A running learner server: start it, poll it, stop it, close it."""
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, log_level: str = "WARNING") -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        log_level: str = "WARNING",
+        log_format: LogFormat = "text",
+    ) -> None:
         """Prepares to serve `config` in `run`, whose lock the caller holds."""
         self._config = config
         self._run = run
         self._log_level = log_level
+        self._log_format = log_format
         self._learner_pipe: ControlPipe | None = None
         self._front_end_pipe: ControlPipe | None = None
         self._children: dict[str, subprocess.Popen[bytes] | threading.Thread] = {}
         self._has_failed = False
         self._is_stop_requested = False
+        self._stop_by_s = math.inf
         self._shared: tuple[SharedBlock, ...] = ()  # held here only when in-process
         self.address: str | None = None
+        self.prometheus_address: str | None = None
+        self.killed: tuple[str, ...] = ()
         self.status: Status = {"state": "STARTING"}
 
     def start(self) -> None:
@@ -120,21 +132,27 @@ class Supervisor:
 
     def request_stop(self) -> None:
         """Asks for an ordered end: refuse new unrolls, finish the update, write a checkpoint."""
-        self._is_stop_requested = True
+        if not self._is_stop_requested:
+            self._is_stop_requested = True
+            self._stop_by_s = time.monotonic() + _STOP_S
         if self._learner_pipe is not None:
             self._learner_pipe.send("stop")
 
     def close(self) -> None:
-        """Ends both processes, in order; by force if one does not end in time."""
+        """Ends both processes, in order; by force if one does not end in time.
+
+        Takes 23 s at most from the first `request_stop` (24 where both must be killed), so
+        that whoever waits 25 s for the command sees it end. What had to be killed is then
+        in `killed`.
+        """
         self.request_stop()
-        deadline_s = time.monotonic() + _STOP_S
-        while self._learner_pipe is not None and time.monotonic() < deadline_s:
+        while self._learner_pipe is not None and time.monotonic() < self._stop_by_s:
             try:
                 self.poll(0.1)
             except ImpalaError as error:
                 if not self._has_failed:  # else what follows from the failure is no news
                     _LOG.warning("while stopping: %s", error)
-        self._join("learner", max(1.0, deadline_s - time.monotonic()))
+        self._join("learner", max(1.0, self._stop_by_s - time.monotonic()))
         if self._front_end_pipe is not None:
             self._front_end_pipe.send("stop")
         self._join("front_end", _FRONT_END_STOP_S)
@@ -146,6 +164,17 @@ class Supervisor:
         self._learner_pipe = self._front_end_pipe = None
         self._run.address_path.unlink(missing_ok=True)
 
+    def raise_if_killed(self) -> None:
+        """Raises ImpalaError if a process had to be killed to end it."""
+        if not self.killed:
+            return
+        names = " and ".join(name.replace("_", "-") for name in self.killed)
+        checkpoint = self.status.get("last_checkpoint")
+        raise ImpalaError(
+            f"the {names} process hung while stopping and was killed; the newest checkpoint is "
+            f"{checkpoint or 'the one before this start'}"
+        )
+
     def _read_front_end(self) -> None:
         if self._front_end_pipe is None:
             return
@@ -155,7 +184,9 @@ class Supervisor:
         except QueueClosedError:
             self._front_end_pipe = None
             # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
-            if self.status["state"] in ("STARTING", "RUNNING") and self._is_alive("learner"):
+            if self.status["state"] in ("STARTING", "RUNNING", "PAUSED") and self._is_alive(
+                "learner"
+            ):
                 raise self._died("front_end") from None
 
     def _is_alive(self, name: str) -> bool:
@@ -176,8 +207,14 @@ class Supervisor:
         match message["kind"]:
             case "status":
                 self.status = message["status"]
+            case "shutdown":
+                _LOG.warning("an administrator ends the learner")
+                self.request_stop()
+            case "log_level":
+                logging.getLogger().setLevel(message["level"])
             case "bound":
                 self.address = message["address"]
+                self.prometheus_address = message.get("prometheus")
                 write_text_atomic(self._run.address_path, message["address"] + "\n")
             case "failed":
                 kind = _ERRORS.get(message["reason"], ImpalaError)
@@ -188,7 +225,7 @@ class Supervisor:
 
     def _start_process(self, name: str, ends: ProcessEnds, *arguments: str) -> None:
         command = [sys.executable, "-m", f"impala_server.{name}", str(self._run.path)]
-        command += [ends.to_argument(), self._log_level, *arguments]
+        command += [ends.to_argument(), self._log_level, self._log_format, *arguments]
         # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
         self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
             command,
@@ -209,7 +246,9 @@ class Supervisor:
                 name="impala-controller",
             ),
             "front_end": threading.Thread(
-                target=front_end_main, args=(self._config, front_end), name="impala-front-end"
+                target=front_end_main,
+                args=(self._config, self._run, front_end),
+                name="impala-front-end",
             ),
         }
         for thread in self._children.values():
@@ -226,7 +265,8 @@ class Supervisor:
             try:
                 child.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                _LOG.error("%s did not end within %g s and is killed", name, timeout_s)
+                _LOG.error("the %s process did not end in time and is killed", name)
+                self.killed = (*self.killed, name)
                 child.kill()
                 child.wait()
 

@@ -205,7 +205,9 @@ def test_resume_after_kill_goes_on_from_the_last_checkpoint(
     with RunningServer(tmp_path / "run", config) as server:
         server.run_actor(ENV)
         server.wait_until(lambda status: status.get("last_checkpoint", AT_START) != AT_START)
-        shutil.copytree(server.run.path, left, ignore=shutil.ignore_patterns(".tmp-*", "lock"))
+        shutil.copytree(
+            server.run.path, left, ignore=shutil.ignore_patterns(".tmp-*", "lock", "*.sock")
+        )
     killed = RunningServer(left, config)
     last = killed.checkpoint()
     assert last.step > 0

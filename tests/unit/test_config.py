@@ -109,6 +109,8 @@ def test_rule_that_surprises_says_what_would_happen(
 EXPLICIT: dict[str, st.SearchStrategy[Any]] = {
     "tls_cert": st.just("server.crt"),
     "tls_key": st.just("server.key"),
+    "prometheus_host": st.just("127.0.0.1"),
+    "admin_address": st.sampled_from(["unix", "none", "unix:/a/b", "127.0.0.1:0", "[::1]:7"]),
     "host": st.sampled_from(["127.0.0.1", "localhost", "::1"]),
     "device": st.sampled_from(["auto", "cpu", "cuda:3"]),
     "lockstep": st.just(False),

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from impala_common import metrics
-from impala_server.history import History
+from impala_common.history import History
 from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
 
 STATUS: dict[str, Any] = {

@@ -70,6 +70,11 @@ class UnrollDecoder:
         self._max_unrolls = max_unrolls
         self._leaves = spec.leaves
 
+    @property
+    def unroll_length(self) -> int:
+        """Agent steps of one unroll, padding rows included."""
+        return self._spec.unroll_length
+
     def decode(self, message: pb.UnrollBatch) -> DecodedUnrolls:
         """Returns the unrolls in `message`.
 

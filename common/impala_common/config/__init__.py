@@ -1,5 +1,6 @@
 """Typed settings of a run: sections, presets, TOML, command line."""
 
+from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -8,12 +9,12 @@ from impala_common.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
-    SecurityConfig,
     TransportConfig,
 )
 from impala_common.config.train import TrainConfig
 
 __all__ = [
+    "AdminConfig",
     "CheckpointConfig",
     "EnvironmentConfig",
     "JobConfig",

@@ -278,50 +278,6 @@ class TransportConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SecurityConfig:
-    """Who may connect: TLS and tokens, as paths of files that `impala-admin certs init` makes."""
-
-    tls_cert: str = ""
-    """File of the server's certificate (PEM, with its chain); empty: no TLS. Read again when it
-    changes."""
-    tls_key: str = ""
-    """File of the certificate's private key (PEM), readable by its owner only."""
-    tls_client_ca: str = ""
-    """File of the CA whose certificates clients must show (mutual TLS); empty: they need none."""
-    tls_ca: str = ""
-    """File of the CA by which actors of impala-train know the server; empty: ca.crt beside
-    tls_cert."""
-    actor_token_file: str = ""
-    """File of the token actors must send, readable by its owner only; empty: none is needed."""
-    admin_token_file: str = ""
-    """File of the token for administration, readable by its owner only; empty: none is needed."""
-
-    def __post_init__(self) -> None:
-        """Checks the rules of this section; files are looked at when they are used."""
-        require(
-            "tls_cert",
-            self.tls_cert,
-            bool(self.tls_key) or not self.tls_cert,
-            "given with --tls-key",
-            "a certificate is of no use without its key",
-        )
-        require(
-            "tls_key",
-            self.tls_key,
-            bool(self.tls_cert) or not self.tls_key,
-            "left out without --tls-cert",
-            "a key is of no use without its certificate",
-        )
-        require(
-            "tls_client_ca",
-            self.tls_client_ca,
-            bool(self.tls_cert) or not self.tls_client_ca,
-            "left out without --tls-cert",
-            "clients show certificates in TLS only",
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """Checkpoints and logs of a run."""
 
@@ -335,12 +291,18 @@ class CheckpointConfig:
     """Whether TensorBoard event files are written."""
     wandb_project: str = ""
     """W&B project that metrics go to as well; empty: none (extra: wandb)."""
+    prometheus_port: int = 0
+    """Port of the Prometheus endpoint, /metrics over HTTP; 0: none, -1: any free one."""
+    prometheus_host: str = "127.0.0.1"
+    """Address of the Prometheus endpoint. It is read-only, but open to whoever reaches it."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         require_positive("checkpoint_interval_s", self.checkpoint_interval_s)
         require_positive("keep_checkpoints", self.keep_checkpoints)
         require_positive("log_interval_s", self.log_interval_s)
+        require_between("prometheus_port", self.prometheus_port, -1, 65535)
+        require("prometheus_host", self.prometheus_host, bool(self.prometheus_host), "an address")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

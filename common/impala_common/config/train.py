@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from impala_common.addresses import is_local
+from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.sections import (
     CheckpointConfig,
@@ -14,7 +15,6 @@ from impala_common.config.sections import (
     ModelConfig,
     OptimizerConfig,
     RolloutConfig,
-    SecurityConfig,
     TransportConfig,
 )
 
@@ -39,6 +39,7 @@ class TrainConfig:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     transport: TransportConfig = dataclasses.field(default_factory=TransportConfig)
     security: SecurityConfig = dataclasses.field(default_factory=SecurityConfig)
+    admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:

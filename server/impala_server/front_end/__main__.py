@@ -1,4 +1,4 @@
-"""The front-end process: `python -m impala_server.front_end RUN DESCRIPTORS LOG_LEVEL`.
+"""The front-end process: `python -m impala_server.front_end RUN DESCRIPTORS LEVEL FORMAT`.
 
 Started by the supervisor only. Signals are the supervisor's business; it says
 stop through its pipe, and the end of that pipe means stop too.
@@ -10,21 +10,21 @@ import signal
 import sys
 
 from impala_common.config.toml_io import load_config
-from impala_common.logs import configure_logging
+from impala_common.logs import LogFormat, configure_logging
 from impala_common.run_directory import RunDirectory
 from impala_server.front_end.process import front_end_main, keep_large_buffers
 from impala_server.storage.ends import ProcessEnds
 
 
-def main(run_path: str, descriptors: str, log_level: str) -> None:
+def main(run_path: str, descriptors: str, log_level: str, log_format: LogFormat) -> None:
     """Body of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging(log_level, "front-end")
+    configure_logging(log_level, "front-end", log_format)
     keep_large_buffers()
-    config = load_config(RunDirectory(run_path).config_path)
-    front_end_main(config, ProcessEnds.from_argument(descriptors))
+    run = RunDirectory(run_path)
+    front_end_main(load_config(run.config_path), run, ProcessEnds.from_argument(descriptors))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the format is one: the supervisor's

@@ -23,6 +23,7 @@ from impala_common.errors import (
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2
+from impala_server.front_end.learner_calls import LearnerCalls
 from impala_server.front_end.sessions import SessionTable
 from impala_server.front_end.unroll_intake import UnrollIntake
 from impala_server.front_end.weights_cache import WeightsCache
@@ -65,12 +66,13 @@ class OpenRun:
         )
         self.weights = WeightsCache(WeightsReader(weights.map()))
         layout = StorageLayout(self.unroll, rollout.batch_size, rollout.num_storage_slots)
+        self.storage_bytes = layout.num_bytes
         self.intake = UnrollIntake(
             UnrollDecoder(self.unroll, self.max_unrolls_per_message),
             BatchSlots(layout, storage.map()),
             handoff,
             lambda: self.weights.policy_version,
-            rollout.max_policy_lag,
+            int(message["max_policy_lag"]),
             transport.capacity_timeout_s,
         )
 
@@ -104,6 +106,7 @@ class LearnerLink:
         self._is_defining = False
         self._background: set[asyncio.Task[None]] = set()
         self._busy_marks = (time.monotonic(), time.thread_time())
+        self.calls = LearnerCalls(control.send)
         self.run: OpenRun | None = None
         self.status: dict[str, Any] = {"state": "STARTING"}
         """What the learner said last of itself, about once a second; replaced, never changed."""
@@ -217,6 +220,15 @@ class LearnerLink:
             case "status":
                 self.status, self.heard_s = message["status"], time.monotonic()
                 return
+            case "answer":
+                if "state" in message:  # newer than the last status
+                    self.status = {**self.status, "state": message["state"]}
+                self.calls.answer(message)
+                return
+            case "parameters":
+                if self.run is not None:
+                    self.run.intake.max_policy_lag = message["max_policy_lag"]
+                return
             case "drain":
                 is_finished = message["reason"] == "finished"
                 self.drain_reason = (
@@ -236,6 +248,7 @@ class LearnerLink:
         self.detach(asyncio.get_running_loop())
         self.lost.set()
         self.ended.set()
+        self.calls.lose()
         if self.run is not None:
             self._spawn(self.run.weights.close())
         self._spawn(self._wake())

@@ -1,13 +1,11 @@
 """The doorways of `impala_rl.v1.LearnerService`: unpack, call a plain object, pack.
 
-Runs on the front end's event loop. Every method stands inside `_translated`,
+Runs on the front end's event loop. Every method stands inside `translated`,
 which turns errors of this project into their one form on the wire.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,18 +20,17 @@ from impala_common.codec.specs import (
 )
 from impala_common.config import TrainConfig
 from impala_common.errors import (
-    ImpalaError,
     InvalidRequestError,
     ProtocolMismatchError,
     StaleSessionError,
 )
-from impala_common.rpc.errors import status_of
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES, MAX_WEIGHTS_WAIT_S, PROTOCOL_VERSION
 from impala_common.specs import validate_same_environment
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.push_stream import PushStream
 from impala_server.front_end.sessions import ActorSession, validate_actor_id
+from impala_server.front_end.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -51,7 +48,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, request: learner_pb2.GetConfigRequest, context: _Context
     ) -> learner_pb2.GetConfigResponse:
         """Tells an actor how to make its environments."""
-        async with _translated(context):
+        async with translated(context):
             self._link.require_serving()
             return learner_pb2.GetConfigResponse(
                 learner=run.header() if (run := self._link.run) else None,
@@ -59,13 +56,13 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 environment_slot_count=self._config.environment.envs_per_actor,
                 environment_options=pack_environment_options(self._config.environment),
             )
-        raise AssertionError("unreachable: _translated aborts")
+        raise AssertionError("unreachable: translated aborts")
 
     async def Register(  # noqa: N802
         self, request: learner_pb2.RegisterRequest, context: _Context
     ) -> learner_pb2.RegisterResponse:
         """Opens a session."""
-        async with _translated(context):
+        async with translated(context):
             if request.protocol_version != PROTOCOL_VERSION:
                 raise ProtocolMismatchError(
                     f"protocol_version: expected {PROTOCOL_VERSION}, got "
@@ -85,13 +82,13 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             )
             _LOG.info("actor %s registered (index %d)", session.actor_id, session.index)
             return self._registered(run, session)
-        raise AssertionError("unreachable: _translated aborts")
+        raise AssertionError("unreachable: translated aborts")
 
     async def GetWeights(  # noqa: N802
         self, request: learner_pb2.GetWeightsRequest, context: _Context
     ) -> AsyncIterator[learner_pb2.GetWeightsResponse]:
         """Sends the newest weights, in chunks."""
-        async with _translated(context):
+        async with translated(context):
             run = self._link.open_run()
             if request.learner_run_id not in (0, run.learner_run_id):
                 raise StaleSessionError("the learner was restarted: register again")
@@ -120,7 +117,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
         self, requests: AsyncIterator[learner_pb2.PushUnrollsRequest], context: _Context
     ) -> None:
         """Takes unrolls and answers with verdicts until the client leaves."""
-        async with _translated(context):
+        async with translated(context):
             await PushStream(self._link, context).run()
 
     def _require_fitting(self, request: learner_pb2.RegisterRequest, run: OpenRun) -> None:
@@ -152,18 +149,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             ),
             is_lockstep=self._config.job.lockstep,
         )
-
-
-@contextlib.asynccontextmanager
-async def _translated(context: _Context) -> AsyncIterator[None]:
-    """Aborts the call with the one wire form of whatever error is raised inside."""
-    try:
-        yield
-    except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError, GeneratorExit):
-        raise
-    except ImpalaError as error:
-        await context.abort_with_status(status_of(error))
-    except TimeoutError as error:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, f"the learner took too long: {error}")
-    except Exception as error:
-        await context.abort_with_status(status_of(error))

@@ -11,32 +11,39 @@ import asyncio
 import contextlib
 import ctypes
 import logging
+from typing import TYPE_CHECKING
 
 import grpc
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.rpc.channel import server_options
+from impala_common.run_directory import RunDirectory
 from impala_rl.v1 import learner_pb2_grpc
+from impala_server.front_end.admin_plane import AdminPlane
 from impala_server.front_end.auth_interceptor import make_interceptor
 from impala_server.front_end.credentials import bind, remind_of_insecure_port
 from impala_server.front_end.debug_services import add_debug_services
 from impala_server.front_end.health import add_health
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
+from impala_server.front_end.server_facts import ServerFacts
 from impala_server.storage.ends import ProcessEnds
 from impala_server.storage.handoff import ControlPipe
+
+if TYPE_CHECKING:  # imported where it is wanted: a run without it does not pay for it
+    from impala_server.front_end.prometheus import PrometheusEndpoint
 
 _LOG = logging.getLogger(__name__)
 _REPORT_INTERVAL_S = 0.5
 _GRACE_S = 1.0
-_DRAIN_S = 5.0
+_DRAIN_S = 3.0
 
 
-def front_end_main(config: TrainConfig, ends: ProcessEnds) -> None:
+def front_end_main(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
     """Serves until told to stop. Runs an event loop on the calling thread."""
     try:
-        asyncio.run(_serve(config, ends))
+        asyncio.run(_serve(config, run, ends))
     except ImpalaError as error:
         ends.supervisor.send("failed", reason=error.reason, text=str(error))
     except Exception as error:
@@ -46,18 +53,39 @@ def front_end_main(config: TrainConfig, ends: ProcessEnds) -> None:
         ends.close_pipes()
 
 
-async def _serve(config: TrainConfig, ends: ProcessEnds) -> None:
-    loop = asyncio.get_running_loop()
+async def _serve(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
     link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
-    server = grpc.aio.server(options=server_options(), interceptors=[make_interceptor(config)])
+    prometheus = _start_prometheus(config, link)
+    try:
+        await _serve_rpcs(config, run, ends, link, prometheus)
+    finally:
+        if prometheus is not None:
+            prometheus.close()
+
+
+async def _serve_rpcs(
+    config: TrainConfig,
+    run: RunDirectory,
+    ends: ProcessEnds,
+    link: LearnerLink,
+    prometheus: PrometheusEndpoint | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    counting = [] if prometheus is None else [prometheus.interceptor]
+    server = grpc.aio.server(
+        options=server_options(), interceptors=[*counting, make_interceptor(config)]
+    )
     servicer = LearnerServicer(config, link)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     add_health(server, link)
     add_debug_services(server, config.transport.host)
     address = bind(server, config.transport.host, config.transport.port, config)
+    admin = AdminPlane(ServerFacts(config, run, link, address), counting)
+    await admin.start()
     link.attach(loop)
     await server.start()
-    ends.supervisor.send("bound", address=address)
+    scraped = prometheus.address if prometheus is not None else None
+    ends.supervisor.send("bound", address=address, prometheus=scraped)
     stop = asyncio.Event()
     loop.add_reader(ends.supervisor.connection.fileno(), _on_supervisor, ends.supervisor, stop)
     reporting = asyncio.create_task(_report(link))
@@ -67,10 +95,19 @@ async def _serve(config: TrainConfig, ends: ProcessEnds) -> None:
         await _let_streams_end(link)
         await server.stop(_GRACE_S)
     finally:
+        await admin.stop()
         reporting.cancel()
         reminding.cancel()
         loop.remove_reader(ends.supervisor.connection.fileno())
         link.detach(loop)
+
+
+def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpoint | None:
+    if not config.checkpoint.prometheus_port:
+        return None
+    from impala_server.front_end.prometheus import PrometheusEndpoint
+
+    return PrometheusEndpoint(config, link)
 
 
 def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:

@@ -45,14 +45,14 @@ class PushStream:
         """
         run, session = await self._hello()
         session.num_streams += 1
-        ended = asyncio.create_task(self._link.ended.wait())
+        ended = asyncio.create_task(self._wait_for_end(session))
         read: asyncio.Task[Any] | None = None
         try:
             while True:
                 read = asyncio.create_task(self._context.read())
                 await asyncio.wait({read, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not read.done():
-                    await self._drain(run)
+                if not read.done() or session.over.is_set():
+                    await self._end(run, session)
                     return
                 request = read.result()
                 if request is grpc.aio.EOF or request.WhichOneof("payload") == "goodbye":
@@ -96,7 +96,7 @@ class PushStream:
         offered = run.intake.start(session, message)
         await asyncio.wait({offered, ended}, return_when=asyncio.FIRST_COMPLETED)
         if not offered.done():
-            await self._drain(run)
+            await self._end(run, session)
             return False
         await self._answer(run, message.sequence_number, offered.result())
         return True
@@ -108,6 +108,21 @@ class PushStream:
         response.verdict.outcome = _OUTCOMES[verdict.outcome]
         response.verdict.text = verdict.text
         await self._context.write(response)
+
+    async def _wait_for_end(self, session: ActorSession) -> None:
+        """Returns when the learner takes no more unrolls, or none of this session."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._link.ended, session.over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _end(self, run: OpenRun, session: ActorSession) -> None:
+        """Tells the client why the stream ends; StaleSessionError if its session was ended."""
+        if session.over.is_set():
+            raise StaleSessionError(session.over_text)
+        await self._drain(run)
 
     async def _drain(self, run: OpenRun) -> None:
         response = learner_pb2.PushUnrollsResponse()

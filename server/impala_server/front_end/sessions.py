@@ -6,15 +6,25 @@ newest registered life of an actor_id fences the older ones.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 from collections import OrderedDict
 
 import numpy as np
 
-from impala_common.errors import CapacityError, InvalidRequestError, StaleSessionError
+from impala_common.errors import (
+    BannedError,
+    CapacityError,
+    InvalidRequestError,
+    NotFoundError,
+    StaleSessionError,
+)
+from impala_common.logs import printable
+from impala_server.front_end.actor_activity import ActorActivity
 
 _ACTOR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_BANS = 4096
 
 
 @dataclasses.dataclass(slots=True)
@@ -29,6 +39,14 @@ class ActorSession:
     host: str
     last_sequence: int = 0
     num_streams: int = 0
+    over: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    """Set when an administrator ended the session; `over_text` says why."""
+    over_text: str = ""
+    activity: ActorActivity = dataclasses.field(default_factory=ActorActivity)
+
+    def note(self, outcome: str, num_unrolls: int, num_steps: int, policy_lag: int) -> None:
+        """Counts one message, by the name of its verdict."""
+        self.activity.note(outcome, num_unrolls, num_steps, policy_lag)
 
 
 class SessionTable:
@@ -46,6 +64,17 @@ class SessionTable:
         self._seed = (run_seed, learner_life)
         self._sessions: OrderedDict[str, ActorSession] = OrderedDict()
         self._next_index = 0
+        self._banned: set[str] = set()
+
+    @property
+    def all(self) -> list[ActorSession]:
+        """The newest session of every actor remembered, connected ones first, by index."""
+        return sorted(self._sessions.values(), key=lambda one: (one.num_streams == 0, one.index))
+
+    @property
+    def banned(self) -> list[str]:
+        """Names that may not register, in order."""
+        return sorted(self._banned)
 
     @property
     def num_connected(self) -> int:
@@ -64,9 +93,12 @@ class SessionTable:
 
         Raises:
           InvalidRequestError: the name is not allowed.
+          BannedError: an administrator has banned it.
           CapacityError: max_actors others are connected.
         """
         validate_actor_id(actor_id)
+        if actor_id in self._banned:
+            raise BannedError(f"an administrator has banned actor {actor_id} from this run")
         old = self._sessions.pop(actor_id, None)
         if old is None and self.num_connected >= self._max_actors:
             raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
@@ -90,6 +122,42 @@ class SessionTable:
         if session is None or session.actor_run_id != actor_run_id or session.epoch != epoch:
             raise StaleSessionError("this session is over: register again")
         return session
+
+    def evict(self, actor_id: str, text: str, is_ban: bool = False) -> bool:
+        """Ends an actor's session, and keeps it out if `is_ban`; returns if it was connected.
+
+        Raises:
+          InvalidRequestError: no actor can have this name.
+          NotFoundError: there is none of this name (one that is not there may be banned).
+          CapacityError: too many are banned.
+        """
+        validate_actor_id(actor_id)
+        session = self._sessions.get(actor_id)
+        if session is None and not is_ban:
+            raise NotFoundError(
+                f"no actor {actor_id!r}; there are: {', '.join(self._sessions) or 'none'}"
+            )
+        if is_ban:
+            if len(self._banned) >= _MAX_BANS and actor_id not in self._banned:
+                raise CapacityError(f"{_MAX_BANS} actors are banned already")
+            self._banned.add(actor_id)
+        if session is None:
+            return False
+        was_connected = session.num_streams > 0
+        what = "banned" if is_ban else "sent away"
+        session.over_text = f"{what} by an administrator" + (f": {text}" if text else "")
+        session.over.set()
+        session.epoch += 1  # what it still sends is of an older session
+        return was_connected
+
+    def unban(self, actor_id: str) -> None:
+        """Lifts a ban; raises NotFoundError where there is none."""
+        if actor_id not in self._banned:
+            raise NotFoundError(
+                f"actor {printable(actor_id, 64)!r} is not banned; "
+                f"banned: {', '.join(self.banned) or 'none'}"
+            )
+        self._banned.remove(actor_id)
 
     def seed_of(self, session: ActorSession) -> int:
         """Returns the seed of a session, in [0, 2**63)."""

@@ -74,14 +74,14 @@ class UnrollIntake:
           slots: rollout storage, writing side.
           handoff: where full slots go.
           newest_version: version of the newest published weights.
-          max_policy_lag: updates an unroll may lag behind; 0 for no limit.
+          max_policy_lag: updates an unroll may lag behind; 0 for no limit. May be set later.
           capacity_timeout_s: how long a message waits for room.
         """
         self._decoder = decoder
         self._slots = slots
         self._handoff = handoff
         self._newest_version = newest_version
-        self._max_policy_lag = max_policy_lag
+        self.max_policy_lag = max_policy_lag
         self._capacity_timeout_s = capacity_timeout_s
         self._writing = asyncio.Lock()  # one message at a time, first come first served
         self._room = asyncio.Event()
@@ -123,6 +123,8 @@ class UnrollIntake:
             verdict = Verdict(Outcome.INVALID, str(error))
         name = verdict.outcome.value
         num_unrolls = max(1, min(message.unroll_count, 1 << 16))
+        lag = max(0, self._newest_version() - message.policy_version)
+        session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
         setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
         return verdict
 
@@ -136,11 +138,11 @@ class UnrollIntake:
         newest = self._newest_version()
         if not 0 <= version <= newest:
             raise InvalidUnrollError(f"policy_version: expected 0 to {newest}, got {version}")
-        if self._max_policy_lag and newest - version > self._max_policy_lag:
+        if self.max_policy_lag and newest - version > self.max_policy_lag:
             session.last_sequence = sequence
             return Verdict(
                 Outcome.STALE,
-                f"lags {newest - version} updates behind, more than {self._max_policy_lag}",
+                f"lags {newest - version} updates behind, more than {self.max_policy_lag}",
             )
         try:
             async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:

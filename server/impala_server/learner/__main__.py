@@ -1,4 +1,4 @@
-"""The learner process: `python -m impala_server.learner RUN DESCRIPTORS LOG_LEVEL THREADS`.
+"""The learner process: `python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS`.
 
 Started by the supervisor only. Signals are the supervisor's business; it says
 stop through its pipe, and the end of that pipe means stop too.
@@ -10,16 +10,18 @@ import signal
 import sys
 
 from impala_common.config.toml_io import load_config
-from impala_common.logs import configure_logging
+from impala_common.logs import LogFormat, configure_logging
 from impala_common.run_directory import RunDirectory
 from impala_server.storage.ends import ProcessEnds
 
 
-def main(run_path: str, descriptors: str, log_level: str, num_threads: str) -> None:
+def main(
+    run_path: str, descriptors: str, log_level: str, log_format: LogFormat, num_threads: str
+) -> None:
     """Body of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    configure_logging(log_level, "learner")
+    configure_logging(log_level, "learner", log_format)
     ends = ProcessEnds.from_argument(descriptors)
     import torch
 
@@ -31,4 +33,4 @@ def main(run_path: str, descriptors: str, log_level: str, num_threads: str) -> N
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the format is one: the supervisor's

@@ -24,6 +24,12 @@ class BatchQueue:
         self._taking = threading.Lock()
         self._freeing = threading.Lock()
         self._is_closed = threading.Event()
+        self._num_taken = self._num_given_back = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is worked on; True for a moment may be by chance."""
+        return self._num_taken == self._num_given_back and not self._handoff.connection.poll(0.0)
 
     def take(self) -> FullSlot:
         """Returns the next full slot, waiting for it.
@@ -36,6 +42,7 @@ class BatchQueue:
                 continue
             try:
                 full = self._handoff.receive_full(_POLL_S)
+                self._num_taken += full is not None
             finally:
                 self._taking.release()
             if full is not None:
@@ -46,6 +53,7 @@ class BatchQueue:
         """Frees a slot for new unrolls."""
         with self._freeing:
             self._handoff.send_free(slot)
+            self._num_given_back += 1
 
     def close(self) -> None:
         """Ends all `take` calls within a tenth of a second."""

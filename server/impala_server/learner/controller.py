@@ -18,11 +18,18 @@ from typing import Any
 from impala_common import metrics
 from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config import TrainConfig
-from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError
+from impala_common.errors import (
+    CheckpointError,
+    CheckpointWriteError,
+    ImpalaError,
+    QueueClosedError,
+)
 from impala_common.run_directory import RunDirectory, write_json_atomic
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
+from impala_server.learner.commands import AdminCommands
+from impala_server.learner.control import StateMachine
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
@@ -48,19 +55,21 @@ class Controller:
         self._config = config
         self._run = run
         self._ends = ends
-        self._store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
+        self.store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
         self._writer = MetricsWriter(
             run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
         )
-        self._queue = BatchQueue(ends.handoff)
+        self.queue = BatchQueue(ends.handoff)
         self._threads: list[LearnerThread] = []
-        self._learner: Learner | None = None
+        self.learner: Learner | None = None
+        self.machine = StateMachine()
+        self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
         self._front_end_counts: dict[str, float] = {}
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
-        self._saved_version = -1
+        self._saved_version, self._saved_name = -1, ""
         self._saved_s = self._told_front_end_s = _now_s()
         self._told_front_end_state = ""
 
@@ -70,7 +79,7 @@ class Controller:
         Raises:
           ImpalaError: what made the learner fail; a last checkpoint is written all the same.
         """
-        environment, checkpoint = load_run_files(self._run, self._store, self._config)
+        environment, checkpoint = load_run_files(self._run, self.store, self._config)
         if environment is not None:
             self._build(environment, checkpoint)
         reason = self._work()
@@ -93,22 +102,25 @@ class Controller:
                 return "stopping"
             if self._failure is not None:
                 return "stopping"
-            if self._learner is not None and self._learner.is_finished:
+            if self.learner is not None and self.learner.is_finished:
                 return "finished"
             self._tick()
 
     def _on_front_end(self, message: dict[str, Any]) -> None:
-        if message.pop("kind") == "front_end":
-            self._front_end_counts = message
-            return
-        environment = EnvironmentSpec.from_json(message["environment"])
-        try:
-            self._build(environment, None)
-        except ImpalaError as error:
-            self._ends.control.send("refused", text=str(error))
+        match message.pop("kind"):
+            case "front_end":
+                self._front_end_counts = message
+            case "call":
+                self._commands.begin(message)
+            case "define":
+                environment = EnvironmentSpec.from_json(message["environment"])
+                try:
+                    self._build(environment, None)
+                except ImpalaError as error:
+                    self.tell_front_end("refused", text=str(error))
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
-        if self._learner is not None:
+        if self.learner is not None:
             return
         learner = Learner(
             self._config, environment, self._ends.storage, self._ends.weights, checkpoint
@@ -116,21 +128,23 @@ class Controller:
         specs = {"environment": environment.to_json(), "model": _as_json(learner.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
-        self._learner = learner
+        self.learner = learner
         self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
         self._shown["device"] = learner.device_name
         if checkpoint is None:
             self._save()
         for index in range(self._config.rollout.num_learners):
-            thread = LearnerThread(index, learner, self._queue, self._on_failure)
+            thread = LearnerThread(index, learner, self.queue, self._on_failure)
             self._threads.append(thread)
             thread.start()
+        self.machine.move("begin")
         _LOG.info("learning on %s with %s", learner.device_name, learner.model_spec.name)
         self._ends.control.send(
             "ready",
             learner_run_id=learner.run_id,
             learner_life=learner.counters.learner_life,
             agent_state=[_as_json(state) for state in learner.agent_state],
+            max_policy_lag=learner.config.rollout.max_policy_lag,
             **specs,
         )
 
@@ -141,16 +155,34 @@ class Controller:
 
     def _tick(self) -> None:
         now_s = _now_s()
-        if self._learner is not None:
+        if self.learner is not None:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
             if now_s - self._last_save_s >= self._config.checkpoint.checkpoint_interval_s:
                 self._save()
+        self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
-            self._send_status("RUNNING" if self._learner is not None else "STARTING")
+            self._send_status()
 
-    def _log(self, now_s: float) -> None:
-        learner = self._learner
+    def record(self, values: dict[str, float]) -> None:
+        """Writes a line of metrics now, with `values` beside the usual ones."""
+        self._log(_now_s(), values)
+
+    def tell_front_end(self, kind: str, **fields: Any) -> None:  # Any: JSON
+        """Sends the front end a message."""
+        self._ends.control.send(kind, **fields)
+
+    def tell_status(self) -> None:
+        """Sends the front end the status as it is now."""
+        self._told_front_end_state = ""
+        self._send_status()
+
+    def tell_supervisor(self, kind: str, **fields: Any) -> None:  # Any: JSON
+        """Sends the supervisor a message."""
+        self._ends.supervisor.send(kind, **fields)
+
+    def _log(self, now_s: float, more: dict[str, float] | None = None) -> None:
+        learner = self.learner
         assert learner is not None
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
@@ -159,7 +191,7 @@ class Controller:
         self._shown |= line
         busy = self._front_end_counts.get("busy", 0.0)
         self._shown["bottleneck"] = self._bottleneck.update(line, busy)
-        self._writer.write(line, int(line[metrics.STEPS]))
+        self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
         counters, counts = learner.counters, self._front_end_counts
@@ -183,27 +215,45 @@ class Controller:
         }
 
     def _save(self) -> None:
-        learner = self._learner
-        if learner is None or learner.counters.policy_version == self._saved_version:
+        """Writes a checkpoint where there is news; a disk that refuses does not end training."""
+        if self.learner is None:
             return
-        now_s = _now_s()
-        tensors, state = learner.export()
-        state["counters"]["wall_time_s"] += now_s - self._start_s
-        self._last_save_s = now_s
+        self._last_save_s = _now_s()
         try:
-            path = self._store.save(state["counters"]["trained_steps"], tensors, state)
+            self.save()
         except CheckpointError as error:
             _LOG.error("training goes on without this checkpoint: %s", error)
-            self._shown["checkpoint_failures"] += 1
-            return
-        self._saved_s = _now_s()
-        self._saved_version = state["counters"]["policy_version"]
-        self._shown["last_checkpoint"] = path.name
 
-    def _send_status(self, state: str, **more: Any) -> None:  # Any: JSON
+    def save(self, name: str = "") -> tuple[str, bool]:
+        """Writes a checkpoint, durable on return; returns its name and whether it is new.
+
+        Raises:
+          CheckpointWriteError: it could not be written.
+          InvalidRequestError, AlreadyExistsError, CapacityError: the name is not to be had.
+        """
+        learner = self.learner
+        assert learner is not None
+        if not name and learner.counters.policy_version == self._saved_version:
+            return self._saved_name, False
+        tensors, state = learner.export()
+        state["counters"]["wall_time_s"] += _now_s() - self._start_s
+        try:
+            path = self.store.save(state["counters"]["trained_steps"], tensors, state, name)
+        except CheckpointError as error:
+            self._shown["checkpoint_failures"] += 1
+            raise CheckpointWriteError(str(error)) from error
+        if not name:
+            self._saved_s = self._last_save_s = _now_s()
+            self._saved_version, self._saved_name = state["counters"]["policy_version"], path.name
+            self._shown["last_checkpoint"] = path.name
+        return path.name, True
+
+    def _send_status(self, **more: Any) -> None:  # Any: JSON
+        state = self.machine.state.value
         now_s = self._last_status_s = _now_s()
-        if self._learner is not None:
-            self._shown |= self._totals(self._learner, self._last_status_s)
+        if self.learner is not None:
+            self._shown |= self._totals(self.learner, self._last_status_s)
+            self._shown["total_steps"] = self.learner.config.job.total_steps
             self._shown["last_checkpoint_age_s"] = self._last_status_s - self._saved_s
         status = {**self._shown, "state": state, **more}
         self._ends.supervisor.send("status", status=status)
@@ -214,18 +264,22 @@ class Controller:
 
     def _stop(self, reason: str) -> None:
         """Ends in order: admit no more, finish the update, join, save, close."""
+        if self.learner is not None:
+            self.learner.gate.close()
+        self.machine.move("stop")
         self._ends.control.send("drain", reason=reason)
-        self._send_status("DRAINING")
-        self._queue.close()
+        self._send_status()
+        self.queue.close()
         deadline_s = _now_s() + _JOIN_S
         for thread in self._threads:
             thread.join(max(0.1, deadline_s - _now_s()))
         self._read_last_counts()
-        if self._learner is not None:
+        if self.learner is not None:
             self._log(_now_s())
             self._save()
         self._writer.close()
-        self._send_status("STOPPED", reason=reason)
+        self.machine.move("end")
+        self._send_status(reason=reason)
 
     def _read_last_counts(self) -> None:
         """Reads what the front end answered to "drain", if it is still there."""

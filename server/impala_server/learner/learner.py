@@ -25,12 +25,15 @@ from impala_common.errors import CheckpointError, TrainingDivergedError
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
+from impala_server.learner.control import UpdateGate
 from impala_server.learner.optimizers import (
     compute_learning_rate,
     export_state,
     import_state,
     make_optimizer,
 )
+from impala_server.learner.parameters import ParameterTable, Value
+from impala_server.learner.profiles import UpdateProfiler
 from impala_server.learner.run_files import load_initial_weights
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.update import Updater, UpdateResult
@@ -68,6 +71,9 @@ class Counters:
     learner_life: int = 0
 
 
+_COUNTERS = {field.name for field in dataclasses.fields(Counters)}
+
+
 class Learner:
     """Makes updates. Built once the environment's specification is known."""
 
@@ -90,6 +96,9 @@ class Learner:
         self.environment = environment
         self.model_spec = resolve_model_spec(config.model, environment)
         self.update_lock = threading.Lock()
+        self.gate = UpdateGate(self.update_lock)
+        self.profiler = UpdateProfiler()
+        self.parameters = ParameterTable(config)
         self.stats = LearnerStats(time.monotonic())
         self.counters = Counters()
         self.learning_rate = config.optimizer.learning_rate
@@ -100,6 +109,9 @@ class Learner:
         self._nonfinite_in_a_row = 0
         if checkpoint is not None:
             self._restore(checkpoint)
+            self.counters.learner_life += 1
+            self.parameters.restore(checkpoint.state.get("parameters"))
+            self._take_over_parameters()
         elif (weights_to_start := load_initial_weights(config)) is not None:
             self._load_weights(config.job.init_model_path, weights_to_start)
         self.agent_state = self._model.agent_state_specs()
@@ -125,6 +137,8 @@ class Learner:
     def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> None:
         """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
 
+        Waits while updates are paused; a batch is dropped that still waits when the learner ends.
+
         Args:
           full: what came with the batch.
           batch: the batch, on the learner's device.
@@ -135,33 +149,72 @@ class Learner:
           TrainingDivergedError: too many updates in a row were not finite.
         """
         with self.update_lock:
-            counters = self.counters
-            num_unrolls = self.config.rollout.batch_size
-            if self.is_finished:
-                counters.dropped_unrolls += num_unrolls
+            if not self.gate.pass_through() or self.is_finished:
+                self.counters.dropped_unrolls += self.config.rollout.batch_size
                 return
-            start_s = time.perf_counter()
-            self.learning_rate = compute_learning_rate(
-                self.config.optimizer, counters.trained_steps, self.config.job.total_steps
-            )
-            result = self._updater.apply(batch, self.learning_rate)
-            if not result.is_applied:
-                self._skip(result)
-                counters.dropped_unrolls += num_unrolls
-                return
+            with self.profiler.record():
+                self._update(full, batch, wait_s, load_s)
+
+    def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> None:
+        counters = self.counters
+        num_unrolls = self.config.rollout.batch_size
+        start_s = time.perf_counter()
+        self.learning_rate = compute_learning_rate(
+            self.config.optimizer, counters.trained_steps, self.config.job.total_steps
+        )
+        result = self._updater.apply(batch, self.learning_rate)
+        if not result.is_applied:
+            self._skip(result)
+            counters.dropped_unrolls += num_unrolls
+            return
+        self._nonfinite_in_a_row = 0
+        version = counters.policy_version
+        counters.policy_version += 1
+        counters.trained_steps += batch.num_steps
+        counters.trained_unrolls += num_unrolls
+        counters.num_episodes += len(full.episodes)
+        if (
+            counters.policy_version % self.config.transport.publish_interval_updates == 0
+            or self.is_finished
+        ):
+            self._publish()
+        update_s = time.perf_counter() - start_s
+        self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
+
+    def set_parameter(self, name: str, text: str) -> Value:
+        """Sets a parameter for all further updates; returns its value before. Takes the lock.
+
+        Raises:
+          NotFoundError, InvalidRequestError: see `ParameterTable.set`; nothing has changed.
+        """
+        with self.update_lock:
+            before = self.parameters.set(name, text, self.counters.trained_steps)
+            self._take_over_parameters()
+            return before
+
+    def roll_back(self, checkpoint: Checkpoint) -> int:
+        """Goes back to a checkpoint; returns the agent steps before. Takes the lock.
+
+        Weights, optimizer, RNG, steps, unrolls and episodes are those of the checkpoint;
+        policy_version goes on upwards, and what counts mishaps and time stays.
+
+        Raises:
+          CheckpointError: it is of another network; nothing has changed.
+        """
+        with self.update_lock:
+            _require_fitting(checkpoint, self._model.state_dict())
+            now = self.counters
+            self._optimizer.state.clear()
+            self._restore(checkpoint)
+            then, self.counters = self.counters, now
+            steps_before = now.trained_steps
+            now.trained_steps = then.trained_steps
+            now.trained_unrolls = then.trained_unrolls
+            now.num_episodes = then.num_episodes
+            now.policy_version += 1
             self._nonfinite_in_a_row = 0
-            version = counters.policy_version
-            counters.policy_version += 1
-            counters.trained_steps += batch.num_steps
-            counters.trained_unrolls += num_unrolls
-            counters.num_episodes += len(full.episodes)
-            if (
-                counters.policy_version % self.config.transport.publish_interval_updates == 0
-                or self.is_finished
-            ):
-                self._publish()
-            update_s = time.perf_counter() - start_s
-            self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
+            self._publish()
+            return steps_before
 
     def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
         """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""
@@ -181,6 +234,7 @@ class Learner:
                 "environment": self.environment.to_json(),
                 "model": dataclasses.asdict(self.model_spec),
                 "optimizer": self.config.optimizer.optimizer,
+                "parameters": self.parameters.export(),
             }
         return tensors, state
 
@@ -201,7 +255,6 @@ class Learner:
             _LOG.warning("optimizer changed from %s: its state starts anew", saved_optimizer)
         if "torch_cpu" in groups.get("rng", {}):
             torch.set_rng_state(torch.from_numpy(groups["rng"]["torch_cpu"]))
-        self.counters.learner_life += 1
 
     def _load_weights(self, name: str, weights: dict[str, Array]) -> None:
         try:
@@ -211,6 +264,10 @@ class Learner:
                 f"checkpoint {name} does not fit this run's network "
                 f"({self.model_spec.name}): {error}"
             ) from error
+
+    def _take_over_parameters(self) -> None:
+        self.config = self.parameters.config
+        self._updater.configure(self.config)
 
     def _publish(self) -> None:
         self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
@@ -230,4 +287,20 @@ class Learner:
                 f"{limit} updates in a row had a loss or gradient that was not finite; the run "
                 "stops with its last good weights. Try a smaller --learning-rate, reward "
                 "clipping, or a smaller --max-grad-norm"
+            )
+
+
+def _require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
+    """Raises CheckpointError unless everything a learner needs fits the network's tensors."""
+    weights = checkpoint.tensors.get("weights", {})
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: array.shape for name, array in weights.items()}
+    counters = checkpoint.state.get("counters")
+    if found != shapes or not isinstance(counters, dict) or set(counters) != _COUNTERS:
+        raise CheckpointError(f"checkpoint {checkpoint.name} is not one of this run's network")
+    for key, array in checkpoint.tensors.get("optimizer", {}).items():
+        name = key.rpartition("|")[0]
+        if name not in shapes or (array.ndim and array.shape != shapes[name]):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: optimizer state {key!r} fits no tensor"
             )

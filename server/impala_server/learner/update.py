@@ -42,11 +42,15 @@ class Updater:
         self, config: TrainConfig, model: AgentModel, optimizer: torch.optim.Optimizer
     ) -> None:
         """Updates `model` with `optimizer`."""
-        self._loss_config = config.loss
-        self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
+        self.configure(config)
         self._model = model
         self._optimizer = optimizer
         self._parameters = list(model.parameters())
+
+    def configure(self, config: TrainConfig) -> None:
+        """Takes over losses and gradient clipping of `config`, from the next step on."""
+        self._loss_config = config.loss
+        self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
     def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:
         """Makes one step on `batch` at `learning_rate`."""

@@ -1,0 +1,75 @@
+"""Settings of who may reach a learner, and how: TLS, tokens, administration.
+
+The text under each field is its documentation, as in `impala_common.config.sections`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from impala_common.addresses import host_of, is_address, is_local
+from impala_common.config.checks import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SecurityConfig:
+    """Who may connect: TLS and tokens, as paths of files that `impala-admin certs init` makes."""
+
+    tls_cert: str = ""
+    """File of the server's certificate (PEM, with its chain); empty: no TLS. Read again when it
+    changes."""
+    tls_key: str = ""
+    """File of the certificate's private key (PEM), readable by its owner only."""
+    tls_client_ca: str = ""
+    """File of the CA whose certificates clients must show (mutual TLS); empty: they need none."""
+    tls_ca: str = ""
+    """File of the CA by which actors of impala-train know the server; empty: ca.crt beside
+    tls_cert."""
+    actor_token_file: str = ""
+    """File of the token actors must send, readable by its owner only; empty: none is needed."""
+    admin_token_file: str = ""
+    """File of the token for administration, readable by its owner only; empty: none is needed."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of this section; files are looked at when they are used."""
+        require(
+            "tls_cert",
+            self.tls_cert,
+            bool(self.tls_key) or not self.tls_cert,
+            "given with --tls-key",
+            "a certificate is of no use without its key",
+        )
+        require(
+            "tls_key",
+            self.tls_key,
+            bool(self.tls_cert) or not self.tls_key,
+            "left out without --tls-cert",
+            "a key is of no use without its certificate",
+        )
+        require(
+            "tls_client_ca",
+            self.tls_client_ca,
+            bool(self.tls_cert) or not self.tls_client_ca,
+            "left out without --tls-cert",
+            "clients show certificates in TLS only",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdminConfig:
+    """Administration of a running learner: impala-admin."""
+
+    admin_address: str = "unix"
+    """Where the admin service listens: unix (a Unix socket in the run's folder that only its owner
+    may use), unix:PATH, HOST:PORT of this machine (port 0: any free one), or none."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of this section."""
+        require(
+            "admin_address",
+            self.admin_address,
+            self.admin_address in ("unix", "none")
+            or (is_address(self.admin_address) and is_local(host_of(self.admin_address))),
+            "unix, unix:PATH, HOST:PORT with a loopback address, or none",
+            "administration from other machines goes through SSH, or a shell in the container",
+        )

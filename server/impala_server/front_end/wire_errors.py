@@ -1,0 +1,28 @@
+"""Every servicer method stands inside `translated`: errors leave it in their one wire form."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from impala_common.errors import ImpalaError
+from impala_common.rpc.errors import status_of
+
+
+@contextlib.asynccontextmanager
+async def translated(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Aborts the call with the one wire form of whatever error is raised inside."""
+    try:
+        yield
+    except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError, GeneratorExit):
+        raise
+    except ImpalaError as error:
+        await context.abort_with_status(status_of(error))
+    except TimeoutError as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"the learner took too long: {error}")
+    except Exception as error:
+        await context.abort_with_status(status_of(error))

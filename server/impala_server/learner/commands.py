@@ -1,0 +1,256 @@
+"""What an administrator asks of the learner, carried out between two updates.
+
+Owned by the controller and called on its thread only. Each command comes as one
+message ("call", with an id) and gets one answer with the same id. Those that
+take longer are looked after by `tick`, so that the controller goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from impala_common import metrics
+from impala_common.errors import (
+    CheckpointWriteError,
+    ImpalaError,
+    InvalidRequestError,
+    LearnerUnavailableError,
+)
+from impala_common.run_directory import RunDirectory
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.control import State, StateMachine
+from impala_server.learner.learner import Learner
+from impala_server.learner.parameters import show
+from impala_server.learner.profiles import profile_path
+
+_LOG = logging.getLogger(__name__)
+_PROFILE_TIMEOUT_S = 60.0
+_DRAIN_TIMEOUT_S = 15.0
+_DRAIN_QUIET_S = 0.3
+_MAX_PROFILED_UPDATES = 100
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+Result = dict[str, Any]
+"""What a command answers. Any: JSON."""
+
+
+class Steered(Protocol):
+    """What commands need of the controller."""
+
+    machine: StateMachine
+    learner: Learner | None
+    queue: BatchQueue
+    store: Any
+
+    def save(self, name: str = "") -> tuple[str, bool]:
+        """Writes a checkpoint."""
+
+    def record(self, values: dict[str, float]) -> None:
+        """Writes a line of metrics."""
+
+    def tell_front_end(self, kind: str, **fields: Any) -> None:
+        """Sends a message."""
+
+    def tell_status(self) -> None:
+        """Sends the front end the status as it is now."""
+
+    def tell_supervisor(self, kind: str, **fields: Any) -> None:
+        """Sends a message."""
+
+
+class _Pending(NamedTuple):
+    """A command that is not answered yet; `poll` returns its result once it has one."""
+
+    call_id: int
+    poll: Callable[[], Result | None]
+
+
+class AdminCommands:
+    """Commands by name."""
+
+    def __init__(self, controller: Steered, run: RunDirectory) -> None:
+        """Steers `controller`."""
+        self._controller = controller
+        self._run = run
+        self._pending: list[_Pending] = []
+        self._commands: dict[str, Callable[..., Result | Callable[[], Result | None]]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "checkpoint": self._checkpoint,
+            "rollback": self._rollback,
+            "set": self._set,
+            "parameters": self._parameters,
+            "drain": self._drain,
+            "shutdown": self._shutdown,
+            "log_level": self._log_level,
+            "profile": self._profile,
+        }
+
+    def begin(self, message: dict[str, Any]) -> None:
+        """Carries out one "call" message, or begins to."""
+        call_id, name = message["id"], message["command"]
+
+        def carry_out() -> Result | None:
+            outcome = self._commands[name](**message["arguments"])
+            if not callable(outcome):
+                return outcome
+            self._pending.append(_Pending(call_id, outcome))
+            return None
+
+        self._answer(call_id, carry_out)
+
+    def tick(self) -> None:
+        """Looks after commands that are under way."""
+        pending, self._pending = self._pending, []
+        for one in pending:
+            if not self._answer(one.call_id, one.poll):
+                self._pending.append(one)
+
+    def _answer(self, call_id: int, work: Callable[[], Result | None]) -> bool:
+        """Sends what `work` returns or raises; returns False if there is no answer yet."""
+        try:
+            result = work()
+        except ImpalaError as error:
+            failure = {"reason": error.reason, "text": str(error)}
+        except Exception as error:  # a bug in a command must not end the run
+            _LOG.exception("a command of the administrator failed")
+            failure = {"reason": "INTERNAL", "text": f"{type(error).__name__} in the learner"}
+        else:
+            if result is None:
+                return False
+            self._controller.tell_status()
+            state = self._controller.machine.state.value
+            self._controller.tell_front_end("answer", id=call_id, state=state, result=result)
+            return True
+        self._controller.tell_front_end("answer", id=call_id, failure=failure)
+        return True
+
+    @property
+    def _learner(self) -> Learner:
+        learner = self._controller.learner
+        assert learner is not None, "guarded by the state machine"
+        return learner
+
+    def _pause(self) -> Result:
+        self._controller.machine.move("pause")
+        self._learner.gate.shut()
+        return {}
+
+    def _resume(self) -> Result:
+        self._controller.machine.move("resume")
+        self._learner.gate.open()
+        return {}
+
+    def _checkpoint(self, name: str) -> Result:
+        self._controller.machine.require("checkpoint")
+        saved_as, is_new = self._controller.save(name)
+        return {"name": saved_as, "is_new": is_new}
+
+    def _rollback(self, name: str) -> Result:
+        machine, store = self._controller.machine, self._controller.store
+        machine.require("rollback")
+        store.require_known(name)
+        checkpoint = store.load(name)
+        learner = self._learner
+        learner.gate.shut()  # no update between going back and what is saved of it
+        try:
+            steps_before = learner.roll_back(checkpoint)
+            # Saved before later ones are set aside: there is always one to start again from.
+            saved_as, _ = self._controller.save()
+            set_aside = store.set_aside_after(checkpoint.step)
+        except CheckpointWriteError as error:
+            raise CheckpointWriteError(
+                f"gone back to {name}, but not saved: a learner started again would go on from "
+                f"the newest checkpoint; make room, then roll back again ({error})"
+            ) from error
+        finally:
+            if machine.state is State.RUNNING:
+                learner.gate.open()
+        _LOG.warning("rolled back to %s; set aside: %s", name, ", ".join(set_aside) or "nothing")
+        return {
+            "steps_before": steps_before,
+            "trained_steps": checkpoint.step,
+            "policy_version": store.describe(saved_as).state["counters"]["policy_version"],
+            "saved_as": saved_as,
+        }
+
+    def _set(self, name: str, value: str) -> Result:
+        self._controller.machine.require("set")
+        learner = self._learner
+        before = learner.set_parameter(name, value)
+        now = learner.parameters.value_of(name)
+        self._controller.tell_front_end(
+            "parameters", max_policy_lag=learner.config.rollout.max_policy_lag
+        )
+        number = float("inf") if now is None else float(now)  # infinite: null in the line
+        self._controller.record({metrics.parameter_metric(name): number})
+        return {
+            "parameter": next(one for one in learner.parameters.to_json() if one["name"] == name),
+            "value_before": show(before),
+            "trained_steps": learner.counters.trained_steps,
+        }
+
+    def _parameters(self) -> Result:
+        if self._controller.learner is None:
+            raise LearnerUnavailableError("the learner waits for its first actor")
+        return {"parameters": self._learner.parameters.to_json()}
+
+    def _drain(self) -> Callable[[], Result | None]:
+        was_paused = self._controller.machine.state is State.PAUSED
+        self._controller.machine.move("drain")
+        self._controller.tell_front_end("drain", reason="stopping")
+        now_s = time.monotonic()
+        deadline_s = now_s if was_paused else now_s + _DRAIN_TIMEOUT_S
+        quiet_since_s = now_s
+
+        def poll() -> Result | None:
+            nonlocal quiet_since_s
+            now_s = time.monotonic()
+            if not self._controller.queue.is_idle:
+                quiet_since_s = now_s
+            if now_s - quiet_since_s < _DRAIN_QUIET_S and now_s < deadline_s:
+                return None
+            return {"checkpoint": self._controller.save()[0]}
+
+        return poll
+
+    def _shutdown(self) -> Result:
+        self._controller.machine.require("shutdown")
+        self._controller.tell_supervisor("shutdown")
+        return {}
+
+    def _log_level(self, level: str) -> Result:
+        if level not in _LEVELS:
+            raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS)}")
+        logging.getLogger().setLevel(level)
+        self._controller.tell_supervisor("log_level", level=level)
+        return {}
+
+    def _profile(self, num_updates: int) -> Callable[[], Result | None]:
+        self._controller.machine.require("profile")
+        if not 1 <= num_updates <= _MAX_PROFILED_UPDATES:
+            raise InvalidRequestError(
+                f"update_count: expected 1 to {_MAX_PROFILED_UPDATES}, got {num_updates}"
+            )
+        learner = self._learner
+        path = profile_path(self._run.profiles_path, learner.counters.policy_version)
+        recording = learner.profiler.request(num_updates, path)
+        deadline_s = time.monotonic() + _PROFILE_TIMEOUT_S
+
+        def poll() -> Result | None:
+            if recording.is_done.is_set():
+                if recording.error:
+                    raise LearnerUnavailableError(f"no profile: {recording.error}")
+                return {"path": str(path), "num_bytes": path.stat().st_size}
+            if time.monotonic() > deadline_s:
+                with learner.update_lock:
+                    learner.profiler.cancel(recording)
+                raise LearnerUnavailableError(
+                    f"fewer than {num_updates} updates came within {_PROFILE_TIMEOUT_S:g} s"
+                )
+            return None
+
+        return poll
