@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +30,7 @@ MODULES = {
     "impala-server": "impala_server.cli",
     "impala-actor": "impala_actor.cli",
     "impala-eval": "impala_actor.eval_cli",
+    "impala-admin": "impala_actor.admin_cli",
 }
 WAIT_S = 40.0
 _POLL_S = 0.05
@@ -38,13 +39,22 @@ _POLL_S = 0.05
 class Command:
     """A command that runs in the folder `path`, where its output goes to files."""
 
-    def __init__(self, path: Path, name: str, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *arguments: str,
+        prefix: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
         self.name = name
+        if name in ("impala-server", "impala-actor") and "--log-format" not in arguments:
+            arguments = (*arguments, "--log-format", "text")  # to be read here
         self._stem = path / f"{name}-{time.monotonic_ns()}"
         code = f"import sys; from {MODULES[name]} import main; main(sys.argv[1:])"
         with self._file("out").open("w") as out, self._file("err").open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
+                [*prefix, sys.executable, "-c", code, *arguments],
                 cwd=path,
                 env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
                 stdin=subprocess.DEVNULL,

@@ -25,7 +25,9 @@ from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import LearnerUnavailableError, QueueClosedError, StaleSessionError
+from impala_common.heartbeat import Heartbeat
 from impala_common.models.registry import make_model
+from impala_common.rpc.security import ClientSecurity
 from impala_rl.v1 import unroll_pb2
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ class ActorConfig:
     device: str = "cpu"
     compress: bool = True
     connect_timeout_s: float = 0.0
+    heartbeat_file: str = ""
+    security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
 
 class Actor:
@@ -54,10 +58,15 @@ class Actor:
         self._config = config
         self._stop = stop or threading.Event()
         self._client = LearnerClient(
-            config.server, config.actor_id, config.connect_timeout_s, self._stop
+            config.server, config.actor_id, config.connect_timeout_s, self._stop, config.security
         )
+        self._client.heartbeat = Heartbeat(config.heartbeat_file)
         self.outcomes: dict[str, int] = {}
         self.num_steps = 0
+
+    def abandon(self) -> None:
+        """Breaks the connection, so that no call keeps a stopping actor. From any thread."""
+        self._client.close()
 
     def run(self) -> None:
         """Acts until the run has finished or `stop` is set.
@@ -120,6 +129,7 @@ class _SessionLoop:
         self, actor: Actor, client: LearnerClient, session: Session, environment: EnvironmentAdapter
     ) -> None:
         self._actor = actor
+        self._client = client
         self._session = session
         self._environment = environment
         num_slots = environment.num_slots
@@ -150,7 +160,7 @@ class _SessionLoop:
             self._actor.outcomes = self._sender.outcomes
 
     def _play_unrolls(self) -> None:
-        """T steps in every slot."""
+        """T steps in every slot; QueueClosedError if the actor is to stop meanwhile."""
         policy, environment, builder = self._policy, self._environment, self._builder
         builder.begin(
             self._observations,
@@ -162,6 +172,8 @@ class _SessionLoop:
         inference_s = environment_s = 0.0
         start_s = time.perf_counter()
         while not builder.is_complete:
+            if self._actor.stop.is_set():
+                raise QueueClosedError("the actor is stopping")
             decision: PolicyStep = policy.act(self._observations, self._is_first)
             acted_s = time.perf_counter()
             result: StepResult = environment.step(decision.actions)
@@ -174,6 +186,7 @@ class _SessionLoop:
             environment_s += stepped_s - acted_s
             start_s = stepped_s
         self._times.inference_s, self._times.environment_s = inference_s, environment_s
+        self._client.heartbeat.beat()
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls

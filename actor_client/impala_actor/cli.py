@@ -12,18 +12,21 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import tyro
 
+from impala_common.addresses import is_address
 from impala_common.config.checks import require, require_at_least, require_positive
 from impala_common.config.sections import validate_device
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
-from impala_common.logs import configure_logging
+from impala_common.logs import LogFormat, configure_logging, write_line
 
 _LOG = logging.getLogger(__name__)
+_ABANDON_S = 3.0
+_LEAVE_S = 4.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,12 +34,12 @@ class ActorArguments:
     """Plays an environment with the learner's newest weights and sends it what happened.
 
     May start before the learner and leave at any time. Ends with 0 when the run has finished
-    or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 78 when the
-    environment cannot be made or does not fit the run.
+    or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 77 when TLS or token do
+    not fit, 78 when the environment cannot be made or does not fit the run.
     """
 
     server: str
-    """Address of the learner, HOST:PORT."""
+    """Address of the learner, HOST:PORT or unix:PATH."""
     env: str
     """Environment id, such as CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or module:MyEnv-v0."""
     actor_id: str = ""
@@ -53,17 +56,31 @@ class ActorArguments:
     """CPU threads of the policy."""
     compress: bool = True
     """Whether observations are compressed on the wire, where it pays."""
+    ca_file: str = ""
+    """CA that the learner's certificate comes from (PEM); empty: no TLS."""
+    token_file: str = ""
+    """File of the actor token, readable by its owner only; empty: none is sent."""
+    client_cert: str = ""
+    """Certificate to show the learner (PEM, mutual TLS)."""
+    client_key: str = ""
+    """Its private key (PEM)."""
+    server_name: str = ""
+    """Name the learner's certificate is for; empty: the host in --server."""
     connect_timeout_s: float = 0.0
     """Seconds to wait for a learner that cannot be reached before giving up; 0: for ever."""
+    heartbeat_file: str = ""
+    """File to beat into about once a second while the actor moves, for impala-health
+    --actor-file; empty: none."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Log details."""
+    log_format: LogFormat = "auto"
+    """How log records look on stderr; auto: text on a terminal, JSON lines elsewhere."""
     exit_with_parent: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End when the process that started this one is gone."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        host, _, port = self.server.rpartition(":")
-        require("--server", self.server, bool(host) and port.isdecimal(), "HOST:PORT")
+        require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
         require("--env", self.env, bool(self.env), "an environment id")
         require_at_least("--num-envs", self.num_envs, 0)
         require_positive("--env-threads", self.env_threads)
@@ -81,24 +98,25 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
-        configure_logging(logging.INFO if arguments.verbose else logging.WARNING, "actor")
-        stop = threading.Event()
-        _stop_on_signals(stop)
+        level = logging.INFO if arguments.verbose else logging.WARNING
+        configure_logging(level, "actor", arguments.log_format)
+        stop = _Stop()
         if arguments.exit_with_parent:
             _stop_without_parent(stop)
         _act(arguments, stop)
     except ImpalaError as error:
-        sys.stderr.write(f"error: {error}\n")
+        write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
 
 
-def _act(arguments: ActorArguments, stop: threading.Event) -> None:
+def _act(arguments: ActorArguments, stop: _Stop) -> None:
     import torch
 
     from impala_actor.actor_loop import Actor, ActorConfig
     from impala_actor.learner_client import default_actor_id
     from impala_common.devices import resolve_device
+    from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(arguments.torch_threads)
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
@@ -112,23 +130,55 @@ def _act(arguments: ActorArguments, stop: threading.Event) -> None:
         device=device,
         compress=arguments.compress,
         connect_timeout_s=arguments.connect_timeout_s,
+        heartbeat_file=arguments.heartbeat_file,
+        security=ClientSecurity(
+            ca_file=arguments.ca_file,
+            token_file=arguments.token_file,
+            client_cert=arguments.client_cert,
+            client_key=arguments.client_key,
+            server_name=arguments.server_name,
+        ),
     )
     _LOG.info("actor %s plays %s for %s", config.actor_id, config.env, config.server)
     actor = Actor(config, stop)
+    stop.begin(actor.abandon)
     actor.run()
     _LOG.info("played %d steps; messages by verdict: %s", actor.num_steps, actor.outcomes)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    """First SIGINT or SIGTERM: leave in order. Second: at once."""
+class _Stop(threading.Event):
+    """Set by the first SIGINT or SIGTERM: leave in order, within five seconds. Second: at once.
 
-    def on_signal(number: int, unused_frame: object) -> None:
-        if stop.is_set():
+    Calls that wait for a learner which does not answer are cut off after `_ABANDON_S`; an
+    environment that does not return from a step is left behind after `_LEAVE_S`.
+    """
+
+    def __init__(self) -> None:
+        """Takes over both signals."""
+        super().__init__()
+        self._abandon: Callable[[], None] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def begin(self, abandon: Callable[[], None]) -> None:
+        """Says that from now on there is something to leave, and how to break off calls."""
+        self._abandon = abandon
+
+    def _on_signal(self, unused_number: int, unused_frame: object) -> None:
+        if self.is_set():
             os._exit(INTERRUPTED)
-        stop.set()
+        if self._abandon is None:
+            os._exit(OK)  # still importing or looking for the learner: nothing to hand back
+        self.set()
+        for after_s, work in ((_ABANDON_S, self._abandon), (_LEAVE_S, _leave)):
+            timer = threading.Timer(after_s, work)
+            timer.daemon = True
+            timer.start()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+
+def _leave() -> None:
+    _LOG.warning("the environment did not return from a step: leaving without it")
+    os._exit(OK)
 
 
 def _stop_without_parent(stop: threading.Event) -> None:

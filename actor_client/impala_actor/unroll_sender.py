@@ -22,7 +22,7 @@ from impala_rl.v1 import learner_pb2, unroll_pb2
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
-_GOODBYE_S = 5.0
+_GOODBYE_S = 2.0
 
 
 class RunFinishedError(ImpalaError):
@@ -76,6 +76,7 @@ class UnrollSender:
             while len(self._unanswered) >= self._session.window and self._failure is None:
                 if self._client.stop.is_set():
                     raise QueueClosedError("the actor is stopping")
+                self._client.heartbeat.beat()
                 self._changed.wait(_POLL_S)
         self.raise_failure()
         return time.perf_counter() - start_s

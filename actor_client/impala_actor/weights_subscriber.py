@@ -19,6 +19,7 @@ from impala_common.codec.weights import unpack_snapshot
 from impala_common.errors import ImpalaError, LearnerUnavailableError, QueueClosedError
 
 _LOG = logging.getLogger(__name__)
+_CLOSE_S = 1.0
 _RETRY_S = 1.0
 
 Array = np.ndarray[Any, Any]
@@ -84,7 +85,7 @@ class WeightsSubscriber:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(_CLOSE_S)  # a call under way ends when the connection is closed
 
     def _run(self) -> None:
         while True:

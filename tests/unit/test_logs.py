@@ -107,7 +107,10 @@ def test_traceback_is_in_the_same_line(
 def test_wrong_format_string_costs_no_line(
     json_logs: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    json_logs.info("%d", "x")
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%d", ("x",), None)
+    for handler in logging.getLogger().handlers:
+        if type(handler).__module__ == "impala_common.logs":  # pytest's own would raise
+            handler.handle(record)
 
     (line,) = lines_of(capsys)
     assert line["message"].startswith("%d (")
