@@ -243,12 +243,13 @@ def _wait_for_threads(before: set[threading.Thread]) -> list[str]:
     """Returns the names of threads that were not there before and do not end in time.
 
     The poller of grpc.aio does not count: all servers of a process share it, and the library
-    ends it whenever the last object that used it is collected as garbage.
+    ends it whenever the last object that used it is collected as garbage. Nor do threads of gRPC's
+    own that have called Python, which asks for a certificate so: Python cannot wait for them.
     """
     deadline_s = time.monotonic() + _THREADS_END_S
     left = []
     for thread in set(threading.enumerate()) - before:
-        if "_poll_wrapper" in thread.name:
+        if "_poll_wrapper" in thread.name or isinstance(thread, threading._DummyThread):
             continue
         thread.join(max(0.0, deadline_s - time.monotonic()))
         if thread.is_alive():

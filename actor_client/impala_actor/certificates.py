@@ -82,6 +82,7 @@ class CertificateAuthority:
         not_before: datetime.datetime | None,
         not_after: datetime.datetime | None,
     ) -> Pair:
+        subjects = [_general_name(name) for name in names]
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         issuer, public = self._certificate.subject, key.public_key()
@@ -92,10 +93,7 @@ class CertificateAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(is_ca=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-            .add_extension(
-                x509.SubjectAlternativeName([_general_name(name) for name in names]),
-                critical=False,
-            )
+            .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False

@@ -24,7 +24,8 @@ from impala_common.rpc.security import ClientSecurity, make_ssl_context
 PROBE_S = 4.0
 """Longest a probe takes."""
 
-_ALERT_S = 0.5
+_ANSWER_S = 0.5
+_AGAIN_S = 1.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = 4
 # OpenSSL's numbers of what is wrong with a certificate (X509_V_ERR_...).
@@ -45,10 +46,10 @@ def find_tls_error(address: str, security: ClientSecurity) -> TlsError | None:
         if security.ca_file:
             return _probe_with_tls(address, security, deadline_s)
         return _probe_without_tls(address, deadline_s)
-    except OSError:  # nobody listens, or no answer in time: no matter of TLS
-        return None
     except ConfigError as error:
         return TlsError(str(error))  # a file was replaced by one that cannot be used
+    except (OSError, ValueError):  # nobody listens, no answer in time, no such name
+        return None
 
 
 def _probe_without_tls(address: str, deadline_s: float) -> TlsError | None:
@@ -66,16 +67,20 @@ def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -
     context = make_ssl_context(security)
     name = security.server_name or host_of(address)
     try:
-        with (
-            _connect(address, deadline_s) as raw,
-            context.wrap_socket(raw, server_hostname=name) as connection,
-        ):
-            return _read_alert(connection, security, address)
+        for pause_s in (0.0, _AGAIN_S):  # twice: a learner that is just ending hangs up as well
+            time.sleep(pause_s)
+            with (
+                _connect(address, deadline_s) as raw,
+                context.wrap_socket(raw, server_hostname=name) as connection,
+            ):
+                if not _is_sent_away(connection):
+                    return None
+        return _explain_refusal(address, security)
     except ssl.SSLCertVerificationError as error:
         return TlsError(_explain(error, address, name, security, deadline_s))
     except (ssl.SSLError, ConnectionResetError) as error:
-        if (alert := _explain_alert(error, address, security)) is not None:
-            return alert
+        if "ALERT" in str(getattr(error, "reason", "")):  # TLS 1.2, in the handshake itself
+            return _explain_refusal(address, security)
         if not _speaks_plaintext(address, deadline_s):
             return None
         return TlsError(
@@ -84,33 +89,30 @@ def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -
         )
 
 
-def _read_alert(
-    connection: ssl.SSLSocket, security: ClientSecurity, address: str
-) -> TlsError | None:
-    """In TLS 1.3 a server judges the client's certificate after the client's handshake is over."""
-    connection.settimeout(_ALERT_S)
+def _is_sent_away(connection: ssl.SSLSocket) -> bool:
+    """Returns whether the server hangs up where it would speak first, had it liked the client.
+
+    In TLS 1.3 a server judges the client's certificate after the client's handshake is over;
+    gRPC's then closes the connection, and the alert with the reason is lost.
+    """
+    connection.settimeout(_ANSWER_S)
     try:
-        connection.recv(1)
+        return connection.recv(1) == b""
     except TimeoutError:
-        return None
-    except (ssl.SSLError, ConnectionResetError) as error:
-        return _explain_alert(error, address, security)
-    return None
+        return False
+    except (ssl.SSLError, ConnectionResetError):
+        return True
 
 
-def _explain_alert(error: OSError, address: str, security: ClientSecurity) -> TlsError | None:
-    reason = str(getattr(error, "reason", "") or "")
-    if "ALERT" not in reason:
-        return None
-    said = reason.replace("_", " ").lower()
+def _explain_refusal(address: str, security: ClientSecurity) -> TlsError:
     if not security.client_cert:
         return TlsError(
-            f"the learner at {address} demands a client certificate ({said}): pass --client-cert "
-            "and --client-key"
+            f"the learner at {address} demands a client certificate: pass --client-cert and "
+            "--client-key"
         )
     return TlsError(
-        f"the learner at {address} refuses the client certificate {security.client_cert} "
-        f"({said}): it must come from the learner's --tls-client-ca and be valid now"
+        f"the learner at {address} refuses the client certificate {security.client_cert}: it must "
+        "come from the learner's --tls-client-ca and be valid now"
     )
 
 
@@ -174,7 +176,10 @@ def _speaks_tls(address: str, deadline_s: float) -> bool:
 
 def _speaks_plaintext(address: str, deadline_s: float) -> bool:
     """Returns whether the server answers HTTP/2 without TLS, as gRPC servers do."""
-    with contextlib.suppress(ConnectionResetError), _connect(address, deadline_s) as raw:
+    with (
+        contextlib.suppress(ConnectionResetError, TimeoutError),
+        _connect(address, deadline_s) as raw,
+    ):
         raw.sendall(_PREFACE)
         head = b""
         while len(head) < 9 and (more := raw.recv(9 - len(head))):
