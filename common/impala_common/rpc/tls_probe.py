@@ -85,7 +85,7 @@ def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -
             return None
         return TlsError(
             f"the server at {address} does not speak TLS, but --ca-file was given: start the "
-            "learner with --tls-cert and --tls-key, or leave out --ca-file on a machine of its own"
+            "learner with --tls-cert and --tls-key, or leave out --ca-file"
         )
 
 
