@@ -16,10 +16,12 @@ import sysconfig
 from pathlib import Path
 
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
-FOLDERS = ("**/__pycache__", "**/tests", "torch/test", "torch/include", "torch/share")
-FILES = ("torch/bin/*", "torch/lib/*_test.so", "torch/lib/*test.so", "torch/lib/*.a", "**/*.pyi")
+REMOVED = (
+    "**/__pycache__", "**/tests", "**/*.pyi", "torch/test", "torch/include", "torch/share",
+    "torch/bin/*", "torch/lib/*test.so", "torch/lib/*.a", "pip", "pip-*", "setuptools",
+    "setuptools-*", "_distutils_hack", "distutils-*.pth", "pkg_resources",
+)  # fmt: skip
 KEPT = {"torch_shm_manager"}  # torch does not import without
-INSTALLERS = ("pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "pkg_resources")
 IMPORTED = (
     "google.rpc.error_details_pb2", "grpc.aio", "grpc_status.rpc_status",
     "gymnasium.vector", "gymnasium.wrappers", "gymnasium.envs.classic_control.cartpole",
@@ -37,13 +39,12 @@ OPTIONAL = (
 def main() -> None:
     """Removes, imports, and says what that saved."""
     before = _size()
-    for pattern in (*FOLDERS, *INSTALLERS):
+    for pattern in REMOVED:
         for path in sorted(SITE_PACKAGES.glob(pattern)):
-            shutil.rmtree(path, ignore_errors=True)
-    for pattern in FILES:
-        for path in sorted(SITE_PACKAGES.glob(pattern)):
-            if path.name not in KEPT:
-                path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in KEPT:
+                path.unlink(missing_ok=True)
     for name in ("pip", "pip3", f"pip3.{sys.version_info.minor}"):
         (Path(sys.prefix) / "bin" / name).unlink(missing_ok=True)
     for name in IMPORTED:
