@@ -19,14 +19,13 @@ from google.protobuf.message import Message
 
 from impala_common.addresses import is_address
 from impala_common.config.checks import require
-from impala_common.errors import ConfigError, LearnerUnavailableError
+from impala_common.errors import ConfigError, ImpalaError, LearnerUnavailableError
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.security import ClientSecurity
+from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.run_directory import RunDirectory
 from impala_rl.v1 import admin_pb2, admin_pb2_grpc
-
-_CONNECT_TIMEOUT_S = 5.0
 
 
 class AdminClient:
@@ -56,7 +55,8 @@ class AdminClient:
         self._timeout_s = timeout_s
         self._request_id = request_id
         self._expected_run_id = expected_run_id
-        self._channel = make_channel(address, security)
+        self._security = security or ClientSecurity()
+        self._channel = make_channel(address, self._security)
         self._stub = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def call(self, method: str, **fields: Any) -> Any:  # Any: the method's response
@@ -70,23 +70,21 @@ class AdminClient:
         if "header" in request.DESCRIPTOR.fields_by_name:
             request.header.request_id = self._request_id or secrets.token_hex(8)
             request.header.expected_run_id = self._expected_run_id
-        self._wait_until_connected()
         try:
             return getattr(self._stub, method)(request, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise error_from(error) from error
+            raise self._explain(error) from error
 
     def watch(self, interval_s: float) -> Iterator[Any]:  # Any: LearnerStatus
         """Yields the status again and again until the learner ends; raises as `call`."""
         request = admin_pb2.WatchStatusRequest()
         request.interval.FromNanoseconds(int(interval_s * 1e9))
-        self._wait_until_connected()
         responses = self._stub.WatchStatus(request)
         try:
             for response in responses:
                 yield response.status
         except grpc.RpcError as error:
-            raise error_from(error) from error
+            raise self._explain(error) from error
         finally:
             responses.cancel()
 
@@ -94,15 +92,15 @@ class AdminClient:
         """Closes the connection."""
         self._channel.close()
 
-    def _wait_until_connected(self) -> None:
-        ready = grpc.channel_ready_future(self._channel)
-        try:
-            ready.result(timeout=min(_CONNECT_TIMEOUT_S, self._timeout_s))
-        except grpc.FutureTimeoutError:
-            ready.cancel()
-            raise LearnerUnavailableError(
-                f"no learner answers at {self.address}: does it run, and as the same user?"
-            ) from None
+    def _explain(self, error: grpc.RpcError) -> ImpalaError:
+        """Returns the error a failed call stands for; says why nobody could be reached."""
+        found = error_from(error)
+        text = str(found)
+        if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
+            return found
+        return find_tls_error(self.address, self._security) or LearnerUnavailableError(
+            f"no learner answers at {self.address}: does it run, and as the same user? ({text})"
+        )
 
 
 def find_address(run: Path | None, address: str) -> str:
