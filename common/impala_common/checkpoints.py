@@ -183,7 +183,7 @@ class CheckpointStore:
         """
         if not is_name(name) or name.startswith(("step-", _SET_ASIDE)):
             raise InvalidRequestError(
-                f"checkpoint name {printable(name, 80)!r}: expected 1 to 64 letters, digits, '.', "
+                f"checkpoint name '{printable(name, 80)}': expected 1 to 64 letters, digits, '.', "
                 f"'_' or '-', the first a letter or digit, and not beginning with 'step-' or "
                 f"'{_SET_ASIDE}'"
             )
@@ -199,7 +199,7 @@ class CheckpointStore:
         names = self.all_names()
         if name not in names:
             raise NotFoundError(
-                f"no checkpoint {printable(name, 80)!r}; there are: {', '.join(names) or 'none'}"
+                f"no checkpoint '{printable(name, 80)}'; there are: {', '.join(names) or 'none'}"
             )
 
     def set_aside_after(self, step: int) -> list[str]:

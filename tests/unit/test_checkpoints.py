@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from impala_common import checkpoint_manifest, checkpoints
 from impala_common.checkpoint_manifest import MANIFEST, Manifest, pack_manifest
 from impala_common.checkpoints import CheckpointStore
-from impala_common.errors import CheckpointError
+from impala_common.errors import AlreadyExistsError, CheckpointError, InvalidRequestError
 
 FILES = (MANIFEST, "weights.safetensors", "optimizer.safetensors")
 
@@ -416,3 +416,44 @@ def test_names_are_in_order_and_leave_out_what_is_no_checkpoint(tmp_path: Path) 
     (tmp_path / "step-000000000011").write_text("a file")
 
     assert store.names() == wanted
+
+
+def test_named_checkpoint_is_kept_and_not_resumed_from(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(5, {"weights": {}}, {})
+    store.save(9, {"weights": {}}, {}, "best")
+    store.save(7, {"weights": {}}, {})
+
+    assert store.names() == ["step-000000000007"]
+    assert store.all_names() == ["step-000000000007", "best"]
+    assert store.load_newest().step == 7
+    assert store.describe("best").is_kept
+    with pytest.raises(AlreadyExistsError):
+        store.save(10, {"weights": {}}, {}, "best")
+
+
+def test_set_aside_takes_only_later_ones_out_of_the_way(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=9)
+    for step in (1, 2, 3):
+        store.save(step, {"weights": {}}, {})
+
+    for _ in range(2):
+        assert len(store.set_aside_after(2)) == 1
+        assert store.load_newest().step == 2
+        store.save(3, {"weights": {}}, {})
+
+    assert store.load("rolled-back-step-000000000003").step == 3
+    assert store.load("rolled-back-step-000000000003.2").step == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a/b", "/x", ".x", "a\0", "a\n", "x" * 65, "step-1", "rolled-back-x", "é", " "]
+)
+def test_name_that_no_checkpoint_may_have_writes_nothing(tmp_path: Path, name: str) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+
+    with pytest.raises(InvalidRequestError) as caught:
+        store.save(1, {"weights": {}}, {}, name)
+
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []

@@ -61,7 +61,7 @@ class RequestCache:
         """
         if not _REQUEST_ID.fullmatch(request_id):
             raise InvalidRequestError(
-                f"request_id {printable(request_id, 80)!r}: expected 1 to 64 letters, digits, "
+                f"request_id '{printable(request_id, 80)}': expected 1 to 64 letters, digits, "
                 "'.', '_' or '-', the first a letter or digit, new for each change"
             )
         self._forget_old()

@@ -154,7 +154,7 @@ class SessionTable:
         """Lifts a ban; raises NotFoundError where there is none."""
         if actor_id not in self._banned:
             raise NotFoundError(
-                f"actor {printable(actor_id, 64)!r} is not banned; "
+                f"actor '{printable(actor_id, 64)}' is not banned; "
                 f"banned: {', '.join(self.banned) or 'none'}"
             )
         self._banned.remove(actor_id)

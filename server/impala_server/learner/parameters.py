@@ -73,7 +73,7 @@ class Parameter(NamedTuple):
         is_within = self.low <= value <= self.high and not (self.is_above_low and value == self.low)
         if not is_within or (self.is_whole and value != int(value)):
             raise InvalidRequestError(
-                f"{self.name}: expected {self.bounds}, got {printable(text, _MAX_LENGTH)!r}"
+                f"{self.name}: expected {self.bounds}, got '{printable(text, _MAX_LENGTH)}'"
             )
         return int(value) if self.is_whole else value
 
@@ -146,7 +146,7 @@ class ParameterTable:
         """
         if name not in TABLE:
             raise NotFoundError(
-                f"no parameter {printable(name, 64)!r}; there are: {', '.join(TABLE)}"
+                f"no parameter '{printable(name, 64)}'; there are: {', '.join(TABLE)}"
             )
         value = TABLE[name].unpack(text)
         if name == "total_steps" and value is not None and value <= trained_steps:
