@@ -164,6 +164,16 @@ def state_of(container: str) -> dict[str, Any]:
     return state
 
 
+def restarts_of(container: str) -> int:
+    return int(docker("inspect", "--format={{.RestartCount}}", container))
+
+
+def crash(container: str) -> None:
+    """Kills the command, not the container: the engine starts only what ended by itself again."""
+    code = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
+    docker("exec", container, "python", "-c", code)
+
+
 @pytest.fixture
 def command() -> list[str]:
     return compose_command()
@@ -207,6 +217,10 @@ def test_compose_goes_on_after_kills_and_down_leaves_a_run_that_up_goes_on_with(
         docker("start", learner)
         project.wait_for_actors(3)
         assert [state_of(actor)["Running"] for actor in actors] == [True] * 3
+
+        crash(learner)
+        project.wait_until(lambda: restarts_of(learner) == 1, "restart by the engine")
+        project.wait_for_actors(3)
         before = project.metric(metrics.STEPS)
         project.wait_for_steps(before + 2000)
 
