@@ -104,7 +104,6 @@ def test_socket_is_the_owners_alone_and_gone_at_the_end(tmp_path: Path) -> None:
 
 
 def test_run_whose_path_is_too_long_for_a_socket_has_one_elsewhere(tmp_path: Path) -> None:
-    """Seen to fail without the fall-back: gRPC cannot bind 108 bytes."""
     with RunningServer(tmp_path / ("x" * 120)) as server, admin_of(server) as admin:
         path = Path(admin.address.removeprefix("unix:"))
         assert not path.is_relative_to(tmp_path)
@@ -159,7 +158,7 @@ def test_status_and_actors_of_a_run_that_trains(training: RunningServer, admin: 
 
 
 def test_pause_stops_updates_and_resume_goes_on(training: RunningServer, admin: Admin) -> None:
-    """Seen to fail with a gate that is looked at before the update lock is taken."""
+    """Seen to fail with a gate that is shut without waiting for the update under way."""
     answer = admin.ask("Pause")
     steps = admin.steps()
 
@@ -277,6 +276,7 @@ def test_rollback_to_what_cannot_be_used_changes_nothing(
 
 
 def test_parameter_holds_from_the_next_update_and_survives_a_resume(tmp_path: Path) -> None:
+    """Seen to fail without parameters in what a checkpoint restores."""
     config = make_config(optimizer={"learning_rate_schedule": "constant"})
     with RunningServer(tmp_path / "run", config) as server, admin_of(server) as admin:
         server.run_actor("CartPole-v1")
@@ -318,6 +318,7 @@ def test_setting_changed_on_the_command_line_wins_over_a_parameter_set_before(
 def test_evicted_actor_comes_back_and_a_banned_one_does_not(
     server: RunningServer, admin: Admin
 ) -> None:
+    """Seen to fail with streams that do not watch for the end of their session."""
     with peer_of(server, "naughty") as peer:
         peer.register()
         stream = peer.push().hello()

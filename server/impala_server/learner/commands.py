@@ -236,7 +236,7 @@ class AdminCommands:
                 f"update_count: expected 1 to {_MAX_PROFILED_UPDATES}, got {num_updates}"
             )
         learner = self._learner
-        path = profile_path(self._run.profiles_path, learner.counters.policy_version)
+        path = profile_path(self._run.profiles_path.absolute(), learner.counters.policy_version)
         recording = learner.profiler.request(num_updates, path)
         deadline_s = time.monotonic() + _PROFILE_TIMEOUT_S
 
