@@ -91,7 +91,11 @@ class ActorArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = run(sys.argv[1:] if argv is None else argv)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # All is done; python gives signals back on its way out, and one of them would be the code.
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

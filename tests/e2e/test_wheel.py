@@ -90,7 +90,9 @@ def test_installed_wheel_imports_every_module_outside_the_checkout(
     assert [file for file in files if not file.startswith(str(installed))] == []
 
 
-@pytest.mark.parametrize("name", ["impala-train", "impala-server", "impala-actor", "impala-eval"])
+@pytest.mark.parametrize(
+    "name", ["impala-train", "impala-server", "impala-actor", "impala-eval", "impala-health"]
+)
 def test_installed_command_shows_its_help(installed: Path, tmp_path: Path, name: str) -> None:
     command = str(installed / "bin" / name)
 

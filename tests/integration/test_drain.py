@@ -123,7 +123,6 @@ def test_second_signal_ends_at_once(tmp_path: Path) -> None:
 
 
 def test_actor_leaves_in_time_whatever_the_learner_does(tmp_path: Path) -> None:
-    """Seen to fail with a stopped learner, whose answer the actor waited two minutes for."""
     config = make_config(rollout={"unroll_length": 8})
     beat = tmp_path / "beat"
     with RunningServer(tmp_path / "run", config) as server:

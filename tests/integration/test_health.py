@@ -178,7 +178,7 @@ def test_health_command_of_a_server(
 
 
 def test_health_command_of_an_actor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Seen to fail with the file's date, which whoever sets the clock moves."""
+    """By the clock reading in the file; its date moves when somebody sets the clock."""
     path = tmp_path / "beat"
     asked = ["--actor-file", str(path), "--max-age-s", "5"]
     assert health_cli.run(asked) == 1
