@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from impala_common.addresses import is_local, join_address
+from impala_common.addresses import join_address
 from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError
 from impala_server.front_end.learner_link import LearnerLink
@@ -51,8 +51,7 @@ class LearnerCollector:
         yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
         yield _gauge("impala_draining", {(): self._link.ended.is_set()})
         transport = self._config.transport
-        is_secure = is_local(transport.host) or bool(self._config.security.tls_cert)
-        yield _gauge("impala_insecure_bind", {(): not is_secure})
+        yield _gauge("impala_insecure_bind", {(): self._config.is_bound_insecurely})
         age_s = time.monotonic() - self._link.heard_s
         yield _gauge("impala_status_age_seconds", {(): age_s})
         yield _gauge("impala_max_actors", {(): transport.max_actors})
