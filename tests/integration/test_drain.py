@@ -150,7 +150,10 @@ def test_actor_that_waits_for_a_learner_leaves_at_once(tmp_path: Path) -> None:
 
 
 def test_actor_of_a_learner_that_hangs_leaves_in_time(tmp_path: Path) -> None:
-    """Seen to fail (20 s and more) without breaking off the calls that wait."""
+    """One in the middle of its work, and one that has just come.
+
+    Seen to fail (the second took 20 s) without breaking off the calls that wait.
+    """
     run = RunDirectory(tmp_path / "run")
     options = ["--env", "CartPole-v1", "--port", "0", "--run-dir", "run"]
     with Command(tmp_path, "impala-server", *options) as server:
@@ -168,7 +171,17 @@ def test_actor_of_a_learner_that_hangs_leaves_in_time(tmp_path: Path) -> None:
 
             assert actor.wait(10.0) == OK, actor.err
             assert time.monotonic() - start_s < ACTOR_S
-            front_end.send_signal(signal.SIGCONT)
+        with Command(
+            tmp_path, "impala-actor", "--server", address, "--env", "CartPole-v1", "--verbose"
+        ) as late:
+            late.wait_until(lambda: " plays " in late.err, "that it asks the learner")
+            threading.Event().wait(1.0)
+            start_s = time.monotonic()
+            late.interrupt(signal.SIGTERM)
+
+            assert late.wait(30.0) == OK, late.err
+            assert time.monotonic() - start_s < ACTOR_S
+        front_end.send_signal(signal.SIGCONT)
         server.interrupt(signal.SIGTERM)
         assert server.wait(SERVER_S) == OK, server.err
 

@@ -23,7 +23,6 @@ PARTS = ("no actors", "environment", "inference", "network", "batch assembly", "
 _KEEP = 0.7  # how much of the old value a new line leaves
 _BUSY = 0.8
 _FULL = 0.5
-_BLOCKED = 0.4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def find_bottleneck(shares: Shares) -> str:
             f"batch assembly: the front end is busy {front_end} of the time taking unrolls in; "
             f"learner threads wait {waiting}"
         )
-    if shares.blocked >= _BLOCKED and shares.blocked >= max(shares.environment, shares.inference):
+    if shares.blocked > max(shares.environment, shares.inference):
         return (
             f"network: actors wait {blocked} of their time for verdicts although storage is "
             f"only {fill} full"

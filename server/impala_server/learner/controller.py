@@ -189,8 +189,9 @@ class Controller:
             line = collected | self._totals(learner, now_s)
         self._last_log_s = now_s
         self._shown |= line
-        busy = self._front_end_counts.get("busy", 0.0)
-        self._shown["bottleneck"] = self._bottleneck.update(line, busy)
+        if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
+            busy = self._front_end_counts.get("busy", 0.0)
+            self._shown["bottleneck"] = self._bottleneck.update(line, busy)
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
