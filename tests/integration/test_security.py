@@ -301,17 +301,17 @@ def test_insecure_port_is_complained_of_each_minute(
 
     monkeypatch.setattr(credentials.asyncio, "sleep", sleep)
     transport = {"host": "0.0.0.0", "allow_insecure_public_bind_without_tls": True}
-    coroutine = credentials.remind_of_insecure_port(make_config(transport=transport))
+    coroutine = credentials.remind_of_insecure_port(make_config(transport=transport), "0.0.0.0:7")
 
     with pytest.raises(asyncio.CancelledError), caplog.at_level(logging.WARNING):
         asyncio.run(coroutine)
 
     assert waits == [60.0] * 3
-    assert caplog.text.count("INSECURE: anyone who can reach 0.0.0.0") == 3
+    assert caplog.text.count("INSECURE: anyone who can reach 0.0.0.0:7 ") == 3
 
 
 def test_port_that_is_safe_is_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
-    asyncio.run(credentials.remind_of_insecure_port(make_config()))
+    asyncio.run(credentials.remind_of_insecure_port(make_config(), "127.0.0.1:7"))
 
     assert caplog.text == ""
 

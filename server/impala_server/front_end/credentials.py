@@ -87,8 +87,8 @@ def make_server_credentials(host: str, security: SecurityConfig) -> grpc.ServerC
     return None
 
 
-async def remind_of_insecure_port(config: TrainConfig) -> None:
-    """Warns each minute that anybody may connect; returns at once where that is not so.
+async def remind_of_insecure_port(config: TrainConfig, address: str) -> None:
+    """Warns each minute that anybody may connect to `address`; returns at once where not so.
 
     `TrainConfig.is_bound_insecurely` is the same for metrics.
     """
@@ -96,7 +96,7 @@ async def remind_of_insecure_port(config: TrainConfig) -> None:
         _LOG.warning(
             "INSECURE: anyone who can reach %s may read weights and inject data "
             "(--allow-insecure-public-bind-without-tls)",
-            join_address(config.transport.host, config.transport.port),
+            address,
         )
         await asyncio.sleep(INSECURE_REMINDER_S)
 

@@ -89,7 +89,7 @@ async def _serve_rpcs(
     stop = asyncio.Event()
     loop.add_reader(ends.supervisor.connection.fileno(), _on_supervisor, ends.supervisor, stop)
     reporting = asyncio.create_task(_report(link))
-    reminding = asyncio.create_task(remind_of_insecure_port(config))
+    reminding = asyncio.create_task(remind_of_insecure_port(config, address))
     try:
         await _first_of(stop.wait(), link.lost.wait())
         await _let_streams_end(link)
