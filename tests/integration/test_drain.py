@@ -150,10 +150,7 @@ def test_actor_that_waits_for_a_learner_leaves_at_once(tmp_path: Path) -> None:
 
 
 def test_actor_of_a_learner_that_hangs_leaves_in_time(tmp_path: Path) -> None:
-    """One in the middle of its work, and one that has just come.
-
-    Seen to fail (the second took 20 s) without breaking off the calls that wait.
-    """
+    """One in the middle of its work, and one that has just come."""
     run = RunDirectory(tmp_path / "run")
     options = ["--env", "CartPole-v1", "--port", "0", "--run-dir", "run"]
     with Command(tmp_path, "impala-server", *options) as server:

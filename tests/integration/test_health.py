@@ -78,7 +78,8 @@ def test_watchers_are_told_of_the_drain_even_when_another_left(
     leaver.cancel()
     with peer_of(server) as peer:
         peer.register()
-        stream = peer.push().hello()  # holds the front end until it has read its drain
+        stream = peer.push().hello()
+        stream.offer(peer.message(8))  # so hello was heard, and the stream stands
         server.supervisor.request_stop()
 
         assert next(stayer).status == NOT_SERVING
