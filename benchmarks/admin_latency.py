@@ -73,6 +73,7 @@ def main() -> None:
             status = to_json(client.call("GetStatus"))["status"]
     p50, p90, p99 = (float(value) for value in np.percentile(latencies, (50, 90, 99)))
     result = {
+        "command": "python -m benchmarks.admin_latency",
         "calls": len(latencies),
         "p50_ms": round(p50, 2),
         "p90_ms": round(p90, 2),

@@ -33,7 +33,10 @@ from impala_common.errors import (
     LearnerUnavailableError,
     NotFoundError,
     RunMismatchError,
+    UnauthenticatedError,
 )
+from impala_common.rpc.security import ClientSecurity
+from impala_common.rpc.tokens import make_token
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -558,3 +561,24 @@ def test_impala_admin_without_a_learner_says_what_is_missing(
     code = run_cli(["status", "--address", address, "--timeout-s", "0.5"])
     assert code == exit_codes.UNAVAILABLE
     assert "no learner answers at" in capsys.readouterr().err
+
+
+def test_with_an_admin_token_nobody_else_administrates(tmp_path: Path) -> None:
+    """Seen to fail with a listener without the interceptor."""
+    token, wrong = tmp_path / "admin.token", tmp_path / "wrong.token"
+    for path in (token, wrong):
+        path.touch(mode=0o600)
+        path.write_text(make_token() + "\n")
+    config = make_config(security={"admin_token_file": str(token)})
+    with RunningServer(tmp_path / "run", config) as server:
+        for security in (ClientSecurity(), ClientSecurity(token_file=str(wrong))):
+            with (
+                admin_of(server, security=security) as stranger,
+                pytest.raises(UnauthenticatedError),
+            ):
+                stranger.ask("Shutdown")
+        with admin_of(server, security=ClientSecurity(token_file=str(token))) as admin:
+            assert admin.status()["state"] == "STARTING"
+            with pytest.raises(IllegalTransitionError):
+                admin.ask("Pause")
+    assert [line["who"] for line in audit(server)] == ["admin token unix:"]
