@@ -31,7 +31,7 @@ def main() -> None:
 
 def _render_summary(results: dict[str, Result]) -> str:
     rows = []
-    ladder = results.get("cartpole_150k") or results.get("cartpole_200k")
+    ladder = results.get("cartpole_200k")
     if ladder:
         seconds = statistics.median(run["wall_time_s"] for run in ladder["runs"])
         steps = max(run["steps"] for run in ladder["runs"])
