@@ -128,3 +128,19 @@ def test_register_twice_is_harmless() -> None:
     environments.register()
 
     assert gymnasium.make(MODULE + "RepeatCueLong-v0").action_space.n == 4  # type: ignore[attr-defined]
+
+
+def test_position_cart_pole_shows_cart_pole_without_velocities_for_500_steps() -> None:
+    """Seen to fail with the angular velocity shown, and with the time limit left out."""
+    env = gymnasium.make(MODULE + "PositionCartPole-v1")
+    whole = gymnasium.make("CartPole-v1")
+    shown, state = env.reset(seed=4)[0], whole.reset(seed=4)[0]
+
+    for time in range(1, 501):
+        assert env.observation_space.contains(shown)
+        np.testing.assert_allclose(shown, [state[0] / 2.4, state[2] / 0.20943951], rtol=1e-6)
+        action = np.int64(state[2] + state[3] > 0)
+        shown, _, terminated, truncated, _ = env.step(action)
+        state = whole.step(action)[0]
+        assert not terminated
+        assert truncated == (time == 500)

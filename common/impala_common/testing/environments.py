@@ -215,13 +215,33 @@ class RepeatCueEnv(TinyEnv):
         return observation
 
 
-_REGISTERED: dict[str, tuple[Callable[..., TinyEnv], dict[str, int]]] = {
+class PositionCartPole(gymnasium.ObservationWrapper[Observation, np.int64, Observation]):
+    """Memory: CartPole-v1 without its velocities, 500 steps at most.
+
+    The observation is (x / 2.4, theta / 0.2095): each in [-1, 1] until the episode
+    ends. Velocities have to be remembered as the change since the last step; a
+    policy that does not gets some 50 of the 500 steps.
+    """
+
+    SCALE = np.array([2.4, 12 * 2 * np.pi / 360], np.float32)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(gymnasium.make("CartPole-v1", render_mode=render_mode))
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), dtype=np.float32)
+
+    def observation(self, observation: Observation) -> Observation:
+        """Leaves position and angle, scaled."""
+        return observation[[0, 2]] / self.SCALE
+
+
+_REGISTERED: dict[str, tuple[Callable[..., gymnasium.Env[Any, Any]], dict[str, int]]] = {
     "Counting-v0": (CountingEnv, {}),
     "ContextualBandit-v0": (ContextualBanditEnv, {}),
     "ConstantReward-v0": (ConstantRewardEnv, {}),
     "Bait-v0": (BaitEnv, {}),
     "RepeatCue-v0": (RepeatCueEnv, {}),
     "RepeatCueLong-v0": (RepeatCueEnv, {"delay": 10, "num_cues": 4}),
+    "PositionCartPole-v1": (PositionCartPole, {}),
 }
 
 
