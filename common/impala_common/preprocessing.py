@@ -6,21 +6,26 @@ Actors report raw rewards and raw returns and never call this.
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from impala_common.config.sections import LossConfig
 
 
-def preprocess_rewards(rewards: torch.Tensor, config: LossConfig) -> torch.Tensor:
-    """Scales, then clips rewards as `config` says.
+def preprocess_rewards(
+    rewards: Tensor, config: LossConfig, reward_std: Tensor | None = None
+) -> Tensor:
+    """Normalises, then scales, then clips rewards as `config` says.
 
     Args:
       rewards: float32 of any shape: rewards as the environment gave them.
       config: `reward_scale` and `reward_clipping` are used.
+      reward_std: scalar that rewards are divided by first; None: they are not.
 
     Returns:
       float32 of the same shape: a new tensor, or `rewards` itself if nothing is to be done.
     """
+    if reward_std is not None:
+        rewards = rewards / reward_std.to(rewards.dtype)
     if config.reward_scale != 1.0:
         rewards = rewards * config.reward_scale
     if config.reward_clipping == "clip":

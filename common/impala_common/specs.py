@@ -175,7 +175,10 @@ class UnrollSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The network to build, by name and number; what each means: ModelConfig."""
+    """The network to build, by name and number; what each means: ModelConfig.
+
+    `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
+    """
 
     name: str
     hidden_sizes: tuple[int, ...]
@@ -186,3 +189,6 @@ class ModelSpec:
     activation: str
     use_previous_action_and_reward: bool
     observation_scale: float
+    normalise_observations: bool = False
+    observation_clip: float = 10.0
+    normalise_rewards: bool = False

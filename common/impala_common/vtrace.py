@@ -99,7 +99,7 @@ def from_importance_weights(
     # A product of traces above 1 can leave float32 although every vs is representable.
     can_overflow = clip_c_threshold is None or clip_c_threshold > 1.0
     scan_dtype = torch.float64 if can_overflow else values.dtype
-    vs_minus_v = _compute_suffix_recursion(
+    vs_minus_v = compute_suffix_recursion(
         (clipped_rhos * td_errors).to(scan_dtype), (discounts * cs).to(scan_dtype)
     ).to(values.dtype)
     vs = values + vs_minus_v
@@ -115,7 +115,7 @@ def _clip(rhos: Tensor, threshold: float | None) -> Tensor:
     return rhos if threshold is None else rhos.clamp(max=threshold)
 
 
-def _compute_suffix_recursion(offsets: Tensor, factors: Tensor) -> Tensor:
+def compute_suffix_recursion(offsets: Tensor, factors: Tensor) -> Tensor:
     """Solves `x_t = offset_t + factor_t x_{t+1}` for all t, with zero beyond the last row.
 
     Each row is an affine map of the row below it. Doubling composes maps of 1, 2, 4, ...

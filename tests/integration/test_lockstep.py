@@ -29,6 +29,7 @@ ENV = "CartPole-v1"
 NUM_SLOTS = 8
 TOO_MANY_STEPS = 400_000  # more than a test waits for: these runs are stopped
 AT_START = "step-000000000000"  # the checkpoint that every new run begins with
+NORMALISED = {"normalise_observations": True}
 LSTM = {"use_lstm": True, "use_previous_action_and_reward": True}
 
 
@@ -142,14 +143,15 @@ def assert_metrics_go_forward(path: Path) -> None:
     assert steps == sorted(steps), "the count of steps goes back"
 
 
-@pytest.mark.parametrize("model", [{}, LSTM], ids=["mlp", "lstm"])
+@pytest.mark.parametrize("model", [{}, LSTM | NORMALISED], ids=["mlp", "normalised-lstm"])
 def test_resume_after_stop_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
 ) -> None:
     """Planted: optimizer state not restored; counters not restored; schedule by updates of this
-    life.
+    life; statistics of observations left out of the state.
     """
-    config = make_lockstep_config(TOO_MANY_STEPS, model=model)
+    loss = {"reward_normalisation": "return_std"} if NORMALISED.items() <= model.items() else {}
+    config = make_lockstep_config(TOO_MANY_STEPS, model=model, loss=loss)
     before = UpdateRecorder(monkeypatch)
     with RunningServer(tmp_path, config) as server:
         server.run_actor(ENV)
@@ -183,7 +185,12 @@ def test_resume_after_stop_goes_on_where_it_was(
     assert counters["policy_version"] == len(updates)
     assert counters["learner_life"] == 1
     assert_schedule_is_one_line(updates, config)
-    assert finished.tensors["optimizer"]["policy_head.weight|step"] == len(updates)
+    prefix = "network." if loss else ""
+    assert finished.tensors["optimizer"][f"{prefix}policy_head.weight|step"] == len(updates)
+    # Each row is counted once, over both lives; the learner's first weights are of no row.
+    for name, array in finished.tensors["weights"].items():
+        if name.endswith(".count"):
+            assert array == counters["trained_steps"], name
     assert_metrics_go_forward(server.run.metrics_path)
 
 

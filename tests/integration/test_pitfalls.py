@@ -169,9 +169,13 @@ def test_every_index_through_the_wire_is_where_it_belongs(
     assert ends <= len(episodes) <= ends + 3  # a padding row may stand in the next unroll
 
 
-@pytest.mark.parametrize("use_lstm", [False, True], ids=["mlp", "lstm"])
+@pytest.mark.parametrize(
+    ("use_lstm", "normalise"),
+    [(False, False), (True, False), (True, True)],
+    ids=["mlp", "lstm", "normalised-lstm"],
+)
 def test_learner_recomputes_what_the_actor_drew_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_lstm: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_lstm: bool, normalise: bool
 ) -> None:
     """[1, 3, 4] Weights of version v over unrolls of version v give the actor's logits again.
 
@@ -181,13 +185,14 @@ def test_learner_recomputes_what_the_actor_drew_from(
 
     Planted: actions, is_first or logits a row late; reset after the first observation instead of
     before it; no reset in the actor; state sent as zeros; state zeroed by the learner; versions
-    not stamped; weights never taken over by the policy.
+    not stamped; weights never taken over by the policy; statistics of observations not published.
     """
     config = make_lockstep_config(
         job={"total_steps": 6_000, "lockstep": True, "seed": 5},
         environment={"envs_per_actor": 8},
         model={
             "use_lstm": use_lstm,
+            "normalise_observations": normalise,
             "use_previous_action_and_reward": True,
             "init_method": "identity",  # logits that differ from the first update on
         },

@@ -57,6 +57,9 @@ MODEL_SPECS = st.builds(
     activation=NAMES,
     use_previous_action_and_reward=st.booleans(),
     observation_scale=st.floats(allow_nan=False),
+    normalise_observations=st.booleans(),
+    observation_clip=st.floats(allow_nan=False),
+    normalise_rewards=st.booleans(),
 )
 
 

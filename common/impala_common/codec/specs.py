@@ -122,6 +122,9 @@ def pack_model_spec(spec: ModelSpec) -> pb.ModelSpec:
         activation=spec.activation,
         use_previous_action_and_reward=spec.use_previous_action_and_reward,
         observation_scale=spec.observation_scale,
+        normalise_observations=spec.normalise_observations,
+        observation_clip=spec.observation_clip,
+        normalise_rewards=spec.normalise_rewards,
     )
 
 
@@ -137,6 +140,9 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
         activation=message.activation,
         use_previous_action_and_reward=message.use_previous_action_and_reward,
         observation_scale=message.observation_scale,
+        normalise_observations=message.normalise_observations,
+        observation_clip=message.observation_clip,
+        normalise_rewards=message.normalise_rewards,
     )
 
 

@@ -108,6 +108,11 @@ class ModelConfig:
     """Whether the last action and (clipped) reward are inputs of the network."""
     observation_scale: float | None = None
     """Factor on observations before the network; none: 1/255 for uint8 images, else 1."""
+    normalise_observations: bool = False
+    """Whether observations of floating-point type are shifted and scaled to mean 0 and deviation 1,
+    by running statistics that the learner keeps. Other observations stay as they are."""
+    observation_clip: float = 10.0
+    """Normalised observations are clipped to [-observation_clip, observation_clip]."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -115,6 +120,7 @@ class ModelConfig:
         require_one_of("activation", self.activation, ("tanh", "relu"))
         require_one_of("init_method", self.init_method, INIT_METHODS)
         require_positive("feature_dim", self.feature_dim)
+        require_positive("observation_clip", self.observation_clip)
         require_at_least("hidden_dim", self.hidden_dim, 0)
         require(
             "hidden_sizes",
@@ -172,11 +178,14 @@ class LossConfig:
     """Weight of the entropy bonus."""
     baseline_cost: Annotated[float, _alias("baseline-coef")] = 0.5
     """Weight of the value loss."""
+    reward_normalisation: Literal["none", "return_std"] = "none"
+    """return_std: rewards are divided by the running standard deviation of their discounted sums,
+    which start at 0 with each unroll and each episode. Comes before scale and clipping."""
     reward_clipping: Literal["none", "clip", "sign"] = "none"
     """What the learner does to rewards: clip to [-1, 1], keep the sign, or nothing. Reported
     returns are never clipped."""
     reward_scale: float = 1.0
-    """Factor on rewards, before clipping."""
+    """Factor on rewards, after normalisation and before clipping."""
     loss_reduction: Literal["sum", "mean"] = "sum"
     """Whether losses are summed over T and B (the paper's, to which its eps .01 and clip 40
     belong) or averaged over the rows that count."""
@@ -200,6 +209,7 @@ class LossConfig:
         require_at_least("entropy_cost", self.entropy_cost, 0.0)
         require_at_least("baseline_cost", self.baseline_cost, 0.0)
         require_positive("reward_scale", self.reward_scale)
+        require_one_of("reward_normalisation", self.reward_normalisation, ("none", "return_std"))
         require_one_of("reward_clipping", self.reward_clipping, ("none", "clip", "sign"))
         require_one_of("loss_reduction", self.loss_reduction, ("sum", "mean"))
 

@@ -17,6 +17,7 @@ from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
 from impala_common.models.contract import AgentModel
 from impala_common.models.inputs import find_image_layout, require_image_layout
 from impala_common.models.mlp import MlpEncoder, SeparateMlp
+from impala_common.models.normalisation import NormalisedModel
 from impala_common.models.trunk import Encoder, TrunkModel
 from impala_common.specs import EnvironmentSpec, ModelSpec
 
@@ -33,8 +34,15 @@ _MIN_SIDES = {
 }
 
 
-def resolve_model_spec(config: ModelConfig, environment: EnvironmentSpec) -> ModelSpec:
+def resolve_model_spec(
+    config: ModelConfig, environment: EnvironmentSpec, normalise_rewards: bool = False
+) -> ModelSpec:
     """Returns the network to build, with every "auto" and None decided.
+
+    Args:
+      config: the settings.
+      environment: what it is to consume.
+      normalise_rewards: whether statistics of rewards go with it.
 
     Raises:
       ConfigError: the chosen network cannot consume the environment's observations.
@@ -53,6 +61,9 @@ def resolve_model_spec(config: ModelConfig, environment: EnvironmentSpec) -> Mod
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
         observation_scale=_choose_scale(environment) if scale is None else scale,
+        normalise_observations=config.normalise_observations,
+        observation_clip=config.observation_clip,
+        normalise_rewards=normalise_rewards,
     )
 
 
@@ -62,6 +73,13 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
     The global random stream is put back as it was; the same seed gives the same weights.
     Not for concurrent use with other threads that draw from that stream.
     """
+    network = _make_network(spec, environment, seed)
+    if spec.normalise_observations or spec.normalise_rewards:
+        return NormalisedModel(network, spec, environment)
+    return network
+
+
+def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> AgentModel:
     if spec.name not in _ENCODERS:
         raise ConfigError("model", spec.name, f"one of {', '.join(_ENCODERS)}")
     with torch.random.fork_rng(devices=[]):

@@ -187,6 +187,8 @@ class Controller:
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
             line = collected | self._totals(learner, now_s)
+            if (reward_std := learner.reward_std) is not None:
+                line[metrics.REWARD_STD] = reward_std
         self._last_log_s = now_s
         self._shown |= line
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave

@@ -94,7 +94,9 @@ class Learner:
         self.config = config
         self.run_id = secrets.randbits(64)
         self.environment = environment
-        self.model_spec = resolve_model_spec(config.model, environment)
+        self.model_spec = resolve_model_spec(
+            config.model, environment, config.loss.reward_normalisation != "none"
+        )
         self.update_lock = threading.Lock()
         self.gate = UpdateGate(self.update_lock)
         self.profiler = UpdateProfiler()
@@ -128,6 +130,12 @@ class Learner:
         if self._device.type == "cuda":
             return f"{self._device} ({torch.cuda.get_device_name(self._device)})"
         return str(self._device)
+
+    @property
+    def reward_std(self) -> float | None:
+        """What rewards are divided by; None where they are not. To be read under the lock."""
+        std = self._updater.reward_std
+        return None if std is None else float(std)
 
     @property
     def is_finished(self) -> bool:

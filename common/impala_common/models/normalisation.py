@@ -1,0 +1,197 @@
+"""Running statistics of observations and rewards, as buffers around a network.
+
+The learner updates them, once per batch and under its update lock; actors and evaluators
+only read them. As buffers they are part of `state_dict`, so that published snapshots,
+checkpoints and rollback carry them like weights, and no optimizer sees them. All
+changes are in place: whoever holds a tensor of `state_dict` holds the present numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from impala_common.errors import ConfigError
+from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_common.vtrace import compute_suffix_recursion
+
+_EPS = 1e-8
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of all rows counted so far, element by element, in float64.
+
+    Before the first row the mean is 0 and the variance 1: nothing is changed by them.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Starts without rows; a row has `shape`."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, float64, greater than 0."""
+        return (self.variance + _EPS).sqrt()
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, is_counted: Tensor) -> None:
+        """Adds rows, by the formula of Chan, Golub and LeVeque (1979) for two sets.
+
+        With n, mean and M (the sum of squared deviations) of the rows so far and of the new
+        ones (marked '), and d = mean' - mean:
+
+            mean <- mean + d n' / (n + n')
+            M    <- M + M' + d^2 n n' / (n + n')
+
+        Args:
+          rows: [T, B, ...]: of any element type; what is not counted may be anything.
+          is_counted: bool [T, B].
+        """
+        mask = is_counted.view(*is_counted.shape, *(1,) * self.mean.ndim)
+        num_new = is_counted.sum().to(torch.float64)
+        total = (self.count + num_new).clamp_(min=1.0)
+        rows = rows.to(torch.float64).where(mask, 0.0)
+        mean_new = rows.sum(dim=(0, 1)) / num_new.clamp(min=1.0)
+        squares_new = (rows - mean_new).where(mask, 0.0).square_().sum(dim=(0, 1))
+        # Without new rows nothing may change, the variance before the first row included.
+        has_new = num_new > 0
+        difference = mean_new - self.mean
+        squares = self.variance * self.count + squares_new
+        squares += difference.square() * (self.count * num_new / total)
+        self.variance.copy_(torch.where(has_new, squares / total, self.variance))
+        self.mean.add_(torch.where(has_new, difference * (num_new / total), 0.0))
+        self.count.add_(num_new)
+
+    def normalise(self, rows: Tensor, clip: float) -> Tensor:
+        """Returns float32 rows of mean 0 and deviation 1, clipped to [-clip, clip].
+
+        Rows of float64 are shifted in float64: a small spread around a large mean survives.
+        """
+        if rows.dtype != torch.float64:
+            rows = rows.to(torch.float32)
+        shifted = (rows - self.mean.to(rows.dtype)) * self.std.reciprocal().to(rows.dtype)
+        return shifted.clamp(-clip, clip).to(torch.float32)
+
+
+class NormalisedModel(AgentModel):
+    """A network that sees normalised observations, and the statistics of rewards beside it.
+
+    Attributes:
+      network: the network proper.
+      leaf_names: leaves that are normalised: those of floating-point type.
+      observation_moments: their statistics, in the order of leaf_names.
+      reward_moments: statistics of discounted sums of rewards; None where not asked for.
+    """
+
+    def __init__(self, network: AgentModel, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        """Wraps `network` as `spec` says.
+
+        Raises:
+          ConfigError: observations are to be normalised and none is of floating-point type.
+        """
+        super().__init__()
+        self.network = network
+        self.observation_clip = spec.observation_clip
+        leaves = [
+            leaf
+            for leaf in environment.observation_leaves
+            if spec.normalise_observations and leaf.dtype.startswith("float")
+        ]
+        if spec.normalise_observations and not leaves:
+            raise ConfigError(
+                "normalise_observations",
+                True,
+                "False for these observations",
+                "only leaves of floating-point type are normalised, and these are "
+                + ", ".join(f"{x.name}: {x.dtype}" for x in environment.observation_leaves),
+            )
+        self.leaf_names = tuple(leaf.name for leaf in leaves)
+        self.observation_moments = nn.ModuleList(RunningMoments(leaf.shape) for leaf in leaves)
+        self.reward_moments = RunningMoments(()) if spec.normalise_rewards else None
+
+    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
+        """Returns those of the network."""
+        return self.network.agent_state_specs()
+
+    def initial_state(self, batch_size: int) -> AgentState:
+        """Returns that of the network."""
+        return self.network.initial_state(batch_size)
+
+    def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
+        """Runs the network on normalised observations; see AgentModel."""
+        outputs: ModelOutputs = self.network(self._normalise(inputs), state)
+        return outputs
+
+    def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
+        """Runs the network's policy on normalised observations; see AgentModel."""
+        return self.network.act(self._normalise(inputs), state)
+
+    @property
+    def reward_std(self) -> Tensor | None:
+        """Deviation that rewards are divided by, float64; None where they are not."""
+        return None if self.reward_moments is None else self.reward_moments.std
+
+    def statistics(self) -> list[Tensor]:
+        """Returns the tensors that `update_statistics` changes: to copy, and to put back."""
+        own: list[nn.Module] = [*self.observation_moments]
+        if self.reward_moments is not None:
+            own.append(self.reward_moments)
+        return [buffer for moments in own for buffer in moments.buffers()]
+
+    @torch.no_grad()
+    def update_statistics(
+        self, inputs: ModelInputs, rewards: Tensor, is_padding: Tensor, discount: float
+    ) -> None:
+        """Counts one batch. For the learner only.
+
+        Observation T is left out: it is observation 0 of the slot's next unroll.
+
+        Args:
+          inputs: [T+1, B]: observations and is_first are used.
+          rewards: float32 [T, B]: raw.
+          is_padding: bool [T, B]: rows that do not count.
+          discount: of the sums of rewards.
+        """
+        is_counted = ~is_padding
+        for name, moments in zip(self.leaf_names, self.observation_moments, strict=True):
+            assert isinstance(moments, RunningMoments)
+            moments.update(inputs.observations[name][:-1], is_counted)
+        if self.reward_moments is not None:
+            sums = compute_discounted_sums(
+                rewards.masked_fill(is_padding, 0.0), inputs.is_first[:-1], discount
+            )
+            self.reward_moments.update(sums, is_counted)
+
+    def _normalise(self, inputs: ModelInputs) -> ModelInputs:
+        observations = dict(inputs.observations)
+        for name, moments in zip(self.leaf_names, self.observation_moments, strict=True):
+            assert isinstance(moments, RunningMoments)
+            observations[name] = moments.normalise(observations[name], self.observation_clip)
+        return inputs._replace(observations=observations)
+
+
+def compute_discounted_sums(rewards: Tensor, is_first: Tensor, discount: float) -> Tensor:
+    """Returns what has come in so far at each row, older rewards discounted.
+
+        sum_t = r_t + discount x sum_{t-1},   sum_{t-1} = 0 where is_first[t], and at row 0
+
+    What an episode paid before the unroll began is not known here and counts as 0.
+
+    Args:
+      rewards: float [T, B]: 0 on padding rows.
+      is_first: bool [T, B]: row t opens an episode.
+      discount: in [0, 1].
+
+    Returns:
+      float [T, B].
+    """
+    factors = torch.where(is_first, 0.0, discount).to(rewards.dtype)
+    return compute_suffix_recursion(rewards.flip(0), factors.flip(0)).flip(0)
