@@ -22,6 +22,7 @@ from impala_common.config.checks import require, require_at_least, require_posit
 from impala_common.config.sections import validate_device
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.inherited_objects import split_objects_option
 from impala_common.logs import LogFormat, configure_logging, write_line
 
 _LOG = logging.getLogger(__name__)
@@ -101,20 +102,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        objects_fd, argv = split_objects_option(argv)
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
         configure_logging(level, "actor", arguments.log_format)
         stop = _Stop()
         if arguments.exit_with_parent:
             _stop_without_parent(stop)
-        _act(arguments, stop)
+        _act(arguments, stop, objects_fd)
     except ImpalaError as error:
         write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
 
 
-def _act(arguments: ActorArguments, stop: _Stop) -> None:
+def _act(arguments: ActorArguments, stop: _Stop, objects_fd: int | None) -> None:
     import torch
 
     from impala_actor.actor_loop import Actor, ActorConfig
@@ -123,6 +125,10 @@ def _act(arguments: ActorArguments, stop: _Stop) -> None:
     from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(arguments.torch_threads)
+    if objects_fd is not None:
+        from impala_actor.inherited import register_inherited
+
+        register_inherited(objects_fd)
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
     config = ActorConfig(
         server=arguments.server,

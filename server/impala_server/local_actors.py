@@ -18,6 +18,7 @@ from typing import IO
 from impala_common.config import TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
+from impala_common.inherited_objects import ObjectMemory
 from impala_common.run_directory import RunDirectory
 from impala_server.local_security import local_actor_options, local_address
 
@@ -42,7 +43,10 @@ class ActorSettingsError(ConfigError):
 class _LocalActor:
     """One actor's process and its history."""
 
-    def __init__(self, name: str, command: list[str], log_path: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], log_path: Path, objects: ObjectMemory | None = None
+    ) -> None:
+        self._objects = objects
         self.name = name
         self.log_path = log_path
         self._command = command
@@ -55,7 +59,7 @@ class _LocalActor:
         """Starts the process; its messages go to its log."""
         self._started_s = time.monotonic()
         with self.log_path.open("ab") as log:
-            self._process = _spawn(self._command, log)
+            self._process = _spawn(self._command, log, self._objects)
 
     def check(self) -> None:
         """Replaces a process that has died.
@@ -113,13 +117,27 @@ class _LocalActor:
 class LocalActors:
     """All actors of this machine. Owned by the command's main thread."""
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, address: str) -> None:
-        """Prepares `num_actors` actors for the learner at `address`."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        address: str,
+        objects: ObjectMemory | None = None,
+    ) -> None:
+        """Prepares `num_actors` actors for the learner at `address`.
+
+        Args:
+          config: all settings.
+          run: the run's folder.
+          address: of the learner.
+          objects: environments and networks that are Python objects of this process.
+        """
         self._actors = [
             _LocalActor(
                 f"actor-{index}",
                 _command(config, address, f"actor-{index}"),
                 run.log_path / f"actor-{index}.log",
+                objects,
             )
             for index in range(config.job.num_actors)
         ]
@@ -153,12 +171,15 @@ def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     return command
 
 
-def _spawn(command: list[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn(
+    command: list[str], log: IO[bytes], objects: ObjectMemory | None
+) -> subprocess.Popen[bytes]:
     # One thread each: several processes share the cores. A session of its own: Ctrl-C reaches
     # the command alone, which ends things in order.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.Popen(  # noqa: S603 (our own module)
-        command,
+        [*command, *(() if objects is None else objects.option)],
+        pass_fds=() if objects is None else (objects.fd,),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

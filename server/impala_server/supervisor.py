@@ -17,12 +17,14 @@ import sys
 import threading
 import time
 from multiprocessing import connection
+from pathlib import Path
 from typing import Any
 
 from impala_common import errors
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError, QueueClosedError
+from impala_common.inherited_objects import ObjectMemory
 from impala_common.logs import LogFormat
 from impala_common.run_directory import RunDirectory, write_text_atomic
 from impala_server.storage.ends import ProcessEnds, make_ends
@@ -58,8 +60,22 @@ class Supervisor:
         run: RunDirectory,
         log_level: str = "WARNING",
         log_format: LogFormat = "text",
+        objects: ObjectMemory | None = None,
+        has_log_files: bool = False,
     ) -> None:
-        """Prepares to serve `config` in `run`, whose lock the caller holds."""
+        """Prepares to serve `config` in `run`, whose lock the caller holds.
+
+        Args:
+          config: all settings.
+          run: the run's folder.
+          log_level: of both processes.
+          log_format: of both processes.
+          objects: networks that are Python objects of this process; stays the caller's.
+          has_log_files: whether the processes write to files in the run's folder, not to stderr,
+            and this process's own log level stays as it is, whatever an administrator says.
+        """
+        self._objects = objects
+        self._has_log_files = has_log_files
         self._config = config
         self._run = run
         self._log_level = log_level
@@ -86,7 +102,8 @@ class Supervisor:
             self._start_threads(learner, front_end)
             return
         num_threads = choose_learner_threads(self._config)
-        self._start_process("learner", learner, str(num_threads))
+        objects = self._objects.option if self._objects is not None else ()
+        self._start_process("learner", learner, str(num_threads), *objects)
         self._start_process("front_end", front_end)
         for ends in (learner, front_end):
             ends.close_pipes()
@@ -201,7 +218,8 @@ class Supervisor:
                 code = child.wait(_EXIT_S)
                 how = f" (signal {-code})" if code < 0 else f" (exit code {code})"
         title = name.replace("_", "-")
-        return ImpalaError(f"the {title} process died{how}; see its messages above")
+        where = str(self._log_path(name)) if self._has_log_files else "above"
+        return ImpalaError(f"the {title} process died{how}; see its messages {where}")
 
     def _handle(self, message: dict[str, Any]) -> None:
         match message["kind"]:
@@ -211,7 +229,8 @@ class Supervisor:
                 _LOG.warning("an administrator ends the learner")
                 self.request_stop()
             case "log_level":
-                logging.getLogger().setLevel(message["level"])
+                if not self._has_log_files:
+                    logging.getLogger().setLevel(message["level"])
             case "bound":
                 self.address = message["address"]
                 self.prometheus_address = message.get("prometheus")
@@ -226,13 +245,25 @@ class Supervisor:
     def _start_process(self, name: str, ends: ProcessEnds, *arguments: str) -> None:
         command = [sys.executable, "-m", f"impala_server.{name}", str(self._run.path)]
         command += [ends.to_argument(), self._log_level, self._log_format, *arguments]
-        # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
-        self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
-            command,
-            pass_fds=ends.fds,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        objects = () if self._objects is None else (self._objects.fd,)
+        with contextlib.ExitStack() as files:
+            log = (
+                files.enter_context(self._log_path(name).open("ab"))
+                if self._has_log_files
+                else None
+            )
+            # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
+            self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
+                command,
+                pass_fds=(*ends.fds, *objects),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _log_path(self, name: str) -> Path:
+        return self._run.log_path / f"{name.replace('_', '-')}.log"
 
     def _start_threads(self, learner: ProcessEnds, front_end: ProcessEnds) -> None:
         from impala_server.front_end.process import front_end_main

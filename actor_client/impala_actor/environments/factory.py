@@ -7,10 +7,26 @@ when they are needed: importing this file costs nothing and needs no extras.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import ConfigError
+from impala_common.errors import ConfigError, UnknownEnvironmentError
+from impala_common.inherited_objects import OBJECT_PREFIX
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Maker = Callable[[], "gymnasium.Env[Any, Any]"]  # Any: any spaces
+"""Makes one environment; called once per slot."""
+
+_makers: dict[str, Maker] = {}
+
+
+def register_environment(name: str, maker: Maker) -> None:
+    """Makes an environment known to this process under `name`, "object:" and a word."""
+    _makers[name] = maker
 
 
 def make_environment(
@@ -36,6 +52,8 @@ def make_environment(
     config = config or EnvironmentConfig()
     config = dataclasses.replace(config, env=env_id)
     backend = config.env_backend
+    if env_id.startswith(OBJECT_PREFIX):
+        return _make_registered(env_id, num_slots, backend)
     if backend == "envpool":
         from impala_actor.environments import envpool
 
@@ -53,3 +71,16 @@ def make_environment(
     from impala_actor.environments import gymnasium
 
     return gymnasium.make_gymnasium_environment(env_id, num_slots, backend)
+
+
+def _make_registered(name: str, num_slots: int, backend: str) -> EnvironmentAdapter:
+    """Returns slots of an environment that was handed over as a Python object."""
+    from impala_actor.environments import gymnasium
+
+    if name not in _makers:
+        raise UnknownEnvironmentError(
+            f"{name} is a Python object that was given to the class IMPALA; only that process and "
+            "those it starts know it. From Python, go on with IMPALA(env, ...).load(RUN). For "
+            "commands, register the environment in a module and name it: my_module:MyEnv-v0"
+        )
+    return gymnasium.make_from_maker(name, _makers[name], num_slots, backend)

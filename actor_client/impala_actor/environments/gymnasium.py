@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import gymnasium
@@ -53,6 +54,49 @@ def make_gymnasium_environment(
         raise UnknownEnvironmentError(f"{env_id} cannot be made here: {error}") from error
     try:
         return adapt(vector_env, has_slot_seeds=backend != "entry-point")
+    except BaseException:
+        vector_env.close()
+        raise
+
+
+def make_from_maker(
+    name: str,
+    maker: Callable[[], gymnasium.Env[Any, Any]],  # Any: any spaces
+    num_slots: int,
+    backend: str = "auto",
+) -> EnvironmentAdapter:
+    """Makes `num_slots` slots by calling `maker` once for each.
+
+    Raises:
+      ConfigError: `maker` fails or makes something else, or the backend cannot take it.
+      UnsupportedSpaceError: spaces this version cannot train on.
+    """
+    if backend not in ("auto", "sync", "async"):
+        raise ConfigError("env_backend", backend, "auto, sync or async", f"{name} has no other")
+
+    def make_one() -> gymnasium.Env[Any, Any]:  # Any: any spaces
+        try:
+            environment = maker()
+        except Exception as error:  # a user's code
+            raise ConfigError(
+                "env",
+                name,
+                "something that makes an environment",
+                f"{type(error).__name__}: {error}",
+            ) from error
+        if not isinstance(environment, gymnasium.Env):
+            raise ConfigError(
+                "env",
+                name,
+                "something that makes a gymnasium.Env",
+                f"it made {type(environment).__module__}.{type(environment).__qualname__}",
+            )
+        return environment
+
+    kind = gymnasium.vector.AsyncVectorEnv if backend == "async" else gymnasium.vector.SyncVectorEnv
+    vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    try:
+        return adapt(vector_env)
     except BaseException:
         vector_env.close()
         raise

@@ -33,6 +33,16 @@ _MIN_SIDES = {
     "impala_resnet": impala_resnet.MIN_SIDE,
 }
 
+Maker = Callable[[ModelSpec, EnvironmentSpec], AgentModel]
+"""Makes a network; draws its initial weights from torch's global stream."""
+
+_makers: dict[str, Maker] = {}
+
+
+def register_model(name: str, maker: Maker) -> None:
+    """Makes a network known to this process under `name`, "object:" and a word."""
+    _makers[name] = maker
+
 
 def resolve_model_spec(
     config: ModelConfig, environment: EnvironmentSpec, normalise_rewards: bool = False
@@ -80,10 +90,12 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
 
 
 def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> AgentModel:
-    if spec.name not in _ENCODERS:
+    if spec.name not in _ENCODERS and spec.name not in _makers:
         raise ConfigError("model", spec.name, f"one of {', '.join(_ENCODERS)}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: CUDA stays untouched
+        if spec.name in _makers:
+            return _makers[spec.name](spec, environment)
         if spec.name == "mlp" and not spec.use_lstm:
             return SeparateMlp(spec, environment)
         return TrunkModel(_ENCODERS[spec.name](spec, environment), spec, environment)

@@ -1,4 +1,6 @@
-"""The learner process: `python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS`.
+"""The learner process.
+
+    python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS [--objects-fd FD]
 
 Started by the supervisor only. Signals are the supervisor's business; it says
 stop through its pipe, and the end of that pipe means stop too.
@@ -10,15 +12,21 @@ import signal
 import sys
 
 from impala_common.config.toml_io import load_config
+from impala_common.inherited_objects import split_objects_option
 from impala_common.logs import LogFormat, configure_logging
 from impala_common.run_directory import RunDirectory
 from impala_server.storage.ends import ProcessEnds
 
 
 def main(
-    run_path: str, descriptors: str, log_level: str, log_format: LogFormat, num_threads: str
+    run_path: str,
+    descriptors: str,
+    log_level: str,
+    log_format: LogFormat,
+    num_threads: str,
+    *more: str,
 ) -> None:
-    """Body of the process."""
+    """Body of the process; `more` is the option for inherited objects, or nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(log_level, "learner", log_format)
@@ -29,7 +37,8 @@ def main(
 
     torch.set_num_threads(int(num_threads))
     run = RunDirectory(run_path)
-    learner_main(load_config(run.config_path), run, ends)
+    objects_fd, _ = split_objects_option(more)
+    learner_main(load_config(run.config_path), run, ends, objects_fd)
 
 
 if __name__ == "__main__":

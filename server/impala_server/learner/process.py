@@ -6,6 +6,8 @@ import logging
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError
+from impala_common.inherited_objects import read_objects
+from impala_common.models.inherited import register_inherited_models
 from impala_common.run_directory import RunDirectory
 from impala_server.learner.controller import Controller
 from impala_server.storage.ends import ProcessEnds
@@ -13,9 +15,20 @@ from impala_server.storage.ends import ProcessEnds
 _LOG = logging.getLogger(__name__)
 
 
-def learner_main(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
-    """Runs the learner to its end and reports how it ended to the supervisor."""
+def learner_main(
+    config: TrainConfig, run: RunDirectory, ends: ProcessEnds, objects_fd: int | None = None
+) -> None:
+    """Runs the learner to its end and reports how it ended to the supervisor.
+
+    Args:
+      config: all settings.
+      run: the run's folder.
+      ends: pipes and shared blocks.
+      objects_fd: memory with networks that are Python objects of the process that started this.
+    """
     try:
+        if objects_fd is not None:
+            register_inherited_models(read_objects(objects_fd))
         Controller(config, run, ends).run()
     except ImpalaError as error:
         ends.supervisor.send("failed", reason=error.reason, text=str(error))
