@@ -38,6 +38,9 @@ class VectorEnvironment(Protocol):
     def step(self, actions: Any, /) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all slots."""
 
+    def render(self) -> Any:
+        """Returns one picture per slot, where it was made with render_mode rgb_array."""
+
     def close(self) -> None:
         """Frees what the environment holds."""
 
@@ -152,6 +155,15 @@ class EnvironmentAdapter:
         return StepResult(
             {self._leaf_name: observation}, rewards, terminated, truncated, is_padding, is_padding
         )
+
+    def render(self) -> Any:  # Any: what the environment draws; see RenderedEnvironment
+        """Returns what the vector environment draws: a picture per slot, or None."""
+        return self._vector_env.render()
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Speed at which its pictures look natural, or None where it names none."""
+        return getattr(self._vector_env, "metadata", {}).get("render_fps")
 
     def close(self) -> None:
         """Frees what the environment holds."""

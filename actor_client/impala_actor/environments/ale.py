@@ -10,6 +10,7 @@ ale-py registers: ALE/Pong-v5 (sticky actions .25), Pong-v4, PongNoFrameskip-v4
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import re
 from typing import Any, NamedTuple
@@ -17,7 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
+from impala_actor.environments.adapter import (
+    EnvironmentAdapter,
+    StepResult,
+    VectorEnvironment,
+)
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import MissingExtraError, UnknownEnvironmentError
 
@@ -26,6 +31,7 @@ _NAMESPACE = "ALE/"
 _LEGACY_ID = re.compile(r"[A-Za-z0-9]+-v[04]")
 _ENTRY_POINT = "ale_py.env:AtariEnv"
 _IMAGE_SIZE = 84
+_SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
 
 
 class AtariGame(NamedTuple):
@@ -73,7 +79,12 @@ def parse_game_id(env_id: str) -> AtariGame | None:
 
 
 def make_ale_environment(
-    game: AtariGame, num_slots: int, config: EnvironmentConfig, num_threads: int = 1
+    game: AtariGame,
+    num_slots: int,
+    config: EnvironmentConfig,
+    num_threads: int = 1,
+    *,
+    is_rendered: bool = False,
 ) -> EnvironmentAdapter:
     """Makes `num_slots` slots of an Atari game.
 
@@ -82,6 +93,7 @@ def make_ale_environment(
       num_slots: N.
       config: the Atari options.
       num_threads: emulator threads; one per free core is the most that pays.
+      is_rendered: whether it is to draw, see `FilmedAtariVectorEnv`.
     """
     from ale_py.vector_env import AtariVectorEnv
     from gymnasium.vector import AutoresetMode
@@ -89,7 +101,8 @@ def make_ale_environment(
     from impala_actor.environments.spaces import make_environment_spec
 
     sticky = config.atari_sticky_action_probability
-    vector_env = AtariVectorEnv(
+    make_vector_env = functools.partial(
+        AtariVectorEnv,
         game.rom,
         num_slots,
         batch_size=0,
@@ -100,10 +113,6 @@ def make_ale_environment(
         full_action_space=False,
         continuous=False,
         autoreset_mode=AutoresetMode.NEXT_STEP,
-        img_height=_IMAGE_SIZE,
-        img_width=_IMAGE_SIZE,
-        grayscale=True,
-        stack_num=config.atari_frame_stack,
         frameskip=config.atari_frame_skip,
         maxpool=True,
         noop_max=config.atari_noop_max,
@@ -114,13 +123,67 @@ def make_ale_environment(
         reward_clipping=False,
         use_fire_reset=config.atari_fire_reset,
     )
+    vector_env = make_vector_env(
+        img_height=_IMAGE_SIZE,
+        img_width=_IMAGE_SIZE,
+        grayscale=True,
+        stack_num=config.atari_frame_stack,
+    )
     spec = make_environment_spec(
         vector_env.single_observation_space,
         vector_env.single_action_space,
         config.atari_frame_stack,
     )
     kind = LifeLossAdapter if config.atari_episodic_life else AleAdapter
-    return kind(vector_env, spec)
+    if not is_rendered:
+        return kind(vector_env, spec)
+    twin = make_vector_env(
+        img_height=_SCREEN_HEIGHT, img_width=_SCREEN_WIDTH, grayscale=False, stack_num=1
+    )
+    return kind(FilmedAtariVectorEnv(vector_env, twin, 60.0 / config.atari_frame_skip), spec)
+
+
+class FilmedAtariVectorEnv:
+    """Two vector environments that play the same games: one for the policy, one for the eye.
+
+    ale-py's vector environment shows either what the policy sees (84 x 84, grey) or the screen
+    in colour. Emulators are exact: with equal seeds and actions both play the same frames. That
+    is verified at each step by rewards, ends and frame counters.
+    """
+
+    def __init__(self, seen: VectorEnvironment, drawn: VectorEnvironment, fps: float) -> None:
+        self.num_envs = seen.num_envs
+        self.metadata = {"render_fps": fps}
+        self._seen = seen
+        self._drawn = drawn
+        self._screens: NDArray[np.uint8] | None = None
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Starts the same games in both."""
+        observation, infos = self._seen.reset(seed=seed, options=options)
+        self._screens, _infos = self._drawn.reset(seed=seed, options=options)
+        return observation, infos
+
+    def step(self, actions: Any, /) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Steps both."""
+        result = self._seen.step(actions)
+        self._screens, *drawn, infos = self._drawn.step(actions)
+        same = all(map(np.array_equal, result[1:4], drawn)) and np.array_equal(
+            result[4]["episode_frame_number"], infos["episode_frame_number"]
+        )
+        if not same:
+            raise AssertionError("two emulators with the same seed and actions differ")
+        return result
+
+    def render(self) -> list[NDArray[np.uint8]]:
+        """Returns the screen of each slot, uint8 [210, 160, 3]."""
+        assert self._screens is not None
+        return [screens[-1] for screens in self._screens]
+
+    def close(self) -> None:
+        """Frees both."""
+        self._seen.close()
+        self._drawn.close()
 
 
 class AleAdapter(EnvironmentAdapter):

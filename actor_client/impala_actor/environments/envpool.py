@@ -58,6 +58,9 @@ class EnvPoolVectorEnv:
         observation, rewards, terminated, truncated, infos = self._pool.step(actions)
         return observation, rewards, terminated, truncated, infos
 
+    def render(self) -> None:
+        """Draws nothing: EnvPool has no pictures."""
+
     def close(self) -> None:
         """Frees the pool."""
         if self._pool is not None:

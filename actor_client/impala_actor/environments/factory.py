@@ -30,7 +30,11 @@ def register_environment(name: str, maker: Maker) -> None:
 
 
 def make_environment(
-    env_id: str, num_slots: int, config: EnvironmentConfig | None = None, num_threads: int = 1
+    env_id: str,
+    num_slots: int,
+    config: EnvironmentConfig | None = None,
+    num_threads: int = 1,
+    is_rendered: bool = False,
 ) -> EnvironmentAdapter:
     """Makes `num_slots` slots of the environment `env_id`.
 
@@ -40,6 +44,8 @@ def make_environment(
       num_slots: N; the config's envs_per_actor is not looked at.
       config: the backend and the Atari options; None: defaults.
       num_threads: threads of environments that are vectorised in native code.
+      is_rendered: whether its pictures are wanted (the adapter's `render`); rather use
+        `impala_actor.environments.rendering`.
 
     Raises:
       UnknownEnvironmentError: no such environment can be made here.
@@ -53,10 +59,17 @@ def make_environment(
     config = dataclasses.replace(config, env=env_id)
     backend = config.env_backend
     if env_id.startswith(OBJECT_PREFIX):
-        return _make_registered(env_id, num_slots, backend)
+        return _make_registered(env_id, num_slots, "sync" if is_rendered else backend)
     if backend == "envpool":
         from impala_actor.environments import envpool
 
+        if is_rendered:
+            raise ConfigError(
+                "env",
+                env_id,
+                "an environment that can be drawn",
+                "EnvPool draws nothing; a run trained with env_backend auto can be filmed",
+            )
         return envpool.make_envpool_environment(env_id, num_slots, config, num_threads)
     if env_id.startswith(minatar.PREFIX):
         if backend not in ("auto", "sync"):
@@ -65,12 +78,14 @@ def make_environment(
     if backend in ("auto", "ale"):
         game = ale.parse_game_id(env_id)
         if game is not None:
-            return ale.make_ale_environment(game, num_slots, config, num_threads)
+            return ale.make_ale_environment(
+                game, num_slots, config, num_threads, is_rendered=is_rendered
+            )
     if backend == "ale":
         raise ConfigError("env", env_id, "an Atari id such as ALE/Pong-v5", "env_backend is ale")
     from impala_actor.environments import gymnasium
 
-    return gymnasium.make_gymnasium_environment(env_id, num_slots, backend)
+    return gymnasium.make_gymnasium_environment(env_id, num_slots, backend, is_rendered=is_rendered)
 
 
 def _make_registered(name: str, num_slots: int, backend: str) -> EnvironmentAdapter:

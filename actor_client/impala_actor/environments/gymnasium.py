@@ -25,7 +25,11 @@ EXAMPLES = "CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1"
 
 
 def make_gymnasium_environment(
-    env_id: str, num_slots: int, backend: GymnasiumBackend = "auto"
+    env_id: str,
+    num_slots: int,
+    backend: GymnasiumBackend = "auto",
+    *,
+    is_rendered: bool = False,
 ) -> EnvironmentAdapter:
     """Makes `num_slots` slots of a Gymnasium environment.
 
@@ -34,6 +38,7 @@ def make_gymnasium_environment(
       num_slots: N.
       backend: "entry-point" is the environment's own vector class, "sync" a loop in this
         process, "async" one process per slot; "auto" the first of the first two that it has.
+      is_rendered: whether it is to draw: then the loop is taken wherever there is one.
 
     Raises:
       UnknownEnvironmentError: no such id, or it cannot be made here.
@@ -48,8 +53,11 @@ def make_gymnasium_environment(
         )
     if backend == "auto":
         backend = "entry-point" if has_entry_point else "sync"
+    if is_rendered and spec.entry_point is not None:
+        backend = "sync"
+    render_options = {"render_mode": "rgb_array"} if is_rendered else {}
     try:
-        vector_env = _make_vector(spec, num_slots, backend)
+        vector_env = _make_vector(spec, num_slots, backend, render_options)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnknownEnvironmentError(f"{env_id} cannot be made here: {error}") from error
     try:
@@ -126,12 +134,17 @@ def adapt(
 
 
 def _make_vector(
-    spec: gymnasium.envs.registration.EnvSpec, num_slots: int, backend: GymnasiumBackend
+    spec: gymnasium.envs.registration.EnvSpec,
+    num_slots: int,
+    backend: GymnasiumBackend,
+    options: dict[str, Any],  # Any: arguments of the environment
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     if backend == "entry-point":
         # make_vec hands on the registered time limit (CartPole-v1: 500); the vector classes
         # themselves default to whatever they like.
-        return gymnasium.make_vec(spec, num_slots, vectorization_mode="vector_entry_point")
+        return gymnasium.make_vec(
+            spec, num_slots, vectorization_mode="vector_entry_point", **options
+        )
     # copy=False: observations stay valid until the next step, all that StepResult promises.
     return gymnasium.make_vec(
         spec,
@@ -139,6 +152,7 @@ def _make_vector(
         vectorization_mode=backend,
         vector_kwargs={"copy": False, "autoreset_mode": AutoresetMode.NEXT_STEP},
         disable_env_checker=True,
+        **options,
     )
 
 

@@ -25,6 +25,15 @@ PREFIX = "MinAtar/"
 EXTRA = "minatar"
 STICKY_ACTION_PROBABILITY = 0.1
 _NUM_ACTIONS = 6
+_CELL_PIXELS = 32
+# Black, then one colour for each channel (at most 10): Okabe and Ito's, told apart by everyone.
+_COLOURS = np.array(
+    [
+        (0, 0, 0), (86, 180, 233), (240, 228, 66), (213, 94, 0), (0, 158, 115), (204, 121, 167),
+        (230, 159, 0), (0, 114, 178), (255, 255, 255), (153, 153, 153), (136, 34, 85),
+    ],
+    np.uint8,
+)  # fmt: skip
 _MODULES = {
     "Asterix": "asterix",
     "Breakout": "breakout",
@@ -82,6 +91,7 @@ class MinAtarVectorEnv:
 
     def __init__(self, games: list[MinAtarGame], action_set: list[int]) -> None:
         self.num_envs = len(games)
+        self.metadata = {"render_fps": 10}
         self._games = games
         self._action_set = action_set
         self._shape = (len(games), *games[0].shape)
@@ -120,6 +130,10 @@ class MinAtarVectorEnv:
             {},
         )
 
+    def render(self) -> list[NDArray[np.uint8]]:
+        """Returns uint8 [10 * 32, 10 * 32, 3] per slot: a colour for each kind of thing."""
+        return [_draw(game.state()) for game in self._games]
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -145,6 +159,14 @@ def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
     leaf = TensorSpec(OBSERVATION, games[0].shape, "bool")
     spec = EnvironmentSpec((leaf,), num_actions=len(action_set))
     return EnvironmentAdapter(MinAtarVectorEnv(games, action_set), spec)
+
+
+def _draw(state: NDArray[Any]) -> NDArray[np.uint8]:
+    """Returns a picture of a state, bool [10, 10, C]; where two things are, the later channel."""
+    num_channels = state.shape[2]
+    topmost = np.max(state * (np.arange(num_channels) + 1), axis=2)
+    picture: NDArray[np.uint8] = _COLOURS[topmost]
+    return picture.repeat(_CELL_PIXELS, axis=0).repeat(_CELL_PIXELS, axis=1)
 
 
 def _load_module(env_id: str, module_name: str) -> Any:  # Any: a module of MinAtar

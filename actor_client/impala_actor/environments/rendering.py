@@ -1,0 +1,102 @@
+"""RenderedEnvironment: one environment slot that can be looked at.
+
+What a policy sees in it is what it saw in training: the slot is made by the same
+factory, with the same settings. Used for videos only; runs on the thread that
+records. What cannot be drawn is refused with the way round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_actor.environments.factory import make_environment
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import ConfigError, ImpalaError, MissingExtraError
+
+EXTRA = "video"
+DEFAULT_FRAMES_PER_S = 30.0
+
+
+class RenderedEnvironment:
+    """An adapter of one slot, and what it shows.
+
+    Attributes:
+      adapter: to be stepped by whoever records.
+      frames_per_s: speed at which the pictures look natural.
+    """
+
+    def __init__(self, env_id: str, adapter: EnvironmentAdapter) -> None:
+        self.adapter = adapter
+        self.frames_per_s = float(adapter.frames_per_s or DEFAULT_FRAMES_PER_S)
+        self._env_id = env_id
+
+    def render(self) -> NDArray[np.uint8]:
+        """Returns what the slot shows now: uint8 [H, W, 3].
+
+        Raises:
+          ConfigError: it cannot be drawn.
+          MissingExtraError: it could be, with an optional package.
+        """
+        try:
+            pictures = self.adapter.render()
+        except ImpalaError:
+            raise
+        except Exception as error:  # whatever a drawing library raises
+            raise _explain(self._env_id, error) from error
+        picture = pictures[0] if isinstance(pictures, list | tuple) and pictures else None
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+            shown = getattr(picture, "shape", type(picture).__name__)
+            raise _refuse(self._env_id, f"its render() gave {shown}, not a picture [H, W, 3]")
+        return picture.astype(np.uint8, copy=False)
+
+    def close(self) -> None:
+        """Frees the environment."""
+        self.adapter.close()
+
+
+def make_rendered_environment(env_id: str, config: EnvironmentConfig) -> RenderedEnvironment:
+    """Makes one slot of the environment as `config` says, drawn, with whole games as episodes.
+
+    Raises:
+      ImpalaError: see `impala_actor.environments.factory.make_environment`.
+      ConfigError: the environment draws nothing.
+    """
+    config = dataclasses.replace(config, atari_episodic_life=False)
+    try:
+        adapter = make_environment(env_id, 1, config, is_rendered=True)
+    except TypeError as error:  # its constructor takes no render_mode
+        raise _explain(env_id, error) from error
+    return RenderedEnvironment(env_id, adapter)
+
+
+def prepare_headless() -> None:
+    """Tells drawing libraries, where there is no display, to do without one.
+
+    For commands only: it changes the environment of this process. What is set already stays.
+    """
+    if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _explain(env_id: str, error: Exception) -> ImpalaError:
+    text: Any = str(error) or type(error).__name__
+    if "pygame" in text:
+        return MissingExtraError(f"drawing {env_id}", EXTRA)
+    return _refuse(env_id, f"{type(error).__name__}: {text}")
+
+
+def _refuse(env_id: str, reason: str) -> ConfigError:
+    return ConfigError(
+        "env",
+        env_id,
+        "an environment that draws itself with render_mode rgb_array",
+        f"{reason}; film it on another environment of the same spaces (--env), or give it "
+        "a wrapper whose render() returns uint8 [H, W, 3]",
+    )
