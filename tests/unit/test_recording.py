@@ -170,9 +170,7 @@ def test_rendered_minatar_paints_each_thing() -> None:
 
     assert picture.shape == (320, 320, 3)
     np.testing.assert_array_equal(picture[16::32, 16::32].any(axis=2), state.any(axis=2))
-    assert (
-        len(np.unique(picture.reshape(-1, 3), axis=0)) >= 4
-    )  # black, paddle, bricks, trail
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) >= 4  # black, paddle, bricks, trail
 
 
 def test_rendered_atari_shows_policy_what_training_showed_and_the_screen_in_colour() -> None:
