@@ -23,9 +23,9 @@ from impala_common.logs import LogFormat, configure_logging, write_line
 from impala_common.run_directory import RunDirectory
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
-from impala_server.local_actors import LocalActors, validate_local_run
+from impala_server.local_actors import validate_local_run
+from impala_server.local_training import LocalTraining
 from impala_server.progress import ProgressDisplay
-from impala_server.supervisor import Supervisor
 
 _DESCRIPTION = (
     "Trains: starts a learner server and actors on this machine, shows progress, writes "
@@ -89,36 +89,9 @@ def _train(
     interrupts: Interrupts,
 ) -> dict[str, Any]:  # Any: JSON
     """Trains to the end or to an interrupt; returns the learner's last status."""
-    config = arguments.config
     level = "INFO" if arguments.verbose else "WARNING"
-    supervisor = Supervisor(config, run_directory, level, _log_format(arguments))
-    actors: LocalActors | None = None
-    try:
-        display.wait("starting the learner")
-        supervisor.start()
-        # The port is known before the learner has loaded torch: actors load it meanwhile.
-        address = supervisor.wait_until_bound()
-        actors = LocalActors(config, run_directory, address)
-        actors.start()
-        display.wait("starting the actors")
-        while (status := supervisor.poll(_POLL_S)) is not None:
-            display.update(status)
-            if interrupts.is_set():
-                display.message("stopping: finishing the update and writing a checkpoint")
-                break
-            if status["state"] in ("STARTING", "RUNNING", "PAUSED"):
-                actors.check()
-    finally:
-        is_finished = supervisor.status.get("reason") == "finished"
-        if actors is not None and not is_finished:
-            supervisor.request_stop()  # at once: the time it may take counts from here
-            actors.stop()
-        supervisor.close()
-        if actors is not None:
-            actors.stop(is_run_over=is_finished)
-        display.update(supervisor.status)
-    supervisor.raise_if_killed()
-    return supervisor.status
+    training = LocalTraining(arguments.config, run_directory, level, _log_format(arguments))
+    return training.run(display, interrupts.is_set)
 
 
 def _evaluate(
