@@ -28,7 +28,8 @@ import numpy as np
 
 from impala_actor.actor_loop import Actor, ActorConfig
 from impala_actor.evaluator import Evaluation
-from impala_actor.run_evaluation import evaluate_run, load_weights, read_specs
+from impala_actor.frozen_run import load_weights, read_specs
+from impala_actor.run_evaluation import evaluate_run
 from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config import TrainConfig
 from impala_common.metrics import read_metrics

@@ -1,7 +1,6 @@
 """evaluate_run: from the folder of a run to an Evaluation of its newest checkpoint.
 
-Reads config.toml, specs.json and a checkpoint, makes network, environment and
-policy, and plays. Only reads: the run may still be training. Called by
+Loads a frozen run, makes environment and policy, and plays. Called by
 `impala_actor.eval_cli`, which imports this file late, as it needs torch.
 """
 
@@ -9,22 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from impala_actor.environments.factory import make_environment
 from impala_actor.evaluator import Evaluation, evaluate
+from impala_actor.frozen_run import load_frozen_run
 from impala_actor.policy import Policy
-from impala_common.checkpoints import Checkpoint, CheckpointStore
-from impala_common.config.toml_io import load_config
-from impala_common.errors import CheckpointError, ConfigError
-from impala_common.models.contract import AgentModel
-from impala_common.models.registry import make_model
-from impala_common.run_directory import RunDirectory
-from impala_common.specs import EnvironmentSpec, ModelSpec, validate_same_environment
+from impala_common.specs import validate_same_environment
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,58 +68,13 @@ def evaluate_run(
       CheckpointError: no usable checkpoint.
       SpecMismatchError: the environment does not look like the one trained on.
     """
-    run = RunDirectory(path)
-    if not run.config_path.is_file():
-        raise ConfigError("RUN", str(path), "a run's folder", f"there is no {run.config_path}")
-    config = load_config(run.config_path).environment
-    env = env or config.env
-    if not run.specs_path.exists():
-        raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
-    environment_spec, model_spec = read_specs(run.specs_path)
-    store = CheckpointStore(run.checkpoints_path)
-    checkpoint = store.load(checkpoint_name) if checkpoint_name else store.load_newest()
-    model = make_model(model_spec, environment_spec, seed=0)
-    load_weights(model, checkpoint)
-
+    run = load_frozen_run(path, checkpoint_name)
+    env = env or run.env
     num_slots = min(num_slots, num_episodes)
     # Judged by whole games, whatever ended an episode in training.
-    config = dataclasses.replace(config, atari_episodic_life=False)
+    config = dataclasses.replace(run.environment_config, atari_episodic_life=False)
     with contextlib.closing(make_environment(env, num_slots, config)) as environment:
-        validate_same_environment(environment_spec, environment.spec)
-        policy = Policy(model, num_slots, seed)
+        validate_same_environment(run.environment, environment.spec)
+        policy = Policy(run.model, num_slots, seed)
         evaluation = evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
-    return RunEvaluation(str(path), env, checkpoint.name, checkpoint.step, evaluation)
-
-
-def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
-    """Reads a run's specs.json.
-
-    Raises:
-      CheckpointError: it is missing or not what it should be.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        model = dict(data["model"])
-        model["hidden_sizes"] = tuple(model["hidden_sizes"])
-        return EnvironmentSpec.from_json(data["environment"]), ModelSpec(**model)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be used: {error!r}") from error
-
-
-def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
-    """Puts a checkpoint's weights into the model.
-
-    Raises:
-      CheckpointError: they are not the weights of this network.
-    """
-    if "weights" not in checkpoint.tensors:
-        raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")
-    weights = {
-        name: torch.from_numpy(array) for name, array in checkpoint.tensors["weights"].items()
-    }
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.name} is of another network: {error}"
-        ) from error
+    return RunEvaluation(str(path), env, run.checkpoint, run.step, evaluation)
