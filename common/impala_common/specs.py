@@ -184,7 +184,7 @@ class ModelSpec:
     hidden_sizes: tuple[int, ...]
     feature_dim: int
     hidden_dim: int
-    use_lstm: bool
+    recurrence: str
     init_method: str
     activation: str
     use_previous_action_and_reward: bool

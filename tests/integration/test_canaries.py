@@ -110,7 +110,7 @@ MEMORY_BEST_RETURN = 10.0
 MEMORY_CHANCE_RETURN = 5.0
 
 
-def make_memory_config(use_lstm: bool) -> TrainConfig:
+def make_memory_config(recurrence: str) -> TrainConfig:
     """A cue and, 4 steps later, its question; unrolls of 6 steps, episodes of some 60.
 
     Two in three questions come in another unroll than their cue. Gradients reach back to
@@ -119,20 +119,21 @@ def make_memory_config(use_lstm: bool) -> TrainConfig:
     return make_canary_config(
         80_000,
         environment={"envs_per_actor": 32},
-        model={"use_lstm": use_lstm, "hidden_sizes": (16,), "hidden_dim": 32},
+        model={"recurrence": recurrence, "hidden_sizes": (16,), "hidden_dim": 32},
         rollout={"unroll_length": 6, "batch_size": 32, "num_storages": 64},
         loss={"discount": 0.9, "vtrace_lambda": 0.95, "entropy_cost": 0.01},
         optimizer={"learning_rate": 4e-3},
     )
 
 
-def test_cue_is_remembered_across_unrolls_with_lstm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recurrence", ["lstm", "gru"])
+def test_cue_is_remembered_across_unrolls_with_memory(tmp_path: Path, recurrence: str) -> None:
     """At least .95 of the best return.
 
     Seen: 9.87 to 9.94 of 10; 9.5 is demanded. Planted: state zeroed where the learner loads
     a batch 5.1.
     """
-    with RunningServer(tmp_path, make_memory_config(use_lstm=True)) as server:
+    with RunningServer(tmp_path, make_memory_config(recurrence)) as server:
         server.run_actor(MEMORY_ENV)
         server.wait_finished()
         evaluation = server.evaluate(MEMORY_ENV, num_episodes=100, num_slots=50)
@@ -140,12 +141,12 @@ def test_cue_is_remembered_across_unrolls_with_lstm(tmp_path: Path) -> None:
     assert evaluation.return_mean >= 0.95 * MEMORY_BEST_RETURN
 
 
-def test_cue_is_not_remembered_without_lstm(tmp_path: Path) -> None:
+def test_cue_is_not_remembered_without_memory(tmp_path: Path) -> None:
     """The environment does ask for memory: without it there is chance only, .5 of the best.
 
     Seen: 4.8 to 5.1; 4.3 to 5.7 is demanded (over 1000 questions, .16 is a standard deviation).
     """
-    with RunningServer(tmp_path, make_memory_config(use_lstm=False)) as server:
+    with RunningServer(tmp_path, make_memory_config("none")) as server:
         server.run_actor(MEMORY_ENV)
         server.wait_finished()
         evaluation = server.evaluate(MEMORY_ENV, num_episodes=100, num_slots=50)
@@ -170,7 +171,7 @@ def test_cue_is_not_remembered_if_state_is_dropped_between_unrolls(
 
     monkeypatch.setattr(actor_loop._SessionLoop, "_play_unrolls", play_without_carried_state)
 
-    with RunningServer(tmp_path, make_memory_config(use_lstm=True)) as server:
+    with RunningServer(tmp_path, make_memory_config("lstm")) as server:
         server.run_actor(MEMORY_ENV)
         status = server.wait_finished()
 

@@ -30,7 +30,7 @@ NUM_SLOTS = 8
 TOO_MANY_STEPS = 400_000  # more than a test waits for: these runs are stopped
 AT_START = "step-000000000000"  # the checkpoint that every new run begins with
 NORMALISED = {"normalise_observations": True}
-LSTM = {"use_lstm": True, "use_previous_action_and_reward": True}
+LSTM = {"recurrence": "lstm", "use_previous_action_and_reward": True}
 
 
 def make_lockstep_config(total_steps: int, **sections: dict[str, Any]) -> TrainConfig:

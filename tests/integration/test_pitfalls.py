@@ -170,12 +170,12 @@ def test_every_index_through_the_wire_is_where_it_belongs(
 
 
 @pytest.mark.parametrize(
-    ("use_lstm", "normalise"),
-    [(False, False), (True, False), (True, True)],
-    ids=["mlp", "lstm", "normalised-lstm"],
+    ("recurrence", "normalise"),
+    [("none", False), ("lstm", False), ("gru", True)],
+    ids=["mlp", "lstm", "normalised-gru"],
 )
 def test_learner_recomputes_what_the_actor_drew_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_lstm: bool, normalise: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recurrence: str, normalise: bool
 ) -> None:
     """[1, 3, 4] Weights of version v over unrolls of version v give the actor's logits again.
 
@@ -191,7 +191,7 @@ def test_learner_recomputes_what_the_actor_drew_from(
         job={"total_steps": 6_000, "lockstep": True, "seed": 5},
         environment={"envs_per_actor": 8},
         model={
-            "use_lstm": use_lstm,
+            "recurrence": recurrence,
             "normalise_observations": normalise,
             "use_previous_action_and_reward": True,
             "init_method": "identity",  # logits that differ from the first update on
@@ -217,7 +217,7 @@ def test_learner_recomputes_what_the_actor_drew_from(
     # It would be true of anything if the network were blind: its logits must vary.
     last = recorder.batches[-1].batch
     assert last.behaviour_policy_logits.std(dim=(0, 1)).max() > 0.05
-    if use_lstm:
+    if recurrence != "none":
         states = torch.cat([recorded.batch.initial_agent_state[0] for recorded in recorder.batches])
         assert states[8:].abs().mean() > 0.05
     assert any(recorded.batch.inputs.is_first[1:-1].any() for recorded in recorder.batches)

@@ -107,11 +107,12 @@ def test_option_sets_its_field(
 
 def test_flags_switch_on_and_off(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
-    path.write_text("[model]\nuse_lstm = true\n")
+    path.write_text("[model]\nnormalise_observations = true\n")
 
-    assert parse("--use-lstm").config.model.use_lstm
-    assert parse("--config", path).config.model.use_lstm
-    assert not parse("--config", path, "--no-use-lstm").config.model.use_lstm
+    assert parse("--normalise-observations").config.model.normalise_observations
+    assert parse("--config", path).config.model.normalise_observations
+    config = parse("--config", path, "--no-normalise-observations").config
+    assert not config.model.normalise_observations
     assert parse("--json", "--quiet", "--verbose").json
     assert parse("--hidden-sizes", "1", "2", "--drain-s", "3").extra == ServeOptions(drain_s=3.0)
 

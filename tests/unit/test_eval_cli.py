@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Path:
     config = TrainConfig(environment=EnvironmentConfig(env=BANDIT))
     directory.config_path.write_text(dump_config(config))
     spec = make_environment(BANDIT, 1).spec
-    model_spec = resolve_model_spec(ModelConfig(use_lstm=True, hidden_dim=8), spec)
+    model_spec = resolve_model_spec(ModelConfig(recurrence="lstm", hidden_dim=8), spec)
     specs = {"environment": spec.to_json(), "model": dataclasses.asdict(model_spec)}
     directory.specs_path.write_text(json.dumps(specs))
     weights = make_model(model_spec, spec, seed=1).state_dict()

@@ -27,6 +27,7 @@ SMALL_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (16, 20, 3), "uint8"),), 2)
 LARGE_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (96, 96, 3), "uint8"),), 2)
 BYTES = EnvironmentSpec((TensorSpec(OBSERVATION, (128,), "uint8"),), 2)
 SMALL = ModelConfig(hidden_sizes=(16, 16), feature_dim=32, hidden_dim=8)
+NUM_STATES = {"none": 0, "lstm": 2, "gru": 1}
 NETWORKS = {
     "mlp": (VECTOR, "mlp"),
     "mlp_mixed": (MIXED, "mlp"),
@@ -65,11 +66,11 @@ def make(environment: EnvironmentSpec, seed: int = 1, **changes: object) -> Agen
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("use_lstm", [False, True])
+@pytest.mark.parametrize("recurrence", ["none", "lstm", "gru"])
 @pytest.mark.parametrize("use_previous", [False, True])
 @torch.no_grad()
 def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
-    name: str, use_lstm: bool, use_previous: bool
+    name: str, recurrence: str, use_previous: bool
 ) -> None:
     """Learner and actor see one network. Planted: values viewed as [B, T];
     state not returned by act; previous action left out in act.
@@ -78,7 +79,7 @@ def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
     model = make(
         environment,
         model=model_name,
-        use_lstm=use_lstm,
+        recurrence=recurrence,
         use_previous_action_and_reward=use_previous,
     )
     inputs = make_inputs(environment, num_rows=4, num_columns=3)
@@ -89,7 +90,7 @@ def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
     assert outputs.values.shape == (4, 3)
     assert outputs.policy_logits.dtype == outputs.values.dtype == torch.float32
     state = model.initial_state(3)
-    assert [tuple(tensor.shape) for tensor in state] == [(1, 3, 8)] * (2 if use_lstm else 0)
+    assert [tuple(tensor.shape) for tensor in state] == [(1, 3, 8)] * NUM_STATES[recurrence]
     assert [spec.shape for spec in model.agent_state_specs()] == [(1, 8)] * len(state)
     assert [spec.name for spec in model.agent_state_specs()] == [
         f"initial_agent_state/{index}" for index in range(len(state))
@@ -107,7 +108,7 @@ def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
 def test_model_every_parameter_of_a_trunk_learns_from_each_head(name: str, head: str) -> None:
     """Planted: the value head fed from a detached encoder; a layer made and never called."""
     environment, model_name = NETWORKS[name]
-    model = make(environment, model=model_name, use_lstm=True)
+    model = make(environment, model=model_name, recurrence="lstm")
     inputs = make_inputs(environment, num_rows=3, num_columns=2)
 
     outputs = model(inputs, model.initial_state(2))
@@ -144,7 +145,7 @@ def test_make_model_same_seed_same_weights_and_global_stream_untouched(init_meth
     torch.manual_seed(5)
 
     first, again, other = (
-        make(MINATAR, seed=seed, init_method=init_method, use_lstm=True).state_dict()
+        make(MINATAR, seed=seed, init_method=init_method, recurrence="lstm").state_dict()
         for seed in (7, 7, 8)
     )
 
@@ -269,7 +270,10 @@ def test_previous_step_is_one_hot_clipped_and_absent_at_first_rows() -> None:
 
 @torch.no_grad()
 def test_state_dict_loaded_into_another_model_gives_its_outputs() -> None:
-    source, target = make(MINATAR, seed=1, use_lstm=True), make(MINATAR, seed=2, use_lstm=True)
+    source, target = (
+        make(MINATAR, seed=1, recurrence="lstm"),
+        make(MINATAR, seed=2, recurrence="lstm"),
+    )
     inputs = make_inputs(MINATAR, 3, 2)
 
     def run(model: AgentModel) -> Tensor:

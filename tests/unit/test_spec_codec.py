@@ -52,7 +52,7 @@ MODEL_SPECS = st.builds(
     hidden_sizes=st.lists(st.integers(1, 2**31 - 1), max_size=4).map(tuple),
     feature_dim=st.integers(0, 2**31 - 1),
     hidden_dim=st.integers(0, 2**31 - 1),
-    use_lstm=st.booleans(),
+    recurrence=st.sampled_from(["none", "lstm", "gru"]),
     init_method=NAMES,
     activation=NAMES,
     use_previous_action_and_reward=st.booleans(),

@@ -88,10 +88,10 @@ class ModelConfig:
     feature_dim: int = 512
     """Width of the encoder's output (image networks)."""
     hidden_dim: int = 0
-    """Width of a hidden layer between encoder and heads, or of the LSTM; 0: no such layer, and an
-    LSTM as wide as the encoder's output."""
-    use_lstm: bool = False
-    """Whether an LSTM of width hidden_dim follows the encoder."""
+    """Width of a hidden layer between encoder and heads, or of the LSTM or GRU; 0: no such layer,
+    and an LSTM or GRU as wide as the encoder's output."""
+    recurrence: Literal["none", "lstm", "gru"] = "none"
+    """Memory of width hidden_dim after the encoder: an LSTM, a GRU, or none."""
     init_method: Annotated[
         Literal[
             "identity",
@@ -117,6 +117,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         require_one_of("model", self.model, MODEL_NAMES)
+        require_one_of("recurrence", self.recurrence, ("none", "lstm", "gru"))
         require_one_of("activation", self.activation, ("tanh", "relu"))
         require_one_of("init_method", self.init_method, INIT_METHODS)
         require_positive("feature_dim", self.feature_dim)

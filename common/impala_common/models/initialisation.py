@@ -35,21 +35,22 @@ def initialise_head(layer: nn.Linear, init_method: str, gain: float) -> None:
 
 
 @torch.no_grad()
-def initialise_lstm(lstm: nn.LSTM, init_method: str) -> None:
-    """Makes weights orthogonal, biases 0 and the forget gate's bias 1, unless "identity".
+def initialise_recurrent(layer: nn.LSTM | nn.GRU, init_method: str) -> None:
+    """Makes weights orthogonal, biases 0 and an LSTM's forget bias 1, unless "identity".
 
     An open forget gate lets gradients reach far back from the first update on; recall
     tasks that take hundreds of thousands of steps otherwise are learned in tens.
     """
     if init_method == "identity":
         return
-    width = lstm.hidden_size
-    for name, parameter in lstm.named_parameters():
+    width = layer.hidden_size
+    for name, parameter in layer.named_parameters():
         if name.startswith("weight"):
             nn.init.orthogonal_(parameter)
             continue
         parameter.zero_()
-        if name.startswith("bias_ih"):  # gates are ordered input, forget, cell, output
+        if isinstance(layer, nn.LSTM) and name.startswith("bias_ih"):
+            # Gates are ordered input, forget, cell, output.
             parameter[width : 2 * width] = 1.0
 
 

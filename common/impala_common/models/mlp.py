@@ -2,7 +2,7 @@
 
 Without memory: a policy network and a value network that share nothing, which learns
 classic control faster than a shared trunk (hidden_dim, if any, is one more hidden layer
-of each). With an LSTM: one encoder of the same hidden layers and one LSTM, shared by two
+of each). With memory: one encoder of the same hidden layers and one LSTM or GRU, shared by two
 linear heads - what must be remembered is the same for both, and the value's gradient is
 what teaches memory first.
 All observation leaves are flattened and concatenated.

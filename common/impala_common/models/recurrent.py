@@ -1,7 +1,7 @@
-"""An LSTM over unrolls in which episodes end anywhere.
+"""An LSTM or GRU over unrolls in which episodes end anywhere.
 
 State is reset at each first row, before that row's observation is consumed. Rows
-between two resets of any column run through one fused LSTM call, so an unroll in
+between two resets of any column run through one fused call, so an unroll in
 which nothing ends costs one call, not T. Finding the resets reads `is_first` on the
 host: one wait for the device per forward pass on a GPU.
 """
@@ -9,49 +9,64 @@ host: one wait for the device per forward pass on a GPU.
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentState
-from impala_common.models.initialisation import initialise_lstm
+from impala_common.models.initialisation import initialise_recurrent
 from impala_common.specs import TensorSpec
+
+Recurrence = Literal["lstm", "gru"]
+"""Kinds of memory; a ModelSpec says "none" where there is none."""
 
 
 class RecurrentCore(nn.Module):
-    """One-layer LSTM with resets; its state is (h, c), each [L, B, H] with L = 1."""
+    """One recurrent layer with resets.
 
-    def __init__(self, num_features: int, width: int, init_method: str) -> None:
+    Its state is (h, c) for an LSTM and (h,) for a GRU, each [L, B, H] with L = 1.
+    """
+
+    def __init__(self, kind: str, num_features: int, width: int, init_method: str) -> None:
+        """Makes a layer of `kind`, a Recurrence, from `num_features` to `width`."""
         super().__init__()
-        self.lstm = nn.LSTM(num_features, width)
+        self.layer: nn.LSTM | nn.GRU
+        if kind == "lstm":
+            self.layer = nn.LSTM(num_features, width)
+        elif kind == "gru":
+            self.layer = nn.GRU(num_features, width)
+        else:
+            raise ConfigError("recurrence", kind, "none, lstm or gru")
+        self.num_states = 2 if kind == "lstm" else 1
         self.width = width
-        initialise_lstm(self.lstm, init_method)
+        initialise_recurrent(self.layer, init_method)
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        """Returns the specs of h and c."""
+        """Returns the specs of h and, for an LSTM, c."""
         return tuple(
             TensorSpec(
-                f"initial_agent_state/{index}", (self.lstm.num_layers, self.width), "float32"
+                f"initial_agent_state/{index}", (self.layer.num_layers, self.width), "float32"
             )
-            for index in range(2)
+            for index in range(self.num_states)
         )
 
     def forward(
         self, features: Tensor, is_first: Tensor, state: AgentState
     ) -> tuple[Tensor, AgentState]:
-        """Runs the LSTM over all rows.
+        """Runs the layer over all rows.
 
         Args:
           features: float32 [T, B, F].
           is_first: bool [T, B]: state is set to 0 before row t where is_first[t].
-          state: (h, c) before row 0.
+          state: (h, c) or (h,) before row 0.
 
         Returns:
-          float32 [T, B, H] and (h, c) after the last row.
+          float32 [T, B, H] and the state after the last row.
         """
         if is_first.dtype != torch.bool:
             raise TypeError(f"is_first must be bool, got {is_first.dtype}")
-        hidden, cell = state
         num_rows = features.shape[0]
         reset_rows = is_first.any(dim=1).nonzero().flatten().tolist()
         starts = [row for row in reset_rows if row > 0]
@@ -62,9 +77,19 @@ class RecurrentCore(nn.Module):
         for start, end in itertools.pairwise(bounds):
             if start in resets:
                 columns = is_first[start].unsqueeze(-1)  # [B, 1], over L and H
-                hidden = hidden.masked_fill(columns, 0.0)
-                cell = cell.masked_fill(columns, 0.0)
-            outputs, (hidden, cell) = self.lstm(features[start:end], (hidden, cell))
+                state = tuple(tensor.masked_fill(columns, 0.0) for tensor in state)
+            outputs, state = self._run(features[start:end], state)
             segments.append(outputs)
         outputs = segments[0] if len(segments) == 1 else torch.cat(segments)
-        return outputs, (hidden, cell)
+        return outputs, state
+
+    def _run(self, features: Tensor, state: AgentState) -> tuple[Tensor, AgentState]:
+        """Runs the layer over rows in which nothing is reset."""
+        outputs: Tensor
+        if isinstance(self.layer, nn.LSTM):
+            hidden, cell = state
+            outputs, state = self.layer(features, (hidden, cell))
+            return outputs, state
+        (hidden,) = state
+        outputs, hidden = self.layer(features, hidden)
+        return outputs, (hidden,)

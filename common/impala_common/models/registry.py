@@ -66,7 +66,7 @@ def resolve_model_spec(
         hidden_sizes=config.hidden_sizes,
         feature_dim=config.feature_dim,
         hidden_dim=config.hidden_dim,
-        use_lstm=config.use_lstm,
+        recurrence=config.recurrence,
         init_method=config.init_method,
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
@@ -96,7 +96,7 @@ def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> A
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: CUDA stays untouched
         if spec.name in _makers:
             return _makers[spec.name](spec, environment)
-        if spec.name == "mlp" and not spec.use_lstm:
+        if spec.name == "mlp" and spec.recurrence == "none":
             return SeparateMlp(spec, environment)
         return TrunkModel(_ENCODERS[spec.name](spec, environment), spec, environment)
 

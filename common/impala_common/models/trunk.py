@@ -1,10 +1,10 @@
-"""The shape most networks share: encoder, optional LSTM, two linear heads.
+"""The shape most networks share: encoder, optional memory, two linear heads.
 
-    observations -> encoder [feature_dim] (-> LSTM or dense [hidden_dim]) -> policy and value head
+    observations -> encoder [feature_dim] (-> LSTM, GRU or dense [hidden_dim]) -> policy and value head
 
 The previous action and reward, if used, are appended to the encoder's output. A
 `hidden_dim` of 0 means no further layer, so that nature_cnn is the usual three
-convolutions, dense 512 and heads; an LSTM is then as wide as the encoder's output.
+convolutions, dense 512 and heads; an LSTM or GRU is then as wide as the encoder's output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Encoder(nn.Module, ABC):
 
 
 class TrunkModel(AgentModel):
-    """A network whose policy and value share an encoder and, if wanted, an LSTM."""
+    """A network whose policy and value share an encoder and, if wanted, memory."""
 
     def __init__(self, encoder: Encoder, spec: ModelSpec, environment: EnvironmentSpec) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class TrunkModel(AgentModel):
             width += self.num_actions + 1
         self.core: RecurrentCore | None = None
         self.hidden: nn.Module = nn.Identity()
-        if spec.use_lstm:
+        if spec.recurrence != "none":
             core_width = spec.hidden_dim or encoder.num_features
-            self.core = RecurrentCore(width, core_width, spec.init_method)
+            self.core = RecurrentCore(spec.recurrence, width, core_width, spec.init_method)
             width = core_width
         elif spec.hidden_dim:
             self.hidden = nn.Sequential(nn.Linear(width, spec.hidden_dim), nn.ReLU())
@@ -62,11 +62,11 @@ class TrunkModel(AgentModel):
         initialise_head(self.value_head, spec.init_method, VALUE_HEAD_GAIN)
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        """Returns the LSTM's state specs, or none."""
+        """Returns the memory's state specs, or none."""
         return () if self.core is None else self.core.agent_state_specs()
 
     def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
-        """Runs encoder, LSTM and both heads; see AgentModel."""
+        """Runs encoder, memory and both heads; see AgentModel."""
         features, state = self._compute_features(inputs, state)
         rows = inputs.is_first.shape
         return ModelOutputs(
@@ -76,7 +76,7 @@ class TrunkModel(AgentModel):
         )
 
     def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
-        """Runs encoder, LSTM and the policy head only; see AgentModel."""
+        """Runs encoder, memory and the policy head only; see AgentModel."""
         features, state = self._compute_features(inputs, state)
         policy_logits = self.policy_head(features)
         return policy_logits.view(*inputs.is_first.shape, self.num_actions), state

@@ -138,12 +138,11 @@ class UnrollLeaf(_message.Message):
     def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., rows: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "use_lstm", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards")
+    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_DIM_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_DIM_FIELD_NUMBER: _ClassVar[int]
-    USE_LSTM_FIELD_NUMBER: _ClassVar[int]
     INIT_METHOD_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     USE_PREVIOUS_ACTION_AND_REWARD_FIELD_NUMBER: _ClassVar[int]
@@ -151,11 +150,11 @@ class ModelSpec(_message.Message):
     NORMALISE_OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
     OBSERVATION_CLIP_FIELD_NUMBER: _ClassVar[int]
     NORMALISE_REWARDS_FIELD_NUMBER: _ClassVar[int]
+    RECURRENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     hidden_sizes: _containers.RepeatedScalarFieldContainer[int]
     feature_dim: int
     hidden_dim: int
-    use_lstm: bool
     init_method: str
     activation: str
     use_previous_action_and_reward: bool
@@ -163,7 +162,8 @@ class ModelSpec(_message.Message):
     normalise_observations: bool
     observation_clip: float
     normalise_rewards: bool
-    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., use_lstm: _Optional[bool] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ...) -> None: ...
+    recurrence: str
+    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ...) -> None: ...
 
 class LearnerLimits(_message.Message):
     __slots__ = ("window", "max_unrolls_per_message", "max_message_bytes")

@@ -122,4 +122,6 @@ def pack_duration(seconds: float) -> duration_pb2.Duration:
 
 
 def _describe(model: ModelSpec) -> str:
-    return f"{model.name}{' + LSTM' if model.use_lstm else ''}"
+    return (
+        model.name if model.recurrence == "none" else f"{model.name} + {model.recurrence.upper()}"
+    )
