@@ -210,6 +210,8 @@ def test_every_setting_is_documented(section: type[Any]) -> None:
         ("[model]\nhidden_sizes = 64", "hidden_sizes is 64 but must be a list"),
         ("[model]\nhidden_sizes = [64, 'x']", "hidden_sizes is 'x' but must be a whole number"),
         ("[model]\nmodel = ['mlp']", "but must be one of auto"),
+        ("[model]\nuse_lstm = true", "model.use_lstm is True but must be a setting that exists"),
+        ("[model]\nrecurrence = 'rnn'", "'rnn' but must be one of none, lstm, gru"),
         ("[job", "config file is .* but must be a readable TOML file"),
         ("[job]\nseed = 1\nseed = 2", "readable TOML file: Cannot overwrite"),
         ("\0", "readable TOML file"),

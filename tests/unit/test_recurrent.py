@@ -166,7 +166,7 @@ def test_integer_masks_are_rejected() -> None:
 
 
 def test_unknown_kind_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="recurrence.*rnn"):
+    with pytest.raises(ConfigError, match=r"recurrence.*rnn"):
         make_core("rnn")
 
 

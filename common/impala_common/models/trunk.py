@@ -1,6 +1,6 @@
 """The shape most networks share: encoder, optional memory, two linear heads.
 
-    observations -> encoder [feature_dim] (-> LSTM, GRU or dense [hidden_dim]) -> policy and value head
+    observations -> encoder [feature_dim] (-> LSTM, GRU or dense [hidden_dim]) -> two heads
 
 The previous action and reward, if used, are appended to the encoder's output. A
 `hidden_dim` of 0 means no further layer, so that nature_cnn is the usual three
