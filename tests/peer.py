@@ -21,12 +21,12 @@ from impala_common.codec.specs import pack_environment_spec, unpack_unroll_spec
 from impala_common.codec.unrolls import pack_unrolls
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import DOMAIN
-from impala_common.specs import EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
 from impala_common.testing.unrolls import make_unrolls
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, unroll_pb2
 
 WAIT_S = 10.0
-ENVIRONMENT = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), num_actions=2)
+ENVIRONMENT = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), ActionSpec.discrete(2))
 B = 8
 """Unrolls of a batch in make_config."""
 ACCEPTED = learner_pb2.VERDICT_OUTCOME_ACCEPTED

@@ -52,7 +52,8 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
     seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
     model_spec = resolve_model_spec(config.model, environment.spec)
     model = make_model(model_spec, environment.spec, job.seed)
-    policy = Policy(copy.deepcopy(model), environment.num_slots, seed)
+    action = environment.spec.action
+    policy = Policy(copy.deepcopy(model), action, environment.num_slots, seed)
     if settings.optimizer == "adam":
         betas = (settings.adam_beta1, settings.adam_beta2)
         optimizer: torch.optim.Optimizer = torch.optim.Adam(

@@ -134,7 +134,8 @@ class _SessionLoop:
         self._environment = environment
         num_slots = environment.num_slots
         model = make_model(session.model, environment.spec, seed=0)
-        self._policy = Policy(model, num_slots, session.seed, actor.device)
+        action = environment.spec.action
+        self._policy = Policy(model, action, num_slots, session.seed, actor.device)
         self._builder = UnrollBuilder(session.unroll, num_slots)
         self._episodes = EpisodeTracker(num_slots)
         self._times = unroll_pb2.ActorTimes()

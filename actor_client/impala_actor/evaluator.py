@@ -32,8 +32,8 @@ class ChosenActions(Protocol):
     """What a policy returns, as far as it matters here."""
 
     @property
-    def actions(self) -> NDArray[np.int64]:
-        """int64 [N]: actions in 0 .. A-1."""
+    def actions(self) -> NDArray[Any]:
+        """int64 or float32 [N, ...]: flat actions as ActionSpec.tensor says."""
 
 
 class EvaluablePolicy(Protocol):

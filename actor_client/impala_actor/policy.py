@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from impala_actor.action_sampler import choose_actions
+from impala_common.action_spec import ActionSpec
 from impala_common.models.contract import AgentModel, ModelInputs
 
 Array = np.ndarray[Any, Any]
@@ -22,8 +24,9 @@ class PolicyStep(NamedTuple):
     """One decision in every slot.
 
     Attributes:
-      actions: int64 [N], in 0 .. A-1.
-      logits: float32 [N, A]: what the actions were drawn from.
+      actions: int64 or float32 [N, ...]: flat actions as ActionSpec.tensor says; a
+        continuous one is as it was drawn, normalised and unclipped.
+      logits: float32 [N, P]: what the actions were drawn from.
     """
 
     actions: Array
@@ -33,14 +36,23 @@ class PolicyStep(NamedTuple):
 class Policy:
     """Chooses actions with a copy of the learner's network."""
 
-    def __init__(self, model: AgentModel, num_slots: int, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: AgentModel,
+        action: ActionSpec,
+        num_slots: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
         """Acts in `num_slots` slots; sampling derives from `seed`."""
+        self._action = action
         self._device = torch.device(device)
         self._model = model.to(self._device).eval()
         self._weights = {name: value.detach() for name, value in model.state_dict().items()}
         self._random = np.random.default_rng(np.random.SeedSequence((seed, 0x5A)))
         self._state = tuple(s.to(self._device) for s in model.initial_state(num_slots))
-        self.previous_action = np.zeros(num_slots, np.int64)
+        tensor = action.tensor
+        self.previous_action = np.zeros((num_slots, *tensor.shape), tensor.dtype)
         self.previous_reward = np.zeros(num_slots, np.float32)
 
     @property
@@ -78,11 +90,8 @@ class Policy:
             )
             logits_row, self._state = self._model.act(inputs, self._state)
             logits = logits_row[0].cpu().numpy()
-        if is_greedy:
-            actions = logits.argmax(axis=-1)
-        else:  # Gumbel-max: -log of a standard exponential is Gumbel-distributed
-            noise = self._random.standard_exponential(logits.shape, dtype=np.float32)
-            actions = (logits - np.log(noise)).argmax(axis=-1)
+        random = None if is_greedy else self._random
+        actions = choose_actions(self._action, logits, random)
         self.previous_action = actions
         return PolicyStep(actions, logits)
 
@@ -94,7 +103,10 @@ class Policy:
           is_first: bool [N]: whether the new observation opens an episode.
         """
         self.previous_reward = np.where(is_first, np.float32(0.0), rewards)
-        self.previous_action = np.where(is_first, 0, self.previous_action)
+        if self.previous_action.ndim > 1:
+            is_first = is_first[:, None]
+        zero = self.previous_action.dtype.type(0)
+        self.previous_action = np.where(is_first, zero, self.previous_action)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device).unsqueeze(0)

@@ -75,6 +75,6 @@ def evaluate_run(
     config = dataclasses.replace(run.environment_config, atari_episodic_life=False)
     with contextlib.closing(make_environment(env, num_slots, config)) as environment:
         validate_same_environment(run.environment, environment.spec)
-        policy = Policy(run.model, num_slots, seed)
+        policy = Policy(run.model, run.environment.action, num_slots, seed)
         evaluation = evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
     return RunEvaluation(str(path), env, run.checkpoint, run.step, evaluation)

@@ -54,7 +54,7 @@ class UnrollBuilder:
           observations: leaf name -> [N, ...]: observation 0.
           is_first: bool [N]: whether it opens an episode.
           agent_state: recurrent state before it, each [L, N, H].
-          previous_action: int64 [N]: what led to it, 0 after a reset.
+          previous_action: [N, ...]: what led to it, 0 after a reset.
           previous_reward: float32 [N]: what came with it, 0 after a reset.
         """
         self._row = 0

@@ -3,7 +3,7 @@
 Called by a learner thread once per update, between the network's forward pass and
 the backward pass. Pure: tensors in, NamedTuple out; moves nothing between devices,
 waits for no device and logs nothing. Formulas: arXiv 1802.01561, section 4.2; the
-letters T, B, A are those of `impala_common.vtrace`.
+letters T, B are those of `impala_common.vtrace`, P is the width of the policy's logits.
 
 Padding rows (no decision was taken) get a ratio of 0 and are masked out of
 everything, so whatever an actor left in them changes nothing.
@@ -18,7 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from impala_common import vtrace
+from impala_common.action_spec import ActionSpec
 from impala_common.config.sections import LossConfig
+from impala_common.distributions import make_policies
 from impala_common.shapes import check_shape
 
 
@@ -56,6 +58,7 @@ class LossOutputs(NamedTuple):
 
 def compute_losses(
     *,
+    action: ActionSpec,
     target_policy_logits: Tensor,
     behaviour_policy_logits: Tensor,
     actions: Tensor,
@@ -73,9 +76,11 @@ def compute_losses(
     after it; a terminated one does not bootstrap.
 
     Args:
-      target_policy_logits: float32 [T, B, A]: learner's policy, with gradient.
-      behaviour_policy_logits: float32 [T, B, A]: logits the actions were drawn from.
-      actions: int64 [T, B]: actions taken, in [0, A) on padding rows too.
+      action: what an action consists of; P logits.
+      target_policy_logits: float32 [T, B, P]: learner's policy, with gradient.
+      behaviour_policy_logits: float32 [T, B, P]: logits the actions were drawn from.
+      actions: int64 or float32 [T, B, ...]: actions taken, as `action.tensor` says and
+        in range on padding rows too.
       rewards: float32 [T, B]: rewards after `preprocess_rewards`.
       terminated: bool [T, B]: whether the step ended the episode by its own rules.
       is_padding: bool [T, B]: rows that hold no decision.
@@ -87,9 +92,10 @@ def compute_losses(
       LossOutputs.
     """
     sizes: dict[str, int] = {}
-    check_shape("target_policy_logits", target_policy_logits, ("T", "B", "A"), sizes)
-    check_shape("behaviour_policy_logits", behaviour_policy_logits, ("T", "B", "A"), sizes)
-    check_shape("actions", actions, ("T", "B"), sizes)
+    num_logits = action.num_logits
+    check_shape("target_policy_logits", target_policy_logits, ("T", "B", num_logits), sizes)
+    check_shape("behaviour_policy_logits", behaviour_policy_logits, ("T", "B", num_logits), sizes)
+    check_shape("actions", actions, ("T", "B", *action.tensor.shape), sizes)
     check_shape("rewards", rewards, ("T", "B"), sizes)
     check_shape("terminated", terminated, ("T", "B"), sizes)
     check_shape("is_padding", is_padding, ("T", "B"), sizes)
@@ -98,15 +104,16 @@ def compute_losses(
     if terminated.dtype != torch.bool or is_padding.dtype != torch.bool:
         raise TypeError("terminated and is_padding must be bool: ~ of an integer mask is no mask")
 
-    log_pi = torch.log_softmax(target_policy_logits, dim=-1)
-    action_log_probs = log_pi.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    negative_entropies = (log_pi.exp() * log_pi).sum(dim=-1)
+    policies = make_policies(action, target_policy_logits)
+    action_log_probs = policies.log_probs(actions)
+    negative_entropies = policies.negative_entropies()
 
     with torch.no_grad():
-        log_mu = torch.log_softmax(behaviour_policy_logits, dim=-1)
-        behaviour_log_probs = log_mu.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        log_rhos = (action_log_probs - behaviour_log_probs).masked_fill_(is_padding, -torch.inf)
-        kls = (log_mu.exp() * (log_mu - log_pi)).sum(dim=-1)
+        behaviour = make_policies(action, behaviour_policy_logits)
+        log_rhos = (action_log_probs - behaviour.log_probs(actions)).masked_fill_(
+            is_padding, -torch.inf
+        )
+        kls = behaviour.kl(policies)
         returns = vtrace.from_importance_weights(
             log_rhos=log_rhos,
             discounts=torch.where(terminated, 0.0, config.discount),

@@ -9,35 +9,19 @@ is shifted). Packing to and from the wire lives in `impala_common.codec.specs`;
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
-import numpy as np
-
+from impala_common.action_spec import ACTION as ACTION
+from impala_common.action_spec import ActionKind as ActionKind
+from impala_common.action_spec import ActionPart as ActionPart
+from impala_common.action_spec import ActionSpec as ActionSpec
+from impala_common.action_spec import find_difference
 from impala_common.errors import SpecMismatchError
-
-DTYPES: tuple[str, ...] = (
-    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
-    "float16", "float32", "float64",
-)  # fmt: skip
-"""Names of the element types that may travel, as numpy spells them."""
+from impala_common.tensor_spec import DTYPES as DTYPES
+from impala_common.tensor_spec import TensorSpec as TensorSpec
 
 OBSERVATION = "observation"
 """Name of the leaf of a plain Box observation."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One named tensor, without its time and batch dimensions."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of one such tensor."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,21 +30,22 @@ class EnvironmentSpec:
 
     Attributes:
       observation_leaves: leaves of the observation in sorted order of name.
-      num_actions: A, number of discrete actions.
-      action_start: smallest action value of the environment; actions inside the
-        system are 0 .. A-1.
+      action: what an action consists of.
       frame_stack: frames stacked along dimension 0 of the only observation leaf,
         0 where observations are no frame stacks.
     """
 
     observation_leaves: tuple[TensorSpec, ...]
-    num_actions: int
-    action_start: int = 0
+    action: ActionSpec
     frame_stack: int = 0
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         """Returns a JSON-serialisable form."""
-        return dataclasses.asdict(self)
+        return {
+            "observation_leaves": [dataclasses.asdict(leaf) for leaf in self.observation_leaves],
+            "action": self.action.to_json(),
+            "frame_stack": self.frame_stack,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
@@ -71,8 +56,7 @@ class EnvironmentSpec:
         )
         return cls(
             observation_leaves=leaves,
-            num_actions=int(data["num_actions"]),
-            action_start=int(data["action_start"]),
+            action=ActionSpec.from_json(data["action"]),
             frame_stack=int(data["frame_stack"]),
         )
 
@@ -88,9 +72,11 @@ def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec
             raise SpecMismatchError(f"{want.name}.shape", want.shape, got.shape)
         if want.dtype != got.dtype:
             raise SpecMismatchError(f"{want.name}.dtype", want.dtype, got.dtype)
-    for field in ("num_actions", "action_start", "frame_stack"):
-        if getattr(expected, field) != getattr(actual, field):
-            raise SpecMismatchError(field, getattr(expected, field), getattr(actual, field))
+    difference = find_difference(expected.action, actual.action)
+    if difference is not None:
+        raise SpecMismatchError(*difference)
+    if expected.frame_stack != actual.frame_stack:
+        raise SpecMismatchError("frame_stack", expected.frame_stack, actual.frame_stack)
 
 
 Rows = Literal["T", "T+1", "none"]
@@ -119,10 +105,10 @@ class UnrollSpec:
     """What an unroll consists of: T and the leaves, in their fixed order.
 
     Leaves (glossary words; `x` stands for each observation leaf):
-      observation... `[T+1, ...]`, is_first `[T+1]` bool, actions `[T]` int64,
-      behaviour_policy_logits `[T, A]` float32, rewards `[T]` float32,
-      terminated, truncated, is_padding `[T]` bool, previous_action `[]` int64 and
-      previous_reward `[]` float32 (what led to observation 0; 0 after a reset),
+      observation... `[T+1, ...]`, is_first `[T+1]` bool, actions `[T, ...]` as
+      ActionSpec.tensor says, behaviour_policy_logits `[T, P]` float32, rewards `[T]`
+      float32, terminated, truncated, is_padding `[T]` bool, previous_action `[...]`
+      and previous_reward `[]` float32 (what led to observation 0; 0 after a reset),
       initial_agent_state/k `[L, H]` float32 for each recurrent tensor.
     """
 
@@ -134,16 +120,18 @@ class UnrollSpec:
     def leaves(self) -> tuple[UnrollLeaf, ...]:
         """All leaves in wire order."""
         leaves = [UnrollLeaf(leaf, "T+1") for leaf in self.environment.observation_leaves]
-        num_actions = self.environment.num_actions
+        action = self.environment.action
+        actions = action.tensor
+        previous_action = dataclasses.replace(actions, name="previous_action")
         leaves += [
             UnrollLeaf(TensorSpec("is_first", (), "bool"), "T+1"),
-            UnrollLeaf(TensorSpec("actions", (), "int64"), "T"),
-            UnrollLeaf(TensorSpec("behaviour_policy_logits", (num_actions,), "float32"), "T"),
+            UnrollLeaf(actions, "T"),
+            UnrollLeaf(TensorSpec("behaviour_policy_logits", (action.num_logits,), "float32"), "T"),
             UnrollLeaf(TensorSpec("rewards", (), "float32"), "T"),
             UnrollLeaf(TensorSpec("terminated", (), "bool"), "T"),
             UnrollLeaf(TensorSpec("truncated", (), "bool"), "T"),
             UnrollLeaf(TensorSpec("is_padding", (), "bool"), "T"),
-            UnrollLeaf(TensorSpec("previous_action", (), "int64"), "none"),
+            UnrollLeaf(previous_action, "none"),
             UnrollLeaf(TensorSpec("previous_reward", (), "float32"), "none"),
         ]
         leaves += [UnrollLeaf(state, "none") for state in self.agent_state]
@@ -192,3 +180,4 @@ class ModelSpec:
     normalise_observations: bool = False
     observation_clip: float = 10.0
     normalise_rewards: bool = False
+    log_std_init: float = 0.0

@@ -86,7 +86,9 @@ def test_train_with_json_prints_one_line_and_leaves_a_complete_run(
     assert list(run.tensorboard_path.glob("events.out.tfevents.*"))
     checkpoint = CheckpointStore(run.checkpoints_path).load_newest()
     assert (checkpoint.name, checkpoint.step) == (result["checkpoint"], result["steps"])
-    assert json.loads(run.specs_path.read_text())["environment"]["num_actions"] == 2
+    assert json.loads(run.specs_path.read_text())["environment"]["action"]["parts"][0]["sizes"] == [
+        2
+    ]
     assert (run.log_path / "actor-0.log").exists()
     assert not run.address_path.exists(), "nobody listens there any more"
 

@@ -19,12 +19,14 @@ from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.errors import AddressInUseError, ImpalaError, RunInUseError
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
-from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(60)
+
+TWO = ActionSpec.discrete(2)
 
 
 @pytest.fixture
@@ -89,21 +91,31 @@ def test_hello_to_another_learner_life_is_stale(peer: Peer) -> None:
     ("environment", "field", "expected", "actual"),
     [
         (
-            EnvironmentSpec((TensorSpec("observation", (5,), "float32"),), 2),
+            EnvironmentSpec((TensorSpec("observation", (5,), "float32"),), TWO),
             "observation.shape",
             "(4,)",
             "(5,)",
         ),
         (
-            EnvironmentSpec((TensorSpec("observation", (4,), "float64"),), 2),
+            EnvironmentSpec((TensorSpec("observation", (4,), "float64"),), TWO),
             "observation.dtype",
             "float32",
             "float64",
         ),
-        (EnvironmentSpec(ENVIRONMENT.observation_leaves, 3), "num_actions", "2", "3"),
-        (EnvironmentSpec(ENVIRONMENT.observation_leaves, 2, 1), "action_start", "0", "1"),
         (
-            EnvironmentSpec((TensorSpec("observation/a", (4,), "float32"),), 2),
+            EnvironmentSpec(ENVIRONMENT.observation_leaves, ActionSpec.discrete(3)),
+            "action.sizes",
+            "(2,)",
+            "(3,)",
+        ),
+        (
+            EnvironmentSpec(ENVIRONMENT.observation_leaves, ActionSpec.discrete(2, start=1)),
+            "action.starts",
+            "(0,)",
+            "(1,)",
+        ),
+        (
+            EnvironmentSpec((TensorSpec("observation/a", (4,), "float32"),), TWO),
             "observation leaves",
             "['observation']",
             "['observation/a']",
@@ -167,7 +179,7 @@ def test_register_of_observations_larger_than_a_message_is_refused(
     server: RunningServer, peer: Peer
 ) -> None:
     """Once brought the learner down: its storage would have had terabytes."""
-    huge = EnvironmentSpec((TensorSpec("observation", (1 << 27,), "float64"),), 2)
+    huge = EnvironmentSpec((TensorSpec("observation", (1 << 27,), "float64"),), TWO)
 
     with refused(
         grpc.StatusCode.FAILED_PRECONDITION, "UNSUPPORTED_SPACE", "smaller --unroll-length"

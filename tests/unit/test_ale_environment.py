@@ -31,7 +31,7 @@ def play(environment: EnvironmentAdapter, num_rows: int, seed: int = 1) -> list[
     environment.reset(seed)
     records = []
     for _ in range(num_rows):
-        actions = random.integers(environment.spec.num_actions, size=environment.num_slots)
+        actions = random.integers(environment.spec.action.num_logits, size=environment.num_slots)
         records += tracker.update(environment.step(actions))
     environment.close()
     return records
@@ -65,7 +65,7 @@ def test_make_environment_for_atari_stacks_frames() -> None:
 
     leaf = environment.spec.observation_leaves[0]
     assert (leaf.shape, leaf.dtype) == ((4, 84, 84), "uint8")
-    assert (environment.spec.frame_stack, environment.spec.num_actions) == (4, 4)
+    assert (environment.spec.frame_stack, environment.spec.action.num_logits) == (4, 4)
     assert single.spec.frame_stack == 0
     assert single.reset(0)["observation"].shape == (2, 1, 84, 84)
 

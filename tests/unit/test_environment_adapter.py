@@ -63,7 +63,7 @@ def play(environment: EnvironmentAdapter, num_rows: int) -> list[list[Row]]:
     rows: list[list[Row]] = [[] for _ in range(environment.num_slots)]
     before = environment.reset(1)["observation"].copy()
     for _ in range(num_rows):
-        actions = random.integers(environment.spec.num_actions, size=environment.num_slots)
+        actions = random.integers(environment.spec.action.num_logits, size=environment.num_slots)
         step = environment.step(actions)
         after = step.observations["observation"].copy()
         for slot, slot_rows in enumerate(rows):
@@ -297,8 +297,8 @@ def test_make_environment_with_backend_that_does_not_fit_raises(env_id: str, bac
 @pytest.mark.parametrize(
     ("observation", "action", "named"),
     [
-        (spaces.Box(0, 1, (2,)), spaces.Box(-1, 1, (1,)), "action space"),
-        (spaces.Box(0, 1, (2,)), spaces.MultiDiscrete([2, 2]), "MultiDiscrete"),
+        (spaces.Box(0, 1, (2,)), spaces.Text(3), "action: action space Text"),
+        (spaces.Box(0, 1, (2,)), spaces.Dict({"a": spaces.Text(3)}), "action/a: "),
         (spaces.Dict({"a": spaces.Discrete(2)}), spaces.Discrete(2), "FlattenObservation"),
         (spaces.Tuple((spaces.Discrete(2),)), spaces.Discrete(2), "Tuple"),
         (spaces.Box(0, 1, (2,), np.longdouble), spaces.Discrete(2), "observation space"),

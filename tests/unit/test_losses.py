@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from impala_common import vtrace
+from impala_common.action_spec import ActionSpec
 from impala_common.config.sections import LossConfig
 from impala_common.losses import LossOutputs, compute_losses
 from impala_common.preprocessing import preprocess_rewards
@@ -21,6 +22,7 @@ from impala_common.preprocessing import preprocess_rewards
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 T, B, A = 12, 4, 3
+ACTION = ActionSpec.discrete(A)
 CONFIG = LossConfig(discount=0.9)
 
 
@@ -40,7 +42,7 @@ def make_inputs(seed: int = 1) -> dict[str, Tensor]:
 
 
 def run(inputs: dict[str, Tensor], config: LossConfig = CONFIG) -> LossOutputs:
-    return compute_losses(**inputs, config=config)
+    return compute_losses(**inputs, action=ACTION, config=config)
 
 
 def compute_gradients(
@@ -264,6 +266,7 @@ def test_value_one_state_episodes_of_five_reaches_fixed_point(
     for _ in range(150):
         outputs = compute_losses(
             **inputs,
+            action=ACTION,
             values=value.expand(num_rows, 1),
             bootstrap_value=value.detach().expand(1),
             config=config,

@@ -37,7 +37,7 @@ def test_make_environment_for_minatar_has_its_shapes(game: str, version: str) ->
 
     assert observation.shape == (2, 10, 10, channels)
     assert observation.dtype == np.bool_
-    assert environment.spec.num_actions == (6 if version == "v0" else num_minimal)
+    assert environment.spec.action.num_logits == (6 if version == "v0" else num_minimal)
 
 
 @pytest.mark.parametrize("game", GAMES)
@@ -56,7 +56,7 @@ def test_step_plays_what_minatar_plays(game: str) -> None:
     for _ in range(400):
         for slot, oracle in enumerate(oracles):
             np.testing.assert_array_equal(observation[slot], oracle.state())
-        actions = random.integers(environment.spec.num_actions, size=2)
+        actions = random.integers(environment.spec.action.num_logits, size=2)
         step = environment.step(actions)
         observation = step.observations["observation"]
         assert step.is_padding.tolist() == is_over

@@ -13,19 +13,20 @@ from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.models.inputs import append_previous_step, find_image_layout
 from impala_common.models.registry import make_model, resolve_model_spec
-from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
+from impala_common.specs import OBSERVATION, ActionSpec, EnvironmentSpec, TensorSpec
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
-VECTOR = EnvironmentSpec((TensorSpec(OBSERVATION, (4,), "float32"),), num_actions=3)
+SIX, TWO = ActionSpec.discrete(6), ActionSpec.discrete(2)
+VECTOR = EnvironmentSpec((TensorSpec(OBSERVATION, (4,), "float32"),), ActionSpec.discrete(3))
 MIXED = EnvironmentSpec(
-    (TensorSpec("a", (2, 3), "float32"), TensorSpec("b", (), "int64")), num_actions=3
+    (TensorSpec("a", (2, 3), "float32"), TensorSpec("b", (), "int64")), ActionSpec.discrete(3)
 )
-ATARI = EnvironmentSpec((TensorSpec(OBSERVATION, (4, 84, 84), "uint8"),), 6, frame_stack=4)
-MINATAR = EnvironmentSpec((TensorSpec(OBSERVATION, (10, 10, 7), "bool"),), 6)
-SMALL_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (16, 20, 3), "uint8"),), 2)
-LARGE_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (96, 96, 3), "uint8"),), 2)
-BYTES = EnvironmentSpec((TensorSpec(OBSERVATION, (128,), "uint8"),), 2)
+ATARI = EnvironmentSpec((TensorSpec(OBSERVATION, (4, 84, 84), "uint8"),), SIX, frame_stack=4)
+MINATAR = EnvironmentSpec((TensorSpec(OBSERVATION, (10, 10, 7), "bool"),), SIX)
+SMALL_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (16, 20, 3), "uint8"),), TWO)
+LARGE_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (96, 96, 3), "uint8"),), TWO)
+BYTES = EnvironmentSpec((TensorSpec(OBSERVATION, (128,), "uint8"),), TWO)
 SMALL = ModelConfig(hidden_sizes=(16, 16), feature_dim=32, hidden_dim=8)
 NUM_STATES = {"none": 0, "lstm": 2, "gru": 1}
 NETWORKS = {
@@ -51,7 +52,7 @@ def make_inputs(
         )
     is_first = torch.rand(rows, generator=generator) < 0.2
     rewards = torch.randn(rows, generator=generator).masked_fill(is_first, 0.0)
-    actions = torch.randint(0, environment.num_actions, rows, generator=generator)
+    actions = torch.randint(0, environment.action.num_logits, rows, generator=generator)
     return ModelInputs(observations, is_first, actions, rewards)
 
 
@@ -86,7 +87,7 @@ def test_model_forward_has_contract_shapes_and_equals_acting_row_by_row(
 
     outputs = model(inputs, model.initial_state(3))
 
-    assert outputs.policy_logits.shape == (4, 3, environment.num_actions)
+    assert outputs.policy_logits.shape == (4, 3, environment.action.num_logits)
     assert outputs.values.shape == (4, 3)
     assert outputs.policy_logits.dtype == outputs.values.dtype == torch.float32
     state = model.initial_state(3)
@@ -222,7 +223,7 @@ def test_image_layout_is_read_off_the_smaller_end() -> None:
 @torch.no_grad()
 def test_image_channels_last_and_first_give_one_result() -> None:
     """Planted: view instead of permute for channels-last images."""
-    first = EnvironmentSpec((TensorSpec(OBSERVATION, (7, 10, 10), "bool"),), 6)
+    first = EnvironmentSpec((TensorSpec(OBSERVATION, (7, 10, 10), "bool"),), SIX)
     inputs = make_inputs(MINATAR, 2, 3)
     pixels = inputs.observations[OBSERVATION].permute(0, 1, 4, 2, 3)
 
@@ -258,7 +259,7 @@ def test_previous_step_is_one_hot_clipped_and_absent_at_first_rows() -> None:
         previous_rewards=torch.tensor([[7.0, 0.0], [-0.5, -3.0]]),
     )
 
-    features = append_previous_step(torch.full((4, 1), 9.0), inputs, num_actions=3)
+    features = append_previous_step(torch.full((4, 1), 9.0), inputs, VECTOR.action)
 
     assert features.tolist() == [
         [9.0, 0.0, 0.0, 1.0, 1.0],

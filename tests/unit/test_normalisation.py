@@ -22,7 +22,7 @@ from impala_common.models.normalisation import (
 )
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.preprocessing import preprocess_rewards
-from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_common.testing.unrolls import make_vector_spec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import make_optimizer
@@ -43,7 +43,7 @@ MIXED = EnvironmentSpec(
         TensorSpec("observation/image", (2, 2, 3), "uint8"),
         TensorSpec("observation/index", (), "int64"),
     ),
-    VECTOR.num_actions,
+    VECTOR.action,
 )
 CONFIG = TrainConfig(
     model=ModelConfig(hidden_sizes=(8,), normalise_observations=True),
@@ -84,7 +84,7 @@ def make_batches(num_batches: int, seed: int = 1) -> list[Batch]:
                 inputs=inputs,
                 initial_agent_state=(),
                 actions=torch.zeros(T, B, dtype=torch.int64),
-                behaviour_policy_logits=torch.zeros(T, B, VECTOR.num_actions),
+                behaviour_policy_logits=torch.zeros(T, B, VECTOR.action.num_logits),
                 rewards=torch.tensor(rewards[part]),
                 terminated=torch.zeros(T, B, dtype=torch.bool),
                 is_padding=padding,
@@ -102,7 +102,7 @@ def counted_rows(batches: list[Batch]) -> Tensor:
 
 
 def make_updater(model: NormalisedModel) -> Updater:
-    return Updater(CONFIG, model, make_optimizer(CONFIG.optimizer, model))
+    return Updater(CONFIG, model, make_optimizer(CONFIG.optimizer, model), VECTOR.action)
 
 
 def copies(model: NormalisedModel) -> list[Tensor]:
@@ -234,7 +234,7 @@ def test_published_snapshot_carries_present_statistics() -> None:
     block = SharedBlock.create("weights")
     store = WeightsStore(block, model)
     updater = make_updater(model)
-    policy = Policy(make_normalised(seed=2), num_slots=B, seed=1)
+    policy = Policy(make_normalised(seed=2), VECTOR.action, num_slots=B, seed=1)
 
     for batch in batches:
         updater.apply(batch, 1e-3)
@@ -305,7 +305,9 @@ def test_only_leaves_of_floating_point_type_are_normalised_and_clipped() -> None
 
 
 def test_normalising_observations_without_floats_names_them() -> None:
-    environment = EnvironmentSpec((TensorSpec("observation", (10, 10, 4), "bool"),), 2)
+    environment = EnvironmentSpec(
+        (TensorSpec("observation", (10, 10, 4), "bool"),), ActionSpec.discrete(2)
+    )
     spec = resolve_model_spec(ModelConfig(normalise_observations=True), environment)
 
     with pytest.raises(ConfigError, match="observation: bool"):

@@ -36,7 +36,7 @@ def learn(name: str, mistake: str = "none", num_updates: int = 200) -> Learned:
     state = environment.reset(0)["observation"].argmax(1)
     tracker = EpisodeTracker(NUM_SLOTS)
     width = environment.spec.observation_leaves[0].shape[0]
-    preferences = torch.zeros(width, environment.spec.num_actions, requires_grad=True)
+    preferences = torch.zeros(width, environment.spec.action.num_logits, requires_grad=True)
     table = torch.zeros(width, requires_grad=True)
     optimizer = torch.optim.Adam([preferences, table], lr=0.1)
     returns: list[float] = []

@@ -10,12 +10,14 @@ import pytest
 from impala_actor.environments.adapter import StepResult
 from impala_actor.policy import PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
-from impala_common.specs import EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
 
 T, N, A, H = 3, 2, 4, 5
 STATE = TensorSpec("initial_agent_state/0", (1, H), "float32")
 SPEC = UnrollSpec(
-    T, EnvironmentSpec((TensorSpec("observation", (2,), "float32"),), A), (STATE, STATE)
+    T,
+    EnvironmentSpec((TensorSpec("observation", (2,), "float32"),), ActionSpec.discrete(A)),
+    (STATE, STATE),
 )
 
 

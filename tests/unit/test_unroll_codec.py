@@ -15,7 +15,7 @@ from impala_common.codec.frames import join_frames
 from impala_common.codec.tensors import digest_of, pack_tensor
 from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
 from impala_common.errors import InvalidUnrollError
-from impala_common.specs import DTYPES, EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_common.specs import DTYPES, ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
 from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
 from impala_rl.v1 import tensor_pb2, unroll_pb2
 
@@ -78,7 +78,7 @@ def test_decode_of_packed_frame_stacks_gives_the_stacks_back(compress: bool) -> 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_decode_of_observations_of_any_type_gives_them_back(dtype: str) -> None:
     leaves = (TensorSpec("observation/a", (2,), dtype), TensorSpec("observation/b", (), dtype))
-    spec = UnrollSpec(3, EnvironmentSpec(leaves, 2))
+    spec = UnrollSpec(3, EnvironmentSpec(leaves, ActionSpec.discrete(2)))
     unrolls = make_unrolls(spec, 2, seed=4)
 
     decoded = UnrollDecoder(spec, 2).decode(pack_unrolls(unrolls, spec, compress=False))
@@ -203,7 +203,7 @@ def test_decode_of_wrong_batch_names_what_is_wrong(case: str) -> None:
 
 def test_decode_of_float_frames_that_are_not_finite_is_refused() -> None:
     leaf = TensorSpec("observation", (2, 3), "float32")
-    spec = UnrollSpec(2, EnvironmentSpec((leaf,), 2, frame_stack=2))
+    spec = UnrollSpec(2, EnvironmentSpec((leaf,), ActionSpec.discrete(2), frame_stack=2))
     unrolls = make_unrolls(spec, 1, seed=1)
     unrolls["observation"][1, 0, 1, 2] = np.nan
 

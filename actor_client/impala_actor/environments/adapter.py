@@ -23,6 +23,8 @@ BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
 Encode = Callable[[NDArray[Any]], NDArray[Any]]
 """Turns a batch of raw observations into the observation leaf."""
+DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuples of them
+"""Turns flat actions [N, ...] into what the vector environment's step takes."""
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -94,6 +96,7 @@ class EnvironmentAdapter:
       has_slot_seeds: whether its reset takes a list of seeds, one per slot; else
         it takes one number.
       encode: turns raw observations into the observation leaf; None: they are it.
+      decode_actions: turns flat actions into the environment's; None: they are them.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class EnvironmentAdapter:
         *,
         has_slot_seeds: bool = True,
         encode: Encode | None = None,
+        decode_actions: DecodeActions | None = None,
     ) -> None:
         self.spec = spec
         self.num_slots = vector_env.num_envs
@@ -110,7 +114,7 @@ class EnvironmentAdapter:
         self._has_slot_seeds = has_slot_seeds
         self._encode = encode
         self._leaf_name = spec.observation_leaves[0].name
-        self._action_start = spec.action_start
+        self._decode_actions = decode_actions
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
 
@@ -131,15 +135,15 @@ class EnvironmentAdapter:
         self._validate(observation)
         return {self._leaf_name: observation}
 
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
+    def step(self, actions: NDArray[Any]) -> StepResult:
         """Takes one step in every slot.
 
         Args:
-          actions: int64 [N]: actions in 0 .. A-1; ignored in slots whose episode
-            ended in the step before.
+          actions: [N, ...]: flat actions as `spec.action.tensor` says; ignored in slots
+            whose episode ended in the step before.
         """
-        if self._action_start:
-            actions = actions + self._action_start
+        if self._decode_actions is not None:
+            actions = self._decode_actions(actions)
         observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
         is_padding = self._ended
         if self._has_ended:

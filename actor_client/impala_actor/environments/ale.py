@@ -208,7 +208,7 @@ class LifeLossAdapter(AleAdapter):
         self._frame_numbers = np.zeros(self.num_slots, np.int32)
         self._awaits_reset = np.zeros(self.num_slots, np.bool_)
 
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
+    def step(self, actions: NDArray[Any]) -> StepResult:
         """Takes one step in every slot; see EnvironmentAdapter and the class's own notes."""
         observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
         frame_numbers = infos["episode_frame_number"]

@@ -83,6 +83,7 @@ def make_envpool_environment(
         raise MissingExtraError(f"{env_id} with env_backend envpool", EXTRA)
     import envpool
 
+    from impala_actor.environments.actions import make_decode_actions
     from impala_actor.environments.spaces import make_encode, make_environment_spec
 
     known = envpool.list_all_envs()
@@ -103,7 +104,12 @@ def make_envpool_environment(
         observation_space, action_space, config.atari_frame_stack if is_atari else 0
     )
     vector_env = EnvPoolVectorEnv(env_id, num_slots, options)
-    return EnvironmentAdapter(vector_env, spec, encode=make_encode(observation_space))
+    return EnvironmentAdapter(
+        vector_env,
+        spec,
+        encode=make_encode(observation_space),
+        decode_actions=make_decode_actions(action_space, spec.action),
+    )
 
 
 def _make_atari_options(config: EnvironmentConfig) -> dict[str, Any]:

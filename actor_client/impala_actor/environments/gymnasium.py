@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import gymnasium
 from gymnasium.vector import AutoresetMode
 
+from impala_actor.environments.actions import make_decode_actions
 from impala_actor.environments.adapter import EnvironmentAdapter, VectorEnvironment
 from impala_actor.environments.pause_row import PauseRowAdapter
 from impala_actor.environments.spaces import make_encode, make_environment_spec
@@ -120,16 +121,24 @@ def adapt(
     observation_space = vector_env.single_observation_space
     spec = make_environment_spec(observation_space, vector_env.single_action_space, frame_stack)
     encode = make_encode(observation_space)
+    decode = make_decode_actions(vector_env.single_action_space, spec.action)
     mode = AutoresetMode(vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
     environment = cast(VectorEnvironment, vector_env)
     if mode == AutoresetMode.NEXT_STEP:
-        return EnvironmentAdapter(environment, spec, has_slot_seeds=has_slot_seeds, encode=encode)
+        return EnvironmentAdapter(
+            environment,
+            spec,
+            has_slot_seeds=has_slot_seeds,
+            encode=encode,
+            decode_actions=decode,
+        )
     return PauseRowAdapter(
         environment,
         spec,
         is_same_step=mode == AutoresetMode.SAME_STEP,
         has_slot_seeds=has_slot_seeds,
         encode=encode,
+        decode_actions=decode,
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_common.errors import MissingExtraError, UnknownEnvironmentError
-from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
+from impala_common.specs import OBSERVATION, ActionSpec, EnvironmentSpec, TensorSpec
 
 PREFIX = "MinAtar/"
 EXTRA = "minatar"
@@ -157,7 +157,7 @@ def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
     games = [MinAtarGame(module) for _slot in range(num_slots)]
     action_set = games[0].minimal_actions if version == "v1" else list(range(_NUM_ACTIONS))
     leaf = TensorSpec(OBSERVATION, games[0].shape, "bool")
-    spec = EnvironmentSpec((leaf,), num_actions=len(action_set))
+    spec = EnvironmentSpec((leaf,), ActionSpec.discrete(len(action_set)))
     return EnvironmentAdapter(MinAtarVectorEnv(games, action_set), spec)
 
 

@@ -48,12 +48,12 @@ class PauseRowAdapter(EnvironmentAdapter):
         self._is_same_step = is_same_step
         self._after_pause: NDArray[Any] | None = None
 
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
+    def step(self, actions: NDArray[Any]) -> StepResult:
         """Takes one step in every slot, or a pause row after an end; see EnvironmentAdapter."""
         if self._has_ended:
             return self._pause()
-        if self._action_start:
-            actions = actions + self._action_start
+        if self._decode_actions is not None:
+            actions = self._decode_actions(actions)
         observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
         nothing = self._ended
         self._ended = terminated | truncated

@@ -1,7 +1,7 @@
 """From Gymnasium spaces to an EnvironmentSpec, or a clear refusal.
 
-Called once per environment by the backends. What is supported: actions Discrete
-with any start; observations Box of any shape and element type, and Discrete,
+Called once per environment by the backends. Actions: `impala_actor.environments.actions`.
+Observations: Box of any shape and element type, and Discrete,
 which becomes a one-hot vector.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.adapter import Encode
 from impala_common.errors import UnsupportedSpaceError
 from impala_common.specs import DTYPES, OBSERVATION, EnvironmentSpec, TensorSpec
@@ -39,14 +40,9 @@ def make_environment_spec(
     Raises:
       UnsupportedSpaceError: naming the space and what is supported.
     """
-    if not isinstance(action_space, spaces.Discrete):
-        raise UnsupportedSpaceError(
-            f"action space {action_space} is not supported: this version trains on Discrete actions"
-        )
     return EnvironmentSpec(
         observation_leaves=(_make_leaf(observation_space),),
-        num_actions=int(action_space.n),
-        action_start=int(action_space.start),
+        action=make_action_spec(action_space),
         frame_stack=frame_stack if frame_stack > 1 else 0,
     )
 

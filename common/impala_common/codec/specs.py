@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
+from impala_common.codec.action_specs import pack_action_spec, unpack_action_spec
+from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_common.specs import EnvironmentSpec, ModelSpec, UnrollSpec
 from impala_rl.v1 import learner_pb2 as pb
-from impala_rl.v1 import tensor_pb2
 
 _MAX_LEAVES = 256
-_MAX_RANK = 6  # time and batch make it 8 on the wire
-_MAX_ELEMENTS = 1 << 28
-
-
-def pack_tensor_spec(spec: TensorSpec) -> tensor_pb2.TensorSpec:
-    """Returns `spec` as a message."""
-    return tensor_pb2.TensorSpec(name=spec.name, dtype=DTYPE_TO_PROTO[spec.dtype], shape=spec.shape)
-
-
-def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
-    """Returns the specification in `message`, refusing what no array could be."""
-    if message.dtype not in PROTO_TO_DTYPE:
-        raise InvalidRequestError(f"{message.name[:64]!r}: unknown dtype {message.dtype}")
-    # The rank first: the product of a hostile number of lengths takes for ever.
-    if (
-        len(message.shape) > _MAX_RANK
-        or min(message.shape, default=1) < 1
-        or math.prod(message.shape) > _MAX_ELEMENTS
-    ):
-        raise InvalidRequestError(
-            f"{message.name[:64]!r}: shape {tuple(message.shape[:_MAX_RANK])} must have at most "
-            f"{_MAX_RANK} positive dimensions and {_MAX_ELEMENTS} elements"
-        )
-    return TensorSpec(message.name, tuple(message.shape), PROTO_TO_DTYPE[message.dtype])
 
 
 def pack_environment_spec(spec: EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -43,8 +17,7 @@ def pack_environment_spec(spec: EnvironmentSpec) -> pb.EnvironmentSpec:
     return pb.EnvironmentSpec(
         observation_leaves=[pack_tensor_spec(leaf) for leaf in spec.observation_leaves],
         frame_stack=spec.frame_stack,
-        action_count=spec.num_actions,
-        action_start=spec.action_start,
+        action=pack_action_spec(spec.action),
     )
 
 
@@ -64,8 +37,6 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
         raise InvalidRequestError(
             "observation_leaves: expected distinct sorted names, observation or observation/..."
         )
-    if not 1 <= message.action_count <= 1 << 16:
-        raise InvalidRequestError(f"action_count: expected 1 to 65536, got {message.action_count}")
     stack = message.frame_stack
     if stack < 0 or (stack > 1 and (len(leaves) != 1 or leaves[0].shape[:1] != (stack,))):
         raise InvalidRequestError(
@@ -73,8 +44,7 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
         )
     return EnvironmentSpec(
         observation_leaves=leaves,
-        num_actions=message.action_count,
-        action_start=message.action_start,
+        action=unpack_action_spec(message.action),
         frame_stack=stack,
     )
 
@@ -125,6 +95,7 @@ def pack_model_spec(spec: ModelSpec) -> pb.ModelSpec:
         normalise_observations=spec.normalise_observations,
         observation_clip=spec.observation_clip,
         normalise_rewards=spec.normalise_rewards,
+        log_std_init=spec.log_std_init,
     )
 
 
@@ -143,6 +114,7 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
         normalise_observations=message.normalise_observations,
         observation_clip=message.observation_clip,
         normalise_rewards=message.normalise_rewards,
+        log_std_init=message.log_std_init,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from impala_common.codec.action_ranges import ActionRanges
 from impala_common.codec.frames import UniqueFrames, split_frames
 from impala_common.codec.tensors import digest_of, pack_tensor, unpack_tensor
 from impala_common.errors import InvalidUnrollError
@@ -69,6 +70,7 @@ class UnrollDecoder:
         self._spec = spec
         self._max_unrolls = max_unrolls
         self._leaves = spec.leaves
+        self._actions = ActionRanges(spec.environment.action)
 
     @property
     def unroll_length(self) -> int:
@@ -109,7 +111,7 @@ class UnrollDecoder:
             array = unpack_tensor(message.leaves[position], name, leaf.tensor.dtype, shape)
             _require_finite(name, array)
             leaves[name] = array
-        self._require_actions_in_range(leaves)
+        self._actions.validate(leaves)
         return DecodedUnrolls(num_unrolls, leaves, frames)
 
     def _decode_frames(
@@ -131,13 +133,6 @@ class UnrollDecoder:
         if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
             raise InvalidUnrollError("frame_index: points outside its unroll's frames")
         return UniqueFrames(frames, counts.astype(np.int32), index)
-
-    def _require_actions_in_range(self, leaves: Unrolls) -> None:
-        num_actions = self._spec.environment.num_actions
-        for name in ("actions", "previous_action"):
-            array = leaves[name]
-            if array.min() < 0 or array.max() >= num_actions:
-                raise InvalidUnrollError(f"{name}: expected values in [0, {num_actions})")
 
 
 def _digest(message: pb.UnrollBatch) -> int:

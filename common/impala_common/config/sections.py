@@ -113,6 +113,9 @@ class ModelConfig:
     by running statistics that the learner keeps. Other observations stay as they are."""
     observation_clip: float = 10.0
     """Normalised observations are clipped to [-observation_clip, observation_clip]."""
+    log_std_init: float = 0.0
+    """Initial log of the standard deviation of continuous actions, in [-5, 2]; 0: as wide as half
+    the range of a bounded action."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -123,6 +126,7 @@ class ModelConfig:
         require_positive("feature_dim", self.feature_dim)
         require_positive("observation_clip", self.observation_clip)
         require_at_least("hidden_dim", self.hidden_dim, 0)
+        require_between("log_std_init", self.log_std_init, -5.0, 2.0)
         require(
             "hidden_sizes",
             self.hidden_sizes,

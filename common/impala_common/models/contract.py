@@ -25,8 +25,8 @@ class ModelInputs(NamedTuple):
     Attributes:
       observations: leaf name -> [T, B, ...] in the element type of the environment.
       is_first: bool [T, B]: the observation opens an episode; state is reset before it.
-      previous_actions: int64 [T, B]: actions that led to the observations; ignored
-        where is_first.
+      previous_actions: [T, B, ...]: flat actions that led to the observations, as
+        ActionSpec.tensor says (int64 [T, B] for a plain Discrete); ignored where is_first.
       previous_rewards: float32 [T, B]: rewards that came with the observations, raw;
         0 where is_first.
     """
@@ -41,7 +41,7 @@ class ModelOutputs(NamedTuple):
     """Outputs of a model.
 
     Attributes:
-      policy_logits: float32 [T, B, A].
+      policy_logits: float32 [T, B, P], P as ActionSpec.num_logits says.
       values: float32 [T, B].
       state: state after the last row.
     """
@@ -79,6 +79,6 @@ class AgentModel(nn.Module, ABC):
         )
 
     def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
-        """Returns policy_logits [T, B, A] and the next state; models may skip the value here."""
+        """Returns policy_logits [T, B, P] and the next state; models may skip the value here."""
         outputs: ModelOutputs = self(inputs, state)
         return outputs.policy_logits, outputs.state

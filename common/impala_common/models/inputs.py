@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from impala_common.action_spec import ActionSpec
 from impala_common.errors import ConfigError
 from impala_common.models.contract import ModelInputs
 from impala_common.specs import EnvironmentSpec
@@ -99,21 +100,40 @@ def prepare_vector(observations: dict[str, Tensor], names: tuple[str, ...], scal
     return leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=1)
 
 
-def append_previous_step(features: Tensor, inputs: ModelInputs, num_actions: int) -> Tensor:
+def append_previous_step(features: Tensor, inputs: ModelInputs, action: ActionSpec) -> Tensor:
     """Appends the previous action and reward to features.
 
     Args:
       features: float32 [T*B, F].
       inputs: previous_actions, previous_rewards and is_first are used.
-      num_actions: A.
+      action: what an action consists of; `num_inputs` is the width of its encoding.
 
     Returns:
-      float32 [T*B, F + A + 1]: then the one-hot previous action, all 0 where is_first,
-      and the previous reward clipped to [-1, 1].
+      float32 [T*B, F + num_inputs + 1]: then the encoded previous action, all 0 where
+      is_first, and the previous reward clipped to [-1, 1].
     """
-    actions = functional.one_hot(inputs.previous_actions, num_actions)
+    actions = encode_actions(inputs.previous_actions, action)
     actions = actions.masked_fill_(inputs.is_first.unsqueeze(-1), 0)
     rewards = inputs.previous_rewards.clamp(-1.0, 1.0)
     return torch.cat(
         (features, actions.flatten(0, 1).to(features.dtype), rewards.flatten().unsqueeze(-1)), dim=1
     )
+
+
+def encode_actions(actions: Tensor, action: ActionSpec) -> Tensor:
+    """Returns flat actions as networks read them, a new tensor [..., num_inputs].
+
+    Categorical components one-hot, bernoulli ones as they are, gaussian ones clamped: to
+    [-1, 1], what the environment could feel, where a part is bounded, else to [-10, 10].
+    """
+    if action.is_single_categorical:
+        return functional.one_hot(actions, action.num_inputs)
+    encoded = []
+    for group in action.groups:
+        part = actions[..., group.actions]
+        if group.kind == "categorical":
+            part = functional.one_hot(part.long(), group.size).flatten(-2)
+        elif group.kind == "gaussian":
+            part = part.clamp(-group.input_limit, group.input_limit)
+        encoded.append(part.to(torch.float32))
+    return torch.cat(encoded, dim=-1)

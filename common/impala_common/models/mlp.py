@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.initialisation import (
-    POLICY_HEAD_GAIN,
     VALUE_HEAD_GAIN,
     Nonlinearity,
     initialise_head,
     initialise_layers,
 )
 from impala_common.models.inputs import append_previous_step, prepare_vector
+from impala_common.models.policy_head import PolicyHead
 from impala_common.models.trunk import Encoder
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
@@ -32,20 +32,19 @@ class SeparateMlp(AgentModel):
 
     def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
         super().__init__()
-        self.num_actions = environment.num_actions
+        self.action = environment.action
         self.uses_previous_step = spec.use_previous_action_and_reward
         self.observation_scale = spec.observation_scale
         self.leaf_names = _leaf_names(environment)
         num_inputs = _count_inputs(environment)
         if self.uses_previous_step:
-            num_inputs += self.num_actions + 1
+            num_inputs += self.action.num_inputs + 1
         widths = spec.hidden_sizes + ((spec.hidden_dim,) if spec.hidden_dim else ())
         self.policy_network = _make_hidden_layers(num_inputs, widths, spec)
         self.value_network = _make_hidden_layers(num_inputs, widths, spec)
         width = widths[-1] if widths else num_inputs
-        self.policy_head = nn.Linear(width, self.num_actions)
+        self.policy_head = PolicyHead(width, self.action, spec.init_method, spec.log_std_init)
         self.value_head = nn.Linear(width, 1)
-        initialise_head(self.policy_head, spec.init_method, POLICY_HEAD_GAIN)
         initialise_head(self.value_head, spec.init_method, VALUE_HEAD_GAIN)
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
@@ -58,18 +57,18 @@ class SeparateMlp(AgentModel):
         rows = inputs.is_first.shape
         policy_logits: Tensor = self.policy_head(self.policy_network(features))
         values: Tensor = self.value_head(self.value_network(features))
-        return ModelOutputs(policy_logits.view(*rows, self.num_actions), values.view(rows), state)
+        return ModelOutputs(policy_logits.view(*rows, -1), values.view(rows), state)
 
     def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
         """Runs the policy network only; see AgentModel."""
         policy_logits: Tensor = self.policy_head(self.policy_network(self._prepare(inputs)))
-        return policy_logits.view(*inputs.is_first.shape, self.num_actions), state
+        return policy_logits.view(*inputs.is_first.shape, -1), state
 
     def _prepare(self, inputs: ModelInputs) -> Tensor:
         """Returns float32 [T*B, D]."""
         vector = prepare_vector(inputs.observations, self.leaf_names, self.observation_scale)
         if self.uses_previous_step:
-            return append_previous_step(vector, inputs, self.num_actions)
+            return append_previous_step(vector, inputs, self.action)
         return vector
 
 

@@ -74,6 +74,7 @@ def resolve_model_spec(
         normalise_observations=config.normalise_observations,
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
+        log_std_init=config.log_std_init,
     )
 
 

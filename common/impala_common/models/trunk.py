@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.initialisation import (
-    POLICY_HEAD_GAIN,
     VALUE_HEAD_GAIN,
     initialise_head,
     initialise_layers,
 )
 from impala_common.models.inputs import append_previous_step
+from impala_common.models.policy_head import PolicyHead
 from impala_common.models.recurrent import RecurrentCore
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
@@ -41,11 +41,11 @@ class TrunkModel(AgentModel):
     def __init__(self, encoder: Encoder, spec: ModelSpec, environment: EnvironmentSpec) -> None:
         super().__init__()
         self.encoder = encoder
-        self.num_actions = environment.num_actions
+        self.action = environment.action
         self.uses_previous_step = spec.use_previous_action_and_reward
         width = encoder.num_features
         if self.uses_previous_step:
-            width += self.num_actions + 1
+            width += self.action.num_inputs + 1
         self.core: RecurrentCore | None = None
         self.hidden: nn.Module = nn.Identity()
         if spec.recurrence != "none":
@@ -56,9 +56,8 @@ class TrunkModel(AgentModel):
             self.hidden = nn.Sequential(nn.Linear(width, spec.hidden_dim), nn.ReLU())
             initialise_layers(self.hidden, spec.init_method, "relu")
             width = spec.hidden_dim
-        self.policy_head = nn.Linear(width, self.num_actions)
+        self.policy_head = PolicyHead(width, self.action, spec.init_method, spec.log_std_init)
         self.value_head = nn.Linear(width, 1)
-        initialise_head(self.policy_head, spec.init_method, POLICY_HEAD_GAIN)
         initialise_head(self.value_head, spec.init_method, VALUE_HEAD_GAIN)
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
@@ -70,7 +69,7 @@ class TrunkModel(AgentModel):
         features, state = self._compute_features(inputs, state)
         rows = inputs.is_first.shape
         return ModelOutputs(
-            policy_logits=self.policy_head(features).view(*rows, self.num_actions),
+            policy_logits=self.policy_head(features).view(*rows, -1),
             values=self.value_head(features).view(rows),
             state=state,
         )
@@ -79,7 +78,7 @@ class TrunkModel(AgentModel):
         """Runs encoder, memory and the policy head only; see AgentModel."""
         features, state = self._compute_features(inputs, state)
         policy_logits = self.policy_head(features)
-        return policy_logits.view(*inputs.is_first.shape, self.num_actions), state
+        return policy_logits.view(*inputs.is_first.shape, -1), state
 
     def _compute_features(
         self, inputs: ModelInputs, state: AgentState
@@ -87,7 +86,7 @@ class TrunkModel(AgentModel):
         """Returns the heads' input, float32 [T*B, F], and the state after the last row."""
         features: Tensor = self.encoder(inputs.observations)
         if self.uses_previous_step:
-            features = append_previous_step(features, inputs, self.num_actions)
+            features = append_previous_step(features, inputs, self.action)
         if self.core is not None:
             rows = inputs.is_first.shape
             features, state = self.core(features.view(*rows, -1), inputs.is_first, state)

@@ -9,14 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from impala_common.specs import EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
 
 Array = np.ndarray[Any, Any]
 
 
-def make_vector_spec(unroll_length: int = 4, width: int = 3, num_actions: int = 5) -> UnrollSpec:
-    """Returns a specification with one vector observation and a recurrent state."""
-    environment = EnvironmentSpec((TensorSpec("observation", (width,), "float32"),), num_actions)
+def make_vector_spec(
+    unroll_length: int = 4,
+    width: int = 3,
+    num_actions: int = 5,
+    action: ActionSpec | None = None,
+) -> UnrollSpec:
+    """Returns a specification with one vector observation and a recurrent state.
+
+    `action` takes the place of a choice of `num_actions`.
+    """
+    action = action or ActionSpec.discrete(num_actions)
+    environment = EnvironmentSpec((TensorSpec("observation", (width,), "float32"),), action)
     state = TensorSpec("initial_agent_state/0", (1, 2), "float32")
     return UnrollSpec(unroll_length, environment, (state,))
 
@@ -24,7 +33,8 @@ def make_vector_spec(unroll_length: int = 4, width: int = 3, num_actions: int = 
 def make_frames_spec(unroll_length: int = 4, stack: int = 3, side: int = 4) -> UnrollSpec:
     """Returns a specification whose observation is a stack of frames [stack, side, side]."""
     leaf = TensorSpec("observation", (stack, side, side), "uint8")
-    return UnrollSpec(unroll_length, EnvironmentSpec((leaf,), 5, frame_stack=stack))
+    environment = EnvironmentSpec((leaf,), ActionSpec.discrete(5), frame_stack=stack)
+    return UnrollSpec(unroll_length, environment)
 
 
 def make_unrolls(spec: UnrollSpec, num_unrolls: int, seed: int) -> dict[str, Array]:
@@ -38,12 +48,26 @@ def make_unrolls(spec: UnrollSpec, num_unrolls: int, seed: int) -> dict[str, Arr
     return unrolls
 
 
+def make_actions(action: ActionSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
+    """Returns random flat actions of `shape`, whose last dimensions are those of the action."""
+    if action.is_single_categorical:
+        return random.integers(0, action.num_logits, shape)
+    actions = np.empty(shape, action.tensor.dtype)
+    for group in action.groups:
+        part = actions[..., group.actions]
+        if group.kind == "gaussian":
+            part[...] = random.standard_normal(part.shape)
+        else:
+            part[...] = random.integers(0, max(group.size, 2), part.shape)
+    return actions
+
+
 def _make_leaf(
     spec: UnrollSpec, leaf: UnrollLeaf, num_unrolls: int, random: np.random.Generator
 ) -> Array:
     shape, dtype = leaf.shape(spec.unroll_length, num_unrolls), np.dtype(leaf.tensor.dtype)
     if leaf.tensor.name in ("actions", "previous_action"):
-        return random.integers(0, spec.environment.num_actions, shape)
+        return make_actions(spec.environment.action, shape, random)
     if dtype.kind == "f":
         return random.standard_normal(shape).astype(dtype)
     if dtype.kind == "b":

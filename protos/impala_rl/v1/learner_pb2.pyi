@@ -13,6 +13,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_KIND_UNSPECIFIED: _ClassVar[ActionKind]
+    ACTION_KIND_CATEGORICAL: _ClassVar[ActionKind]
+    ACTION_KIND_BERNOULLI: _ClassVar[ActionKind]
+    ACTION_KIND_GAUSSIAN: _ClassVar[ActionKind]
+
 class VerdictOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     VERDICT_OUTCOME_UNSPECIFIED: _ClassVar[VerdictOutcome]
@@ -27,6 +34,10 @@ class DrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DRAIN_REASON_UNSPECIFIED: _ClassVar[DrainReason]
     DRAIN_REASON_FINISHED: _ClassVar[DrainReason]
     DRAIN_REASON_STOPPING: _ClassVar[DrainReason]
+ACTION_KIND_UNSPECIFIED: ActionKind
+ACTION_KIND_CATEGORICAL: ActionKind
+ACTION_KIND_BERNOULLI: ActionKind
+ACTION_KIND_GAUSSIAN: ActionKind
 VERDICT_OUTCOME_UNSPECIFIED: VerdictOutcome
 VERDICT_OUTCOME_ACCEPTED: VerdictOutcome
 VERDICT_OUTCOME_DUPLICATE: VerdictOutcome
@@ -92,16 +103,36 @@ class RegisterResponse(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
-    __slots__ = ("observation_leaves", "frame_stack", "action_count", "action_start")
+    __slots__ = ("observation_leaves", "frame_stack", "action")
     OBSERVATION_LEAVES_FIELD_NUMBER: _ClassVar[int]
     FRAME_STACK_FIELD_NUMBER: _ClassVar[int]
-    ACTION_COUNT_FIELD_NUMBER: _ClassVar[int]
-    ACTION_START_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
     observation_leaves: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     frame_stack: int
-    action_count: int
-    action_start: int
-    def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action_count: _Optional[int] = ..., action_start: _Optional[int] = ...) -> None: ...
+    action: ActionSpec
+    def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action: _Optional[_Union[ActionSpec, _Mapping]] = ...) -> None: ...
+
+class ActionSpec(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[ActionPart]
+    def __init__(self, parts: _Optional[_Iterable[_Union[ActionPart, _Mapping]]] = ...) -> None: ...
+
+class ActionPart(_message.Message):
+    __slots__ = ("tensor", "kind", "sizes", "starts", "lows", "highs")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    LOWS_FIELD_NUMBER: _ClassVar[int]
+    HIGHS_FIELD_NUMBER: _ClassVar[int]
+    tensor: _tensor_pb2.TensorSpec
+    kind: ActionKind
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    starts: _containers.RepeatedScalarFieldContainer[int]
+    lows: _containers.RepeatedScalarFieldContainer[float]
+    highs: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., kind: _Optional[_Union[ActionKind, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., starts: _Optional[_Iterable[int]] = ..., lows: _Optional[_Iterable[float]] = ..., highs: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class EnvironmentOptions(_message.Message):
     __slots__ = ("atari_frame_skip", "atari_episodic_life", "atari_fire_reset", "atari_noop_max", "atari_sticky_action_probability", "atari_frame_stack")
@@ -138,7 +169,7 @@ class UnrollLeaf(_message.Message):
     def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., rows: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence")
+    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence", "log_std_init")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +182,7 @@ class ModelSpec(_message.Message):
     OBSERVATION_CLIP_FIELD_NUMBER: _ClassVar[int]
     NORMALISE_REWARDS_FIELD_NUMBER: _ClassVar[int]
     RECURRENCE_FIELD_NUMBER: _ClassVar[int]
+    LOG_STD_INIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     hidden_sizes: _containers.RepeatedScalarFieldContainer[int]
     feature_dim: int
@@ -163,7 +195,8 @@ class ModelSpec(_message.Message):
     observation_clip: float
     normalise_rewards: bool
     recurrence: str
-    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ...) -> None: ...
+    log_std_init: float
+    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ..., log_std_init: _Optional[float] = ...) -> None: ...
 
 class LearnerLimits(_message.Message):
     __slots__ = ("window", "max_unrolls_per_message", "max_message_bytes")

@@ -34,8 +34,8 @@ class Batch(NamedTuple):
     Attributes:
       inputs: model inputs, [T+1, B, ...].
       initial_agent_state: state before row 0, each [L, B, H].
-      actions: int64 [T, B].
-      behaviour_policy_logits: float32 [T, B, A].
+      actions: [T, B, ...] as ActionSpec.tensor says.
+      behaviour_policy_logits: float32 [T, B, P].
       rewards: float32 [T, B], raw.
       terminated: bool [T, B].
       is_padding: bool [T, B].
@@ -70,7 +70,9 @@ class BatchLoader:
         ]
         spec = layout.spec
         rows = (spec.unroll_length + 1, layout.batch_size)
-        self._no_actions = torch.zeros((), dtype=torch.int64, device=device).expand(rows)
+        action = spec.environment.action.tensor
+        no_action = torch.zeros((), dtype=getattr(torch, action.dtype), device=device)
+        self._no_actions = no_action.expand(*rows, *action.shape)
         self._no_rewards = torch.zeros((), device=device).expand(rows)
         columns = torch.arange(layout.batch_size, device=device)
         self._frame_starts = (columns * spec.max_frames).view(1, -1, 1)
@@ -131,7 +133,7 @@ class BatchLoader:
         return ModelInputs(
             observations,
             is_first,
-            actions.masked_fill(is_first, 0),
+            actions.masked_fill(is_first if actions.ndim == 2 else is_first.unsqueeze(-1), 0),
             rewards.masked_fill(is_first, 0.0),
         )
 

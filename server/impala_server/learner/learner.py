@@ -107,7 +107,7 @@ class Learner:
         self._device = resolve_device(config.job.device)
         self._model = make_model(self.model_spec, environment, config.job.seed).to(self._device)
         self._optimizer = make_optimizer(config.optimizer, self._model)
-        self._updater = Updater(config, self._model, self._optimizer)
+        self._updater = Updater(config, self._model, self._optimizer, environment.action)
         self._nonfinite_in_a_row = 0
         if checkpoint is not None:
             self._restore(checkpoint)

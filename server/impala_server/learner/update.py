@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from impala_common.action_spec import ActionSpec
 from impala_common.config import TrainConfig
 from impala_common.losses import LossOutputs, compute_losses
 from impala_common.models.contract import AgentModel
@@ -41,9 +42,14 @@ class Updater:
     """The V-trace update. Owned by the learner; used under its update lock."""
 
     def __init__(
-        self, config: TrainConfig, model: AgentModel, optimizer: torch.optim.Optimizer
+        self,
+        config: TrainConfig,
+        model: AgentModel,
+        optimizer: torch.optim.Optimizer,
+        action: ActionSpec,
     ) -> None:
-        """Updates `model` with `optimizer`."""
+        """Updates `model`, a policy over `action`, with `optimizer`."""
+        self._action = action
         self.configure(config)
         self._model = model
         self._optimizer = optimizer
@@ -89,6 +95,7 @@ class Updater:
         """Runs the model over the whole unroll and returns the losses, with gradient."""
         outputs = self._model(batch.inputs, batch.initial_agent_state)
         return compute_losses(
+            action=self._action,
             target_policy_logits=outputs.policy_logits[:-1],
             behaviour_policy_logits=batch.behaviour_policy_logits,
             actions=batch.actions,

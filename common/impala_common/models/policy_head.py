@@ -1,0 +1,71 @@
+"""PolicyHead: from features to the flat logits of a policy.
+
+One linear layer gives every logit of categorical and bernoulli components and the
+means of gaussian ones. The log_std of a gaussian component is a free parameter, the same
+for all observations: a state-dependent one collapses early where rewards are sparse. Used
+by all networks of this package and open to a user's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from impala_common.action_spec import ActionSpec
+from impala_common.models.initialisation import POLICY_HEAD_GAIN, initialise_head
+
+MIN_LOG_STD = -5.0
+MAX_LOG_STD = 2.0
+
+
+class PolicyHead(nn.Linear):
+    """Linear layer to `action.num_logits` policy logits.
+
+    Args:
+      num_features: F, width of the input.
+      action: what an action consists of.
+      init_method: weight initialisation of the layer; its gain is .01, so that the first
+        policy is nearly uniform and first means are nearly 0.
+      log_std_init: initial log_std of gaussian components.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        action: ActionSpec,
+        init_method: str = "orthogonal",
+        log_std_init: float = 0.0,
+    ) -> None:
+        num_gaussian = sum(part.num_components for part in action.parts if part.kind == "gaussian")
+        super().__init__(num_features, action.num_logits - num_gaussian)
+        self.log_std: nn.Parameter | None = None
+        self._order: Tensor | None
+        self.register_buffer("_order", _find_order(action), persistent=False)
+        if num_gaussian:
+            self.log_std = nn.Parameter(torch.full((num_gaussian,), log_std_init))
+        initialise_head(self, init_method, POLICY_HEAD_GAIN)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Returns policy logits, float32 [..., P], of features [..., F]."""
+        outputs = super().forward(features)
+        if self.log_std is None:
+            return outputs
+        log_stds = self.log_std.clamp(MIN_LOG_STD, MAX_LOG_STD)
+        logits = torch.cat((outputs, log_stds.expand(*outputs.shape[:-1], -1)), dim=-1)
+        return logits if self._order is None else logits.index_select(-1, self._order)
+
+
+def _find_order(action: ActionSpec) -> Tensor | None:
+    """Returns which of (linear outputs, log_stds) each logit is; None: all in order as it is."""
+    order: list[int] = []
+    output = 0
+    log_std = sum(part.num_inputs for part in action.parts)
+    for part in action.parts:
+        order += range(output, output + part.num_inputs)
+        output += part.num_inputs
+        if part.kind == "gaussian":
+            order += range(log_std, log_std + part.num_components)
+            log_std += part.num_components
+    if order == list(range(len(order))):
+        return None
+    return torch.tensor(order)
