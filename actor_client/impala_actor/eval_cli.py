@@ -1,4 +1,4 @@
-"""impala-eval: judges runs by episodes with frozen weights, and draws their learning curves.
+"""impala-eval: judges and films runs with frozen weights, and draws learning curves.
 
 The console script of that name. Importing this file is cheap: torch and
 matplotlib are imported when the command line has been found good. Prints (noqa T201), as
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from impala_actor.eval_display import RunReport, show_reports
 from impala_common import exit_codes
 from impala_common.config.checks import require, require_at_least
 from impala_common.errors import ImpalaError
 from impala_common.logs import configure_logging
-
-if TYPE_CHECKING:
-    from impala_actor.run_evaluation import RunEvaluation
 
 PROGRAM = "impala-eval"
 DESCRIPTION = """Play episodes with the newest checkpoint of each run, weights frozen.
@@ -45,7 +42,7 @@ class EvalArguments:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, _option("RUN [RUN ...]", "")]
     """Folders of runs, finished or still training."""
     episodes: int = 100
-    """Episodes per run; 0: none, for --plot alone."""
+    """Episodes per run; 0: none, for --plot or --video alone."""
     greedy: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take the most probable action in place of drawing one."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -61,6 +58,14 @@ class EvalArguments:
     """Name of the checkpoint to judge, such as step-000000200000."""
     plot: Annotated[Path | None, _option("FILE", "(default: none)")] = None
     """Draw the learning curves of all runs into this file (.png, .svg, .pdf)."""
+    video: Annotated[Path | None, _option("DIR", "(default: none)")] = None
+    """Film episodes into files in this folder; needs the extra video."""
+    video_episodes: int = 3
+    """Episodes to film, one file each."""
+    video_format: Literal["mp4", "gif"] = "mp4"
+    """mp4: all pictures in full size; gif: shrunk, and long episodes thinned out."""
+    video_max_steps: int = 10_000
+    """Agent steps after which a filmed episode is cut."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging(logging.WARNING, PROGRAM)
     try:
         _validate(arguments)
-        results = _evaluate_all(arguments)
+        reports = _report_all(arguments)
         if arguments.plot is not None:
             from impala_actor.plotting import plot_runs
 
@@ -82,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    _show(results, arguments)
+    show_reports(reports, as_json=arguments.json)
     return exit_codes.OK
 
 
@@ -93,9 +98,11 @@ def _validate(arguments: EvalArguments) -> None:
     require(
         "--episodes",
         arguments.episodes,
-        arguments.episodes > 0 or arguments.plot is not None,
-        "at least 1, or 0 with --plot",
+        bool(arguments.episodes or arguments.plot or arguments.video),
+        "at least 1, or 0 with --plot or --video",
     )
+    require_at_least("--video-episodes", arguments.video_episodes, 1)
+    require_at_least("--video-max-steps", arguments.video_max_steps, 1)
     require(
         "--plot",
         str(arguments.plot),
@@ -105,106 +112,56 @@ def _validate(arguments: EvalArguments) -> None:
     )
 
 
-def _evaluate_all(arguments: EvalArguments) -> list[RunEvaluation]:
-    if not arguments.episodes:
+def _report_all(arguments: EvalArguments) -> list[RunReport]:
+    if not (arguments.episodes or arguments.video):
         return []
     import torch
 
-    from impala_actor.run_evaluation import evaluate_run
-
     torch.set_num_threads(1)  # batches are small: more threads only wait for each other
-    return [
-        evaluate_run(
+    if arguments.video is not None:
+        from impala_actor.environments.rendering import prepare_headless
+
+        prepare_headless()
+    return [_report(path, arguments) for path in arguments.runs]
+
+
+def _report(path: Path, arguments: EvalArguments) -> RunReport:
+    """Films, then judges one run: what cannot be filmed is refused early."""
+    from impala_actor.frozen_run import load_frozen_run
+    from impala_actor.run_evaluation import evaluate_frozen_run
+
+    run = load_frozen_run(path, arguments.checkpoint)
+    videos: list[Path] = []
+    if arguments.video is not None:
+        from impala_actor.run_video import film_run
+
+        videos = film_run(
+            run,
+            arguments.video,
+            num_episodes=arguments.video_episodes,
+            video_format=arguments.video_format,
+            seed=arguments.seed,
+            is_greedy=arguments.greedy,
+            env=arguments.env,
+            max_steps=arguments.video_max_steps,
+        )
+    evaluation = None
+    if arguments.episodes:
+        evaluation = evaluate_frozen_run(
             run,
             num_episodes=arguments.episodes,
             num_slots=arguments.num_slots or _choose_num_slots(arguments.episodes),
             seed=arguments.seed,
             is_greedy=arguments.greedy,
             env=arguments.env,
-            checkpoint_name=arguments.checkpoint,
         )
-        for run in arguments.runs
-    ]
-
-
-def _show(results: Sequence[RunEvaluation], arguments: EvalArguments) -> None:
-    if arguments.json:
-        for result in results:
-            print(json.dumps(result.to_json(), allow_nan=False))  # noqa: T201
-    elif sys.stdout.isatty():
-        _print_table(results)
-    else:
-        for result in results:
-            print(_describe(result))  # noqa: T201
+    return RunReport(str(path), evaluation, tuple(videos))
 
 
 def _choose_num_slots(num_episodes: int) -> int:
     """Returns 8 to 16 slots that divide the episodes evenly, or 16 (then a few more are played)."""
     even = [slots for slots in range(16, 7, -1) if num_episodes % slots == 0]
     return even[0] if even else 16
-
-
-def _describe(result: RunEvaluation) -> str:
-    """Returns a result as one line of plain text."""
-    evaluation = result.evaluation
-    mode = "greedy" if evaluation.is_greedy else "sampled"
-    cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
-    return (
-        f"{result.run} {result.env} step {result.step}: return {evaluation.return_mean:.2f} "
-        f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) "
-        f"min {evaluation.return_min:g} max {evaluation.return_max:g} "
-        f"length {evaluation.length_mean:.1f} ({evaluation.num_episodes} episodes, {mode}{cut})"
-    )
-
-
-def _format_interval(result: RunEvaluation) -> str:
-    evaluation = result.evaluation
-    if evaluation.confidence_low is None:
-        return ""
-    return f"{evaluation.confidence_low:.2f} to {evaluation.confidence_high:.2f}"
-
-
-def _format_error(result: RunEvaluation) -> str:
-    error = result.evaluation.standard_error
-    return "" if error is None else f"{error:.2f}"
-
-
-def _print_table(results: Sequence[RunEvaluation]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Evaluation with frozen weights", title_justify="left")
-    for name in ("run", "environment"):
-        table.add_column(name, overflow="fold")
-    for name in (
-        "step",
-        "return",
-        "std. error",
-        "95 % interval",
-        "min",
-        "max",
-        "length",
-        "episodes",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("actions")
-    for result in results:
-        evaluation = result.evaluation
-        cut = f" ({evaluation.num_cut} cut)" if evaluation.num_cut else ""
-        table.add_row(
-            result.run,
-            result.env,
-            f"{result.step:,}",
-            f"{evaluation.return_mean:.2f}",
-            _format_error(result),
-            _format_interval(result),
-            f"{evaluation.return_min:g}",
-            f"{evaluation.return_max:g}",
-            f"{evaluation.length_mean:.1f}",
-            f"{evaluation.num_episodes}{cut}",
-            "greedy" if evaluation.is_greedy else "sampled",
-        )
-    Console().print(table)
 
 
 if __name__ == "__main__":

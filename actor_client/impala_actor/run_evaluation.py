@@ -13,7 +13,7 @@ from typing import Any
 
 from impala_actor.environments.factory import make_environment
 from impala_actor.evaluator import Evaluation, evaluate
-from impala_actor.frozen_run import load_frozen_run
+from impala_actor.frozen_run import FrozenRun, load_frozen_run
 from impala_actor.policy import Policy
 from impala_common.specs import validate_same_environment
 
@@ -68,7 +68,26 @@ def evaluate_run(
       CheckpointError: no usable checkpoint.
       SpecMismatchError: the environment does not look like the one trained on.
     """
-    run = load_frozen_run(path, checkpoint_name)
+    return evaluate_frozen_run(
+        load_frozen_run(path, checkpoint_name),
+        num_episodes=num_episodes,
+        num_slots=num_slots,
+        seed=seed,
+        is_greedy=is_greedy,
+        env=env,
+    )
+
+
+def evaluate_frozen_run(
+    run: FrozenRun,
+    *,
+    num_episodes: int,
+    num_slots: int,
+    seed: int,
+    is_greedy: bool = False,
+    env: str | None = None,
+) -> RunEvaluation:
+    """Judges a run that is loaded already; otherwise as `evaluate_run`."""
     env = env or run.env
     num_slots = min(num_slots, num_episodes)
     # Judged by whole games, whatever ended an episode in training.
@@ -77,4 +96,4 @@ def evaluate_run(
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, num_slots, seed)
         evaluation = evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
-    return RunEvaluation(str(path), env, run.checkpoint, run.step, evaluation)
+    return RunEvaluation(str(run.path), env, run.checkpoint, run.step, evaluation)

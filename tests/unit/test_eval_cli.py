@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from impala_actor.environments.factory import make_environment
 from impala_actor.eval_cli import main
@@ -20,17 +23,23 @@ from impala_common.config.train import TrainConfig
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.run_directory import RunDirectory
 
+imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+
 BANDIT = "impala_common.testing.environments:ContextualBandit-v0"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run on the bandit with fresh weights; actions are near chance when drawn."""
-    directory = RunDirectory(tmp_path / "run")
+    return make_run(tmp_path / "run", BANDIT)
+
+
+def make_run(path: Path, env: str) -> Path:
+    directory = RunDirectory(path)
     directory.create()
-    config = TrainConfig(environment=EnvironmentConfig(env=BANDIT))
+    config = TrainConfig(environment=EnvironmentConfig(env=env))
     directory.config_path.write_text(dump_config(config))
-    spec = make_environment(BANDIT, 1).spec
+    spec = make_environment(env, 1).spec
     model_spec = resolve_model_spec(ModelConfig(recurrence="lstm", hidden_dim=8), spec)
     specs = {"environment": spec.to_json(), "model": dataclasses.asdict(model_spec)}
     directory.specs_path.write_text(json.dumps(specs))
@@ -140,3 +149,97 @@ def test_main_with_plot_where_matplotlib_is_missing_says_so(
     assert "--plot is 'x.png' but must be left out here: matplotlib is not" in (
         capsys.readouterr().err
     )
+
+
+CARTPOLE = "CartPole-v1"
+
+
+@pytest.fixture
+def cartpole_run(tmp_path: Path) -> Path:
+    """A run on CartPole with fresh weights and a memory."""
+    return make_run(tmp_path / "my run", CARTPOLE)
+
+
+@pytest.mark.parametrize("video_format", ["mp4", "gif"])
+def test_main_with_video_writes_named_files_that_show_the_game(
+    cartpole_run: Path,
+    tmp_path: Path,
+    video_format: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "new" / "videos"
+    options = ["--episodes", "0", "--video", str(folder), "--video-episodes", "2", "--json"]
+
+    assert main([str(cartpole_run), *options, "--video-format", video_format]) == exit_codes.OK
+
+    (line,) = capsys.readouterr().out.splitlines()
+    paths = [Path(name) for name in json.loads(line)["videos"]]
+    assert sorted(folder.iterdir()) == sorted(paths)
+    assert len(paths) == 2
+    for number, path in enumerate(paths, start=1):
+        match = re.fullmatch(
+            rf"my-run-step-4000-episode-{number}-return-(\d+)\.{video_format}", path.name
+        )
+        assert match is not None
+        # CartPole pays 1 per step; there is a picture of the reset, and one of each step.
+        frames = read_frames(path)
+        assert len(frames) == int(match[1]) + 1
+        assert (frames[0] != frames[-1]).any()
+
+
+def read_frames(path: Path) -> list[np.ndarray]:
+    """Returns the pictures at CartPole's 50 per second; a GIF has equal neighbours only once."""
+    if path.suffix == ".gif":
+        with Image.open(path) as image:
+            return [
+                np.asarray(frame.convert("RGB"))
+                for frame in ImageSequence.Iterator(image)
+                for _ in range(frame.info["duration"] // 20)
+            ]
+    reader = imageio_ffmpeg.read_frames(str(path))
+    width, height = next(reader)["size"]
+    return [np.frombuffer(data, np.uint8).reshape(height, width, 3) for data in reader]
+
+
+def test_main_with_video_of_long_episode_cuts_it_and_says_so(
+    cartpole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--episodes", "2", "--video", str(tmp_path / "v"), "--video-max-steps", "3"]
+
+    assert main([str(cartpole_run), *options]) == exit_codes.OK
+
+    (path,) = (tmp_path / "v").iterdir()
+    assert path.name == "my-run-step-4000-episode-1-return-3-cut.mp4"
+    lines = capsys.readouterr().out.splitlines()
+    assert "(2 episodes, sampled)" in lines[0]
+    assert lines[1] == f"wrote {path}"
+
+
+def test_main_with_video_that_cannot_be_made_ends_with_one_line(
+    run: Path, cartpole_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    cases: list[tuple[list[str], str]] = [
+        ([str(run), "--video", str(tmp_path / "v")], BANDIT),
+        ([str(cartpole_run), "--video", str(tmp_path / "file")], "folder to write to"),
+        ([str(cartpole_run), "--video", str(tmp_path / "v"), "--env", "Acrobot-v1"], "shape"),
+        ([str(cartpole_run), "--video", "v", "--video-episodes", "0"], "--video-episodes"),
+    ]
+
+    for arguments, text in cases:
+        assert main(arguments) == exit_codes.CONFIG, arguments
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        error = captured.err.splitlines()[-1]
+        assert error.startswith("error: ")
+        assert text in error
+
+
+def test_main_with_video_where_libraries_are_missing_names_the_extra(
+    cartpole_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda unused_name: None)
+
+    assert main([str(cartpole_run), "--video", "v"]) == exit_codes.CONFIG
+
+    assert "pip install 'impala-rl[video]'" in capsys.readouterr().err
