@@ -53,7 +53,7 @@ def film_run(
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(make_rendered_environment(env or run.env, config)) as environment:
             validate_same_environment(run.environment, environment.adapter.spec)
-            policy = Policy(run.model, 1, seed)
+            policy = Policy(run.model, run.environment.action, 1, seed)
             player = EpisodePlayer(policy, environment, seed=seed, is_greedy=is_greedy)
             paths: list[Path] = []
             while len(paths) < num_episodes:

@@ -3,7 +3,7 @@
 State is reset at each first row, before that row's observation is consumed. Rows
 between two resets of any column run through one fused call, so an unroll in
 which nothing ends costs one call, not T. Finding the resets reads `is_first` on the
-host: one wait for the device per forward pass on a GPU.
+host: one wait for the device per forward pass of several rows on a GPU.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class RecurrentCore(nn.Module):
         if is_first.dtype != torch.bool:
             raise TypeError(f"is_first must be bool, got {is_first.dtype}")
         num_rows = features.shape[0]
+        if num_rows == 1:  # an actor's step: nothing to find, and a form that can be exported
+            return self._run(features, _reset(state, is_first[0]))
         reset_rows = is_first.any(dim=1).nonzero().flatten().tolist()
         starts = [row for row in reset_rows if row > 0]
         bounds = [0, *starts, num_rows]
@@ -76,8 +78,7 @@ class RecurrentCore(nn.Module):
         segments = []
         for start, end in itertools.pairwise(bounds):
             if start in resets:
-                columns = is_first[start].unsqueeze(-1)  # [B, 1], over L and H
-                state = tuple(tensor.masked_fill(columns, 0.0) for tensor in state)
+                state = _reset(state, is_first[start])
             outputs, state = self._run(features[start:end], state)
             segments.append(outputs)
         outputs = segments[0] if len(segments) == 1 else torch.cat(segments)
@@ -93,3 +94,9 @@ class RecurrentCore(nn.Module):
         (hidden,) = state
         outputs, hidden = self.layer(features, hidden)
         return outputs, (hidden,)
+
+
+def _reset(state: AgentState, is_first: Tensor) -> AgentState:
+    """Returns the state with 0 in the columns where bool [B] `is_first`."""
+    columns = is_first.unsqueeze(-1)  # [B, 1], over L and H
+    return tuple(tensor.masked_fill(columns, 0.0) for tensor in state)
