@@ -24,10 +24,18 @@ from impala_actor.unroll_builder import UnrollBuilder
 from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common.codec.unrolls import pack_unrolls
-from impala_common.errors import LearnerUnavailableError, QueueClosedError, StaleSessionError
+from impala_common.errors import (
+    LearnerUnavailableError,
+    ModelError,
+    QueueClosedError,
+    StaleSessionError,
+)
 from impala_common.heartbeat import Heartbeat
+from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
+from impala_common.models.weights import weights_specs
 from impala_common.rpc.security import ClientSecurity
+from impala_common.specs import validate_same_weights
 from impala_rl.v1 import unroll_pb2
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +55,7 @@ class ActorConfig:
     compress: bool = True
     connect_timeout_s: float = 0.0
     heartbeat_file: str = ""
+    model: str = ""
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
 
@@ -72,14 +81,16 @@ class Actor:
         """Acts until the run has finished or `stop` is set.
 
         Raises:
-          ImpalaError: the environment cannot be made or does not fit the run, or the learner
-            cannot be reached within connect_timeout_s.
+          ImpalaError: environment or own network cannot be made or do not fit the run, or the
+            learner cannot be reached within connect_timeout_s.
         """
         try:
             environment = self._make_environment()
             try:
                 while not self._stop.is_set():
-                    session = self._client.register(environment.spec, environment.num_slots)
+                    session = self._client.register(
+                        environment.spec, environment.num_slots, self._config.model
+                    )
                     try:
                         _SessionLoop(self, self._client, session, environment).run()
                     except StaleSessionError as error:
@@ -133,7 +144,7 @@ class _SessionLoop:
         self._session = session
         self._environment = environment
         num_slots = environment.num_slots
-        model = make_model(session.model, environment.spec, seed=0)
+        model = _make_model(session, environment)
         action = environment.spec.action
         self._policy = Policy(model, action, num_slots, session.seed, actor.device)
         self._builder = UnrollBuilder(session.unroll, num_slots)
@@ -221,3 +232,13 @@ class _SessionLoop:
                     environment_slot=record.environment_slot,
                 )
             )
+
+
+def _make_model(session: Session, environment: EnvironmentAdapter) -> AgentModel:
+    """Returns the run's network, which must have the same tensors as the learner's."""
+    try:
+        model = make_model(session.model, environment.spec, seed=0)
+    except ModelError as error:
+        raise ModelError(f"this actor, {session.actor.actor_id}: {error}") from error
+    validate_same_weights(session.model.name, session.weights, weights_specs(model))
+    return model

@@ -18,7 +18,12 @@ from typing import Annotated, Literal
 import tyro
 
 from impala_common.addresses import is_address
-from impala_common.config.checks import require, require_at_least, require_positive
+from impala_common.config.checks import (
+    require,
+    require_at_least,
+    require_own_model,
+    require_positive,
+)
 from impala_common.config.sections import validate_device
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
@@ -36,13 +41,16 @@ class ActorArguments:
 
     May start before the learner and leave at any time. Ends with 0 when the run has finished
     or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 77 when TLS or token do
-    not fit, 78 when the environment cannot be made or does not fit the run.
+    not fit, 78 when environment or network (--env, --model) cannot be made or do not fit the run.
     """
 
     server: str
     """Address of the learner, HOST:PORT or unix:PATH."""
     env: str
     """Environment id, such as CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or module:MyEnv-v0."""
+    model: Annotated[str, tyro.conf.arg(metavar="MODULE:CLASS")] = ""
+    """The network of your own that the run trains, as the learner was started with it; the class
+    must be here, too: code is never sent. Empty: the run trains one that comes with impala-rl."""
     actor_id: str = ""
     """Name of this actor, unique in the run; empty: host, process and a random part."""
     num_envs: int = 0
@@ -83,6 +91,8 @@ class ActorArguments:
         """Checks the rules of single fields."""
         require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
         require("--env", self.env, bool(self.env), "an environment id")
+        if self.model:
+            require_own_model("--model", self.model)
         require_at_least("--num-envs", self.num_envs, 0)
         require_positive("--env-threads", self.env_threads)
         require_positive("--torch-threads", self.torch_threads)
@@ -133,6 +143,7 @@ def _act(arguments: ActorArguments, stop: _Stop, objects_fd: int | None) -> None
     config = ActorConfig(
         server=arguments.server,
         env=arguments.env,
+        model=arguments.model,
         actor_id=arguments.actor_id or default_actor_id(),
         num_envs=arguments.num_envs,
         env_backend=arguments.env_backend,

@@ -21,7 +21,12 @@ import grpc
 import tenacity
 from google.protobuf import duration_pb2
 
-from impala_common.codec.specs import pack_environment_spec, unpack_model_spec, unpack_unroll_spec
+from impala_common.codec.specs import (
+    pack_environment_spec,
+    unpack_model_spec,
+    unpack_tensor_spec,
+    unpack_unroll_spec,
+)
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import LearnerUnavailableError, StaleSessionError
@@ -36,7 +41,13 @@ from impala_common.rpc.limits import (
 )
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
-from impala_common.specs import EnvironmentSpec, ModelSpec, UnrollSpec
+from impala_common.specs import (
+    EnvironmentSpec,
+    ModelSpec,
+    TensorSpec,
+    UnrollSpec,
+    validate_same_model,
+)
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
@@ -55,6 +66,7 @@ class Session(NamedTuple):
     model: ModelSpec
     window: int
     is_lockstep: bool
+    weights: tuple[TensorSpec, ...]
 
 
 class LearnerDefaults(NamedTuple):
@@ -124,11 +136,16 @@ class LearnerClient:
         )
         return LearnerDefaults(response.environment_slot_count, environment)
 
-    def register(self, environment: EnvironmentSpec, num_slots: int) -> Session:
+    def register(self, environment: EnvironmentSpec, num_slots: int, model: str = "") -> Session:
         """Opens a session, waiting for the learner.
 
+        Args:
+          environment: what this actor's environment looks like.
+          num_slots: how many of them it steps.
+          model: the own network this actor was started with; "" for none.
+
         Raises:
-          SpecMismatchError: the run is about another environment.
+          SpecMismatchError: the run is about another environment or another network.
           LearnerUnavailableError: not reachable within connect_timeout_s.
         """
         request = learner_pb2.RegisterRequest(
@@ -137,10 +154,13 @@ class LearnerClient:
             environment=pack_environment_spec(environment),
             environment_slot_count=num_slots,
             host=socket.gethostname()[:64],
+            model=model,
         )
         response = self._patiently(
             lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
         )
+        # Not only the learner's business: what it says must never decide what is imported here.
+        validate_same_model(response.model.name, model)
         actor = header_pb2.ActorHeader()
         actor.CopyFrom(self._actor)
         actor.session_epoch = response.session_epoch
@@ -153,6 +173,7 @@ class LearnerClient:
             model=unpack_model_spec(response.model),
             window=response.limits.window,
             is_lockstep=response.is_lockstep,
+            weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
         )
 
     def get_weights(

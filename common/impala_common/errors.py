@@ -64,6 +64,12 @@ class SpecMismatchError(ImpalaError):
         super().__init__(f"{field}: expected {expected}, got {actual}")
 
 
+class ModelError(ImpalaError):
+    """An own network cannot be imported or made, or breaks the contract of networks."""
+
+    reason = "MODEL"
+
+
 class InvalidUnrollError(ImpalaError):
     """An unroll that breaks its specification, is damaged, or holds non-finite numbers."""
 

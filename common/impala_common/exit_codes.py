@@ -25,6 +25,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.UnknownEnvironmentError: CONFIG,
     errors.MissingExtraError: CONFIG,
     errors.SpecMismatchError: CONFIG,
+    errors.ModelError: CONFIG,
     errors.ProtocolMismatchError: CONFIG,
     errors.SecurityError: NO_PERMISSION,
     errors.CheckpointError: UNUSABLE_DATA,

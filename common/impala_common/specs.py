@@ -79,6 +79,54 @@ def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec
         raise SpecMismatchError("frame_stack", expected.frame_stack, actual.frame_stack)
 
 
+def validate_same_model(expected: str, actual: str) -> None:
+    """Raises SpecMismatchError unless an actor has the run's own network, and no other.
+
+    Args:
+      expected: name of the network that the run trains.
+      actual: own network that the actor was started with, "" for none.
+    """
+    needed = expected if ":" in expected else ""
+    if actual == needed:
+        return
+    started = f"started with --model {actual}" if actual else "started with no --model"
+    advice = f"add --model {needed}" if needed else f"start it without --model {actual}"
+    if actual and needed:
+        advice = f"start it with --model {needed}"
+    raise SpecMismatchError("model", f"{expected}, which the run trains", f"{started}: {advice}")
+
+
+def validate_same_weights(
+    model: str, expected: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]
+) -> None:
+    """Raises SpecMismatchError naming the first tensor of the weights in which two sides differ.
+
+    Args:
+      model: name of the network.
+      expected: the learner's tensors, in their order.
+      actual: this side's.
+    """
+    if expected == actual:
+        return
+    by_name = {spec.name: spec for spec in actual}
+    for want in expected:
+        got = by_name.pop(want.name, None)
+        if got != want:
+            found = f"{got.dtype} {list(got.shape)}" if got else "no such tensor"
+            raise SpecMismatchError(
+                f"weights of {model}, {want.name}",
+                f"{want.dtype} {list(want.shape)} as the learner has",
+                f"{found}: both sides must have the same code of the network",
+            )
+    extra = next(iter(by_name.values()), None)
+    raise SpecMismatchError(
+        f"weights of {model}" + (f", {extra.name}" if extra else ""),
+        "no such tensor, as in the learner" if extra else "the learner's order of tensors",
+        (f"{extra.dtype} {list(extra.shape)}" if extra else "another order")
+        + ": both sides must have the same code of the network",
+    )
+
+
 Rows = Literal["T", "T+1", "none"]
 
 
@@ -166,6 +214,9 @@ class ModelSpec:
     """The network to build, by name and number; what each means: ModelConfig.
 
     `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
+
+    Attributes:
+      name: a shipped network, or an own one: "module:Class" or "object:Name".
     """
 
     name: str
@@ -181,3 +232,13 @@ class ModelSpec:
     observation_clip: float = 10.0
     normalise_rewards: bool = False
     log_std_init: float = 0.0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is none that this package ships."""
+        return ":" in self.name
+
+    @property
+    def is_fed_back(self) -> bool:
+        """Whether the network is given the previous action and reward (an own one always is)."""
+        return self.use_previous_action_and_reward or self.is_own

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from impala_common.config import TrainConfig
+from impala_common.config.checks import is_own_model
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
 from impala_common.inherited_objects import ObjectMemory
@@ -166,6 +167,8 @@ def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     command = [sys.executable, "-m", "impala_actor", "--server", local_address(address)]
     command += ["--env", config.environment.env, "--actor-id", actor_id]
     command += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
+    if is_own_model(config.model.model):
+        command += ["--model", config.model.model]
     command += ["--log-format", "text"]  # logs/actor-N.log is for people
     command += local_actor_options(config.security, address)
     return command

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from impala_common.errors import ConfigError
+
+_OWN_MODEL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.-]*", re.ASCII)
 
 
 def require(name: str, value: object, is_met: bool, rule: str, consequence: str = "") -> None:
@@ -27,6 +30,16 @@ def require_at_least(name: str, value: float, low: float) -> None:
 def require_between(name: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError unless low <= value <= high."""
     require(name, value, low <= value <= high, f"in [{low}, {high}]")
+
+
+def is_own_model(name: str) -> bool:
+    """Returns whether `name` is that of an own network, "module:Class" or "object:Name"."""
+    return _OWN_MODEL.fullmatch(name) is not None
+
+
+def require_own_model(name: str, value: str) -> None:
+    """Raises ConfigError unless `value` names an own network."""
+    require(name, value, is_own_model(value), "module:Class, such as my_nets:Net")
 
 
 def require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:

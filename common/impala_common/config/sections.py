@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from impala_common.config.checks import (
+    is_own_model,
     require,
     require_at_least,
     require_between,
@@ -79,8 +80,11 @@ class EnvironmentConfig:
 class ModelConfig:
     """The network."""
 
-    model: Literal["auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet"] = "auto"
-    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones."""
+    model: Annotated[
+        str, tyro.conf.arg(metavar="{auto,mlp,nature_cnn,minatar_cnn,impala_resnet,MODULE:CLASS}")
+    ] = "auto"
+    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones;
+    module:Class: a network or encoder of your own, which every actor needs, too."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the MLP's hidden layers; policy and value have separate networks."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -119,7 +123,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require_one_of("model", self.model, MODEL_NAMES)
+        require(
+            "model",
+            self.model,
+            self.model in MODEL_NAMES or is_own_model(self.model),
+            "one of " + ", ".join(MODEL_NAMES) + " or module:Class",
+        )
         require_one_of("recurrence", self.recurrence, ("none", "lstm", "gru"))
         require_one_of("activation", self.activation, ("tanh", "relu"))
         require_one_of("init_method", self.init_method, INIT_METHODS)

@@ -3,6 +3,17 @@
 Learner and actors know networks by `AgentModel` only. Both call the same `forward`
 code: the learner on `[T+1, B]` rows with gradients, actors on one row `[1, N]`
 without. Recurrent state goes in and comes out; a model keeps none of its own.
+
+What a network of one's own (`--model module:Class`) has to keep, checked by
+`impala_common.models.validation` before training starts; with examples in docs/models.md:
+
+1. It is made as Class(spec: ModelSpec, environment: EnvironmentSpec) and is an AgentModel, an
+   Encoder (`impala_common.models.trunk`), or any nn.Module with this forward(inputs, state).
+2. Outputs have the shapes of ModelOutputs, are float32, finite, on the inputs' device.
+3. Columns are independent of each other, and row t of later rows.
+4. State is set to 0 before a row where is_first; `act` row by row equals `forward` at once.
+5. train() and eval() give the same: V-trace compares what both sides compute.
+6. Inputs are not changed in place; parameters and buffers are, or stay the same tensors.
 """
 
 from __future__ import annotations
@@ -17,6 +28,14 @@ from impala_common.specs import TensorSpec
 
 AgentState = tuple[Tensor, ...]
 """Recurrent state: tensors [L, B, H], empty for a model without memory."""
+
+
+def make_state_specs(*shapes: tuple[int, int]) -> tuple[TensorSpec, ...]:
+    """Returns the specs of recurrent tensors of these shapes (L, H)."""
+    return tuple(
+        TensorSpec(f"initial_agent_state/{index}", shape, "float32")
+        for index, shape in enumerate(shapes)
+    )
 
 
 class ModelInputs(NamedTuple):

@@ -2,7 +2,8 @@
 
 The learner resolves a ModelConfig against the environment once; the resulting
 ModelSpec travels to the actors, who build the same network with `make_model`. The
-table of encoders is the one place to add an architecture.
+table of encoders is the one place to add an architecture to this package; networks of
+one's own are named "module:Class", or "object:Name" after `register_model`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from impala_common.config.checks import is_own_model
 from impala_common.config.sections import ModelConfig
-from impala_common.errors import ConfigError
+from impala_common.errors import ConfigError, ModelError
 from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
 from impala_common.models.contract import AgentModel
 from impala_common.models.inputs import find_image_layout, require_image_layout
 from impala_common.models.mlp import MlpEncoder, SeparateMlp
 from impala_common.models.normalisation import NormalisedModel
+from impala_common.models.own_model import ForwardModel, describe_error, import_model_class
 from impala_common.models.trunk import Encoder, TrunkModel
+from impala_common.models.validation import validate_encoder, validate_model
 from impala_common.specs import EnvironmentSpec, ModelSpec
 
 _ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
@@ -27,21 +32,48 @@ _ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
     "minatar_cnn": minatar_cnn.MinAtarCnnEncoder,
     "impala_resnet": impala_resnet.ImpalaResnetEncoder,
 }
+_OBJECT = "object:"
+Maker = Callable[[ModelSpec, EnvironmentSpec], nn.Module]
+"""Makes a network or encoder; draws its initial weights from torch's global stream."""
+
+_own_makers: dict[str, Maker] = {}
 _MIN_SIDES = {
     "nature_cnn": nature_cnn.MIN_SIDE,
     "minatar_cnn": minatar_cnn.MIN_SIDE,
     "impala_resnet": impala_resnet.MIN_SIDE,
 }
 
-Maker = Callable[[ModelSpec, EnvironmentSpec], AgentModel]
-"""Makes a network; draws its initial weights from torch's global stream."""
-
-_makers: dict[str, Maker] = {}
-
 
 def register_model(name: str, maker: Maker) -> None:
-    """Makes a network known to this process under `name`, "object:" and a word."""
-    _makers[name] = maker
+    """Makes an own network known in this process, in place of an earlier one of that name.
+
+    Args:
+      name: "object:Name", as the settings and the other processes call it.
+      maker: called as maker(spec, environment); returns an AgentModel, an Encoder or a module
+        with the forward of ForwardModel.
+
+    Raises:
+      ConfigError: the name is not of that form.
+    """
+    if not name.startswith(_OBJECT) or not is_own_model(name):
+        raise ConfigError("model", name, "object:Name")
+    _own_makers[name] = maker
+
+
+def find_maker(name: str) -> Maker:
+    """Returns what makes the own network `name`: the registered maker, or the imported class.
+
+    Raises:
+      ModelError: there is no such network in this process.
+    """
+    try:
+        if not name.startswith(_OBJECT):
+            return import_model_class(name)
+        if name not in _own_makers:
+            raise ModelError("is a Python object that was not handed to this process")
+    except ModelError as error:
+        raise ModelError(f"model {name} {error}") from error
+    return _own_makers[name]
 
 
 def resolve_model_spec(
@@ -82,24 +114,53 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
     """Makes a network on the CPU with initial weights drawn from `seed` alone.
 
     The global random stream is put back as it was; the same seed gives the same weights.
-    Not for concurrent use with other threads that draw from that stream.
+    Not for concurrent use with other threads that draw from that stream. An own network is
+    tried with random data before it is returned.
+
+    Raises:
+      ConfigError: there is no network of that name.
+      ModelError: an own network cannot be made, or breaks the contract.
     """
     network = _make_network(spec, environment, seed)
     if spec.normalise_observations or spec.normalise_rewards:
-        return NormalisedModel(network, spec, environment)
+        network = NormalisedModel(network, spec, environment)
+    if spec.is_own:
+        try:
+            validate_model(network, environment)
+        except ModelError as error:
+            raise ModelError(f"model {spec.name}: {error}") from error
     return network
 
 
 def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> AgentModel:
-    if spec.name not in _ENCODERS and spec.name not in _makers:
+    if not spec.is_own and spec.name not in _ENCODERS:
         raise ConfigError("model", spec.name, f"one of {', '.join(_ENCODERS)}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed: CUDA stays untouched
-        if spec.name in _makers:
-            return _makers[spec.name](spec, environment)
+        if spec.is_own:
+            return _make_own_model(spec, environment)
         if spec.name == "mlp" and spec.recurrence == "none":
             return SeparateMlp(spec, environment)
         return TrunkModel(_ENCODERS[spec.name](spec, environment), spec, environment)
+
+
+def _make_own_model(spec: ModelSpec, environment: EnvironmentSpec) -> AgentModel:
+    maker = find_maker(spec.name)
+    try:
+        made = maker(spec, environment)
+    except Exception as error:
+        raise ModelError(
+            f"model {spec.name} cannot be made from (spec, environment): {describe_error(error)}"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"model {spec.name}: expected a torch.nn.Module, got {made!r:.80}")
+    if not isinstance(made, Encoder):
+        return made if isinstance(made, AgentModel) else ForwardModel(made)
+    try:
+        validate_encoder(made, environment)
+    except ModelError as error:
+        raise ModelError(f"model {spec.name}: {error}") from error
+    return TrunkModel(made, spec, environment)
 
 
 def _choose_model(environment: EnvironmentSpec) -> str:

@@ -30,6 +30,7 @@ class WireError(NamedTuple):
 
 _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.SpecMismatchError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
+    errors.ModelError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.ProtocolMismatchError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.ConfigError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.UnsupportedSpaceError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),

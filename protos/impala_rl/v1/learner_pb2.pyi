@@ -69,21 +69,23 @@ class GetConfigResponse(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment_slot_count: _Optional[int] = ..., environment_options: _Optional[_Union[EnvironmentOptions, _Mapping]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("actor", "protocol_version", "environment", "environment_slot_count", "host")
+    __slots__ = ("actor", "protocol_version", "environment", "environment_slot_count", "host", "model")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_SLOT_COUNT_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     actor: _header_pb2.ActorHeader
     protocol_version: int
     environment: EnvironmentSpec
     environment_slot_count: int
     host: str
-    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
-    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep")
+    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +94,7 @@ class RegisterResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     IS_LOCKSTEP_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     session_epoch: int
     actor_index: int
@@ -100,7 +103,8 @@ class RegisterResponse(_message.Message):
     model: ModelSpec
     limits: LearnerLimits
     is_lockstep: bool
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ...) -> None: ...
+    weights: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("observation_leaves", "frame_stack", "action")

@@ -92,7 +92,8 @@ class LearnerServiceServicer:
         fences the older ones of the same actor_id.
 
         Errors: INVALID_ARGUMENT (malformed request), FAILED_PRECONDITION with
-        reason SPEC_MISMATCH (metadata: field, expected, actual) or
+        reason SPEC_MISMATCH (metadata: field, expected, actual), MODEL (the run's
+        own network cannot be built or breaks the contract of networks) or
         PROTOCOL_MISMATCH, RESOURCE_EXHAUSTED with reason CAPACITY (max_actors),
         UNAVAILABLE (learner starting, stopping or finished: try again).
         """

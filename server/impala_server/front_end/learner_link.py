@@ -16,7 +16,9 @@ from typing import Any
 from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.config import TrainConfig
 from impala_common.errors import (
+    ImpalaError,
     LearnerUnavailableError,
+    ModelError,
     QueueClosedError,
     UnsupportedSpaceError,
 )
@@ -54,10 +56,8 @@ class OpenRun:
         self.environment = EnvironmentSpec.from_json(message["environment"])
         model = message["model"]
         self.model = ModelSpec(**{**model, "hidden_sizes": tuple(model["hidden_sizes"])})
-        state = tuple(
-            TensorSpec(spec["name"], tuple(spec["shape"]), spec["dtype"])
-            for spec in message["agent_state"]
-        )
+        state = _read_tensor_specs(message["agent_state"])
+        self.weights_specs = _read_tensor_specs(message["weights"])
         rollout, transport = config.rollout, config.transport
         self.unroll = UnrollSpec(rollout.unroll_length, self.environment, state)
         self.max_unrolls_per_message = max(1, min(1024, _MAX_UNROLL_BYTES // self.unroll.num_bytes))
@@ -85,6 +85,10 @@ class OpenRun:
         )
 
 
+def _read_tensor_specs(specs: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:  # Any: JSON
+    return tuple(TensorSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in specs)
+
+
 class LearnerLink:
     """What the front end knows of the learner."""
 
@@ -102,7 +106,7 @@ class LearnerLink:
         self._handoff = handoff
         self._blocks = (storage, weights)
         self._changed = asyncio.Condition()
-        self._definition_error = ""
+        self._definition_error: ImpalaError | None = None
         self._is_defining = False
         self._background: set[asyncio.Task[None]] = set()
         self._busy_marks = (time.monotonic(), time.thread_time())
@@ -150,19 +154,20 @@ class LearnerLink:
 
         Raises:
           UnsupportedSpaceError: the learner cannot train on it; the text says why.
+          ModelError: nor with its own network.
         """
         self.require_serving()
         if self.run is None:
             self._require_small(environment)
         if self.run is None and not self._is_defining:
-            self._is_defining, self._definition_error = True, ""
+            self._is_defining, self._definition_error = True, None
             self._control.send("define", environment=environment.to_json())
         async with self._changed, asyncio.timeout(_BUILD_TIMEOUT_S):
             await self._changed.wait_for(
-                lambda: self.run is not None or self._definition_error != "" or self.lost.is_set()
+                lambda: self.run is not None or self._definition_error or self.lost.is_set()
             )
         if self._definition_error:
-            raise UnsupportedSpaceError(self._definition_error)
+            raise self._definition_error
         return self.open_run()
 
     def _require_small(self, environment: EnvironmentSpec) -> None:
@@ -216,7 +221,10 @@ class LearnerLink:
             case "ready":
                 self.run = OpenRun(message, self._config, *self._blocks, self._handoff)
             case "refused":
-                self._definition_error, self._is_defining = message["text"], False
+                is_model = message["reason"] == ModelError.reason
+                kind = ModelError if is_model else UnsupportedSpaceError
+                self._definition_error = kind(f"the learner refuses: {message['text']}")
+                self._is_defining = False
             case "status":
                 self.status, self.heard_s = message["status"], time.monotonic()
                 return

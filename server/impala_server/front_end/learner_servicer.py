@@ -15,6 +15,7 @@ import grpc
 from impala_common.codec.specs import (
     pack_environment_options,
     pack_model_spec,
+    pack_tensor_spec,
     pack_unroll_spec,
     unpack_environment_spec,
 )
@@ -25,7 +26,7 @@ from impala_common.errors import (
     StaleSessionError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES, MAX_WEIGHTS_WAIT_S, PROTOCOL_VERSION
-from impala_common.specs import validate_same_environment
+from impala_common.specs import validate_same_environment, validate_same_model
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.push_stream import PushStream
@@ -70,6 +71,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 )
             validate_actor_id(request.actor.actor_id)
             environment = unpack_environment_spec(request.environment)
+            # Before the run takes shape after an actor that could not take part in it.
+            validate_same_model(self._config.model.model, request.model[:256])
             run = await self._link.define(environment)
             validate_same_environment(run.environment, environment)
             self._require_fitting(request, run)
@@ -148,4 +151,5 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
                 max_message_bytes=MAX_MESSAGE_BYTES,
             ),
             is_lockstep=self._config.job.lockstep,
+            weights=[pack_tensor_spec(spec) for spec in run.weights_specs],
         )

@@ -63,7 +63,7 @@ class BatchLoader:
         """Maps all slots; on CUDA registers them as pinned memory."""
         self._layout = layout
         self._device = device
-        self._has_feedback = model.use_previous_action_and_reward
+        self._has_feedback = model.is_fed_back
         self._views = layout.make_views(buffer)
         self._tensors = [
             {name: torch.from_numpy(view) for name, view in views.items()} for views in self._views

@@ -18,12 +18,14 @@ from typing import Any
 from impala_common import metrics
 from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config import TrainConfig
+from impala_common.config.checks import is_own_model
 from impala_common.errors import (
     CheckpointError,
     CheckpointWriteError,
     ImpalaError,
     QueueClosedError,
 )
+from impala_common.models.registry import find_maker
 from impala_common.run_directory import RunDirectory, write_json_atomic
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
@@ -79,6 +81,8 @@ class Controller:
         Raises:
           ImpalaError: what made the learner fail; a last checkpoint is written all the same.
         """
+        if is_own_model(self._config.model.model):
+            find_maker(self._config.model.model)  # a wrong name is known before any actor comes
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
         if environment is not None:
             self._build(environment, checkpoint)
@@ -117,7 +121,7 @@ class Controller:
                 try:
                     self._build(environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end("refused", text=str(error))
+                    self.tell_front_end("refused", reason=error.reason, text=str(error))
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None:
@@ -144,6 +148,7 @@ class Controller:
             learner_run_id=learner.run_id,
             learner_life=learner.counters.learner_life,
             agent_state=[_as_json(state) for state in learner.agent_state],
+            weights=[_as_json(spec) for spec in learner.weights_specs],
             max_policy_lag=learner.config.rollout.max_policy_lag,
             **specs,
         )

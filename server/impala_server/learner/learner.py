@@ -23,6 +23,8 @@ from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
 from impala_common.errors import CheckpointError, TrainingDivergedError
 from impala_common.models.registry import make_model, resolve_model_spec
+from impala_common.models.validation import validate_model
+from impala_common.models.weights import weights_specs
 from impala_common.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.learner.control import UpdateGate
@@ -89,6 +91,7 @@ class Learner:
 
         Raises:
           ConfigError: the network does not fit the environment.
+          ModelError: an own network cannot be made, or breaks the contract.
           CheckpointError: the checkpoint belongs to another network.
         """
         self.config = config
@@ -106,6 +109,9 @@ class Learner:
         self.learning_rate = config.optimizer.learning_rate
         self._device = resolve_device(config.job.device)
         self._model = make_model(self.model_spec, environment, config.job.seed).to(self._device)
+        if self.model_spec.is_own and self._device.type != "cpu":
+            validate_model(self._model, environment)  # on the device that it is to run on
+        self.weights_specs = weights_specs(self._model)
         self._optimizer = make_optimizer(config.optimizer, self._model)
         self._updater = Updater(config, self._model, self._optimizer, environment.action)
         self._nonfinite_in_a_row = 0

@@ -1,0 +1,93 @@
+"""Networks of somebody's own, good and bad, as `--model own_networks:Name` finds them in tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from impala_common.models.contract import (
+    AgentModel,
+    AgentState,
+    ModelInputs,
+    ModelOutputs,
+    make_state_specs,
+)
+from impala_common.models.trunk import Encoder
+from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+
+
+class Plain(nn.Module):
+    """No AgentModel, no memory."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__()
+        (leaf,) = environment.observation_leaves
+        self.name = leaf.name
+        self.body = nn.Sequential(nn.Linear(leaf.shape[0], 16), nn.Tanh())
+        self.policy = nn.Linear(16, environment.num_actions)
+        self.value = nn.Linear(16, 1)
+
+    def features(self, inputs: ModelInputs) -> Tensor:
+        return self.body(inputs.observations[self.name].float())
+
+    def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
+        features = self.features(inputs)
+        return ModelOutputs(self.policy(features), self.value(features).squeeze(-1), state)
+
+
+class Wide(Plain):
+    """One action too many."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__(spec, environment)
+        self.policy = nn.Linear(16, environment.num_actions + 1)
+
+
+class Features(Encoder):
+    """An encoder alone."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__()
+        self.name = environment.observation_leaves[0].name
+        self.num_features = spec.feature_dim
+        self.layer = nn.Linear(environment.observation_leaves[0].shape[0], spec.feature_dim)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        return torch.relu(self.layer(observations[self.name].flatten(0, 1).float()))
+
+
+class Remembering(AgentModel):
+    """A GRU cell, row by row, fed with the previous action and reward as well."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        super().__init__()
+        (leaf,) = environment.observation_leaves
+        self.name = leaf.name
+        self.num_actions = environment.num_actions
+        self.cell = nn.GRUCell(leaf.shape[0] + self.num_actions + 1, 8)
+        self.heads = nn.Linear(8, self.num_actions + 1)
+
+    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
+        return make_state_specs((1, 8))
+
+    def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
+        actions = nn.functional.one_hot(inputs.previous_actions, self.num_actions).float()
+        actions = actions.masked_fill(inputs.is_first.unsqueeze(-1), 0.0)
+        rows = torch.cat(
+            (
+                inputs.observations[self.name].float(),
+                actions,
+                inputs.previous_rewards.unsqueeze(-1),
+            ),
+            dim=-1,
+        )
+        hidden = state[0][0]
+        outputs = []
+        for row, is_first in zip(rows, inputs.is_first, strict=True):
+            hidden = self.cell(row, hidden.masked_fill(is_first.unsqueeze(-1), 0.0))
+            outputs.append(self.heads(hidden))
+        stacked = torch.stack(outputs)
+        return ModelOutputs(stacked[..., :-1], stacked[..., -1], (hidden.unsqueeze(0),))
+
+
+no_class = 3
