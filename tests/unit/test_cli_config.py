@@ -193,6 +193,7 @@ def test_resume_if_exists_begins_a_run_then_goes_on_with_it(tmp_path: Path) -> N
         (["--resume", "/missing"], "a run's folder: there is no /missing/config.toml"),
         (["--lockstep"], "--num-actors is 2 but must be 1 with --lockstep"),
         (["--host", "0.0.0.0"], "--allow-insecure-public-bind-without-tls"),
+        (["--model", "cnn"], "--model is 'cnn' but must be one of auto, mlp, .* or module:Class"),
     ],
 )
 def test_setting_that_cannot_work_is_a_config_error(options: list[str], message: str) -> None:
@@ -206,7 +207,7 @@ def test_setting_that_cannot_work_is_a_config_error(options: list[str], message:
         (["--lerning-rate", "1"], "--learning-rate"),
         (["--discount", "x"], "--discount"),
         (["--env"], "--env"),
-        (["--model", "cnn"], "mlp"),
+        (["--activation", "gelu"], "tanh"),
         (["stray"], "stray"),
     ],
 )

@@ -30,6 +30,7 @@ def all_errors(base: type[errors.ImpalaError] = errors.ImpalaError) -> Iterator[
 
 MUST_CROSS = {
     "SPEC_MISMATCH": (grpc.StatusCode.FAILED_PRECONDITION, False),
+    "MODEL": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "PROTOCOL_MISMATCH": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "CONFIG": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "UNSUPPORTED_SPACE": (grpc.StatusCode.FAILED_PRECONDITION, False),

@@ -1,0 +1,80 @@
+"""One call of a network, checked: types, shapes, element types, device, finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from impala_common.errors import ModelError
+from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.models.own_model import describe_error
+from impala_common.models.probe import count_logits, describe_observations, name_of_dtype
+from impala_common.specs import EnvironmentSpec, TensorSpec
+
+
+def run_checked(
+    model: AgentModel,
+    environment: EnvironmentSpec,
+    specs: tuple[TensorSpec, ...],
+    inputs: ModelInputs,
+    state: AgentState,
+) -> ModelOutputs:
+    """Returns forward's outputs once they have the right types and shapes."""
+    kept = [leaf.clone() for leaf in (*inputs.observations.values(), *inputs[1:], *state)]
+    outputs = call_checked("forward", model, inputs, state)
+    if not isinstance(outputs, ModelOutputs):
+        raise ModelError(f"forward: expected ModelOutputs, got {type(outputs).__name__}")
+    device = inputs.is_first.device
+    rows = tuple(inputs.is_first.shape)
+    num_logits = count_logits(environment)
+    require_tensor("policy_logits", outputs.policy_logits, (*rows, num_logits), device)
+    require_tensor("values", outputs.values, rows, device)
+    validate_state("state", outputs.state, specs, inputs)
+    now = (*inputs.observations.values(), *inputs[1:], *state)
+    if not all(torch.equal(before, after) for before, after in zip(kept, now, strict=True)):
+        raise ModelError("forward must not change its inputs in place: others read them, too")
+    for name, tensor in (("policy_logits", outputs.policy_logits), ("values", outputs.values)):
+        if len(bad := tensor[~torch.isfinite(tensor)]):
+            raise ModelError(f"{name}: expected finite numbers, got {float(bad[0])}")
+    return outputs
+
+
+def call_checked(
+    what: str, function: Callable[..., object], inputs: ModelInputs, state: AgentState
+) -> object:
+    """Returns what a method of a network returns; what it raises becomes ModelError."""
+    try:
+        return function(inputs, state)
+    except Exception as error:
+        raise ModelError(
+            f"{what} raised {describe_error(error)}; "
+            f"it was called with {describe_observations(inputs)}"
+        ) from error
+
+
+def validate_state(
+    name: str, state: object, specs: tuple[TensorSpec, ...], inputs: ModelInputs
+) -> AgentState:
+    """Returns a state once it has the number of tensors, shapes and type that `specs` say."""
+    if not isinstance(state, tuple) or len(state) != len(specs):
+        got = f"{len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
+        raise ModelError(f"{name}: expected a tuple of {len(specs)} tensors, got {got}")
+    num_columns = inputs.is_first.shape[1]
+    for index, (tensor, spec) in enumerate(zip(state, specs, strict=True)):
+        shape = (spec.shape[0], num_columns, *spec.shape[1:])
+        require_tensor(f"{name}[{index}]", tensor, shape, inputs.is_first.device)
+    return state
+
+
+def require_tensor(name: str, tensor: object, shape: tuple[int, ...], device: torch.device) -> None:
+    """Raises ModelError unless it is a float32 tensor of this shape on this device."""
+    if not isinstance(tensor, Tensor):
+        raise ModelError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tuple(tensor.shape) != shape:
+        raise ModelError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
+    if tensor.dtype != torch.float32:
+        raise ModelError(f"{name}: expected float32, got {name_of_dtype(tensor.dtype)}")
+    if tensor.device != device:
+        raise ModelError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
