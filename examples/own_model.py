@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.models.policy_head import PolicyHead
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 NUM_BLOCKS = 2
@@ -31,9 +32,8 @@ class ResidualMlp(AgentModel):
         self.scale = spec.observation_scale
         self.first = nn.Linear(num_inputs, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(NUM_BLOCKS))
-        self.policy_head = nn.Linear(width, environment.num_actions)
+        self.policy_head = PolicyHead(width, environment.action)
         self.value_head = nn.Linear(width, 1)
-        nn.init.orthogonal_(self.policy_head.weight, 0.01)  # the first policy is nearly uniform
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
         """Returns no specs: there is no memory."""

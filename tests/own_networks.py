@@ -24,7 +24,7 @@ class Plain(nn.Module):
         (leaf,) = environment.observation_leaves
         self.name = leaf.name
         self.body = nn.Sequential(nn.Linear(leaf.shape[0], 16), nn.Tanh())
-        self.policy = nn.Linear(16, environment.num_actions)
+        self.policy = nn.Linear(16, environment.action.num_logits)
         self.value = nn.Linear(16, 1)
 
     def features(self, inputs: ModelInputs) -> Tensor:
@@ -40,7 +40,7 @@ class Wide(Plain):
 
     def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
         super().__init__(spec, environment)
-        self.policy = nn.Linear(16, environment.num_actions + 1)
+        self.policy = nn.Linear(16, environment.action.num_logits + 1)
 
 
 class Features(Encoder):
@@ -63,7 +63,7 @@ class Remembering(AgentModel):
         super().__init__()
         (leaf,) = environment.observation_leaves
         self.name = leaf.name
-        self.num_actions = environment.num_actions
+        self.num_actions = environment.action.num_logits
         self.cell = nn.GRUCell(leaf.shape[0] + self.num_actions + 1, 8)
         self.heads = nn.Linear(8, self.num_actions + 1)
 

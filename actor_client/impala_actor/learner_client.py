@@ -24,9 +24,9 @@ from google.protobuf import duration_pb2
 from impala_common.codec.specs import (
     pack_environment_spec,
     unpack_model_spec,
-    unpack_tensor_spec,
     unpack_unroll_spec,
 )
+from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import LearnerUnavailableError, StaleSessionError

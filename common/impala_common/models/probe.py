@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from impala_common.distributions import make_policies
 from impala_common.errors import ModelError
 from impala_common.models.contract import AgentState, ModelInputs
 from impala_common.specs import EnvironmentSpec, TensorSpec
@@ -26,7 +27,9 @@ def make_inputs(
     rows = (NUM_ROWS, NUM_COLUMNS)
     is_first = torch.zeros(rows, dtype=torch.bool)
     is_first[0, 1] = is_first[1, 2] = True
-    actions = torch.randint(environment.num_actions, rows, generator=random)
+    logits = torch.rand((*rows, environment.action.num_logits), generator=random)
+    actions = make_policies(environment.action, logits).sample(random)
+    is_reset = is_first if actions.ndim == 2 else is_first.unsqueeze(-1)
     rewards = torch.rand(rows, generator=random)
     observations = {
         leaf.name: _make_leaf((*rows, *leaf.shape), leaf.dtype, random).to(device)
@@ -35,7 +38,7 @@ def make_inputs(
     return ModelInputs(
         observations,
         is_first.to(device),
-        actions.masked_fill(is_first, 0).to(device),
+        actions.masked_fill(is_reset, 0).to(device),
         rewards.masked_fill(is_first, 0.0).to(device),
     )
 
@@ -74,7 +77,7 @@ def take_first_column(state: AgentState) -> AgentState:
 
 def count_logits(environment: EnvironmentSpec) -> int:
     """Returns the width of policy_logits."""
-    return environment.num_actions
+    return environment.action.num_logits
 
 
 def describe_observations(inputs: ModelInputs) -> str:

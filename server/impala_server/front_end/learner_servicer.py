@@ -15,10 +15,10 @@ import grpc
 from impala_common.codec.specs import (
     pack_environment_options,
     pack_model_spec,
-    pack_tensor_spec,
     pack_unroll_spec,
     unpack_environment_spec,
 )
+from impala_common.codec.tensor_specs import pack_tensor_spec
 from impala_common.config import TrainConfig
 from impala_common.errors import (
     InvalidRequestError,
