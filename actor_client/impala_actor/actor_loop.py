@@ -50,6 +50,8 @@ class ActorConfig:
     actor_id: str
     num_envs: int = 0
     env_backend: str = "auto"
+    env_kwargs: str = ""
+    env_wrapper: tuple[str, ...] = ()
     env_threads: int = 1
     device: str = "cpu"
     compress: bool = True
@@ -109,10 +111,13 @@ class Actor:
 
     def _make_environment(self) -> EnvironmentAdapter:
         defaults = self._client.get_defaults()
+        # What names code is this actor's own; never what the learner sends.
         config = dataclasses.replace(
             defaults.environment,
             env=self._config.env,
             env_backend=self._config.env_backend,  # type: ignore[arg-type]
+            env_kwargs=self._config.env_kwargs,
+            env_wrapper=self._config.env_wrapper,
         )
         num_slots = self._config.num_envs or defaults.num_slots
         return make_environment(self._config.env, num_slots, config, self._config.env_threads)

@@ -24,6 +24,7 @@ from impala_common.config.checks import (
     require_own_model,
     require_positive,
 )
+from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.config.sections import validate_device
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
@@ -57,6 +58,11 @@ class ActorArguments:
     """Environment slots; 0: as many as the learner's configuration says (envs_per_actor)."""
     env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
     """How environments are vectorised."""
+    env_kwargs: str = ""
+    """Arguments for the environment, a JSON object such as '{"is_slippery": false}'."""
+    env_wrapper: tuple[str, ...] = ()
+    """Wrappers around each environment, the first innermost: module:Wrapper, such as
+    minigrid.wrappers:ImgObsWrapper. With these or --env-kwargs, --env-backend auto is sync."""
     env_threads: int = 1
     """Threads of environments that are vectorised in native code."""
     device: str = "auto"
@@ -94,6 +100,8 @@ class ActorArguments:
         if self.model:
             require_own_model("--model", self.model)
         require_at_least("--num-envs", self.num_envs, 0)
+        validate_env_kwargs("--env-kwargs", self.env_kwargs)
+        validate_env_wrapper("--env-wrapper", self.env_wrapper)
         require_positive("--env-threads", self.env_threads)
         require_positive("--torch-threads", self.torch_threads)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
@@ -147,6 +155,8 @@ def _act(arguments: ActorArguments, stop: _Stop, objects_fd: int | None) -> None
         actor_id=arguments.actor_id or default_actor_id(),
         num_envs=arguments.num_envs,
         env_backend=arguments.env_backend,
+        env_kwargs=arguments.env_kwargs,
+        env_wrapper=arguments.env_wrapper,
         env_threads=arguments.env_threads,
         device=device,
         compress=arguments.compress,

@@ -20,6 +20,7 @@ import tyro
 from impala_actor.eval_display import RunReport, show_reports
 from impala_common import exit_codes
 from impala_common.config.checks import require, require_at_least
+from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.logs import configure_logging
 
@@ -54,6 +55,12 @@ class EvalArguments:
     many as divide the episodes evenly."""
     env: Annotated[str | None, _option("ID", "(default: the run's)")] = None
     """Judge on this environment in place of the run's; spaces must be the same."""
+    env_kwargs: Annotated[str | None, _option("JSON", "(default: the run's)")] = None
+    """Arguments for the environment, a JSON object; '{}': none."""
+    env_wrapper: Annotated[
+        tuple[str, ...] | None, _option("[MODULE:WRAPPER ...]", "(default: the run's)")
+    ] = None
+    """Wrappers around each environment, the first innermost; without a name: none."""
     checkpoint: Annotated[str | None, _option("NAME", "(default: the newest good one)")] = None
     """Name of the checkpoint to judge, such as step-000000200000."""
     plot: Annotated[Path | None, _option("FILE", "(default: none)")] = None
@@ -103,6 +110,8 @@ def _validate(arguments: EvalArguments) -> None:
     )
     require_at_least("--video-episodes", arguments.video_episodes, 1)
     require_at_least("--video-max-steps", arguments.video_max_steps, 1)
+    validate_env_kwargs("--env-kwargs", arguments.env_kwargs or "")
+    validate_env_wrapper("--env-wrapper", arguments.env_wrapper or ())
     require(
         "--plot",
         str(arguments.plot),
@@ -131,6 +140,12 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
     from impala_actor.run_evaluation import evaluate_frozen_run
 
     run = load_frozen_run(path, arguments.checkpoint)
+    config = run.environment_config
+    if arguments.env_kwargs is not None:
+        config = dataclasses.replace(config, env_kwargs=arguments.env_kwargs)
+    if arguments.env_wrapper is not None:
+        config = dataclasses.replace(config, env_wrapper=arguments.env_wrapper)
+    run = dataclasses.replace(run, environment_config=config)
     videos: list[Path] = []
     if arguments.video is not None:
         from impala_actor.run_video import film_run

@@ -21,7 +21,12 @@ from impala_common.tensor_spec import DTYPES as DTYPES
 from impala_common.tensor_spec import TensorSpec as TensorSpec
 
 OBSERVATION = "observation"
-"""Name of the leaf of a plain Box observation."""
+"""Name of the leaf of a plain observation; parts of a nested one are "observation/..."."""
+
+MAX_OBSERVATION_LEAVES = 256
+MAX_RANK = 6
+"""Dimensions of one observation at most; time and batch make it 8 on the wire."""
+MAX_ELEMENTS = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

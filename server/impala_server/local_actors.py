@@ -169,6 +169,10 @@ def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     command += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
     if is_own_model(config.model.model):
         command += ["--model", config.model.model]
+    if config.environment.env_kwargs:
+        command += ["--env-kwargs", config.environment.env_kwargs]
+    if config.environment.env_wrapper:
+        command += ["--env-wrapper", *config.environment.env_wrapper]
     command += ["--log-format", "text"]  # logs/actor-N.log is for people
     command += local_actor_options(config.security, address)
     return command

@@ -114,6 +114,8 @@ EXPLICIT: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "localhost", "::1"]),
     "device": st.sampled_from(["auto", "cpu", "cuda:3"]),
     "lockstep": st.just(False),
+    "env_kwargs": st.sampled_from(["", "{}", '{"is_slippery": false, "map_name": "4x4"}']),
+    "env_wrapper": st.lists(st.just("my_module:Wrapper"), max_size=2).map(tuple),
     "seed": st.integers(0, 2**63 - 1),
     "total_steps": st.integers(1, 2**62),
     "model": st.sampled_from(MODEL_NAMES),

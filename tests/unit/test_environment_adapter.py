@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from impala_actor.environments.adapter import EnvironmentAdapter, derive_slot_seeds
 from impala_actor.environments.factory import make_environment
-from impala_actor.environments.gymnasium import adapt
+from impala_actor.environments.slots import adapt
 from impala_actor.environments.spaces import make_environment_spec
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import (
@@ -299,8 +299,6 @@ def test_make_environment_with_backend_that_does_not_fit_raises(env_id: str, bac
     [
         (spaces.Box(0, 1, (2,)), spaces.Text(3), "action: action space Text"),
         (spaces.Box(0, 1, (2,)), spaces.Dict({"a": spaces.Text(3)}), "action/a: "),
-        (spaces.Dict({"a": spaces.Discrete(2)}), spaces.Discrete(2), "FlattenObservation"),
-        (spaces.Tuple((spaces.Discrete(2),)), spaces.Discrete(2), "Tuple"),
         (spaces.Box(0, 1, (2,), np.longdouble), spaces.Discrete(2), "observation space"),
     ],
 )

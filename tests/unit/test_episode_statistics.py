@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from impala_actor.environments.adapter import StepResult
 from impala_actor.environments.episode_statistics import EpisodeRecord, EpisodeTracker
-from impala_actor.environments.gymnasium import adapt
+from impala_actor.environments.slots import adapt
 from impala_common.testing.environments import CountingEnv
 
 

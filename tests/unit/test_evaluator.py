@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.episode_statistics import EpisodeRecord
-from impala_actor.environments.gymnasium import adapt
+from impala_actor.environments.slots import adapt
 from impala_actor.evaluator import compute_t_quantile, evaluate, make_evaluation
 from impala_common.errors import ConfigError
 from impala_common.testing.environments import CountingEnv

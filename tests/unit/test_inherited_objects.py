@@ -139,5 +139,5 @@ def test_make_environment_of_a_maker_that_fails_names_its_error() -> None:
 def test_make_environment_of_a_maker_of_something_else_names_it() -> None:
     register_environment("object:dict", dict)  # type: ignore[arg-type]
 
-    with pytest.raises(ConfigError, match=r"it made builtins\.dict"):
+    with pytest.raises(UnknownEnvironmentError, match=r"no environment but builtins\.dict"):
         make_environment("object:dict", 1)

@@ -11,7 +11,7 @@ numpy only, never torch or gymnasium.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,10 @@ from impala_common.specs import EnvironmentSpec
 
 BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
-Encode = Callable[[NDArray[Any]], NDArray[Any]]
-"""Turns a batch of raw observations into the observation leaf."""
 DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuples of them
 """Turns flat actions [N, ...] into what the vector environment's step takes."""
+Explain = Callable[[Exception], Exception]
+"""Returns what an exception of the vector environment really is, or the exception itself."""
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -45,6 +45,19 @@ class VectorEnvironment(Protocol):
 
     def close(self) -> None:
         """Frees what the environment holds."""
+
+
+class Encode(Protocol):
+    """Turns raw observations, whatever they are, into observation leaves.
+
+    Both raise SpecMismatchError, naming the leaf, where the environment breaks its space.
+    """
+
+    def __call__(self, observation: Any, /) -> Observations:
+        """Returns leaf name -> [N, ...] for those of all slots."""
+
+    def encode_one(self, observation: Any, /) -> Observations:
+        """Returns leaf name -> [...] for that of one slot."""
 
 
 class StepResult(NamedTuple):
@@ -95,8 +108,9 @@ class EnvironmentAdapter:
       spec: what its observations and actions look like.
       has_slot_seeds: whether its reset takes a list of seeds, one per slot; else
         it takes one number.
-      encode: turns raw observations into the observation leaf; None: they are it.
+      encode: turns raw observations into the observation leaves; None: they are the only one.
       decode_actions: turns flat actions into the environment's; None: they are them.
+      explain: called with what the vector environment raises; None: that is raised as it is.
     """
 
     def __init__(
@@ -107,13 +121,17 @@ class EnvironmentAdapter:
         has_slot_seeds: bool = True,
         encode: Encode | None = None,
         decode_actions: DecodeActions | None = None,
+        explain: Explain | None = None,
     ) -> None:
         self.spec = spec
         self.num_slots = vector_env.num_envs
         self._vector_env = vector_env
         self._has_slot_seeds = has_slot_seeds
         self._encode = encode
-        self._leaf_name = spec.observation_leaves[0].name
+        self._explain = explain
+        self._leaf = spec.observation_leaves[0]
+        self._leaf_shape = (self.num_slots, *self._leaf.shape)
+        self._leaf_dtype = np.dtype(self._leaf.dtype)
         self._decode_actions = decode_actions
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
@@ -127,13 +145,14 @@ class EnvironmentAdapter:
           leaf name -> [N, ...]: the first observations.
         """
         seeds = derive_slot_seeds(seed, self.num_slots)
-        raw, _infos = self._vector_env.reset(
-            seed=self._pack_seeds(seeds) if self._has_slot_seeds else seeds[0]
-        )
+        try:
+            observation, _infos = self._vector_env.reset(
+                seed=self._pack_seeds(seeds) if self._has_slot_seeds else seeds[0]
+            )
+        except Exception as error:
+            self._raise_explained(error)
         self._forget_ends()
-        observation = self._encode(raw) if self._encode is not None else raw
-        self._validate(observation)
-        return {self._leaf_name: observation}
+        return self._make_leaves(observation)
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Takes one step in every slot.
@@ -144,7 +163,10 @@ class EnvironmentAdapter:
         """
         if self._decode_actions is not None:
             actions = self._decode_actions(actions)
-        observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
+        try:
+            observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
+        except Exception as error:
+            self._raise_explained(error)
         is_padding = self._ended
         if self._has_ended:
             rewards = np.where(is_padding, 0.0, rewards)
@@ -152,13 +174,10 @@ class EnvironmentAdapter:
             truncated = truncated & ~is_padding
         if rewards.dtype != _FLOAT32:
             rewards = rewards.astype(_FLOAT32)
-        if self._encode is not None:
-            observation = self._encode(observation)
+        leaves = self._make_leaves(observation)
         self._ended = terminated | truncated
         self._has_ended = bool(np.count_nonzero(self._ended))
-        return StepResult(
-            {self._leaf_name: observation}, rewards, terminated, truncated, is_padding, is_padding
-        )
+        return StepResult(leaves, rewards, terminated, truncated, is_padding, is_padding)
 
     def render(self) -> Any:  # Any: what the environment draws; see RenderedEnvironment
         """Returns what the vector environment draws: a picture per slot, or None."""
@@ -182,15 +201,32 @@ class EnvironmentAdapter:
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
 
-    def _validate(self, observation: NDArray[Any]) -> None:
-        """Raises SpecMismatchError where the environment breaks its own declared space."""
-        leaf = self.spec.observation_leaves[0]
-        shape = (self.num_slots, *leaf.shape)
-        if observation.shape != shape:
-            raise SpecMismatchError(
-                f"{leaf.name}.shape of the environment", shape, observation.shape
-            )
-        if observation.dtype.name != leaf.dtype:
-            raise SpecMismatchError(
-                f"{leaf.name}.dtype of the environment", leaf.dtype, observation.dtype.name
-            )
+    def _make_leaves(self, observation: Any) -> Observations:
+        """Returns leaf name -> [N, ...] for raw observations of all slots."""
+        if self._encode is not None:
+            return self._encode(observation)
+        if not isinstance(observation, np.ndarray):
+            raise self._mismatch("", "an array", type(observation).__name__)
+        if observation.shape != self._leaf_shape:
+            raise self._mismatch(".shape", self._leaf_shape, observation.shape)
+        if observation.dtype != self._leaf_dtype:
+            raise self._mismatch(".dtype", self._leaf.dtype, observation.dtype.name)
+        return {self._leaf.name: observation}
+
+    def _make_leaves_of_one(self, observation: Any) -> Observations:
+        """Returns leaf name -> [...] for the raw observation of one slot."""
+        if self._encode is not None:
+            return self._encode.encode_one(observation)
+        if np.shape(observation) != self._leaf.shape:
+            raise self._mismatch(".shape", self._leaf.shape, np.shape(observation))
+        return {self._leaf.name: np.asarray(observation)}
+
+    def _mismatch(self, what: str, expected: object, actual: object) -> SpecMismatchError:
+        """Returns the error for an environment that breaks its own declared space."""
+        return SpecMismatchError(f"{self._leaf.name}{what} of the environment", expected, actual)
+
+    def _raise_explained(self, error: Exception) -> NoReturn:
+        explained = error if self._explain is None else self._explain(error)
+        if explained is error:
+            raise error
+        raise explained from error

@@ -222,7 +222,7 @@ class LifeLossAdapter(AleAdapter):
         self._awaits_reset = self._ended & ~plays_on
         self._frame_numbers = frame_numbers
         return StepResult(
-            {self._leaf_name: observation},
+            self._make_leaves(observation),
             np.where(is_padding, 0.0, rewards).astype(np.float32),
             terminated,
             truncated,

@@ -84,7 +84,8 @@ def make_envpool_environment(
     import envpool
 
     from impala_actor.environments.actions import make_decode_actions
-    from impala_actor.environments.spaces import make_encode, make_environment_spec
+    from impala_actor.environments.observations import ObservationEncoder
+    from impala_actor.environments.spaces import make_environment_spec
 
     known = envpool.list_all_envs()
     if env_id not in known:
@@ -104,10 +105,11 @@ def make_envpool_environment(
         observation_space, action_space, config.atari_frame_stack if is_atari else 0
     )
     vector_env = EnvPoolVectorEnv(env_id, num_slots, options)
+    encode = ObservationEncoder(observation_space, num_slots)
     return EnvironmentAdapter(
         vector_env,
         spec,
-        encode=make_encode(observation_space),
+        encode=encode if encode.is_needed else None,
         decode_actions=make_decode_actions(action_space, spec.action),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_common.config.sections import EnvironmentConfig
@@ -42,7 +42,7 @@ def make_environment(
       env_id: such as CartPole-v1, ALE/Pong-v5, PongNoFrameskip-v4, MinAtar/Breakout-v1 or
         my_module:MyEnv-v0.
       num_slots: N; the config's envs_per_actor is not looked at.
-      config: the backend and the Atari options; None: defaults.
+      config: backend, wrappers, arguments and the Atari options; None: defaults.
       num_threads: threads of environments that are vectorised in native code.
       is_rendered: whether its pictures are wanted (the adapter's `render`); rather use
         `impala_actor.environments.rendering`.
@@ -51,15 +51,15 @@ def make_environment(
       UnknownEnvironmentError: no such environment can be made here.
       MissingExtraError: it needs an optional package.
       UnsupportedSpaceError: this version cannot train on its spaces.
-      ConfigError: the backend does not fit the environment.
+      ConfigError: backend, wrappers or arguments do not fit the environment.
     """
     from impala_actor.environments import ale, minatar
 
     config = config or EnvironmentConfig()
     config = dataclasses.replace(config, env=env_id)
-    backend = config.env_backend
     if env_id.startswith(OBJECT_PREFIX):
-        return _make_registered(env_id, num_slots, "sync" if is_rendered else backend)
+        return _make_registered(env_id, num_slots, config, is_rendered)
+    backend = config.env_backend
     if backend == "envpool":
         from impala_actor.environments import envpool
 
@@ -70,14 +70,22 @@ def make_environment(
                 "an environment that can be drawn",
                 "EnvPool draws nothing; a run trained with env_backend auto can be filmed",
             )
+        _require_no_changes(env_id, config, "another env_backend")
         return envpool.make_envpool_environment(env_id, num_slots, config, num_threads)
     if env_id.startswith(minatar.PREFIX):
         if backend not in ("auto", "sync"):
             raise ConfigError("env_backend", backend, "auto or sync", f"{env_id} has no other")
+        _require_no_changes(env_id, config)
         return minatar.make_minatar_environment(env_id, num_slots)
     if backend in ("auto", "ale"):
         game = ale.parse_game_id(env_id)
         if game is not None:
+            _require_no_changes(
+                env_id,
+                config,
+                f"--env ale_py:{env_id} --env-backend sync, which makes the raw environment (the "
+                "atari_... settings then do nothing: prepare frames with wrappers as well)",
+            )
             return ale.make_ale_environment(
                 game, num_slots, config, num_threads, is_rendered=is_rendered
             )
@@ -85,12 +93,30 @@ def make_environment(
         raise ConfigError("env", env_id, "an Atari id such as ALE/Pong-v5", "env_backend is ale")
     from impala_actor.environments import gymnasium
 
-    return gymnasium.make_gymnasium_environment(env_id, num_slots, backend, is_rendered=is_rendered)
+    return gymnasium.make_gymnasium_environment(
+        env_id, num_slots, backend, config, is_rendered=is_rendered
+    )
 
 
-def _make_registered(name: str, num_slots: int, backend: str) -> EnvironmentAdapter:
+def _require_no_changes(env_id: str, config: EnvironmentConfig, way_round: str = "") -> None:
+    """Raises ConfigError for wrappers or arguments where there are no single environments."""
+    for name, value in (("env_wrapper", config.env_wrapper), ("env_kwargs", config.env_kwargs)):
+        if value:
+            hint = f"; they work with {way_round}" if way_round else ""
+            raise ConfigError(
+                name,
+                value,
+                f"left out for {env_id} with env_backend {config.env_backend}",
+                f"its slots are no Gymnasium environments{hint}",
+            )
+
+
+def _make_registered(
+    name: str, num_slots: int, config: EnvironmentConfig, is_rendered: bool
+) -> EnvironmentAdapter:
     """Returns slots of an environment that was handed over as a Python object."""
-    from impala_actor.environments import gymnasium
+    from impala_actor.environments.slots import make_slots
+    from impala_actor.environments.wrappers import load_wrappers
 
     if name not in _makers:
         raise UnknownEnvironmentError(
@@ -98,4 +124,24 @@ def _make_registered(name: str, num_slots: int, backend: str) -> EnvironmentAdap
             "those it starts know it. From Python, go on with IMPALA(env, ...).load(RUN). For "
             "commands, register the environment in a module and name it: my_module:MyEnv-v0"
         )
-    return gymnasium.make_from_maker(name, _makers[name], num_slots, backend)
+    if config.env_backend not in ("auto", "sync", "async"):
+        raise ConfigError(
+            "env_backend", config.env_backend, "auto, sync or async", f"{name} has no other"
+        )
+    if config.env_kwargs:
+        raise ConfigError(
+            "env_kwargs", config.env_kwargs, f"left out for {name}", "its maker takes no arguments"
+        )
+    backend: Literal["sync", "async"] = "sync"
+    if config.env_backend == "async" and not is_rendered:
+        backend = "async"
+    maker = _makers[name]
+
+    def make_one() -> gymnasium.Env[Any, Any]:
+        try:
+            return maker()
+        except Exception as error:  # a user's code
+            rule = "something that makes an environment"
+            raise ConfigError("env", name, rule, f"{type(error).__name__}: {error}") from error
+
+    return make_slots(name, make_one, num_slots, backend, load_wrappers(config.env_wrapper))

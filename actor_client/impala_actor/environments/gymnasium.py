@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
-from typing import Any, Literal, cast
+import importlib.util
+import sys
+from typing import Any, Literal
 
 import gymnasium
-from gymnasium.vector import AutoresetMode
 
-from impala_actor.environments.actions import make_decode_actions
-from impala_actor.environments.adapter import EnvironmentAdapter, VectorEnvironment
-from impala_actor.environments.pause_row import PauseRowAdapter
-from impala_actor.environments.spaces import make_encode, make_environment_spec
-from impala_common.errors import ConfigError, UnknownEnvironmentError
+from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_actor.environments.old_gym import refuse_old_gym
+from impala_actor.environments.slots import adapt, make_slots
+from impala_actor.environments.wrappers import load_wrappers
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import (
+    ConfigError,
+    ImpalaError,
+    MissingExtraError,
+    UnknownEnvironmentError,
+)
 
 GymnasiumBackend = Literal["auto", "entry-point", "sync", "async"]
 
 EXAMPLES = "CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1"
 
+_PROVIDERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+"""Beginnings of ids, and the module that registers them; the extra has its name."""
+
 
 def make_gymnasium_environment(
     env_id: str,
     num_slots: int,
-    backend: GymnasiumBackend = "auto",
+    backend: GymnasiumBackend,
+    config: EnvironmentConfig,
     *,
     is_rendered: bool = False,
 ) -> EnvironmentAdapter:
@@ -38,131 +48,95 @@ def make_gymnasium_environment(
       env_id: a registered id, or "module:id".
       num_slots: N.
       backend: "entry-point" is the environment's own vector class, "sync" a loop in this
-        process, "async" one process per slot; "auto" the first of the first two that it has.
+        process, "async" one process per slot; "auto" the first of the first two that it has,
+        and "sync" where there are wrappers or arguments.
+      config: env_kwargs and env_wrapper are used.
       is_rendered: whether it is to draw: then the loop is taken wherever there is one.
 
     Raises:
       UnknownEnvironmentError: no such id, or it cannot be made here.
+      MissingExtraError: it needs an optional package.
       UnsupportedSpaceError: spaces this version cannot train on.
-      ConfigError: "entry-point" for an environment that has none.
+      ConfigError: "entry-point" for an environment that has none, or with wrappers or arguments;
+        wrappers or arguments that do not work.
     """
     spec = _find_spec(env_id)
-    has_entry_point = spec.vector_entry_point is not None
-    if backend == "entry-point" and not has_entry_point:
-        raise ConfigError(
-            "env_backend", backend, "auto, sync or async", f"{env_id} has no vector entry point"
-        )
-    if backend == "auto":
-        backend = "entry-point" if has_entry_point else "sync"
+    backend = _choose_backend(spec, backend, config)
     if is_rendered and spec.entry_point is not None:
         backend = "sync"
     render_options = {"render_mode": "rgb_array"} if is_rendered else {}
-    try:
-        vector_env = _make_vector(spec, num_slots, backend, render_options)
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UnknownEnvironmentError(f"{env_id} cannot be made here: {error}") from error
-    try:
-        return adapt(vector_env, has_slot_seeds=backend != "entry-point")
-    except BaseException:
-        vector_env.close()
-        raise
-
-
-def make_from_maker(
-    name: str,
-    maker: Callable[[], gymnasium.Env[Any, Any]],  # Any: any spaces
-    num_slots: int,
-    backend: str = "auto",
-) -> EnvironmentAdapter:
-    """Makes `num_slots` slots by calling `maker` once for each.
-
-    Raises:
-      ConfigError: `maker` fails or makes something else, or the backend cannot take it.
-      UnsupportedSpaceError: spaces this version cannot train on.
-    """
-    if backend not in ("auto", "sync", "async"):
-        raise ConfigError("env_backend", backend, "auto, sync or async", f"{name} has no other")
-
-    def make_one() -> gymnasium.Env[Any, Any]:  # Any: any spaces
+    if backend == "entry-point":
+        vector_env = _make_entry_point(spec, num_slots, env_id, render_options)
         try:
-            environment = maker()
-        except Exception as error:  # a user's code
-            raise ConfigError(
-                "env",
-                name,
-                "something that makes an environment",
-                f"{type(error).__name__}: {error}",
-            ) from error
-        if not isinstance(environment, gymnasium.Env):
-            raise ConfigError(
-                "env",
-                name,
-                "something that makes a gymnasium.Env",
-                f"it made {type(environment).__module__}.{type(environment).__qualname__}",
-            )
-        return environment
+            return adapt(vector_env, has_slot_seeds=False)
+        except BaseException:
+            vector_env.close()
+            raise
+    kwargs = config.parsed_env_kwargs | render_options
 
-    kind = gymnasium.vector.AsyncVectorEnv if backend == "async" else gymnasium.vector.SyncVectorEnv
-    vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    def make_one() -> gymnasium.Env[Any, Any]:
+        return gymnasium.make(spec, disable_env_checker=True, **kwargs)
+
     try:
-        return adapt(vector_env)
-    except BaseException:
-        vector_env.close()
+        return make_slots(env_id, make_one, num_slots, backend, load_wrappers(config.env_wrapper))
+    except ImpalaError:
         raise
+    except Exception as error:
+        raise _translate(error, env_id, config) from error
 
 
-def adapt(
-    vector_env: gymnasium.vector.VectorEnv[Any, Any, Any],  # Any: any spaces
-    *,
-    has_slot_seeds: bool = True,
-    frame_stack: int = 0,
-) -> EnvironmentAdapter:
-    """Wraps a vector environment of any autoreset mode; one that names none is NEXT_STEP."""
-    observation_space = vector_env.single_observation_space
-    spec = make_environment_spec(observation_space, vector_env.single_action_space, frame_stack)
-    encode = make_encode(observation_space)
-    decode = make_decode_actions(vector_env.single_action_space, spec.action)
-    mode = AutoresetMode(vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-    environment = cast(VectorEnvironment, vector_env)
-    if mode == AutoresetMode.NEXT_STEP:
-        return EnvironmentAdapter(
-            environment,
-            spec,
-            has_slot_seeds=has_slot_seeds,
-            encode=encode,
-            decode_actions=decode,
+def _choose_backend(
+    spec: gymnasium.envs.registration.EnvSpec,
+    backend: GymnasiumBackend,
+    config: EnvironmentConfig,
+) -> Literal["entry-point", "sync", "async"]:
+    has_entry_point = spec.vector_entry_point is not None
+    if backend == "entry-point" and not has_entry_point:
+        raise ConfigError(
+            "env_backend", backend, "auto, sync or async", f"{spec.id} has no vector entry point"
         )
-    return PauseRowAdapter(
-        environment,
-        spec,
-        is_same_step=mode == AutoresetMode.SAME_STEP,
-        has_slot_seeds=has_slot_seeds,
-        encode=encode,
-        decode_actions=decode,
-    )
+    if backend == "entry-point" and config.changes_single_environments:
+        raise ConfigError(
+            "env_backend",
+            backend,
+            "auto, sync or async with env_wrapper or env_kwargs",
+            "they are for single environments, and a vector class has none",
+        )
+    if backend != "auto":
+        return backend
+    return "entry-point" if has_entry_point and not config.changes_single_environments else "sync"
 
 
-def _make_vector(
+def _make_entry_point(
     spec: gymnasium.envs.registration.EnvSpec,
     num_slots: int,
-    backend: GymnasiumBackend,
+    env_id: str,
     options: dict[str, Any],  # Any: arguments of the environment
-) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    if backend == "entry-point":
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:  # Any: any spaces
+    try:
         # make_vec hands on the registered time limit (CartPole-v1: 500); the vector classes
         # themselves default to whatever they like.
         return gymnasium.make_vec(
             spec, num_slots, vectorization_mode="vector_entry_point", **options
         )
-    # copy=False: observations stay valid until the next step, all that StepResult promises.
-    return gymnasium.make_vec(
-        spec,
-        num_slots,
-        vectorization_mode=backend,
-        vector_kwargs={"copy": False, "autoreset_mode": AutoresetMode.NEXT_STEP},
-        disable_env_checker=True,
-        **options,
-    )
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UnknownEnvironmentError(f"{env_id} cannot be made here: {error}") from error
+
+
+def _translate(error: Exception, env_id: str, config: EnvironmentConfig) -> Exception:
+    """Returns the error for an environment that could not be made, or the exception itself."""
+    text = str(error)
+    if isinstance(error, TypeError) and "Gym is incompatible with Gymnasium" in text:
+        return refuse_old_gym(env_id, "its class derives from gym.Env, not from gymnasium.Env")
+    if isinstance(error, gymnasium.error.Error | ImportError):
+        return UnknownEnvironmentError(f"{env_id} cannot be made here: {error}")
+    if config.parsed_env_kwargs:
+        return ConfigError(
+            "env_kwargs", config.env_kwargs, f"what {env_id} takes", f"it raised {error!r}"
+        )
+    if isinstance(error, TypeError) and "must inherit from the gymnasium.Env" in text:
+        return UnknownEnvironmentError(f"{env_id} cannot be made here: {error}")
+    return error
 
 
 def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
@@ -174,10 +148,33 @@ def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             raise UnknownEnvironmentError(
                 f"{env_id}: module {module} cannot be imported: {error}"
             ) from error
+    else:
+        _import_provider(name)
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
+        if _is_known_to_old_gym(name):
+            raise refuse_old_gym(
+                env_id, "it is registered with the old Gym package, not with Gymnasium"
+            ) from error
         raise UnknownEnvironmentError(_describe_unknown(name, module, str(error))) from error
+
+
+def _import_provider(name: str) -> None:
+    """Imports the package that registers ids like this one, where they are told by their names."""
+    for beginning, module in _PROVIDERS.items():
+        if name.startswith(beginning) and name not in gymnasium.registry:
+            if importlib.util.find_spec(module) is None:
+                raise MissingExtraError(name, module)
+            importlib.import_module(module)
+
+
+def _is_known_to_old_gym(name: str) -> bool:
+    """Returns whether a Gym that something has imported has an environment of that id."""
+    registration = getattr(getattr(sys.modules.get("gym"), "envs", None), "registration", None)
+    registry = getattr(registration, "registry", None)
+    specs = getattr(registry, "env_specs", registry)  # until version 0.25 an object around a dict
+    return isinstance(specs, dict) and name in specs
 
 
 def _describe_unknown(name: str, module: str, reason: str) -> str:

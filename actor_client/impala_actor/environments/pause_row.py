@@ -46,7 +46,7 @@ class PauseRowAdapter(EnvironmentAdapter):
     ) -> None:
         super().__init__(vector_env, spec, **options)
         self._is_same_step = is_same_step
-        self._after_pause: NDArray[Any] | None = None
+        self._after_pause: Observations | None = None
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Takes one step in every slot, or a pause row after an end; see EnvironmentAdapter."""
@@ -54,36 +54,39 @@ class PauseRowAdapter(EnvironmentAdapter):
             return self._pause()
         if self._decode_actions is not None:
             actions = self._decode_actions(actions)
-        observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
+        try:
+            observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
+        except Exception as error:
+            self._raise_explained(error)
+        leaves = self._make_leaves(observation)
         nothing = self._ended
         self._ended = terminated | truncated
         self._has_ended = bool(self._ended.any())
         if self._has_ended:
             # Kept until the pause row: with SAME_STEP, ended slots already hold their reset
             # observation here. A copy, for the environment may use its buffer again.
-            self._after_pause = np.array(observation)
+            self._after_pause = {name: leaf.copy() for name, leaf in leaves.items()}
             if self._is_same_step:
-                observation = self._with_final_observations(observation, infos)
+                leaves = self._with_final_observations(leaves, infos)
         return StepResult(
-            self._make_leaves(observation),
-            rewards.astype(np.float32),
-            terminated,
-            truncated,
-            nothing,
-            nothing,
+            leaves, rewards.astype(np.float32), terminated, truncated, nothing, nothing
         )
 
     def _pause(self) -> StepResult:
         """Returns the row in which ended slots are reset and nobody acts."""
-        observation, is_first = self._after_pause, self._ended
-        assert observation is not None
+        leaves, is_first = self._after_pause, self._ended
+        assert leaves is not None
         if not self._is_same_step:
-            fresh, _infos = self._vector_env.reset(options={"reset_mask": is_first.copy()})
-            observation[is_first] = fresh[is_first]
+            try:
+                fresh, _infos = self._vector_env.reset(options={"reset_mask": is_first.copy()})
+            except Exception as error:
+                self._raise_explained(error)
+            for name, leaf in self._make_leaves(fresh).items():
+                leaves[name][is_first] = leaf[is_first]
         self._forget_ends()
         nothing = self._ended
         return StepResult(
-            self._make_leaves(observation),
+            leaves,
             np.zeros(self.num_slots, np.float32),
             nothing,
             nothing,
@@ -91,20 +94,13 @@ class PauseRowAdapter(EnvironmentAdapter):
             is_first,
         )
 
-    def _with_final_observations(
-        self, observation: NDArray[Any], infos: dict[str, Any]
-    ) -> NDArray[Any]:
-        """Returns the observations with the final ones in the slots that ended."""
-        final = infos["final_obs"]
-        observation = np.array(observation)
+    def _with_final_observations(self, leaves: Observations, infos: dict[str, Any]) -> Observations:
+        """Returns the leaves with the final observations in the slots that ended."""
+        leaves = {name: leaf.copy() for name, leaf in leaves.items()}
         for slot in np.flatnonzero(self._ended):
-            observation[slot] = final[slot]
-        return observation
-
-    def _make_leaves(self, observation: NDArray[Any]) -> Observations:
-        if self._encode is not None:
-            observation = self._encode(observation)
-        return {self._leaf_name: observation}
+            for name, leaf in self._make_leaves_of_one(infos["final_obs"][slot]).items():
+                leaves[name][slot] = leaf
+        return leaves
 
     def _forget_ends(self) -> None:
         super()._forget_ends()

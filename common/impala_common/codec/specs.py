@@ -6,10 +6,8 @@ from impala_common.codec.action_specs import pack_action_spec, unpack_action_spe
 from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
-from impala_common.specs import EnvironmentSpec, ModelSpec, UnrollSpec
+from impala_common.specs import MAX_OBSERVATION_LEAVES, EnvironmentSpec, ModelSpec, UnrollSpec
 from impala_rl.v1 import learner_pb2 as pb
-
-_MAX_LEAVES = 256
 
 
 def pack_environment_spec(spec: EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -27,8 +25,8 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
     Raises:
       InvalidRequestError: if it describes nothing that could be trained on.
     """
-    if not 1 <= len(message.observation_leaves) <= _MAX_LEAVES:
-        raise InvalidRequestError(f"observation_leaves: expected 1 to {_MAX_LEAVES}")
+    if not 1 <= len(message.observation_leaves) <= MAX_OBSERVATION_LEAVES:
+        raise InvalidRequestError(f"observation_leaves: expected 1 to {MAX_OBSERVATION_LEAVES}")
     leaves = tuple(unpack_tensor_spec(leaf) for leaf in message.observation_leaves)
     names = [leaf.name for leaf in leaves]
     if names != sorted(set(names)) or not all(

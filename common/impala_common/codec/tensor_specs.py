@@ -6,11 +6,8 @@ import math
 
 from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
 from impala_common.errors import InvalidRequestError
-from impala_common.specs import TensorSpec
+from impala_common.specs import MAX_ELEMENTS, MAX_RANK, TensorSpec
 from impala_rl.v1 import tensor_pb2
-
-_MAX_RANK = 6  # time and batch make it 8 on the wire
-_MAX_ELEMENTS = 1 << 28
 
 
 def pack_tensor_spec(spec: TensorSpec) -> tensor_pb2.TensorSpec:
@@ -24,12 +21,12 @@ def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
         raise InvalidRequestError(f"{message.name[:64]!r}: unknown dtype {message.dtype}")
     # The rank first: the product of a hostile number of lengths takes for ever.
     if (
-        len(message.shape) > _MAX_RANK
+        len(message.shape) > MAX_RANK
         or min(message.shape, default=1) < 1
-        or math.prod(message.shape) > _MAX_ELEMENTS
+        or math.prod(message.shape) > MAX_ELEMENTS
     ):
         raise InvalidRequestError(
-            f"{message.name[:64]!r}: shape {tuple(message.shape[:_MAX_RANK])} must have at most "
-            f"{_MAX_RANK} positive dimensions and {_MAX_ELEMENTS} elements"
+            f"{message.name[:64]!r}: shape {tuple(message.shape[:MAX_RANK])} must have at most "
+            f"{MAX_RANK} positive dimensions and {MAX_ELEMENTS} elements"
         )
     return TensorSpec(message.name, tuple(message.shape), PROTO_TO_DTYPE[message.dtype])

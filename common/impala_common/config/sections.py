@@ -9,7 +9,8 @@ value, rule and consequence. Rules that need two sections are in
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -21,6 +22,7 @@ from impala_common.config.checks import (
     require_one_of,
     require_positive,
 )
+from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
 INIT_METHODS = (
     "identity", "orthogonal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
@@ -50,7 +52,15 @@ class EnvironmentConfig:
     the first actor says it."""
     env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
     """How environments are vectorised; auto: ale-py's own for Atari, the environment's vector
-    entry point where it has one, else one process with a loop (sync)."""
+    entry point where it has one, else one process with a loop (sync). With env_kwargs or
+    env_wrapper, auto is sync: they are for single environments."""
+    env_kwargs: str = ""
+    """Arguments for the environment as a JSON object, such as {"is_slippery": false}. Named where
+    actors start: a learner never tells actors of other machines."""
+    env_wrapper: tuple[str, ...] = ()
+    """Wrappers around each environment, the first innermost: module:Wrapper, a class or function
+    that takes an environment and returns one, such as minigrid.wrappers:ImgObsWrapper. As
+    env_kwargs, named where actors start."""
     atari_frame_skip: int = 4
     """Emulator frames per agent step."""
     atari_frame_stack: int = 4
@@ -74,6 +84,18 @@ class EnvironmentConfig:
             require_between(
                 "atari_sticky_action_probability", self.atari_sticky_action_probability, 0.0, 1.0
             )
+        validate_env_kwargs("env_kwargs", self.env_kwargs)
+        validate_env_wrapper("env_wrapper", self.env_wrapper)
+
+    @property
+    def parsed_env_kwargs(self) -> dict[str, Any]:  # Any: JSON
+        """Arguments for the environment."""
+        return dict(json.loads(self.env_kwargs)) if self.env_kwargs else {}
+
+    @property
+    def changes_single_environments(self) -> bool:
+        """Whether slots must be single environments, because arguments or wrappers change them."""
+        return bool(self.parsed_env_kwargs or self.env_wrapper)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,81 @@
+"""Wrappers and arguments that a command line asks for, around single environments.
+
+`--env-wrapper module:Wrapper` names a class or function that takes an environment and
+returns one. Both options name code, so they are the actor's own: a learner never
+sends them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium
+
+from impala_common.errors import ConfigError
+
+AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
+Wrapper = Callable[[AnyEnv], AnyEnv]
+
+_FORM = "module:Wrapper, such as gymnasium.wrappers:FlattenObservation"
+
+
+def load_wrappers(names: Sequence[str]) -> tuple[Wrapper, ...]:
+    """Returns the named wrappers, each of which explains itself if it fails.
+
+    Raises:
+      ConfigError: a name cannot be found, or is nothing to call.
+    """
+    return tuple(_Named(name, _load(name)) for name in names)
+
+
+class _Named:
+    """A wrapper and the name it came from."""
+
+    def __init__(self, name: str, wrapper: Wrapper) -> None:
+        self._name = name
+        self._wrapper = wrapper
+
+    def __call__(self, env: AnyEnv) -> AnyEnv:
+        """Wraps; raises ConfigError if that fails or gives no environment."""
+        rule = f"a wrapper that can be put around {env}"
+        try:
+            wrapped: object = self._wrapper(env)
+        except Exception as error:
+            raise ConfigError("env_wrapper", self._name, rule, f"it raised {error!r}") from error
+        if not isinstance(wrapped, gymnasium.Env):
+            kind = type(wrapped).__name__
+            raise ConfigError(
+                "env_wrapper", self._name, rule, f"it returned {kind}, no gymnasium.Env"
+            )
+        return wrapped
+
+
+def _load(name: str) -> Wrapper:
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise ConfigError("env_wrapper", name, _FORM)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            "env_wrapper",
+            name,
+            _FORM,
+            f"module {module_name} cannot be imported ({error}): install it, or name its folder in "
+            "PYTHONPATH, where the actor runs",
+        ) from error
+    try:
+        wrapper = getattr(module, attribute)
+    except AttributeError:
+        close = difflib.get_close_matches(attribute, dir(module), n=3)
+        hint = f"; close matches: {', '.join(close)}" if close else ""
+        raise ConfigError(
+            "env_wrapper", name, _FORM, f"{module_name} has no {attribute}{hint}"
+        ) from None
+    if not callable(wrapper):
+        raise ConfigError("env_wrapper", name, _FORM, f"{attribute} is no class or function")
+    called: Wrapper = wrapper
+    return called
