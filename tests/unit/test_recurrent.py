@@ -70,13 +70,20 @@ def run_cell_by_cell(
     return outputs, last
 
 
+@pytest.mark.parametrize("way", ["segments", "rows"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reset_rate", [0.0, 0.15, 0.6, 1.0])
-def test_core_with_resets_equals_cell_by_cell(kind: str, reset_rate: float) -> None:
-    """Planted: reset applied to all columns; row 0 never reset; reset after the row."""
+def test_core_with_resets_equals_cell_by_cell(
+    kind: str, reset_rate: float, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: reset applied to all columns; row 0 never reset; reset after the row; going back
+    by rows, resets left out, any one slope left out, or the gradient of the last state dropped.
+    """
     core = make_core(kind)
+    monkeypatch.setattr(RecurrentCore, "_prefers_rows", lambda *_: way == "rows")
     features, is_first, state = make_sequence(kind, 2, reset_rate)
-    features.requires_grad_()
+    for tensor in (features, *state):
+        tensor.requires_grad_()
 
     outputs, last = core(features, is_first, state)
 
@@ -84,10 +91,14 @@ def test_core_with_resets_equals_cell_by_cell(kind: str, reset_rate: float) -> N
     torch.testing.assert_close(outputs, expected)
     for tensor, expected_tensor in zip(last, expected_last, strict=True):
         torch.testing.assert_close(tensor[0], expected_tensor)
-    inputs = (features, *core.parameters())
+    inputs = (features, *state, *core.parameters())
     weights = torch.linspace(-1.0, 1.0, outputs.numel()).view_as(outputs)
-    found = torch.autograd.grad((outputs * weights).sum(), inputs)
-    wanted = torch.autograd.grad((expected * weights).sum(), inputs)
+    found, wanted = (
+        torch.autograd.grad(
+            (rows * weights).sum() + sum(tensor.square().sum() for tensor in end), inputs
+        )
+        for rows, end in ((outputs, last), (expected, expected_last))
+    )
     for gradient, expected_gradient in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 

@@ -1,9 +1,14 @@
 """An LSTM or GRU over unrolls in which episodes end anywhere.
 
-State is reset at each first row, before that row's observation is consumed. Rows
-between two resets of any column run through one fused call, so an unroll in
-which nothing ends costs one call, not T. Finding the resets reads `is_first` on the
-host: one wait for the device per forward pass of several rows on a GPU.
+State is reset at each first row, before that row's observation is consumed. There are
+two ways, equal but for rounding, and the shorter one is taken:
+
+- segments: rows between two resets of any column run through one fused call, so that an
+  unroll in which nothing ends costs one call, not T;
+- rows (`recurrent_rows`): a loop over rows that does not care how many resets there are.
+
+Finding the resets reads `is_first` on the host: one wait for the device per forward
+pass of several rows on a GPU, where fused calls are always taken.
 """
 
 from __future__ import annotations
@@ -13,14 +18,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentState
 from impala_common.models.initialisation import initialise_recurrent
+from impala_common.models.recurrent_rows import GruRows, LstmRows
 from impala_common.specs import TensorSpec
 
 Recurrence = Literal["lstm", "gru"]
 """Kinds of memory; a ModelSpec says "none" where there is none."""
+
+_FUSED_WIDTH = 256
+"""Width from which on fused LSTM calls win even if every row is a segment of its own."""
 
 
 class RecurrentCore(nn.Module):
@@ -74,6 +84,8 @@ class RecurrentCore(nn.Module):
         starts = [row for row in reset_rows if row > 0]
         bounds = [0, *starts, num_rows]
         resets = set(reset_rows)
+        if features.device.type == "cpu" and self._prefers_rows(num_rows, len(starts) + 1):
+            return self._run_rows(features, is_first, state, resets)
 
         segments = []
         for start, end in itertools.pairwise(bounds):
@@ -83,6 +95,36 @@ class RecurrentCore(nn.Module):
             segments.append(outputs)
         outputs = segments[0] if len(segments) == 1 else torch.cat(segments)
         return outputs, state
+
+    def _prefers_rows(self, num_rows: int, num_segments: int) -> bool:
+        """Returns whether the loop over rows takes less time on a CPU, forward and back.
+
+        Measured with torch 2.13 on one core, T 32 and 80, B 16 and 32, H 32 to 256: oneDNN's
+        LSTM costs a third of the loop per row, but each call has its price, which weighs less
+        the wider it is; torch's GRU is slower than the loop from the second row on.
+        """
+        if isinstance(self.layer, nn.GRU):
+            return num_rows > 1
+        return num_segments * _FUSED_WIDTH > num_rows * self.width and num_segments > 1
+
+    def _run_rows(
+        self, features: Tensor, is_first: Tensor, state: AgentState, reset_rows: set[int]
+    ) -> tuple[Tensor, AgentState]:
+        """Runs the loop over rows; see `forward`."""
+        input_weight, weight, input_bias, bias = self.layer.all_weights[0]
+        outputs: Tensor
+        last: tuple[Tensor, ...]
+        if isinstance(self.layer, nn.LSTM):
+            from_input = functional.linear(features, input_weight, input_bias + bias)
+            outputs, *last = LstmRows.apply(  # type: ignore[no-untyped-call]
+                from_input, weight, state[0][0], state[1][0], is_first, reset_rows
+            )
+        else:
+            from_input = functional.linear(features, input_weight, input_bias)
+            outputs, *last = GruRows.apply(  # type: ignore[no-untyped-call]
+                from_input, weight, bias, state[0][0], is_first, reset_rows
+            )
+        return outputs, tuple(tensor.unsqueeze(0) for tensor in last)
 
     def _run(self, features: Tensor, state: AgentState) -> tuple[Tensor, AgentState]:
         """Runs the layer over rows in which nothing is reset."""
