@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from impala_common import vtrace
-from impala_common.action_spec import ActionSpec
+from impala_common.action_spec import ActionPart, ActionSpec
 from impala_common.config.sections import LossConfig
+from impala_common.distributions import make_policies
 from impala_common.losses import LossOutputs, compute_losses
 from impala_common.preprocessing import preprocess_rewards
 
@@ -315,3 +316,77 @@ def test_losses_integer_masks_and_wrong_shapes_are_rejected() -> None:
         run(inputs | {"bootstrap_value": torch.zeros(B, 1)})
     with pytest.raises(ValueError, match="values: expected"):
         run(inputs | {"values": torch.zeros(T + 1, B)})
+
+
+MIXED = ActionSpec(
+    (
+        ActionPart("action/a", "categorical", (2,), "int64", (3, 2), (0, 0)),
+        ActionPart("action/b", "bernoulli", (2,), "int8"),
+        ActionPart("action/c", "gaussian", (2,), "float32", lows=(-1.0,) * 2, highs=(1.0,) * 2),
+    )
+)
+
+
+def make_mixed_inputs(seed: int) -> dict[str, Tensor]:
+    """The batch of `make_inputs`, with an action of several parts."""
+    generator = torch.Generator().manual_seed(seed)
+    target, behaviour = torch.randn(2, T, B, MIXED.num_logits, generator=generator).mul(0.3)
+    actions = make_policies(MIXED, behaviour).sample(generator)
+    return make_inputs(seed) | {
+        "target_policy_logits": target.requires_grad_(),
+        "behaviour_policy_logits": behaviour,
+        "actions": actions,
+    }
+
+
+def test_losses_of_composed_action_use_one_joint_ratio() -> None:
+    """[12] Planted: log-probabilities averaged over the parts; the ratio of the first part only;
+    the mean of the parts' ratios.
+    """
+    inputs = make_mixed_inputs(12)
+
+    outputs = compute_losses(**inputs, action=MIXED, config=CONFIG)
+    (grad,) = torch.autograd.grad(outputs.total_loss, inputs["target_policy_logits"])
+
+    def log_prob(logits: Tensor) -> Tensor:
+        """Written out part by part with torch's own distributions."""
+        actions, normal = inputs["actions"], torch.distributions.Normal
+        first = torch.distributions.Categorical(logits=logits[..., :3]).log_prob(actions[..., 0])
+        second = torch.distributions.Categorical(logits=logits[..., 3:5]).log_prob(actions[..., 1])
+        flags = torch.distributions.Bernoulli(logits=logits[..., 5:7]).log_prob(actions[..., 2:4])
+        numbers = normal(logits[..., 7:9], logits[..., 9:11].exp()).log_prob(actions[..., 4:6])
+        return first + second + flags.sum(-1) + numbers.sum(-1)
+
+    log_pi = log_prob(inputs["target_policy_logits"])
+    log_rhos = (log_pi - log_prob(inputs["behaviour_policy_logits"])).detach()
+    returns = vtrace.from_importance_weights(
+        log_rhos,
+        0.9 * (~inputs["terminated"]).float(),
+        inputs["rewards"],
+        inputs["values"].detach(),
+        inputs["bootstrap_value"],
+    )
+    pg_loss = -(returns.pg_advantages * log_pi).sum()
+    torch.testing.assert_close(outputs.mean_rho, log_rhos.exp().mean())
+    torch.testing.assert_close(outputs.pg_loss, pg_loss.detach())
+    (pg_grad,) = torch.autograd.grad(pg_loss, inputs["target_policy_logits"])
+    entropies = -make_policies(MIXED, inputs["target_policy_logits"]).negative_entropies()
+    (entropy_grad,) = torch.autograd.grad(entropies.sum(), inputs["target_policy_logits"])
+    torch.testing.assert_close(grad, pg_grad - CONFIG.entropy_cost * entropy_grad)
+
+
+def test_losses_of_composed_action_ignore_what_padding_rows_hold() -> None:
+    inputs = make_mixed_inputs(13)
+    inputs["is_padding"] = torch.rand(T, B, generator=torch.Generator().manual_seed(1)) < 0.3
+    padding = inputs["is_padding"].unsqueeze(-1)
+    extreme = torch.tensor([0.0, 0.0, 1.0, 0.0, 1e6, -1e6])
+    other = inputs | {
+        "actions": torch.where(padding, extreme, inputs["actions"]),
+        "behaviour_policy_logits": inputs["behaviour_policy_logits"].masked_fill(padding, -20.0),
+    }
+
+    before = compute_losses(**inputs, action=MIXED, config=CONFIG)
+    after = compute_losses(**other, action=MIXED, config=CONFIG)
+
+    for name, value in before._asdict().items():
+        torch.testing.assert_close(getattr(after, name), value, msg=name)

@@ -179,8 +179,6 @@ def _make_gaussian(name: str, space: spaces.Box, shape: tuple[int, ...], dtype: 
     lows, highs = (
         tuple(float(bound) for bound in np.ravel(bounds)) for bounds in (space.low, space.high)
     )
-    if not all(low <= high for low, high in zip(lows, highs, strict=True)):
-        raise UnsupportedSpaceError(f"{name}: the bounds of {space} are no ranges")
     return ActionPart(name, "gaussian", shape, dtype, lows=lows, highs=highs)
 
 

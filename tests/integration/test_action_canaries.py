@@ -1,0 +1,71 @@
+"""Canaries of action spaces: bandits with a known answer, learned through real gRPC.
+
+The best return is 1 (`impala_common.testing.action_bandits`); the environments refuse
+actions that are not of their space. Actions are drawn, also when judged. "Planted" names
+a fault put into the code to see the test fail, and what it then yielded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import RunningServer, make_config
+
+from impala_actor.run_evaluation import evaluate_run
+
+pytestmark = pytest.mark.timeout(60)
+
+PREFIX = "impala_common.testing.action_bandits:"
+
+
+def learn(path: Path, name: str, total_steps: int, seed: int = 1, **model: Any) -> float:
+    """Returns the mean return of 500 drawn actions after training on so many steps."""
+    config = make_config(
+        job={"total_steps": total_steps, "seed": seed},
+        environment={"envs_per_actor": 16},
+        model=model,
+        rollout={"unroll_length": 16, "batch_size": 16, "num_storages": 32},
+        loss={"entropy_cost": 0.001},
+        optimizer={"learning_rate": 1e-2},
+    )
+    with RunningServer(path, config) as server:
+        server.run_actor(PREFIX + name)
+        server.wait_finished()
+        return server.evaluate(PREFIX + name, num_episodes=500, num_slots=50).return_mean
+
+
+def evaluate_greedily(path: Path, name: str) -> float:
+    evaluation = evaluate_run(
+        path, num_episodes=100, num_slots=50, seed=7, env=PREFIX + name, is_greedy=True
+    ).evaluation
+    return evaluation.return_mean
+
+
+def test_multi_discrete_bandit_is_solved(tmp_path: Path) -> None:
+    """Chance is .35."""
+    assert learn(tmp_path, "MultiDiscreteBandit-v0", 12_000) >= 0.95
+
+
+def test_multi_binary_bandit_is_solved(tmp_path: Path) -> None:
+    """Chance is .5; the previous action is an input."""
+    returns = learn(tmp_path, "MultiBinaryBandit-v0", 12_000, use_previous_action_and_reward=True)
+
+    assert returns >= 0.95
+
+
+def test_box_bandit_is_solved(tmp_path: Path) -> None:
+    """Chance is .1; drawn actions pay for the standard deviation that is left."""
+    returns = learn(tmp_path, "BoxBandit-v0", 15_000)
+
+    assert returns >= 0.75
+    assert evaluate_greedily(tmp_path, "BoxBandit-v0") >= 0.97
+
+
+def test_dict_bandit_is_solved(tmp_path: Path) -> None:
+    """Chance is .4; number, choice and flags at once."""
+    returns = learn(tmp_path, "DictBandit-v0", 15_000, use_previous_action_and_reward=True)
+
+    assert returns >= 0.9
+    assert evaluate_greedily(tmp_path, "DictBandit-v0") >= 0.97
