@@ -26,6 +26,20 @@ ATARI = EnvironmentSpec((TensorSpec(OBSERVATION, (4, 84, 84), "uint8"),), SIX, f
 MINATAR = EnvironmentSpec((TensorSpec(OBSERVATION, (10, 10, 7), "bool"),), SIX)
 SMALL_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (16, 20, 3), "uint8"),), TWO)
 LARGE_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (96, 96, 3), "uint8"),), TWO)
+TINY_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (2, 2, 3), "uint8"),), TWO)
+STACKED_RGB = EnvironmentSpec((TensorSpec(OBSERVATION, (2, 4, 4, 3), "uint8"),), TWO)
+MULTI = EnvironmentSpec(
+    (
+        TensorSpec("observation/camera", (3, 40, 40), "uint8"),
+        TensorSpec("observation/grid", (5, 4, 2), "float32"),
+        TensorSpec("observation/map", (3, 3), "uint8"),
+        TensorSpec("observation/speed", (), "float64"),
+        TensorSpec("observation/steps", (2,), "uint16"),
+        TensorSpec("observation/tiny", (2, 2, 3), "uint8"),
+    ),
+    TWO,
+)
+MAP_AND_SPEED = EnvironmentSpec(MULTI.observation_leaves[2:4], TWO)
 BYTES = EnvironmentSpec((TensorSpec(OBSERVATION, (128,), "uint8"),), TWO)
 SMALL = ModelConfig(hidden_sizes=(16, 16), feature_dim=32, hidden_dim=8)
 NUM_STATES = {"none": 0, "lstm": 2, "gru": 1}
@@ -35,6 +49,7 @@ NETWORKS = {
     "nature_cnn": (ATARI, "nature_cnn"),
     "minatar_cnn": (MINATAR, "minatar_cnn"),
     "impala_resnet": (MINATAR, "impala_resnet"),
+    "multi": (MULTI, "multi"),
 }
 
 
@@ -179,6 +194,10 @@ def test_orthogonal_initialisation_has_gains_and_a_nearly_uniform_policy() -> No
         (SMALL_RGB, "minatar_cnn", 1.0 / 255.0),
         (LARGE_RGB, "nature_cnn", 1.0 / 255.0),
         (BYTES, "mlp", 1.0),
+        (TINY_RGB, "mlp", 1.0 / 255.0),
+        (STACKED_RGB, "mlp", 1.0 / 255.0),
+        (MULTI, "multi", 1.0),
+        (MAP_AND_SPEED, "multi", 1.0),
     ],
 )
 def test_resolve_auto_chooses_by_observation(
@@ -234,6 +253,33 @@ def test_image_channels_last_and_first_give_one_result() -> None:
 
 
 @torch.no_grad()
+def test_multi_scales_pixels_and_sees_every_leaf() -> None:
+    """Planted: 1/255 left out for the small map; an image encoder given the whole environment."""
+    model = make(MULTI, recurrence="none")
+    observations = {
+        leaf.name: torch.full((1, 1, *leaf.shape), 100.0).to(getattr(torch, leaf.dtype))
+        for leaf in MULTI.observation_leaves
+    }
+    inputs = make_inputs(MULTI, 1, 1)._replace(observations=observations)
+    seen: list[Tensor] = []
+    layers = [part for part in model.modules() if isinstance(part, torch.nn.Conv2d)]
+    layers.append(model.encoder.dense[0])  # type: ignore[union-attr, index]
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+
+    values = model(inputs, ()).values
+
+    camera, *_, grid, together = seen
+    torch.testing.assert_close(camera, torch.full((1, 3, 40, 40), 100 / 255))
+    torch.testing.assert_close(grid, torch.full((1, 2, 5, 4), 100.0))
+    # Two images of 32 features, then the map and the tiny image as pixels, then the rest.
+    torch.testing.assert_close(together[0, 64:85], torch.full((21,), 100 / 255))
+    assert together[0, 85:].tolist() == [100.0] * 3
+    for name in observations:
+        changed = observations | {name: torch.zeros_like(observations[name])}
+        assert not torch.equal(model(inputs._replace(observations=changed), ()).values, values)
+
+
 def test_observation_scale_applies_and_inputs_are_not_written() -> None:
     """Planted: in-place scaling of float observations; scale ignored."""
     model = make(VECTOR, observation_scale=0.5)

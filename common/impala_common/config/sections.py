@@ -30,7 +30,7 @@ INIT_METHODS = (
 )  # fmt: skip
 """Names of weight initialisations."""
 
-MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet")
+MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
 """Names of shipped networks; auto picks by the observation's shape."""
 
 
@@ -102,11 +102,12 @@ class EnvironmentConfig:
 class ModelConfig:
     """The network."""
 
-    model: Annotated[
-        str, tyro.conf.arg(metavar="{auto,mlp,nature_cnn,minatar_cnn,impala_resnet,MODULE:CLASS}")
-    ] = "auto"
-    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones;
-    module:Class: a network or encoder of your own, which every actor needs, too."""
+    model: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODEL_NAMES) + ",MODULE:CLASS}")] = (
+        "auto"
+    )
+    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones,
+    multi for images along with other parts; module:Class: a network or encoder of your own,
+    which every actor needs, too."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the MLP's hidden layers; policy and value have separate networks."""
     activation: Literal["tanh", "relu"] = "tanh"
@@ -133,7 +134,8 @@ class ModelConfig:
     use_previous_action_and_reward: bool = False
     """Whether the last action and (clipped) reward are inputs of the network."""
     observation_scale: float | None = None
-    """Factor on observations before the network; none: 1/255 for uint8 images, else 1."""
+    """Factor on observations before the network; none: 1/255 for uint8 of rank 2 or more, else 1.
+    multi always scales those by 1/255, and by this factor everything else."""
     normalise_observations: bool = False
     """Whether observations of floating-point type are shifted and scaled to mean 0 and deviation 1,
     by running statistics that the learner keeps. Other observations stay as they are."""

@@ -15,11 +15,14 @@ from torch.nn import functional
 from impala_common.action_spec import ActionSpec
 from impala_common.errors import ConfigError
 from impala_common.models.contract import ModelInputs
-from impala_common.specs import EnvironmentSpec
+from impala_common.specs import EnvironmentSpec, TensorSpec
+
+PIXEL_SCALE = 1.0 / 255.0
+"""Brings uint8 pixels into [0, 1]."""
 
 
 class ImageLayout(NamedTuple):
-    """How the only observation leaf is an image."""
+    """How an observation leaf is an image."""
 
     name: str
     num_channels: int
@@ -27,23 +30,37 @@ class ImageLayout(NamedTuple):
     width: int
     has_channels_last: bool
 
+    @property
+    def min_side(self) -> int:
+        """Length of the shorter side."""
+        return min(self.height, self.width)
+
 
 def find_image_layout(environment: EnvironmentSpec) -> ImageLayout | None:
-    """Returns the layout of an environment's image, or None if it shows no single image.
-
-    An image is one leaf of rank 3. Frame stacks have channels first ([4, 84, 84]);
-    otherwise the smaller one of the first and the last dimension is the channels
-    ([10, 10, 4] of MinAtar: last), the first one if they are equal.
-    """
+    """Returns the layout of an environment's image, or None if it shows no single image."""
     if len(environment.observation_leaves) != 1:
         return None
-    (leaf,) = environment.observation_leaves
+    return find_leaf_layout(environment.observation_leaves[0], environment.frame_stack)
+
+
+def find_leaf_layout(leaf: TensorSpec, frame_stack: int = 0) -> ImageLayout | None:
+    """Returns the layout of a leaf of rank 3, or None for other ranks.
+
+    Frame stacks have channels first ([4, 84, 84]); otherwise the smaller one of the first
+    and the last dimension is the channels ([10, 10, 4] of MinAtar: last), the first one if
+    they are equal.
+    """
     if len(leaf.shape) != 3:
         return None
     first, middle, last = leaf.shape
-    if environment.frame_stack > 1 or first <= last:
+    if frame_stack > 1 or first <= last:
         return ImageLayout(leaf.name, first, middle, last, has_channels_last=False)
     return ImageLayout(leaf.name, last, first, middle, has_channels_last=True)
+
+
+def holds_pixels(leaf: TensorSpec) -> bool:
+    """Returns whether a leaf is taken for a picture by its type: uint8 of rank 2 or more."""
+    return leaf.dtype == "uint8" and len(leaf.shape) >= 2
 
 
 def require_image_layout(
@@ -56,14 +73,14 @@ def require_image_layout(
         raise ConfigError(
             "model",
             model_name,
-            "mlp or auto for these observations",
+            "multi, mlp or auto for these observations",
             f"{model_name} needs one image of rank 3, the observation is {shapes}",
         )
-    if min(layout.height, layout.width) < min_side:
+    if layout.min_side < min_side:
         raise ConfigError(
             "model",
             model_name,
-            "minatar_cnn, impala_resnet or auto for small images",
+            "minatar_cnn, impala_resnet, mlp or auto for small images",
             f"{model_name} needs sides of at least {min_side}, the observation is {shapes}",
         )
     return layout

@@ -18,8 +18,14 @@ from impala_common.config.sections import ModelConfig
 from impala_common.errors import ConfigError, ModelError
 from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
 from impala_common.models.contract import AgentModel
-from impala_common.models.inputs import find_image_layout, require_image_layout
+from impala_common.models.inputs import (
+    PIXEL_SCALE,
+    find_leaf_layout,
+    holds_pixels,
+    require_image_layout,
+)
 from impala_common.models.mlp import MlpEncoder, SeparateMlp
+from impala_common.models.multi import MultiEncoder, find_images
 from impala_common.models.normalisation import NormalisedModel
 from impala_common.models.own_model import ForwardModel, describe_error, import_model_class
 from impala_common.models.trunk import Encoder, TrunkModel
@@ -31,6 +37,7 @@ _ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
     "nature_cnn": nature_cnn.NatureCnnEncoder,
     "minatar_cnn": minatar_cnn.MinAtarCnnEncoder,
     "impala_resnet": impala_resnet.ImpalaResnetEncoder,
+    "multi": MultiEncoder,
 }
 _OBJECT = "object:"
 Maker = Callable[[ModelSpec, EnvironmentSpec], nn.Module]
@@ -102,7 +109,7 @@ def resolve_model_spec(
         init_method=config.init_method,
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
-        observation_scale=_choose_scale(environment) if scale is None else scale,
+        observation_scale=_choose_scale(name, environment) if scale is None else scale,
         normalise_observations=config.normalise_observations,
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
@@ -165,16 +172,16 @@ def _make_own_model(spec: ModelSpec, environment: EnvironmentSpec) -> AgentModel
 
 def _choose_model(environment: EnvironmentSpec) -> str:
     """Returns the network for "auto"."""
-    layout = find_image_layout(environment)
+    images, leaves = find_images(environment), environment.observation_leaves
+    if len(leaves) > 1:
+        return "multi" if images or any(map(holds_pixels, leaves)) else "mlp"
+    layout = find_leaf_layout(leaves[0], environment.frame_stack) if images else None
     if layout is None:
         return "mlp"
-    is_small = min(layout.height, layout.width) < nature_cnn.MIN_SIDE
-    return "minatar_cnn" if is_small else "nature_cnn"
+    return "minatar_cnn" if layout.min_side < nature_cnn.MIN_SIDE else "nature_cnn"
 
 
-def _choose_scale(environment: EnvironmentSpec) -> float:
-    """Returns 1/255 where all observations are uint8 images of rank 3, else 1."""
-    is_pixels = all(
-        leaf.dtype == "uint8" and len(leaf.shape) == 3 for leaf in environment.observation_leaves
-    )
-    return 1.0 / 255.0 if is_pixels else 1.0
+def _choose_scale(name: str, environment: EnvironmentSpec) -> float:
+    """Returns 1/255 where all observations are pixels, else 1; multi scales those by itself."""
+    is_pixels = name != "multi" and all(map(holds_pixels, environment.observation_leaves))
+    return PIXEL_SCALE if is_pixels else 1.0
