@@ -50,7 +50,8 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
     # The seed of the first life of the first actor of the learner's first life.
     sequence = np.random.SeedSequence([job.seed, 0, 0, 1])
     seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-    model_spec = resolve_model_spec(config.model, environment.spec)
+    normalises_rewards = loss.reward_normalisation == "return_std"
+    model_spec = resolve_model_spec(config.model, environment.spec, normalises_rewards)
     model = make_model(model_spec, environment.spec, job.seed)
     action = environment.spec.action
     policy = Policy(copy.deepcopy(model), action, environment.num_slots, seed)
@@ -64,10 +65,12 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
             model.parameters(), settings.learning_rate, settings.rmsprop_alpha, settings.eps
         )
     player = _Player(environment, policy, seed % 2**31)
+    statistics = _Statistics(config)
     num_updates = num_steps = 0
     while num_steps < job.total_steps:
         policy.load({name: value.numpy() for name, value in model.state_dict().items()})
         unroll = player.play(config.rollout.unroll_length)
+        unroll = statistics.count(unroll, model)
         optimizer.zero_grad()
         compute_loss(model, unroll, loss).backward()
         norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
@@ -80,6 +83,46 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
         num_steps += int((~unroll.is_padding).sum())
     weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     return ReferenceRun(weights, num_updates, num_steps)
+
+
+class _Statistics:
+    """All rows ever seen, and their mean and variance whenever they are asked for."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.discount = config.loss.discount
+        self.observations: list[np.ndarray] | None = (
+            [] if config.model.normalise_observations else None
+        )
+        self.sums: list[float] | None = (
+            [] if config.loss.reward_normalisation == "return_std" else None
+        )
+
+    def count(self, unroll: Unroll, model: AgentModel) -> Unroll:
+        """Puts the statistics into the model; returns the unroll with normalised rewards."""
+        counts = (~unroll.is_padding).numpy()
+        state = model.state_dict()  # the tensors themselves
+        if self.observations is not None:
+            self.observations.append(unroll.inputs.observations["observation"][:-1].numpy()[counts])
+            _fill(state, "observation_moments.0", np.concatenate(self.observations))
+        if self.sums is None:
+            return unroll
+        for column in range(counts.shape[1]):
+            total = 0.0
+            for row in range(len(counts)):
+                if unroll.inputs.is_first[row, column]:
+                    total = 0.0
+                if counts[row, column]:
+                    total = float(unroll.rewards[row, column]) + self.discount * total
+                    self.sums.append(total)
+        _fill(state, "reward_moments", np.array(self.sums))
+        return unroll._replace(rewards=unroll.rewards / float(np.sqrt(np.var(self.sums) + 1e-8)))
+
+
+def _fill(state: dict[str, Tensor], name: str, rows: np.ndarray) -> None:
+    rows = rows.astype(np.float64)
+    state[f"{name}.mean"].copy_(torch.as_tensor(rows.mean(0)))
+    state[f"{name}.variance"].copy_(torch.as_tensor(rows.var(0)))
+    state[f"{name}.count"].fill_(len(rows))
 
 
 class _Player:

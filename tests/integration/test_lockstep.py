@@ -68,24 +68,28 @@ def test_lockstep_twice_with_one_seed_gives_the_same_bits(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("model", "optimizer"),
+    ("model", "loss", "optimizer"),
     [
-        ({}, {}),
-        (LSTM, {}),
-        ({}, {"optimizer": "rmsprop", "learning_rate": 6e-4, "eps": 0.01}),
+        ({}, {}, {}),
+        (LSTM, {}, {}),
+        (
+            NORMALISED | {"recurrence": "gru"},
+            {"reward_normalisation": "return_std"},
+            {"optimizer": "rmsprop", "learning_rate": 6e-4, "eps": 0.01},
+        ),
     ],
-    ids=["mlp-adam", "lstm-adam", "mlp-rmsprop"],
+    ids=["mlp-adam", "lstm-adam", "normalised-gru-rmsprop"],
 )
 def test_lockstep_equals_the_reference_loop(
-    tmp_path: Path, model: dict[str, Any], optimizer: dict[str, Any]
+    tmp_path: Path, model: dict[str, Any], loss: dict[str, Any], optimizer: dict[str, Any]
 ) -> None:
     """Two hundred updates, so that whatever is different at all has grown.
 
     Seen over seeds 1 to 3 with either network: largest difference of a weight 3e-8 to 1.2e-7,
     which is rounding (the product's V-trace adds in another order); 1e-6 is demanded. An
-    environment seeded differently gives 3e-2.
+    environment seeded differently gives 3e-2. Statistics are those of all rows at once.
     """
-    config = make_lockstep_config(25_000, model=model, optimizer=optimizer)
+    config = make_lockstep_config(25_000, model=model, loss=loss, optimizer=optimizer)
     settings = dataclasses.replace(config.environment, env_backend="sync")
 
     weights, counters = train(tmp_path, config)
@@ -95,7 +99,11 @@ def test_lockstep_equals_the_reference_loop(
     assert counters["policy_version"] == reference.num_updates >= 200
     assert counters["trained_steps"] == reference.num_steps
     assert weights.keys() == reference.weights.keys()
-    differences = {name: np.abs(weights[name] - reference.weights[name]).max() for name in weights}
+    differences = {
+        # Relative above 1: the variance of sums of rewards is some 80.
+        name: (np.abs(weights[name] - wanted) / np.maximum(1.0, np.abs(wanted))).max()
+        for name, wanted in reference.weights.items()
+    }
     assert max(differences.values()) <= 1e-6, differences
 
 

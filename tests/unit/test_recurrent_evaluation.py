@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_evaluation_with_memory_equals_each_episode_on_its_own(
     for slot in range(NUM_SLOTS):
         starts = [row for row, (_, is_first, _) in enumerate(policy.rows) if is_first[slot]]
         bounds = [*starts, len(policy.rows)]
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in itertools.pairwise(bounds):
             rows, feedback = policy.rows[start:end], policy.feedback[start:end]
             is_first = torch.zeros(end - start, 1, dtype=torch.bool)
             is_first[0] = True
