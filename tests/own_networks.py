@@ -90,4 +90,11 @@ class Remembering(AgentModel):
         return ModelOutputs(stacked[..., :-1], stacked[..., -1], (hidden.unsqueeze(0),))
 
 
+class Unmakeable(Plain):
+    """Raises where it is made."""
+
+    def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
+        raise KeyError("a table that is missing here")
+
+
 no_class = 3

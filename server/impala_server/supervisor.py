@@ -42,6 +42,7 @@ _ERRORS = {
         errors.CheckpointError,
         errors.ConfigError,
         errors.MissingExtraError,
+        errors.ModelError,
         errors.TrainingDivergedError,
         errors.UnsupportedSpaceError,
     )

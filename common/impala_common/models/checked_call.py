@@ -36,8 +36,8 @@ def run_checked(
     if not all(torch.equal(before, after) for before, after in zip(kept, now, strict=True)):
         raise ModelError("forward must not change its inputs in place: others read them, too")
     for name, tensor in (("policy_logits", outputs.policy_logits), ("values", outputs.values)):
-        if len(bad := tensor[~torch.isfinite(tensor)]):
-            raise ModelError(f"{name}: expected finite numbers, got {float(bad[0])}")
+        if len(bad := tensor[~torch.isfinite(tensor)].tolist()):
+            raise ModelError(f"{name}: expected finite numbers, got {bad[0]}")
     return outputs
 
 
