@@ -57,7 +57,7 @@ def error_of(server: RunningServer, **settings: Any) -> ImpalaError:
 
 def test_recurrent_own_network_in_lockstep_equals_the_reference_loop(tmp_path: Path) -> None:
     """Planted: previous actions and rewards handed to the learner only where the setting asks
-    for them (ModelSpec.is_fed_back without is_own): largest difference .2.
+    for them (ModelSpec.is_fed_back without is_own): largest difference .03.
     """
     config = own_config(
         REMEMBERING,
