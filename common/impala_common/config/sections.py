@@ -138,7 +138,8 @@ class ModelConfig:
     multi always scales those by 1/255, and by this factor everything else."""
     normalise_observations: bool = False
     """Whether observations of floating-point type are shifted and scaled to mean 0 and deviation 1,
-    by running statistics that the learner keeps. Other observations stay as they are."""
+    by running statistics that the learner keeps. Other observations stay as they are. Comes before
+    observation_scale."""
     observation_clip: float = 10.0
     """Normalised observations are clipped to [-observation_clip, observation_clip]."""
     log_std_init: float = 0.0
