@@ -1,4 +1,4 @@
-"""impala-eval: judges and films runs with frozen weights, and draws learning curves.
+"""impala-eval: judges, films and exports runs with frozen weights, and draws learning curves.
 
 The console script of that name. Importing this file is cheap: torch and
 matplotlib are imported when the command line has been found good. Prints (noqa T201), as
@@ -43,7 +43,7 @@ class EvalArguments:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, _option("RUN [RUN ...]", "")]
     """Folders of runs, finished or still training."""
     episodes: int = 100
-    """Episodes per run; 0: none, for --plot or --video alone."""
+    """Episodes per run; 0: none, for --plot, --video or --export alone."""
     greedy: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take the most probable action in place of drawing one."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -73,6 +73,10 @@ class EvalArguments:
     """mp4: all pictures in full size; gif: shrunk, and long episodes thinned out."""
     video_max_steps: int = 10_000
     """Agent steps after which a filmed episode is cut."""
+    export: Annotated[Path | None, _option("DIR", "(default: none)")] = None
+    """Write the policy into this folder: safetensors, JSON and, with the extra onnx, ONNX."""
+    no_onnx: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave policy.onnx out of the export."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,13 +109,19 @@ def _validate(arguments: EvalArguments) -> None:
     require(
         "--episodes",
         arguments.episodes,
-        bool(arguments.episodes or arguments.plot or arguments.video),
-        "at least 1, or 0 with --plot or --video",
+        bool(arguments.episodes or arguments.plot or arguments.video or arguments.export),
+        "at least 1, or 0 with --plot, --video or --export",
     )
     require_at_least("--video-episodes", arguments.video_episodes, 1)
     require_at_least("--video-max-steps", arguments.video_max_steps, 1)
     validate_env_kwargs("--env-kwargs", arguments.env_kwargs or "")
     validate_env_wrapper("--env-wrapper", arguments.env_wrapper or ())
+    require(
+        "--export",
+        str(arguments.export),
+        arguments.export is None or len(arguments.runs) == 1,
+        "given with a single RUN",
+    )
     require(
         "--plot",
         str(arguments.plot),
@@ -122,7 +132,7 @@ def _validate(arguments: EvalArguments) -> None:
 
 
 def _report_all(arguments: EvalArguments) -> list[RunReport]:
-    if not (arguments.episodes or arguments.video):
+    if not (arguments.episodes or arguments.video or arguments.export):
         return []
     import torch
 
@@ -135,10 +145,14 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
 
 
 def _report(path: Path, arguments: EvalArguments) -> RunReport:
-    """Films, then judges one run: what cannot be filmed is refused early."""
+    """Films, judges and exports one run, in this order: an export says how good it is."""
     from impala_actor.frozen_run import load_frozen_run
     from impala_actor.run_evaluation import evaluate_frozen_run
 
+    if arguments.export is not None:
+        from impala_actor.export import validate_export_folder
+
+        validate_export_folder(arguments.export)  # before minutes of episodes, not after
     run = load_frozen_run(path, arguments.checkpoint)
     config = run.environment_config
     if arguments.env_kwargs is not None:
@@ -170,7 +184,17 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
             is_greedy=arguments.greedy,
             env=arguments.env,
         )
-    return RunReport(str(path), evaluation, tuple(videos))
+    if arguments.export is None:
+        return RunReport(str(path), evaluation, tuple(videos))
+    from impala_actor.export import export_policy
+
+    exported = export_policy(
+        run,
+        arguments.export,
+        evaluation=evaluation.evaluation if evaluation else None,
+        with_onnx=not arguments.no_onnx,
+    )
+    return RunReport(str(path), evaluation, tuple(videos), exported.paths, exported.notes)
 
 
 def _choose_num_slots(num_episodes: int) -> int:

@@ -24,11 +24,15 @@ class RunReport:
       run: its folder, as it was given.
       evaluation: None if no episodes were asked for.
       videos: files that were written.
+      exported: files that were written.
+      notes: what the user should know of the export.
     """
 
     run: str
     evaluation: RunEvaluation | None = None
     videos: tuple[Path, ...] = ()
+    exported: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         """Returns one flat JSON object; what was not asked for is not in it."""
@@ -37,11 +41,16 @@ class RunReport:
             data |= self.evaluation.to_json()
         if self.videos:
             data["videos"] = [str(path) for path in self.videos]
+        if self.exported:
+            data["exported"] = [str(path) for path in self.exported]
         return data
 
 
 def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
-    """Prints all of them."""
+    """Prints all of them; notes go to stderr."""
+    for report in reports:
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr)  # noqa: T201
     if as_json:
         for report in reports:
             print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201
@@ -53,7 +62,7 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
         for result in results:
             print(_describe(result))  # noqa: T201
     for report in reports:
-        for path in report.videos:
+        for path in (*report.videos, *report.exported):
             print(f"wrote {path}")  # noqa: T201
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,11 +85,14 @@ def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        model = dict(data["model"])
-        model["hidden_sizes"] = tuple(model["hidden_sizes"])
-        return EnvironmentSpec.from_json(data["environment"]), ModelSpec(**model)
+        return EnvironmentSpec.from_json(data["environment"]), unpack_model_spec(data["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error!r}") from error
+
+
+def unpack_model_spec(data: dict[str, Any]) -> ModelSpec:  # Any: JSON
+    """Rebuilds a ModelSpec from the JSON form of its fields."""
+    return ModelSpec(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
 
 
 def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -12,16 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
+from run_folders import make_run_folder
 
-from impala_actor.environments.factory import make_environment
 from impala_actor.eval_cli import main
 from impala_common import exit_codes
-from impala_common.checkpoints import CheckpointStore
-from impala_common.config.sections import EnvironmentConfig, ModelConfig
-from impala_common.config.toml_io import dump_config
-from impala_common.config.train import TrainConfig
-from impala_common.models.registry import make_model, resolve_model_spec
-from impala_common.run_directory import RunDirectory
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
@@ -31,24 +24,7 @@ BANDIT = "impala_common.testing.environments:ContextualBandit-v0"
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run on the bandit with fresh weights; actions are near chance when drawn."""
-    return make_run(tmp_path / "run", BANDIT)
-
-
-def make_run(path: Path, env: str) -> Path:
-    directory = RunDirectory(path)
-    directory.create()
-    config = TrainConfig(environment=EnvironmentConfig(env=env))
-    directory.config_path.write_text(dump_config(config))
-    spec = make_environment(env, 1).spec
-    model_spec = resolve_model_spec(ModelConfig(recurrence="lstm", hidden_dim=8), spec)
-    specs = {"environment": spec.to_json(), "model": dataclasses.asdict(model_spec)}
-    directory.specs_path.write_text(json.dumps(specs))
-    weights = make_model(model_spec, spec, seed=1).state_dict()
-    tensors = {"weights": {name: value.numpy() for name, value in weights.items()}}
-    CheckpointStore(directory.checkpoints_path).save(4000, tensors, {})
-    metrics = {"steps": 4000, "time_s": 2.0, "episode/return_mean": 0.25}
-    directory.metrics_path.write_text(json.dumps(metrics) + "\n")
-    return directory.path
+    return make_run_folder(tmp_path / "run", BANDIT)
 
 
 def test_main_with_json_prints_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +133,7 @@ CARTPOLE = "CartPole-v1"
 @pytest.fixture
 def cartpole_run(tmp_path: Path) -> Path:
     """A run on CartPole with fresh weights and a memory."""
-    return make_run(tmp_path / "my run", CARTPOLE)
+    return make_run_folder(tmp_path / "my run", CARTPOLE)
 
 
 @pytest.mark.parametrize("video_format", ["mp4", "gif"])
