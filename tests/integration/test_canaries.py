@@ -12,6 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 from harness import TINY, RunningServer, make_config
@@ -20,7 +22,7 @@ from impala_actor import actor_loop
 from impala_common import metrics
 from impala_common.config import TrainConfig
 from impala_common.models.contract import AgentModel, ModelInputs
-from impala_common.testing.environments import BaitEnv
+from impala_common.testing.environments import BaitEnv, ContextualBanditEnv, Info, Observation
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -66,6 +68,52 @@ def test_contextual_bandit_is_solved(tmp_path: Path) -> None:
         evaluation = server.evaluate(env, num_episodes=500, num_slots=50)
 
     assert evaluation.return_mean >= 0.97
+
+
+class FarBanditEnv(ContextualBanditEnv):
+    """The bandit, its context a hundredth high on top of a thousand, and paid in thousands."""
+
+    REWARD = 1e4
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, Info]:
+        """Judges the action; always the end."""
+        observation, reward, *rest = super().step(action)
+        return observation, self.REWARD * reward, *rest
+
+    def _start(self) -> Observation:
+        return 1000.0 + np.float32(0.01) * super()._start()
+
+
+FAR_BANDIT = "CanariesFarBandit-v0"
+gymnasium.register(FAR_BANDIT, FarBanditEnv)
+
+
+@pytest.mark.parametrize("normalise", [False, True], ids=["raw", "normalised"])
+def test_far_bandit_is_solved_with_normalisation_only(tmp_path: Path, normalise: bool) -> None:
+    """Statistics through training, snapshots and evaluation; returns stay raw; chance is .25.
+
+    Seen: .998 to 1 normalised, .23 to .25 raw, deviations of some 1950 (seeds 1 to 3).
+    """
+    config = make_canary_config(
+        20_000,
+        model={"normalise_observations": normalise},
+        loss={"reward_normalisation": "return_std" if normalise else "none"},
+        optimizer={"learning_rate": 2e-2},
+    )
+
+    with RunningServer(tmp_path, config) as server:
+        server.run_actor(FAR_BANDIT)
+        status = server.wait_finished()
+        evaluation = server.evaluate(FAR_BANDIT, num_episodes=500, num_slots=50)
+
+    share = evaluation.return_mean / FarBanditEnv.REWARD
+    if normalise:
+        assert share >= 0.97
+        # Sums of one reward each, of 0 or 1e4: their deviation is 1e4 sqrt(p (1 - p)).
+        assert 0.0 < status[metrics.REWARD_STD] <= 0.5001 * FarBanditEnv.REWARD
+    else:
+        assert share <= 0.5
+        assert metrics.REWARD_STD not in status
 
 
 def test_constant_reward_with_truncation_is_worth_ten(tmp_path: Path) -> None:
