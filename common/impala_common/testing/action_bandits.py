@@ -9,6 +9,7 @@ form "impala_common.testing.action_bandits:BoxBandit-v0".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -47,7 +48,9 @@ class ActionBanditEnv(gymnasium.Env[Array, Any]):
 
     def _start(self) -> Array:
         self._context = int(self.np_random.integers(2))
-        return np.eye(2, dtype=np.float32)[self._context]
+        observation = np.zeros(2, np.float32)
+        observation[self._context] = 1.0
+        return observation
 
 
 def _score(space: spaces.Space[Any], action: Any, target: Any) -> list[Array]:
@@ -63,7 +66,7 @@ def _score(space: spaces.Space[Any], action: Any, target: Any) -> list[Array]:
 
 def make_multi_discrete_bandit() -> ActionBanditEnv:
     """Two rows of choices of different sizes, which start at different numbers."""
-    space = spaces.MultiDiscrete([[3, 2], [4, 3]], start=np.array([[0, 5], [-1, 0]]))
+    space = spaces.MultiDiscrete(np.array([[3, 2], [4, 3]]), start=np.array([[0, 5], [-1, 0]]))
     return ActionBanditEnv(space, (np.array([[2, 5], [-1, 1]]), np.array([[0, 6], [2, 1]])))
 
 
@@ -91,7 +94,7 @@ def make_dict_bandit() -> ActionBanditEnv:
     )
 
 
-_REGISTERED = {
+_REGISTERED: dict[str, Callable[..., ActionBanditEnv]] = {
     "MultiDiscreteBandit-v0": make_multi_discrete_bandit,
     "MultiBinaryBandit-v0": make_multi_binary_bandit,
     "BoxBandit-v0": make_box_bandit,
