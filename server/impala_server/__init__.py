@@ -1,1 +1,28 @@
-"""The learner server: front end, rollout storage, learner, and the commands that run them."""
+"""The learner server: front end, rollout storage, learner, and the commands that run them.
+
+`from impala_server import IMPALA` gives the class, which lives one layer up in
+`impala_agent` and is imported only then: this package by itself stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from impala_agent.agent import IMPALA
+
+__all__ = ["IMPALA"]
+
+
+def __getattr__(name: str) -> Any:  # Any: what the module's attributes are
+    """Imports the class when it is asked for."""
+    if name == "IMPALA":
+        from impala_agent.agent import IMPALA
+
+        return IMPALA
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names the class among the others."""
+    return sorted({*globals(), *__all__})

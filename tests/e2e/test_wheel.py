@@ -1,4 +1,4 @@
-"""The wheel holds all four packages and works without the checkout."""
+"""The wheel holds all packages and works without the checkout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("impala_rl", "impala_common", "impala_server", "impala_actor")
+PACKAGES = ("impala_rl", "impala_common", "impala_server", "impala_actor", "impala_agent")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 

@@ -18,6 +18,7 @@ PACKAGES = (
     "protos/impala_rl",
     "common/impala_common",
     "server/impala_server",
+    "server/impala_agent",
     "actor_client/impala_actor",
 )
 GENERATED = ("_pb2.py", "_pb2_grpc.py")

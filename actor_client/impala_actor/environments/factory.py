@@ -29,6 +29,11 @@ def register_environment(name: str, maker: Maker) -> None:
     _makers[name] = maker
 
 
+def is_registered(name: str) -> bool:
+    """Returns whether this process knows an environment of that name as a Python object."""
+    return name in _makers
+
+
 def make_environment(
     env_id: str,
     num_slots: int,

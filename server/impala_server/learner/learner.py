@@ -22,6 +22,7 @@ from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
 from impala_common.errors import CheckpointError, TrainingDivergedError
+from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.models.validation import validate_model
 from impala_common.models.weights import weights_specs
@@ -129,6 +130,11 @@ class Learner:
         self.loader = BatchLoader(layout, storage.map(), self.model_spec, self._device)
         self._weights = WeightsStore(weights, self._model)
         self._publish()
+
+    @property
+    def model(self) -> AgentModel:
+        """The live network; changes under the update lock."""
+        return self._model
 
     @property
     def device_name(self) -> str:
@@ -249,6 +255,7 @@ class Learner:
                 "model": dataclasses.asdict(self.model_spec),
                 "optimizer": self.config.optimizer.optimizer,
                 "parameters": self.parameters.export(),
+                "settings": dataclasses.asdict(self.config),
             }
         return tensors, state
 
