@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 
 from rich.console import Console
 
@@ -22,6 +21,7 @@ from impala_server.progress import ProgressDisplay
 from impala_server.supervisor import Status
 
 _POLL_S = 0.1
+_STOP_S = 60.0  # twice what an ordered end may take
 
 
 class BackgroundTraining:
@@ -70,16 +70,12 @@ class BackgroundTraining:
             raise ImpalaError(f"the learner did not listen within {timeout_s:g} s")
         return self._training.address
 
-    def request_stop(self) -> None:
-        """Asks for an ordered end; from any thread."""
+    def stop(self) -> None:
+        """Asks for an ordered end and waits for it; from any thread."""
         self._stop.set()
+        self._ended.wait(_STOP_S)
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether no process is left."""
-        return self._ended.is_set()
-
-    def run(self, on_interrupt: Callable[[], None] | None = None) -> Status:
+    def run(self) -> Status:
         """Trains to the end and returns the last status; all processes have ended by then.
 
         A KeyboardInterrupt meanwhile asks for an ordered end, which takes some seconds; a second
@@ -98,8 +94,6 @@ class BackgroundTraining:
                 except KeyboardInterrupt:
                     self.is_interrupted = True
                     self._stop.set()
-                    if on_interrupt is not None:
-                        on_interrupt()
         finally:
             self._stop.set()
             while self._thread.is_alive():

@@ -67,8 +67,10 @@ def make_batch(
       SpecMismatchError: something is missing, unknown, or of another shape; names it.
     """
     arrays = _named_arrays(values, environment)
-    if "actions" not in arrays or arrays["actions"].ndim < 2:  # noqa: PLR2004 (T and B)
-        raise SpecMismatchError("batch['actions']", "int64 [T, B]", _describe(arrays.get("actions")))
+    if "actions" not in arrays or arrays["actions"].ndim < 2:
+        raise SpecMismatchError(
+            "batch['actions']", "int64 [T, B]", _describe(arrays.get("actions"))
+        )
     num_steps, num_unrolls = (int(size) for size in arrays["actions"].shape[:2])
     spec = UnrollSpec(num_steps, environment, agent_state)
     layout = StorageLayout(spec, num_unrolls, 1)
@@ -129,10 +131,7 @@ def _add_missing(arrays: dict[str, Array]) -> None:
         return
     ended = arrays["terminated"].astype(bool) | arrays.get("truncated", np.False_)
     is_first = np.zeros((ended.shape[0] + 1, *ended.shape[1:]), np.bool_)
-    if "is_padding" in arrays:  # the reset observation follows the padding row
-        is_first[1:] = arrays["is_padding"]
-    else:
-        is_first[1:] = ended
+    is_first[1:] = arrays.get("is_padding", ended)  # a reset follows the padding row, if any
     arrays["is_first"] = is_first
 
 
@@ -176,7 +175,10 @@ def _find_episodes(views: dict[str, Array], arrays: Mapping[str, Array]) -> list
     ends = views["terminated"] | views["truncated"]
     if "episode_returns" in arrays and "episode_steps" in arrays:
         returns, steps = arrays["episode_returns"], arrays["episode_steps"]
-        return [FinishedEpisode(float(returns[e]), int(steps[e])) for e in zip(*np.nonzero(ends), strict=True)]
+        return [
+            FinishedEpisode(float(returns[e]), int(steps[e]))
+            for e in zip(*np.nonzero(ends), strict=True)
+        ]
     episodes = []
     for column in range(ends.shape[1]):
         total, count = 0.0, 0

@@ -105,7 +105,7 @@ class PlainEncoder(Encoder):
         with torch.no_grad():
             features = self.eval()(observations)
         self.train(was_training)
-        if features.dim() != 2 or features.shape[0] != 2:  # noqa: PLR2004 (two rows were given)
+        if features.dim() != 2 or features.shape[0] != 2:
             raise ConfigError(
                 "encoder",
                 type(network).__name__,

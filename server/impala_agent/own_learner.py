@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from impala_agent.agent_files import validate_fitting
 from impala_agent.batches import make_batch
 from impala_agent.seed_settings import replace_settings
 from impala_common import metrics
 from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
+from impala_common.errors import CheckpointError
 from impala_common.models.contract import AgentModel
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.learner import Learner
@@ -57,7 +59,12 @@ class _PlainBlock(SharedBlock):
 
 
 class OwnLearner:
-    """Network, optimizer and counters. Owned by the agent, used under its lock."""
+    """Network, optimizer and counters. Owned by the agent, used under its lock.
+
+    Attributes:
+      is_fresh: whether everything is still as the seed says.
+      run_path: folder of a run whose newest checkpoint this was when it was read; it may go on.
+    """
 
     def __init__(
         self, config: TrainConfig, environment: EnvironmentSpec, checkpoint: Checkpoint | None
@@ -77,6 +84,9 @@ class OwnLearner:
             torch.default_generator.manual_seed(config.job.seed)
             self._learner = Learner(small, environment, _PlainBlock(), _PlainBlock(), checkpoint)
             self._random_state = torch.get_rng_state()
+        self._config = config
+        self.is_fresh = checkpoint is None
+        self.run_path: Path | None = None
         if checkpoint is not None:
             self._learner.counters.learner_life -= 1  # the agent is no new life of a learner
 
@@ -89,6 +99,37 @@ class OwnLearner:
     def network(self) -> AgentModel:
         """The live network, on the learner's device."""
         return self._learner.model
+
+    def restored(self, checkpoint: Checkpoint, run_path: Path | None) -> OwnLearner:
+        """Returns another one, as `checkpoint` has it.
+
+        Args:
+          checkpoint: of the same spaces and network.
+          run_path: see the class.
+
+        Raises:
+          CheckpointError: it is of other spaces or another network.
+        """
+        validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
+        other = OwnLearner(self._config, self._learner.environment, checkpoint)
+        other.run_path = run_path
+        return other
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        """Takes over a checkpoint's weights and nothing else.
+
+        Raises:
+          CheckpointError: it is of other spaces or another network.
+        """
+        validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
+        weights = checkpoint.tensors.get("weights", {})
+        try:
+            self.network.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name} is of another network: {error}"
+            ) from error
+        self.is_fresh = False
 
     def copy_network(self) -> AgentModel:
         """Returns a copy of the network, on the CPU."""
@@ -119,6 +160,7 @@ class OwnLearner:
         with self._own_random_stream():
             full = FullSlot(0, packed.episodes, ActorSeconds(0.0, 0.0, 0.0))
             learner.train(full, packed.batch, 0.0)
+        self.is_fresh = False
         is_applied = learner.counters.policy_version > version
         if is_applied:
             learner.counters.trained_unrolls += packed.num_unrolls - 1
@@ -148,7 +190,8 @@ class OwnLearner:
         job = learner.config.job
         if learner.is_finished:
             learner.config = replace_settings(
-                learner.config, job={"total_steps": learner.counters.trained_steps + job.total_steps}
+                learner.config,
+                job={"total_steps": learner.counters.trained_steps + job.total_steps},
             )
 
     @contextlib.contextmanager
@@ -163,8 +206,3 @@ class OwnLearner:
         is_cuda = self._device.type == "cuda"
         devices = [self._device.index or 0] if is_cuda else []
         return torch.random.fork_rng(devices=devices)
-
-
-def settings_of(config: TrainConfig) -> dict[str, Any]:  # Any: JSON
-    """Returns all settings, for a checkpoint's state."""
-    return dataclasses.asdict(config)

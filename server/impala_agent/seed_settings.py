@@ -52,7 +52,7 @@ _PLACES: Final = {
     "lr": ("optimizer", "learning_rate"),
     "eps": ("optimizer", "eps"),
     "hidden_dim": ("model", "hidden_dim"),
-    "use_lstm": ("model", "use_lstm"),
+    "use_lstm": ("model", "recurrence"),
     "ent_coef": ("loss", "entropy_cost"),
     "baseline_coef": ("loss", "baseline_cost"),
     "max_grad_norm": ("optimizer", "max_grad_norm"),
@@ -63,16 +63,13 @@ _PLACES: Final = {
 """Argument -> section and name of the setting."""
 
 
-def make_train_config(
-    arguments: Mapping[str, object], config: ConfigLike | None, env_name: str
-) -> TrainConfig:
+def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None) -> TrainConfig:
     """Returns the settings of a run.
 
     Args:
       arguments: values by name of the argument, as the constructor got them; `init_fn` is
         another name of network_init_method.
       config: see the module.
-      env_name: what the environment is called.
 
     Raises:
       ConfigError: a value breaks a rule, or two arguments contradict each other.
@@ -103,7 +100,7 @@ def make_train_config(
         raise ConfigError(
             "front_end", base.transport.front_end, "process", "the class starts processes"
         )
-    return _set(base, "environment", env=env_name)
+    return base
 
 
 def replace_settings(config: TrainConfig, **settings: dict[str, Any]) -> TrainConfig:
@@ -137,6 +134,8 @@ def _replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, setting = _PLACES[name]
+        if name == "use_lstm":
+            value = "lstm" if value else "none"
         sections.setdefault(section, {})[setting] = value
     try:
         return replace_settings(config, **sections)

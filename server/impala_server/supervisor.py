@@ -140,6 +140,7 @@ class Supervisor:
             while (message := self._learner_pipe.receive(0.0)) is not None:
                 self._handle(message)
         except QueueClosedError:
+            self._learner_pipe.close()
             self._learner_pipe = None
             if self.status["state"] != "STOPPED":
                 raise self._died("learner") from None
@@ -200,11 +201,11 @@ class Supervisor:
             while (message := self._front_end_pipe.receive(0.0)) is not None:
                 self._handle(message)
         except QueueClosedError:
+            self._front_end_pipe.close()
             self._front_end_pipe = None
             # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
-            if self.status["state"] in ("STARTING", "RUNNING", "PAUSED") and self._is_alive(
-                "learner"
-            ):
+            is_at_work = self.status["state"] in ("STARTING", "RUNNING", "PAUSED")
+            if is_at_work and not self._is_stop_requested and self._is_alive("learner"):
                 raise self._died("front_end") from None
 
     def _is_alive(self, name: str) -> bool:

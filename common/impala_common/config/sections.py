@@ -332,6 +332,8 @@ class CheckpointConfig:
 
     checkpoint_interval_s: float = 60.0
     """Seconds between checkpoints; one is always written at the end."""
+    checkpoint_interval_steps: int = 0
+    """Agent steps after which one is written as well; 0: by time only."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept; older ones are removed."""
     log_interval_s: float = 1.0
@@ -348,6 +350,7 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         require_positive("checkpoint_interval_s", self.checkpoint_interval_s)
+        require_at_least("checkpoint_interval_steps", self.checkpoint_interval_steps, 0)
         require_positive("keep_checkpoints", self.keep_checkpoints)
         require_positive("log_interval_s", self.log_interval_s)
         require_between("prometheus_port", self.prometheus_port, -1, 65535)

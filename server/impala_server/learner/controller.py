@@ -71,7 +71,7 @@ class Controller:
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
-        self._saved_version, self._saved_name = -1, ""
+        self._saved_version, self._saved_name, self._saved_steps = -1, "", 0
         self._saved_s = self._told_front_end_s = _now_s()
         self._told_front_end_state = ""
 
@@ -135,6 +135,7 @@ class Controller:
         self.learner = learner
         self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
         self._shown["device"] = learner.device_name
+        self._saved_steps = learner.counters.trained_steps
         if checkpoint is None:
             self._save()
         for index in range(self._config.rollout.num_learners):
@@ -163,11 +164,19 @@ class Controller:
         if self.learner is not None:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
-            if now_s - self._last_save_s >= self._config.checkpoint.checkpoint_interval_s:
+            if self._is_checkpoint_due(self.learner, now_s):
                 self._save()
         self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
             self._send_status()
+
+    def _is_checkpoint_due(self, learner: Learner, now_s: float) -> bool:
+        settings = self._config.checkpoint
+        interval_steps = settings.checkpoint_interval_steps
+        return now_s - self._last_save_s >= settings.checkpoint_interval_s or (
+            interval_steps > 0
+            and learner.counters.trained_steps - self._saved_steps >= interval_steps
+        )
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics now, with `values` beside the usual ones."""
@@ -227,6 +236,7 @@ class Controller:
         if self.learner is None:
             return
         self._last_save_s = _now_s()
+        self._saved_steps = self.learner.counters.trained_steps
         try:
             self.save()
         except CheckpointError as error:
