@@ -15,6 +15,7 @@ from impala_actor.environments.factory import make_environment
 from impala_actor.evaluator import Evaluation, evaluate
 from impala_actor.policy import Policy
 from impala_common.config import TrainConfig
+from impala_common.config.checks import is_own_model
 from impala_common.models.contract import AgentModel
 from impala_common.rpc.security import ClientSecurity
 from impala_server.local_security import local_actor_options, local_address
@@ -40,7 +41,7 @@ def evaluate_in_process(
     environment_config = dataclasses.replace(config.environment, atari_episodic_life=False)
     seed = config.job.seed + _EVALUATION_SEED
     with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
-        policy = Policy(network, num_slots, seed)
+        policy = Policy(network, environment.spec.action, num_slots, seed)
         return evaluate(policy, environment, num_episodes, seed, is_greedy=True)
 
 
@@ -63,6 +64,9 @@ def act_in_process(
             env=env,
             actor_id=actor_id,
             env_backend=config.environment.env_backend,
+            env_kwargs=config.environment.env_kwargs,
+            env_wrapper=config.environment.env_wrapper,
+            model=config.model.model if is_own_model(config.model.model) else "",
             connect_timeout_s=_CONNECT_S,
             security=security,
         ),
