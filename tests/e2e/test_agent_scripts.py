@@ -1,4 +1,4 @@
-"""The class IMPALA where users run it: scripts without a guard, Ctrl-C, spawned processes, notebooks."""
+"""The class IMPALA where users run it: scripts, Ctrl-C, spawned processes, notebooks."""
 
 from __future__ import annotations
 
@@ -124,7 +124,8 @@ def test_notebook_cell_trains_on_a_class_of_another_cell(tmp_path: Path) -> None
         f"""
         from impala_server import IMPALA
         agent = IMPALA(lambda: MyEnv(gymnasium.make("CartPole-v1")), num_actors=1, num_steps=8,
-                       envs_per_actor=4, feature_dim=8, hidden_dim=8, run_dir={str(tmp_path / "run")!r})
+                       envs_per_actor=4, feature_dim=8, hidden_dim=8,
+                       run_dir={str(tmp_path / "run")!r})
         """,
         "agent.train(200).reason",
         "agent.eval(2)['num_episodes']",
