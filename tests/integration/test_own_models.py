@@ -61,7 +61,7 @@ def test_recurrent_own_network_in_lockstep_equals_the_reference_loop(tmp_path: P
     """
     config = own_config(
         REMEMBERING,
-        job={"total_steps": 4_000, "lockstep": True, "seed": 3},
+        job={"total_steps": 2_500, "lockstep": True, "seed": 3},
         rollout={"unroll_length": 16, "batch_size": 8, "num_storages": 16},
         loss={"vtrace_lambda": 0.95},
     )

@@ -6,6 +6,7 @@ check for it works and that the checks before it let good networks through.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from impala_common.errors import ConfigError, ModelError, SpecMismatchError
 from impala_common.models.contract import AgentModel, ModelInputs, ModelOutputs, make_state_specs
 from impala_common.models.own_model import ForwardModel
 from impala_common.models.registry import make_model, register_model, resolve_model_spec
-from impala_common.models.trunk import TrunkModel
+from impala_common.models.trunk import Encoder, TrunkModel
 from impala_common.models.validation import validate_model
 from impala_common.specs import (
     EnvironmentSpec,
@@ -412,6 +413,39 @@ def test_shipped_networks_keep_the_contract(
         )
 
         validate_model(model, environment)
+
+
+def test_networks_of_the_documentation_keep_the_contract() -> None:
+    """Blocks of docs/models.md: a network, an encoder, and what makes the network remember."""
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    network, encoder, memory = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {"Encoder": Encoder, "make_state_specs": make_state_specs}
+    for block in (network, encoder, memory):
+        exec(block, names)
+
+    class Remembering(names["Net"]):  # type: ignore[misc]
+        agent_state_specs, forward = names["agent_state_specs"], names["forward"]
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.cell = nn.GRUCell(64, 128)
+            self.policy, self.value = nn.Linear(128, 4), nn.Linear(128, 1)
+
+    for network_class in (names["Net"], names["Encoded"], Remembering):
+        assert make_object(network_class)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_validate_on_a_gpu_finds_tensors_that_stay_on_the_cpu() -> None:
+    class Stays(own_networks.Plain):
+        def features(self, inputs: ModelInputs) -> Tensor:
+            return super().features(inputs) + torch.ones(16)
+
+    for name in ("own_networks:Remembering", "mlp"):
+        validate_model(make(name, recurrence="lstm", hidden_dim=8).cuda(), ENVIRONMENT)
+    with pytest.raises(ModelError, match=r"forward raised RuntimeError: .* same device"):
+        validate_model(make_object(Stays).cuda(), ENVIRONMENT)
 
 
 def test_validate_leaves_the_network_as_it_was() -> None:

@@ -77,7 +77,10 @@ def find_maker(name: str) -> Maker:
         if not name.startswith(_OBJECT):
             return import_model_class(name)
         if name not in _own_makers:
-            raise ModelError("is a Python object that was not handed to this process")
+            raise ModelError(
+                "is a Python object that was not handed to this process: use the IMPALA object "
+                "that trained it, or train a class that has a name, module:Class"
+            )
     except ModelError as error:
         raise ModelError(f"model {name} {error}") from error
     return _own_makers[name]
