@@ -25,6 +25,7 @@ from impala_common.errors import (
     MissingExtraError,
     UnknownEnvironmentError,
 )
+from impala_common.own_modules import hint_at_import_error, import_own_module
 
 GymnasiumBackend = Literal["auto", "entry-point", "sync", "async"]
 
@@ -143,10 +144,11 @@ def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     module, colon, name = env_id.rpartition(":")
     if colon:
         try:
-            importlib.import_module(module)
+            import_own_module(module)
         except ImportError as error:
+            hint = hint_at_import_error(module, error)
             raise UnknownEnvironmentError(
-                f"{env_id}: module {module} cannot be imported: {error}"
+                f"{env_id}: module {module} cannot be imported: {error}{hint}"
             ) from error
     else:
         _import_provider(name)

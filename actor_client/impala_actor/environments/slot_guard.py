@@ -134,5 +134,6 @@ def explain_failure(vector_env: Any, error: Exception) -> Exception:
 
 def _describe(result: object) -> str:
     if isinstance(result, tuple):
-        return f"{len(result)} values"
+        second = f", the second a {type(result[1]).__name__}" if len(result) == 2 else ""
+        return f"{len(result)} values{second}"
     return f"a single {type(result).__name__}"

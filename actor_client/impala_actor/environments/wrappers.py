@@ -8,13 +8,13 @@ sends them.
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 
 from impala_common.errors import ConfigError
+from impala_common.own_modules import hint_at_import_error, import_own_module
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
 Wrapper = Callable[[AnyEnv], AnyEnv]
@@ -58,14 +58,11 @@ def _load(name: str) -> Wrapper:
     if not (module_name and colon and attribute):
         raise ConfigError("env_wrapper", name, _FORM)
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
+        module = import_own_module(module_name)
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}{hint_at_import_error(module_name, error)}"
         raise ConfigError(
-            "env_wrapper",
-            name,
-            _FORM,
-            f"module {module_name} cannot be imported ({error}): install it, or name its folder in "
-            "PYTHONPATH, where the actor runs",
+            "env_wrapper", name, _FORM, f"module {module_name} cannot be imported: {reason}"
         ) from error
     try:
         wrapper = getattr(module, attribute)

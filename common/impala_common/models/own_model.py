@@ -9,11 +9,7 @@ out as ModelError with the place in that code.
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from torch import nn
 
 from impala_common.errors import ModelError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.own_modules import hint_at_import_error, import_own_module
 from impala_common.specs import TensorSpec
 
 _LIBRARIES = (str(Path(torch.__file__).parent), "<frozen", str(Path(importlib.__file__).parent))
@@ -48,21 +45,14 @@ class ForwardModel(AgentModel):
 def import_model_class(name: str) -> type[nn.Module]:
     """Returns the class that "module:Class" names.
 
-    Searched where Python searches, then in the working directory (unless Python was told
-    not to, by -P or PYTHONSAFEPATH), so that the installed commands find what `python -m`
-    finds.
-
     Raises:
       ModelError: there is no such module or class, importing fails, or it is no nn.Module.
     """
     module_name, _, class_name = name.partition(":")
     try:
-        with _working_directory_on_path():
-            found: Any = importlib.import_module(module_name)  # Any: a module, then what is in it
+        found: Any = import_own_module(module_name)  # Any: a module, then what is in it
     except (Exception, SystemExit) as error:
-        hint = ""
-        if isinstance(error, ModuleNotFoundError) and module_name.startswith(error.name or "?"):
-            hint = f": install it, or name its folder in PYTHONPATH (working in {os.getcwd()})"
+        hint = hint_at_import_error(module_name, error)
         raise ModelError(f"cannot be imported: {describe_error(error)}{hint}") from error
     for part in class_name.split("."):
         found = getattr(found, part, None)
@@ -79,16 +69,3 @@ def describe_error(error: BaseException) -> str:
         if not frame.filename.startswith(_LIBRARIES) and frame.filename != __file__:
             return f"{text} ({Path(frame.filename).name}:{frame.lineno})"
     return text
-
-
-@contextmanager
-def _working_directory_on_path() -> Iterator[None]:
-    here = os.getcwd()
-    if sys.flags.safe_path or here in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(here)  # last: nothing in it may stand in for an installed package
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
