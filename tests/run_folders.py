@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from impala_actor.environments.factory import make_environment
 from impala_common.checkpoints import CheckpointStore
@@ -14,15 +15,19 @@ from impala_common.config.train import TrainConfig
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.run_directory import RunDirectory
 
+SMALL_MEMORY = ModelConfig(recurrence="lstm", hidden_dim=8)
 
-def make_run_folder(path: Path, env: str) -> Path:
-    """Makes a run on `env` at step 4000, with fresh weights and a memory of 8 numbers."""
+
+def make_run_folder(
+    path: Path, env: str, model: ModelConfig = SMALL_MEMORY, **options: Any
+) -> Path:
+    """Makes a run on `env` at step 4000 with fresh weights; `options` are of EnvironmentConfig."""
     directory = RunDirectory(path)
     directory.create()
-    config = TrainConfig(environment=EnvironmentConfig(env=env))
+    config = TrainConfig(environment=EnvironmentConfig(env=env, **options))
     directory.config_path.write_text(dump_config(config))
-    spec = make_environment(env, 1).spec
-    model_spec = resolve_model_spec(ModelConfig(recurrence="lstm", hidden_dim=8), spec)
+    spec = make_environment(env, 1, config.environment).spec
+    model_spec = resolve_model_spec(model, spec)
     specs = {"environment": spec.to_json(), "model": dataclasses.asdict(model_spec)}
     directory.specs_path.write_text(json.dumps(specs))
     weights = make_model(model_spec, spec, seed=1).state_dict()

@@ -153,13 +153,13 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
         from impala_actor.export import validate_export_folder
 
         validate_export_folder(arguments.export)  # before minutes of episodes, not after
-    run = load_frozen_run(path, arguments.checkpoint)
-    config = run.environment_config
+    trained = load_frozen_run(path, arguments.checkpoint)
+    config = trained.environment_config
     if arguments.env_kwargs is not None:
         config = dataclasses.replace(config, env_kwargs=arguments.env_kwargs)
     if arguments.env_wrapper is not None:
         config = dataclasses.replace(config, env_wrapper=arguments.env_wrapper)
-    run = dataclasses.replace(run, environment_config=config)
+    run = dataclasses.replace(trained, environment_config=config)
     videos: list[Path] = []
     if arguments.video is not None:
         from impala_actor.run_video import film_run
@@ -189,7 +189,7 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
     from impala_actor.export import export_policy
 
     exported = export_policy(
-        run,
+        trained,
         arguments.export,
         evaluation=evaluation.evaluation if evaluation else None,
         with_onnx=not arguments.no_onnx,

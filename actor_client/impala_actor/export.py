@@ -189,4 +189,4 @@ def _find_versions() -> dict[str, str]:
 
 def _uses_previous_step(spec: ModelSpec) -> bool:
     """Returns whether the network may look at the previous action and reward."""
-    return spec.use_previous_action_and_reward or ":" in spec.name  # one's own may always
+    return spec.use_previous_action_and_reward or spec.is_own  # one's own may always

@@ -18,7 +18,7 @@ from impala_common.checkpoints import Checkpoint
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import unpack_config
 from impala_common.config.train import TrainConfig
-from impala_common.errors import CheckpointError
+from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.specs import EnvironmentSpec, ModelSpec
@@ -50,12 +50,18 @@ class ExportedPolicy:
         return Policy(self.model, self.environment.action, num_slots, seed)
 
 
-def load_exported_policy(folder: str | Path) -> ExportedPolicy:
+def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPolicy:
     """Loads what was exported into `folder`.
+
+    Args:
+      folder: where `impala-eval --export` wrote to.
+      own_model: name of the network, "module:Class", if it is one of one's own: a file never
+        decides by itself what is imported.
 
     Raises:
       CheckpointError: there is nothing, or it is damaged, foreign or of another version.
-      ConfigError: a network of one's own that cannot be made here.
+      ConfigError: the network is one of one's own, and not `own_model`.
+      ModelError: it cannot be made here.
     """
     folder = Path(folder)
     path = folder / DESCRIPTION_FILE
@@ -78,6 +84,13 @@ def load_exported_policy(folder: str | Path) -> ExportedPolicy:
         raise CheckpointError(f"{folder} holds no exported policy: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error!r}") from error
+    if model_spec.is_own and model_spec.name != own_model:
+        raise ConfigError(
+            "own_model",
+            own_model,
+            repr(model_spec.name),
+            f"{path} names this network, and what a file says is not imported by itself",
+        )
     model = make_model(model_spec, environment, seed=0)
     load_weights(model, Checkpoint(folder.name, step, {"weights": weights}, {}))
     return ExportedPolicy(env, environment, config.environment, model_spec, model, step)

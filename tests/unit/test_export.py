@@ -20,7 +20,8 @@ from run_folders import make_run_folder
 from impala_actor.eval_cli import main
 from impala_actor.exported_policy import load_exported_policy
 from impala_common import exit_codes
-from impala_common.errors import CheckpointError
+from impala_common.config.sections import ModelConfig
+from impala_common.errors import CheckpointError, ConfigError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {"policy.json", "policy.onnx", "policy.safetensors"}
@@ -158,6 +159,28 @@ def test_load_of_damaged_or_foreign_export_says_what_is_wrong(
     )
     with pytest.raises(CheckpointError, match="sha256"):
         load_exported_policy(folder)
+
+
+def test_own_network_is_exported_and_loaded_only_where_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    name = "own_model:ResidualMlp"
+    run = make_run_folder(tmp_path / "run", "CartPole-v1", ModelConfig(model=name))
+
+    code = main([str(run), "--episodes", "0", "--export", str(tmp_path / "policy")])
+
+    assert code == exit_codes.OK
+    about = json.loads((tmp_path / "policy" / "policy.json").read_text())
+    assert set(about["files"]) == FILES - {"policy.json"}
+    assert [tensor["name"] for tensor in about["inputs"]] == [
+        "observation", "is_first", "previous_action", "previous_reward",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"must be 'own_model:ResidualMlp'.*not imported"):
+        load_exported_policy(tmp_path / "policy")
+    policy = load_exported_policy(tmp_path / "policy", own_model=name).make_policy(2)
+    step = policy.act({"observation": np.ones((2, 4), np.float32)}, np.ones(2, np.bool_))
+    assert step.actions.shape == (2,)
 
 
 @pytest.mark.e2e

@@ -51,8 +51,12 @@ OBSERVATIONS = {
     "nature_cnn": (TensorSpec("observation", (2, 36, 36), "uint8"),),
     "minatar_cnn": (TensorSpec("observation", (10, 10, 4), "bool"),),
     "impala_resnet": (TensorSpec("observation", (8, 8, 3), "uint8"),),
+    "multi": (
+        TensorSpec("observation/image", (9, 9, 3), "uint8"),
+        TensorSpec("observation/vector", (4,), "float32"),
+    ),
 }
-# Every network with every memory; actions and the other options go round.
+# Every network of one input with every memory; actions and the other options go round.
 CASES = [
     (name, recurrence, action, (index + shift) % 2 == 0)
     for index, (name, actions) in enumerate(

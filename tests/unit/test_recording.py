@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from numpy.typing import NDArray
 
 from impala_actor.environments.factory import make_environment
@@ -58,6 +59,18 @@ def _registered() -> Any:
     yield
     for env_id in (DRAWN, "Blind-v0"):
         del gymnasium.registry[env_id]
+
+
+class TwiceAsLongEnv(gymnasium.Wrapper):  # type: ignore[type-arg]
+    """Makes episodes of an environment longer, as a wrapper that is named by a setting."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env)
+        env.unwrapped.episode_length *= 2
+
+
+class DrawnVectorEnv(CartPoleVectorEnv):
+    """For an id that has no single environment."""
 
 
 class FakeStep(NamedTuple):
@@ -115,6 +128,29 @@ def test_record_episodes_with_endless_episode_cuts_and_stops() -> None:
     assert recording.is_cut
     assert recording.num_steps == 4
     assert recording.frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_record_episodes_keeps_arguments_and_wrappers_of_the_run() -> None:
+    config = EnvironmentConfig(
+        env_kwargs='{"episode_length": 3}', env_wrapper=(f"{__name__}:TwiceAsLongEnv",)
+    )
+
+    (recording,) = record_episodes(RememberingPolicy(), DRAWN, config, num_episodes=1, seed=1)
+
+    assert recording.frames[:, 0, 0, 0].tolist() == list(range(7))
+
+
+def test_record_episodes_of_vector_only_environment_shows_its_slot() -> None:
+    gymnasium.register("OnlyVector-v0", vector_entry_point=DrawnVectorEnv, max_episode_steps=5)
+    try:
+        (recording,) = record_episodes(
+            RememberingPolicy(2), "OnlyVector-v0", EnvironmentConfig(), num_episodes=1, seed=1
+        )
+    finally:
+        del gymnasium.registry["OnlyVector-v0"]
+
+    assert recording.num_steps == 5
+    assert recording.frames.shape == (6, 200, 300, 3)
 
 
 @pytest.mark.parametrize("max_frames", [8, 9, 5])
