@@ -178,8 +178,8 @@ def make_memory_config(recurrence: str) -> TrainConfig:
 def test_cue_is_remembered_across_unrolls_with_memory(tmp_path: Path, recurrence: str) -> None:
     """At least .95 of the best return.
 
-    Seen: 9.87 to 9.95 of 10 with an LSTM, 9.94 to 9.97 with a GRU; 9.5 is demanded. Planted: state zeroed where the learner loads
-    a batch 5.1.
+    Seen: 9.87 to 9.95 of 10 with an LSTM, 9.94 to 9.97 with a GRU; 9.5 is demanded. Planted:
+    state zeroed where the learner loads a batch 5.1.
     """
     with RunningServer(tmp_path, make_memory_config(recurrence)) as server:
         server.run_actor(MEMORY_ENV)
