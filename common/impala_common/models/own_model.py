@@ -21,7 +21,12 @@ from impala_common.models.contract import AgentModel, AgentState, ModelInputs, M
 from impala_common.own_modules import hint_at_import_error, import_own_module
 from impala_common.specs import TensorSpec
 
-_LIBRARIES = (str(Path(torch.__file__).parent), "<frozen", str(Path(importlib.__file__).parent))
+_NOT_THEIRS = (
+    str(Path(torch.__file__).parent),
+    str(Path(importlib.__file__).parent),
+    str(Path(__file__).parents[1]),  # this package
+    "<frozen",
+)
 
 
 class ForwardModel(AgentModel):
@@ -63,9 +68,9 @@ def import_model_class(name: str) -> type[nn.Module]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Returns type and text of an error, and the last line outside of libraries it passed."""
+    """Returns type and text of an error, and the last line of the user's that it passed."""
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(_LIBRARIES) and frame.filename != __file__:
+        if not frame.filename.startswith(_NOT_THEIRS):
             return f"{text} ({Path(frame.filename).name}:{frame.lineno})"
     return text
