@@ -140,7 +140,8 @@ def _from_vector(
         maker = makers[0] if len(makers) == 1 else MakersInTurn(makers)
         source = _from_maker(argument, title, maker, config)
     elif value.spec is not None:
-        source = _from_spec(argument, value.spec, config, value.single_observation_space)
+        spec = _single_spec(value.spec)
+        source = _from_spec(argument, spec, config, value.single_observation_space)
     else:
         raise ConfigError(
             argument,
@@ -149,6 +150,15 @@ def _from_vector(
             f"{type(value).__name__} has neither. {_WAY_ROUND}",
         )
     return dataclasses.replace(source, num_slots=value.num_envs)
+
+
+def _single_spec(spec: gymnasium.envs.registration.EnvSpec) -> gymnasium.envs.registration.EnvSpec:
+    """Returns the spec of one of the environments that make_vec made by `spec`."""
+    spec = copy.deepcopy(spec)
+    for name in ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers"):
+        spec.kwargs.pop(name, None)
+    spec.max_episode_steps = spec.kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return spec
 
 
 def _from_env(argument: str, value: Env, config: EnvironmentConfig) -> EnvironmentSource:

@@ -173,7 +173,7 @@ class OwnLearner:
         result |= {
             name.partition("/")[2]: value
             for name, value in collected.items()
-            if name.startswith("learner/")
+            if name.startswith("learner/") and not name.endswith("_s")
         }
         result["learning_rate"] = learner.learning_rate
         result["is_applied"] = is_applied
