@@ -20,7 +20,14 @@ pytestmark = pytest.mark.timeout(60)
 PREFIX = "impala_common.testing.action_bandits:"
 
 
-def learn(path: Path, name: str, total_steps: int, seed: int = 1, **model: Any) -> float:
+def learn(
+    path: Path,
+    name: str,
+    total_steps: int,
+    seed: int = 1,
+    learning_rate: float = 1e-2,
+    **model: Any,
+) -> float:
     """Returns the mean return of 500 drawn actions after training on so many steps."""
     config = make_config(
         job={"total_steps": total_steps, "seed": seed},
@@ -28,7 +35,7 @@ def learn(path: Path, name: str, total_steps: int, seed: int = 1, **model: Any) 
         model=model,
         rollout={"unroll_length": 16, "batch_size": 8, "num_storages": 16},
         loss={"entropy_cost": 0.001},
-        optimizer={"learning_rate": 1e-2},
+        optimizer={"learning_rate": learning_rate},
     )
     with RunningServer(path, config) as server:
         server.run_actor(PREFIX + name)
@@ -60,7 +67,7 @@ def test_box_bandit_is_learned(tmp_path: Path) -> None:
 
     Drawn actions pay for the standard deviation that is left after so few steps.
     """
-    returns = learn(tmp_path, "BoxBandit-v0", 15_000)
+    returns = learn(tmp_path, "BoxBandit-v0", 15_000, learning_rate=5e-3)
 
     assert returns >= 0.75
     assert evaluate_greedily(tmp_path, "BoxBandit-v0") >= 0.82

@@ -92,6 +92,7 @@ ACTION_SPACES = st.recursive(
     is_greedy=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore:.*Casting input x")  # Gymnasium's, for a scalar of a Box
 def test_chosen_actions_travel_and_are_in_the_space(
     space: spaces.Space[Any], recurrence: Any, scale: float, is_greedy: bool
 ) -> None:
