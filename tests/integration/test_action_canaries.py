@@ -51,21 +51,30 @@ def evaluate_greedily(path: Path, name: str) -> float:
 
 
 def test_multi_discrete_bandit_is_solved(tmp_path: Path) -> None:
-    """Chance is .35; .95 is demanded."""
+    """Chance is .35. Seen over seeds 1 to 5: .994 to .995; .95 is demanded.
+
+    Planted: the log-probability of the first part only .52; starts not added: refused by the
+    environment.
+    """
     assert learn(tmp_path, "MultiDiscreteBandit-v0", 10_000) >= 0.95
 
 
 def test_multi_binary_bandit_is_solved(tmp_path: Path) -> None:
-    """Chance is .5; .95 is demanded. The previous action is an input."""
+    """Chance is .5; the previous action is an input. Seen: .980 to .985; .95 is demanded.
+
+    Planted: flags drawn from -logit .02.
+    """
     returns = learn(tmp_path, "MultiBinaryBandit-v0", 10_000, use_previous_action_and_reward=True)
 
     assert returns >= 0.95
 
 
 def test_box_bandit_is_learned(tmp_path: Path) -> None:
-    """Chance is .1, the best that ignores the context .7; .75 drawn and .82 greedy is demanded.
+    """Chance is .1, the best that ignores the context .7.
 
-    Drawn actions pay for the standard deviation that is left after so few steps.
+    Drawn actions pay for the standard deviation that is left after so few steps. Seen over seeds
+    1 to 10: .800 to .806 drawn, .865 to .871 greedy; .75 and .82 are demanded. Planted: log_std
+    exponentiated twice by the sampler .70.
     """
     returns = learn(tmp_path, "BoxBandit-v0", 15_000, learning_rate=5e-3)
 
@@ -74,7 +83,11 @@ def test_box_bandit_is_learned(tmp_path: Path) -> None:
 
 
 def test_dict_bandit_is_solved(tmp_path: Path) -> None:
-    """Chance is .4; .9 is demanded of number, choice and flags at once."""
+    """A number, a choice and flags at once; chance is .4.
+
+    Seen: .950 to .952; .9 is demanded. Planted: the clipped action stored .81; the
+    log-probability of the first part only .54.
+    """
     returns = learn(tmp_path, "DictBandit-v0", 15_000, use_previous_action_and_reward=True)
 
     assert returns >= 0.9
