@@ -96,6 +96,11 @@ class FrameBuffer:
                 self._frames.append(shrink(frame, self._max_side))
         self._num_seen += 1
 
+    @property
+    def frames(self) -> list[Frame]:
+        """What is kept; not to be changed."""
+        return self._frames
+
     def stack(self) -> NDArray[np.uint8]:
         """Returns uint8 [F, H, W, 3]."""
         return np.stack(self._frames)

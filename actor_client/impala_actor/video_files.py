@@ -12,7 +12,7 @@ import io
 import os
 import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -123,7 +123,7 @@ class GifWriter:
 
     def finish(self, path: Path) -> None:
         """See VideoWriter."""
-        write_bytes_atomic(path, encode_gif(self._buffer.stack(), self._buffer.frames_per_s))
+        write_bytes_atomic(path, encode_gif(self._buffer.frames, self._buffer.frames_per_s))
 
     def discard(self) -> None:
         """See VideoWriter."""
@@ -151,11 +151,11 @@ def write_video(recording: Recording, path: Path) -> None:
         writer.discard()
 
 
-def encode_gif(frames: NDArray[np.uint8], frames_per_s: float) -> bytes:
+def encode_gif(frames: Sequence[Frame] | NDArray[np.uint8], frames_per_s: float) -> bytes:
     """Returns an animated GIF that repeats for ever.
 
     Args:
-      frames: uint8 [F, H, W, 3].
+      frames: each uint8 [H, W, 3].
       frames_per_s: in (0, 50]; faster ones are thinned out to that.
 
     Raises:
@@ -170,10 +170,16 @@ def encode_gif(frames: NDArray[np.uint8], frames_per_s: float) -> bytes:
     # Durations are whole hundredths; rounding their sums keeps the whole at its length.
     ends = np.round(np.arange(len(frames) + 1) * ticks)
     durations_ms = (np.diff(ends) * GIF_TICK_S * 1000).round().astype(int).tolist()
-    first, *others = [Image.fromarray(frame) for frame in frames]
+    pictures = (Image.fromarray(frame) for frame in frames)  # one at a time: they are copies
     file = io.BytesIO()
-    first.save(
-        file, "GIF", save_all=True, append_images=others, duration=durations_ms, loop=0, disposal=1
+    next(pictures).save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=pictures,
+        duration=durations_ms,
+        loop=0,
+        disposal=1,
     )
     return file.getvalue()
 
