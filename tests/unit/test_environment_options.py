@@ -17,6 +17,7 @@ from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment, register_environment
 from impala_common.codec.specs import pack_environment_options
 from impala_common.config import TrainConfig
+from impala_common.config.cli import parse_train_config
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import (
     ConfigError,
@@ -174,6 +175,23 @@ def test_options_never_come_from_the_learner(monkeypatch: pytest.MonkeyPatch) ->
     (config,) = made
     assert (config.env, config.env_kwargs, config.env_wrapper) == ("CartPole-v1", "", ())
     assert config.atari_noop_max == 7
+
+
+def test_command_line_takes_several_wrappers_and_arguments() -> None:
+    argv = [
+        "--env",
+        "CartPole-v1",
+        "--env-wrapper",
+        "m:A",
+        "m:B",
+        "--env-kwargs",
+        '{"a": [1, null]}',
+    ]
+
+    config = parse_train_config("impala-train", argv, "").config.environment
+
+    assert config.env_wrapper == ("m:A", "m:B")
+    assert config.parsed_env_kwargs == {"a": [1, None]}
 
 
 def test_local_actors_get_the_options() -> None:

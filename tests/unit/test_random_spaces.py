@@ -2,8 +2,8 @@
 
 The way of a sample is the real one: vector environment, adapter, unroll builder, message, decoder,
 storage slot, batch loader, network. Gymnasium's own flatten and unflatten are the oracle for what
-becomes one-hot. Seen to fail with: leaves written in the order of the space under sorted names,
-one-hot vectors without `start`, uint16 stored as int16, and a float64 leaf cast to float32.
+becomes one-hot. Seen to fail with leaves in the order of the space, with `start` not subtracted and
+with slashes of keys left as they are.
 """
 
 from __future__ import annotations
