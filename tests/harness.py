@@ -28,6 +28,7 @@ import numpy as np
 
 from impala_actor.actor_loop import Actor, ActorConfig
 from impala_actor.evaluator import Evaluation
+from impala_actor.evaluator_loop import Evaluator, EvaluatorConfig
 from impala_actor.frozen_run import load_weights, read_specs
 from impala_actor.run_evaluation import evaluate_run
 from impala_common.checkpoints import Checkpoint, CheckpointStore
@@ -71,7 +72,7 @@ def make_config(**sections: dict[str, Any]) -> TrainConfig:
 
 
 class RunningActor:
-    """One actor on a thread of its own.
+    """One actor, or evaluator, on a thread of its own.
 
     Attributes:
       actor: the actor.
@@ -79,11 +80,15 @@ class RunningActor:
       error: what made it fail, once it has.
     """
 
-    def __init__(self, config: ActorConfig) -> None:
+    def __init__(self, config: ActorConfig | EvaluatorConfig) -> None:
         self._stop = threading.Event()
-        self.actor = Actor(config, self._stop)
+        if isinstance(config, EvaluatorConfig):
+            name = config.evaluator_id
+            self.actor: Any = Evaluator(config, self._stop)
+        else:
+            name, self.actor = config.actor_id, Actor(config, self._stop)
         self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._run, name=f"test-actor-{config.actor_id}")
+        self.thread = threading.Thread(target=self._run, name=f"test-actor-{name}")
         self.thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -160,6 +165,21 @@ class RunningServer:
         settings = {"env_backend": "sync", "connect_timeout_s": 10.0} | settings
         name = actor_id or f"actor-{len(self._actors)}"
         config = ActorConfig(server=self.address, env=env, actor_id=name, **settings)
+        self._actors.append(RunningActor(config))
+        return self._actors[-1]
+
+    def let_threads_stay(self) -> None:
+        """Says that the threads there are now may outlive this server."""
+        self._threads_before |= set(threading.enumerate())
+
+    def run_evaluator(
+        self, env: str, evaluator_id: str = "evaluator", **settings: Any
+    ) -> RunningActor:
+        """Starts an evaluator on a thread; further settings are fields of EvaluatorConfig."""
+        settings = {"env_backend": "sync", "connect_timeout_s": 10.0} | settings
+        config = EvaluatorConfig(
+            server=self.address, env=env, evaluator_id=evaluator_id, **settings
+        )
         self._actors.append(RunningActor(config))
         return self._actors[-1]
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 
+from impala_actor.stop_signals import StopSignals, ignore_signals, stop_without_parent
 from impala_common.addresses import is_address
 from impala_common.config.checks import (
     require,
@@ -27,13 +25,11 @@ from impala_common.config.checks import (
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.config.sections import validate_device
 from impala_common.errors import ImpalaError
-from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.exit_codes import OK, exit_code_of
 from impala_common.inherited_objects import split_objects_option
 from impala_common.logs import LogFormat, configure_logging, write_line
 
 _LOG = logging.getLogger(__name__)
-_ABANDON_S = 3.0
-_LEAVE_S = 4.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,9 +107,7 @@ class ActorArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     code = run(sys.argv[1:] if argv is None else argv)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # All is done; python gives signals back on its way out, and one of them would be the code.
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     sys.exit(code)
 
 
@@ -124,9 +118,9 @@ def run(argv: Sequence[str]) -> int:
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
         configure_logging(level, "actor", arguments.log_format)
-        stop = _Stop()
+        stop = StopSignals()
         if arguments.exit_with_parent:
-            _stop_without_parent(stop)
+            stop_without_parent(stop)
         _act(arguments, stop, objects_fd)
     except ImpalaError as error:
         write_line("error", f"error: {error}")
@@ -134,7 +128,7 @@ def run(argv: Sequence[str]) -> int:
     return OK
 
 
-def _act(arguments: ActorArguments, stop: _Stop, objects_fd: int | None) -> None:
+def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
     import torch
 
     from impala_actor.actor_loop import Actor, ActorConfig
@@ -175,53 +169,3 @@ def _act(arguments: ActorArguments, stop: _Stop, objects_fd: int | None) -> None
     stop.begin(actor.abandon)
     actor.run()
     _LOG.info("played %d steps; messages by verdict: %s", actor.num_steps, actor.outcomes)
-
-
-class _Stop(threading.Event):
-    """Set by the first SIGINT or SIGTERM: leave in order, within five seconds. Second: at once.
-
-    Calls that wait for a learner which does not answer are cut off after `_ABANDON_S`; an
-    environment that does not return from a step is left behind after `_LEAVE_S`.
-    """
-
-    def __init__(self) -> None:
-        """Takes over both signals."""
-        super().__init__()
-        self._abandon: Callable[[], None] | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def begin(self, abandon: Callable[[], None]) -> None:
-        """Says that from now on there is something to leave, and how to break off calls."""
-        self._abandon = abandon
-
-    def _on_signal(self, unused_number: int, unused_frame: object) -> None:
-        if self.is_set():
-            os._exit(INTERRUPTED)
-        if self._abandon is None:
-            os._exit(OK)  # still importing or looking for the learner: nothing to hand back
-        self.set()
-        for after_s, work in ((_ABANDON_S, self._abandon), (_LEAVE_S, _leave)):
-            timer = threading.Timer(after_s, work)
-            timer.daemon = True
-            timer.start()
-
-
-def _leave() -> None:
-    _LOG.warning("the environment did not return from a step: leaving without it")
-    os._exit(OK)
-
-
-def _stop_without_parent(stop: threading.Event) -> None:
-    """Ends this process when the one that started it is gone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while not stop.wait(1.0):
-            if os.getppid() != parent:
-                stop.set()
-        if os.getppid() != parent:
-            threading.Event().wait(10.0)  # time to leave in order, but not for ever
-            os._exit(INTERRUPTED)
-
-    threading.Thread(target=watch, name="impala-parent-watch", daemon=True).start()

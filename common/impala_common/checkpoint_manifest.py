@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
 TENSORS_SUFFIX = ".safetensors"
+BEST = "best"
+"""Name of the checkpoint that did best in an evaluation during training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_KEY = "manifest_sha256"
@@ -125,17 +127,39 @@ def read_tensors(path: Path, digest: str, num_bytes: int) -> dict[str, np.ndarra
       CheckpointError: the file is not the one the manifest lists.
       OSError: it cannot be read.
     """
+    data = _read_verified(path, digest, num_bytes)
+    try:
+        arrays = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is foreign: expected safetensors ({error})") from error
+    return {name: np.require(array, requirements="W") for name, array in arrays.items()}
+
+
+def read_group(folder: Path, group: str) -> bytes:
+    """Returns one group of tensors of the checkpoint in `folder` as a safetensors file, verified.
+
+    Raises:
+      CheckpointError: it is missing or damaged.
+    """
+    path = folder / f"{group}{TENSORS_SUFFIX}"
+    try:
+        manifest = unpack_manifest(
+            folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
+        )
+        return _read_verified(path, *manifest.files[path.name])
+    except (OSError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error!r}") from error
+
+
+def _read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
+    """Returns a file's bytes after verifying its size and sha256."""
     data = read_bytes(path, num_bytes)
     if len(data) != num_bytes:
         more = "more" if len(data) > num_bytes else len(data)
         raise CheckpointError(f"{path} is damaged: expected {num_bytes} bytes, got {more}")
     if hashlib.sha256(data).hexdigest() != digest:
         raise CheckpointError(f"{path} is damaged: its sha256 does not match the manifest")
-    try:
-        arrays = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is foreign: expected safetensors ({error})") from error
-    return {name: np.require(array, requirements="W") for name, array in arrays.items()}
+    return data
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:

@@ -24,6 +24,7 @@ import numpy as np
 import safetensors.numpy
 
 from impala_common.checkpoint_manifest import (
+    BEST,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     TENSORS_SUFFIX,
@@ -181,11 +182,12 @@ class CheckpointStore:
           AlreadyExistsError: it is taken.
           CapacityError: there are too many with names.
         """
-        if not is_name(name) or name.startswith(("step-", _SET_ASIDE)):
+        is_best = name.partition(".")[0] == BEST
+        if not is_name(name) or is_best or name.startswith(("step-", _SET_ASIDE)):
             raise InvalidRequestError(
                 f"checkpoint name '{printable(name, 80)}': expected 1 to 64 letters, digits, '.', "
-                f"'_' or '-', the first a letter or digit, and not beginning with 'step-' or "
-                f"'{_SET_ASIDE}'"
+                f"'_' or '-', the first a letter or digit, not '{BEST}' and not beginning with "
+                f"'step-' or '{_SET_ASIDE}'"
             )
         if (self.path / name).exists():
             raise AlreadyExistsError(f"there is a checkpoint {name!r} already: choose another name")
@@ -217,6 +219,19 @@ class CheckpointStore:
         if renamed:
             sync_directory(self.path)
         return renamed
+
+    def remove(self, name: str) -> None:
+        """Removes a checkpoint; one that is not there is none. A disk that refuses is logged."""
+        validate_name(name)
+        removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
+        try:
+            # Renamed first: half a checkpoint never stands under a checkpoint's name.
+            os.rename(self.path / name, removed)
+            shutil.rmtree(removed)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            _log.warning("checkpoint %s could not be removed: %s", name, error)
 
     def describe(self, name: str) -> CheckpointSummary:
         """Returns what is known of a checkpoint without reading its tensors.
@@ -315,13 +330,7 @@ class CheckpointStore:
         if len(good) <= self._keep:
             return
         for name in names[: names.index(good[-self._keep])]:
-            removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
-            try:
-                # Renamed first: half a checkpoint never stands under a checkpoint's name.
-                os.rename(self.path / name, removed)
-                shutil.rmtree(removed)
-            except OSError as error:
-                _log.warning("old checkpoint %s could not be removed: %s", name, error)
+            self.remove(name)
 
     def _is_complete(self, name: str) -> bool:
         """Returns whether the manifest is good and all files have their sizes."""

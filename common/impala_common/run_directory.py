@@ -31,6 +31,7 @@ class RunDirectory:
       config_path: all settings of the run, complete (config.toml).
       specs_path: specifications of environment and model (specs.json).
       checkpoints_path: folder of checkpoints, see `impala_common.checkpoints`.
+      candidates_path: checkpoints that wait for their evaluation (candidates).
       metrics_path: one JSON line of metrics per interval (metrics.jsonl).
       tensorboard_path: folder of TensorBoard event files.
       address_path: HOST:PORT the learner listens on while it runs (address).
@@ -47,6 +48,7 @@ class RunDirectory:
         self.config_path = self.path / "config.toml"
         self.specs_path = self.path / "specs.json"
         self.checkpoints_path = self.path / "checkpoints"
+        self.candidates_path = self.path / "candidates"
         self.metrics_path = self.path / "metrics.jsonl"
         self.tensorboard_path = self.path / "tensorboard"
         self.address_path = self.path / "address"

@@ -138,6 +138,8 @@ class ProgressDisplay:
             f"lag {_show(status, names.POLICY_LAG_MEAN)}",
             f"actors {_show(status, names.ACTORS_CONNECTED, '.0f')}",
         ]
+        if (judged := _evaluation(status)) is not None:
+            parts.append(f"evaluation {judged}, best {_best(status)}")
         if part := str(status.get("bottleneck") or "").partition(":")[0]:
             parts.append(f"bottleneck {part}")
         state = str(status.get("state", "RUNNING"))
@@ -188,7 +190,7 @@ class ProgressDisplay:
         rss_bytes = _number(status, names.RSS_BYTES)
         fill = _number(status, names.QUEUE_FILL)
         blocks = round(10 * min(max(fill or 0.0, 0.0), 1.0))
-        rows = (
+        rows: tuple[tuple[str | Text, ...], ...] = (
             (
                 "episode return",
                 Text.assemble((show(names.RETURN_MEAN), "bold cyan"), "  ", (sparkline, "cyan")),
@@ -228,6 +230,8 @@ class ProgressDisplay:
                 "-" if rss_bytes is None else f"{rss_bytes / 2**20:,.0f} MiB",
             ),
         )
+        if (judged := _evaluation(status)) is not None:
+            rows = (*rows, ("evaluation", Text(judged, "cyan"), "best", _best(status)))
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
         for ratio in (None, 1, None, 1):
             grid.add_column(ratio=ratio, no_wrap=True, style="dim" if ratio is None else None)
@@ -238,6 +242,19 @@ class ProgressDisplay:
 
 def _bottleneck(status: Status) -> str:
     return f"bottleneck  {status.get('bottleneck') or '-'}"
+
+
+def _evaluation(status: Status) -> str | None:
+    """Returns the newest evaluation as text; None where there is none."""
+    if _number(status, names.EVALUATION_RETURN_MEAN) is None:
+        return None
+    mean, error = _show(status, names.EVALUATION_RETURN_MEAN), _show(status, names.EVALUATION_ERROR)
+    return f"{mean} ± {error} at {_show(status, 'evaluation_steps', ',.0f')}"
+
+
+def _best(status: Status) -> str:
+    best_steps = _show(status, names.EVALUATION_BEST_STEPS, ",.0f")
+    return f"{_show(status, names.EVALUATION_BEST)} at {best_steps}"
 
 
 def _number(status: Status, name: str) -> float | None:

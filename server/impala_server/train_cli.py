@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from impala_common import metrics
+from impala_common.checkpoint_manifest import BEST
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
@@ -139,6 +140,8 @@ def _summarise(
         "wall_time_s": round(wall_time_s, 2),
         "training_time_s": status.get(metrics.TIME_S),
         "checkpoint": status.get("last_checkpoint"),
+        "best_return_mean": status.get(metrics.EVALUATION_BEST),
+        "best_steps": status.get(metrics.EVALUATION_BEST_STEPS),
     }
 
 
@@ -161,12 +164,15 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         f"{result['reason']} after {result['steps']:,} steps, {result['updates']:,} updates, "
         f"{result['wall_time_s']:.1f} s"
     )
-    places = {
+    places: dict[str, object] = {
         "run": path,
         "checkpoint": run_directory.checkpoints_path / str(result["checkpoint"]),
         "metrics": run_directory.metrics_path,
         "TensorBoard": f"tensorboard --logdir {run_directory.tensorboard_path}",
     }
+    if result["best_steps"] is not None:
+        judged = f"return {result['best_return_mean']:.2f} at step {result['best_steps']:,}"
+        places["best"] = f"{run_directory.checkpoints_path / BEST} ({judged})"
     if result["reason"] != "finished":
         places["go on with"] = f"impala-train --resume {path}"
     else:

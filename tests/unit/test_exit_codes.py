@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from impala_common import errors, exit_codes
-from impala_server.local_actors import ActorSettingsError
+from impala_server.local_process import ActorSettingsError
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "exit_codes.md").read_text("utf-8")
 

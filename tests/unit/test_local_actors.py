@@ -10,7 +10,7 @@ import pytest
 
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.exit_codes import CONFIG, OK, USAGE
-from impala_server import local_actors
+from impala_server import local_process
 
 
 class Bench:
@@ -20,13 +20,13 @@ class Bench:
         self.now_s = 100.0
         self.num_starts = 0
         clock = types.SimpleNamespace(monotonic=lambda: self.now_s)
-        monkeypatch.setattr(local_actors, "time", clock)
+        monkeypatch.setattr(local_process, "time", clock)
         self._code = path / "code"
         # Its last words, then the exit code that stands in a file.
         code = "import sys; sys.stderr.write('noise\\nerror: last words\\nmore\\n'); "
         code += f"sys.exit(int(open({str(self._code)!r}).read()))"
         command = [sys.executable, "-S", "-c", code]
-        self.actor = local_actors._LocalActor("actor-0", command, path / "log")
+        self.actor = local_process.LocalProcess("actor-0", command, path / "log")
         start = self.actor.start
 
         def counted() -> None:

@@ -14,7 +14,7 @@ from grpc_status import rpc_status
 from impala_actor.unroll_sender import RunFinishedError
 from impala_common import errors
 from impala_common.rpc.errors import DOMAIN, error_from, status_of, wire_error_of
-from impala_server.local_actors import ActorSettingsError
+from impala_server.local_process import ActorSettingsError
 
 OUTSIDE_ERRORS_PY = (RunFinishedError, ActorSettingsError)
 """Imported, so that `all_errors` finds them whatever else the process has imported."""

@@ -1,6 +1,7 @@
 """Typed settings of a run: sections, presets, TOML, command line."""
 
 from impala_common.config.access import AdminConfig, SecurityConfig
+from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -17,6 +18,7 @@ __all__ = [
     "AdminConfig",
     "CheckpointConfig",
     "EnvironmentConfig",
+    "EvaluationConfig",
     "JobConfig",
     "LossConfig",
     "ModelConfig",

@@ -7,6 +7,7 @@ import dataclasses
 from impala_common.addresses import is_local
 from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
+from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -41,6 +42,7 @@ class TrainConfig:
     security: SecurityConfig = dataclasses.field(default_factory=SecurityConfig)
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""

@@ -25,6 +25,7 @@ from impala_common.errors import (
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2
+from impala_server.front_end.evaluation_desk import EvaluationDesk, WaitingCandidate
 from impala_server.front_end.learner_calls import LearnerCalls
 from impala_server.front_end.sessions import SessionTable
 from impala_server.front_end.unroll_intake import UnrollIntake
@@ -111,6 +112,7 @@ class LearnerLink:
         self._background: set[asyncio.Task[None]] = set()
         self._busy_marks = (time.monotonic(), time.thread_time())
         self.calls = LearnerCalls(control.send)
+        self.evaluations = EvaluationDesk(lambda name: control.send("drop_candidate", name=name))
         self.run: OpenRun | None = None
         self.status: dict[str, Any] = {"state": "STARTING"}
         """What the learner said last of itself, about once a second; replaced, never changed."""
@@ -220,6 +222,7 @@ class LearnerLink:
         match message["kind"]:
             case "ready":
                 self.run = OpenRun(message, self._config, *self._blocks, self._handoff)
+                self.evaluations.wake()
             case "refused":
                 is_model = message["reason"] == ModelError.reason
                 kind = ModelError if is_model else UnsupportedSpaceError
@@ -227,6 +230,10 @@ class LearnerLink:
                 self._is_defining = False
             case "status":
                 self.status, self.heard_s = message["status"], time.monotonic()
+                return
+            case "candidate":
+                del message["kind"]
+                self.evaluations.offer(WaitingCandidate(**message))
                 return
             case "answer":
                 if "state" in message:  # newer than the last status
@@ -245,6 +252,7 @@ class LearnerLink:
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
                 self.ended.set()
+                self.evaluations.wake()
                 self.report()  # the last counts, for the last line of metrics
                 if self.run is not None:
                     self._spawn(self.run.weights.close())
@@ -257,6 +265,7 @@ class LearnerLink:
         self.lost.set()
         self.ended.set()
         self.calls.lose()
+        self.evaluations.wake()
         if self.run is not None:
             self._spawn(self.run.weights.close())
         self._spawn(self._wake())

@@ -19,12 +19,13 @@ from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.rpc.channel import server_options
 from impala_common.run_directory import RunDirectory
-from impala_rl.v1 import learner_pb2_grpc
+from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2_grpc
 from impala_server.front_end.admin_plane import AdminPlane
 from impala_server.front_end.auth_interceptor import make_interceptor
 from impala_server.front_end.credentials import bind, remind_of_insecure_port
 from impala_server.front_end.debug_services import add_debug_services
-from impala_server.front_end.health import add_health
+from impala_server.front_end.evaluation_servicer import EVALUATION_SERVICE, EvaluationServicer
+from impala_server.front_end.health import LEARNER_SERVICE, add_health
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
 from impala_server.front_end.server_facts import ServerFacts
@@ -77,8 +78,11 @@ async def _serve_rpcs(
     )
     servicer = LearnerServicer(config, link)
     learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    evaluations = EvaluationServicer(config, run, link)
+    evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, server)  # type: ignore[no-untyped-call]
     add_health(server, link)
-    add_debug_services(server, config.transport.host)
+    services = (LEARNER_SERVICE, EVALUATION_SERVICE)
+    add_debug_services(server, config.transport.host, services)
     address = bind(server, config.transport.host, config.transport.port, config)
     admin = AdminPlane(ServerFacts(config, run, link, address), counting)
     await admin.start()
@@ -120,11 +124,12 @@ def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:
 
 
 async def _let_streams_end(link: LearnerLink) -> None:
-    """Gives connected actors time to read their drain message and leave by themselves."""
-    if link.run is None:
-        return
+    """Gives actors and evaluators time to read that it is over and leave by themselves."""
     deadline = asyncio.get_running_loop().time() + _DRAIN_S
-    while link.run.sessions.num_connected and asyncio.get_running_loop().time() < deadline:
+    while asyncio.get_running_loop().time() < deadline:
+        num_actors = link.run.sessions.num_connected if link.run is not None else 0
+        if not num_actors + link.evaluations.num_evaluators:
+            return
         await asyncio.sleep(0.02)
 
 

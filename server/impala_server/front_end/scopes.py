@@ -19,6 +19,7 @@ PUBLIC = None
 """In place of a scope: open to everybody. Tiny, constant-time methods only."""
 
 _LEARNER = "/impala_rl.v1.LearnerService/"
+_EVALUATION = "/impala_rl.v1.EvaluationService/"
 _HEALTH = "/grpc.health.v1.Health/"
 
 METHODS: dict[str, Scope | None] = {
@@ -26,6 +27,9 @@ METHODS: dict[str, Scope | None] = {
     _LEARNER + "Register": Scope.ACTOR,
     _LEARNER + "GetWeights": Scope.ACTOR,
     _LEARNER + "PushUnrolls": Scope.ACTOR,
+    _EVALUATION + "WatchCandidates": Scope.ACTOR,
+    _EVALUATION + "GetCandidateWeights": Scope.ACTOR,
+    _EVALUATION + "ReportEvaluation": Scope.ACTOR,
     _HEALTH + "Check": PUBLIC,
     _HEALTH + "Watch": PUBLIC,
     _HEALTH + "List": Scope.ADMIN,

@@ -1,4 +1,4 @@
-"""What an administrator asks of the learner, carried out between two updates.
+"""What administrators and evaluators ask of the learner, carried out between two updates.
 
 Owned by the controller and called on its thread only. Each command comes as one
 message ("call", with an id) and gets one answer with the same id. Those that
@@ -22,6 +22,7 @@ from impala_common.errors import (
 from impala_common.run_directory import RunDirectory
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.control import State, StateMachine
+from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
 from impala_server.learner.parameters import show
 from impala_server.learner.profiles import profile_path
@@ -43,6 +44,7 @@ class Steered(Protocol):
     machine: StateMachine
     learner: Learner | None
     queue: BatchQueue
+    evaluations: Evaluations
     store: Any
 
     def save(self, name: str = "") -> tuple[str, bool]:
@@ -87,6 +89,7 @@ class AdminCommands:
             "shutdown": self._shutdown,
             "log_level": self._log_level,
             "profile": self._profile,
+            "report_evaluation": controller.evaluations.report,
         }
 
     def begin(self, message: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import StateMachine
+from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
@@ -65,6 +66,7 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
+        self.evaluations = Evaluations(self, run, config.evaluation)
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
         self._front_end_counts: dict[str, float] = {}
@@ -114,6 +116,8 @@ class Controller:
         match message.pop("kind"):
             case "front_end":
                 self._front_end_counts = message
+            case "drop_candidate":
+                self.evaluations.drop(message["name"])
             case "call":
                 self._commands.begin(message)
             case "define":
@@ -136,6 +140,8 @@ class Controller:
         self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
         self._shown["device"] = learner.device_name
         self._saved_steps = learner.counters.trained_steps
+        self.evaluations.begin()
+        self._shown |= self.evaluations.shown
         if checkpoint is None:
             self._save()
         for index in range(self._config.rollout.num_learners):
@@ -166,6 +172,7 @@ class Controller:
                 self._log(now_s)
             if self._is_checkpoint_due(self.learner, now_s):
                 self._save()
+            self.evaluations.tick()
         self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
             self._send_status()
@@ -181,6 +188,12 @@ class Controller:
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics now, with `values` beside the usual ones."""
         self._log(_now_s(), values)
+
+    def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
+        """Writes a line of metrics of `step`, and shows in the status how the evaluation went."""
+        self._writer.write(values, step)
+        self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
+        self._shown["evaluation_steps"] = step
 
     def tell_front_end(self, kind: str, **fields: Any) -> None:  # Any: JSON
         """Sends the front end a message."""
@@ -254,7 +267,7 @@ class Controller:
         if not name and learner.counters.policy_version == self._saved_version:
             return self._saved_name, False
         tensors, state = learner.export()
-        state["counters"]["wall_time_s"] += _now_s() - self._start_s
+        self.count_time(state)
         try:
             path = self.store.save(state["counters"]["trained_steps"], tensors, state, name)
         except CheckpointError as error:
@@ -265,6 +278,10 @@ class Controller:
             self._saved_version, self._saved_name = state["counters"]["policy_version"], path.name
             self._shown["last_checkpoint"] = path.name
         return path.name, True
+
+    def count_time(self, state: dict[str, Any]) -> None:
+        """Adds the time of this life to the counters in a checkpoint's state."""
+        state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
     def _send_status(self, **more: Any) -> None:  # Any: JSON
         state = self.machine.state.value
@@ -295,6 +312,7 @@ class Controller:
         if self.learner is not None:
             self._log(_now_s())
             self._save()
+            self.evaluations.close()
         self._writer.close()
         self.machine.move("end")
         self._send_status(reason=reason)

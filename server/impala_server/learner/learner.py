@@ -74,6 +74,9 @@ class Counters:
     learner_life: int = 0
 
 
+Snapshot = tuple[dict[str, dict[str, Array]], dict[str, Any]]
+"""Tensors by group, and state: what a checkpoint is made of. Any: JSON."""
+
 _COUNTERS = {field.name for field in dataclasses.fields(Counters)}
 
 
@@ -116,6 +119,7 @@ class Learner:
         self._optimizer = make_optimizer(config.optimizer, self._model)
         self._updater = Updater(config, self._model, self._optimizer, environment.action)
         self._nonfinite_in_a_row = 0
+        self._candidate: Snapshot | None = None
         if checkpoint is not None:
             self._restore(checkpoint)
             self.counters.learner_life += 1
@@ -198,6 +202,7 @@ class Learner:
             or self.is_finished
         ):
             self._publish()
+        self._set_candidate_aside(batch.num_steps)
         update_s = time.perf_counter() - start_s
         self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
 
@@ -236,27 +241,46 @@ class Learner:
             self._publish()
             return steps_before
 
-    def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
+    def export(self) -> Snapshot:
         """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""
         with self.update_lock:
-            weights = {
-                name: value.detach().cpu().numpy().copy()
-                for name, value in self._model.state_dict().items()
-            }
-            tensors = {
-                "weights": weights,
-                "optimizer": export_state(self._optimizer, self._model),
-                "rng": {"torch_cpu": torch.get_rng_state().numpy().copy()},
-            }
-            state = {
-                "counters": dataclasses.asdict(self.counters),
-                "learning_rate": self.learning_rate,
-                "environment": self.environment.to_json(),
-                "model": dataclasses.asdict(self.model_spec),
-                "optimizer": self.config.optimizer.optimizer,
-                "parameters": self.parameters.export(),
-                "settings": dataclasses.asdict(self.config),
-            }
+            return self._copy()
+
+    def take_candidate(self) -> Snapshot | None:
+        """Returns what was set aside for evaluation since the last call, the newest only."""
+        if self._candidate is None:  # without the lock: seen the next time
+            return None
+        with self.update_lock:
+            candidate, self._candidate = self._candidate, None
+            return candidate
+
+    def _set_candidate_aside(self, num_steps: int) -> None:
+        """Copies everything where the last `num_steps` steps crossed a multiple of the interval."""
+        interval, steps = self.config.evaluation.eval_interval_steps, self.counters.trained_steps
+        is_due = interval > 0 and steps // interval > (steps - num_steps) // interval
+        if is_due and not self.is_finished:  # the last weights are judged after training
+            self._candidate = self._copy()
+
+    def _copy(self) -> Snapshot:
+        """Returns (tensors by group, state), copied. The caller holds the lock."""
+        weights = {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in self._model.state_dict().items()
+        }
+        tensors = {
+            "weights": weights,
+            "optimizer": export_state(self._optimizer, self._model),
+            "rng": {"torch_cpu": torch.get_rng_state().numpy().copy()},
+        }
+        state = {
+            "counters": dataclasses.asdict(self.counters),
+            "learning_rate": self.learning_rate,
+            "environment": self.environment.to_json(),
+            "model": dataclasses.asdict(self.model_spec),
+            "optimizer": self.config.optimizer.optimizer,
+            "parameters": self.parameters.export(),
+            "settings": dataclasses.asdict(self.config),
+        }
         return tensors, state
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,125 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from impala_rl.v1 import header_pb2 as _header_pb2
+from impala_rl.v1 import learner_pb2 as _learner_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class WatchCandidatesRequest(_message.Message):
+    __slots__ = ("evaluator_id", "protocol_version", "environment", "model")
+    EVALUATOR_ID_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    evaluator_id: str
+    protocol_version: int
+    environment: _learner_pb2.EnvironmentSpec
+    model: str
+    def __init__(self, evaluator_id: _Optional[str] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_learner_pb2.EnvironmentSpec, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+
+class WatchCandidatesResponse(_message.Message):
+    __slots__ = ("learner", "candidate", "end")
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    learner: _header_pb2.LearnerHeader
+    candidate: Candidate
+    end: _learner_pb2.DrainReason
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., end: _Optional[_Union[_learner_pb2.DrainReason, str]] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    trained_steps: int
+    policy_version: int
+    episode_count: int
+    seed: int
+    model: _learner_pb2.ModelSpec
+    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ...) -> None: ...
+
+class GetCandidateWeightsRequest(_message.Message):
+    __slots__ = ("learner_run_id", "candidate")
+    LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    learner_run_id: int
+    candidate: str
+    def __init__(self, learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ...) -> None: ...
+
+class GetCandidateWeightsResponse(_message.Message):
+    __slots__ = ("header", "chunk")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    header: CandidateWeightsHeader
+    chunk: bytes
+    def __init__(self, header: _Optional[_Union[CandidateWeightsHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class CandidateWeightsHeader(_message.Message):
+    __slots__ = ("total_bytes", "digest")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    digest: int
+    def __init__(self, total_bytes: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
+
+class ReportEvaluationRequest(_message.Message):
+    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration")
+    EVALUATOR_ID_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_FIELD_NUMBER: _ClassVar[int]
+    DURATION_FIELD_NUMBER: _ClassVar[int]
+    evaluator_id: str
+    learner_run_id: int
+    candidate: str
+    sampled: EvaluationResult
+    greedy: EvaluationResult
+    duration: _duration_pb2.Duration
+    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class EvaluationResult(_message.Message):
+    __slots__ = ("episode_count", "return_mean", "standard_error", "confidence_low", "confidence_high", "return_min", "return_max", "length_mean", "length_min", "length_max", "cut_count")
+    EPISODE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_LOW_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_HIGH_FIELD_NUMBER: _ClassVar[int]
+    RETURN_MIN_FIELD_NUMBER: _ClassVar[int]
+    RETURN_MAX_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_MEAN_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_MIN_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_MAX_FIELD_NUMBER: _ClassVar[int]
+    CUT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    episode_count: int
+    return_mean: float
+    standard_error: float
+    confidence_low: float
+    confidence_high: float
+    return_min: float
+    return_max: float
+    length_mean: float
+    length_min: int
+    length_max: int
+    cut_count: int
+    def __init__(self, episode_count: _Optional[int] = ..., return_mean: _Optional[float] = ..., standard_error: _Optional[float] = ..., confidence_low: _Optional[float] = ..., confidence_high: _Optional[float] = ..., return_min: _Optional[float] = ..., return_max: _Optional[float] = ..., length_mean: _Optional[float] = ..., length_min: _Optional[int] = ..., length_max: _Optional[int] = ..., cut_count: _Optional[int] = ...) -> None: ...
+
+class ReportEvaluationResponse(_message.Message):
+    __slots__ = ("learner", "is_best", "is_duplicate")
+    LEARNER_FIELD_NUMBER: _ClassVar[int]
+    IS_BEST_FIELD_NUMBER: _ClassVar[int]
+    IS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    learner: _header_pb2.LearnerHeader
+    is_best: bool
+    is_duplicate: bool
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., is_best: _Optional[bool] = ..., is_duplicate: _Optional[bool] = ...) -> None: ...

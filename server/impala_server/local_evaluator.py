@@ -1,0 +1,69 @@
+"""The evaluator process that impala-train starts beside its actors.
+
+An ordinary `impala-evaluator` command that talks gRPC to the learner, replaced when it dies as
+actors are. An evaluation that cannot work is said once and given up: it never ends training.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from impala_common.config import TrainConfig
+from impala_common.errors import ImpalaError
+from impala_common.inherited_objects import ObjectMemory
+from impala_common.run_directory import RunDirectory
+from impala_server.local_process import LocalProcess, client_options
+
+_LOG = logging.getLogger(__name__)
+
+
+class LocalEvaluator:
+    """The evaluator of this machine, if the settings want one. Owned by the main thread."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        address: str,
+        objects: ObjectMemory | None = None,
+    ) -> None:
+        """Prepares an evaluator for the learner at `address`; arguments as LocalActors'."""
+        self._process: LocalProcess | None = None
+        if config.evaluation.eval_interval_steps:
+            path = run.log_path / "evaluator.log"
+            command = _command(config, address)
+            self._process = LocalProcess("evaluator", command, path, objects)
+
+    def start(self) -> None:
+        """Starts it."""
+        if self._process is not None:
+            self._process.start()
+
+    def check(self) -> None:
+        """Replaces it if it died; gives it up if that makes no sense."""
+        if self._process is None:
+            return
+        try:
+            self._process.check()
+        except (ImpalaError, OSError) as error:
+            _LOG.warning("training goes on without evaluation: %s", error)
+            self._process = None
+
+    def terminate(self) -> None:
+        """Asks it to leave."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for it; kills it when time is up. It is not started again."""
+        if self._process is not None:
+            self._process.join(timeout_s)
+            self._process = None
+
+
+def _command(config: TrainConfig, address: str) -> list[str]:
+    command = [sys.executable, "-m", "impala_actor.evaluator_cli"]
+    command += ["--evaluator-id", "evaluator", "--verbose"]
+    env = config.evaluation.eval_env or config.environment.env
+    return command + client_options(config, address, env)

@@ -1,0 +1,288 @@
+"""EvaluationService by raw stubs: candidates, who gets them, verdicts, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from evaluation_peer import EPISODES, evaluation_peer_of, make_result
+from harness import RunningServer, make_config
+from peer import ENVIRONMENT, refused
+
+from impala_common import metrics
+from impala_common.checkpoints import CheckpointStore
+from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
+from impala_common.config import TrainConfig
+from impala_common.specs import TensorSpec
+from impala_rl.v1 import learner_pb2
+
+NOT_FOUND = grpc.StatusCode.NOT_FOUND
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+ABORTED = grpc.StatusCode.ABORTED
+
+
+def evaluated_config(**sections: dict[str, Any]) -> TrainConfig:
+    """An update is some 60 steps, so every update crosses the interval."""
+    settings = {"eval_interval_steps": 30, "eval_interval_episodes": EPISODES}
+    return make_config(evaluation=settings | sections.pop("evaluation", {}), **sections)
+
+
+def best_of(server: RunningServer) -> tuple[int, float]:
+    """Returns step and sampled mean of the best checkpoint on disk, every byte verified."""
+    best = CheckpointStore(server.run.checkpoints_path).load("best")
+    assert set(best.tensors) >= {"weights", "optimizer", "rng"}
+    return best.step, best.state["evaluation"]["sampled"]["return_mean"]
+
+
+def candidates_on_disk(server: RunningServer) -> list[str]:
+    path = server.run.candidates_path
+    return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+
+
+def test_weights_of_candidate_are_those_of_its_update_bit_for_bit(tmp_path: Path) -> None:
+    """Training goes on meanwhile. Planted: candidates copied from the newest snapshot."""
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        version = peer.train(server)
+        _, chunks = peer.get_weights()
+        candidate = peer.watch().candidate()
+        peer.train(server, 2)
+
+        header, data = peer.candidate_weights(candidate.name)
+
+        assert candidate.policy_version == version
+        assert (header.total_bytes, header.digest) == (len(data), digest_of_snapshot(data))
+        expected = unpack_snapshot(b"".join(chunks))
+        newest = unpack_snapshot(b"".join(peer.get_weights()[1]))
+        played = unpack_snapshot(data)
+        assert played.keys() == expected.keys()
+        assert all(np.array_equal(played[name], expected[name]) for name in played)
+        assert any(not np.array_equal(played[name], newest[name]) for name in played)
+
+
+def test_best_checkpoint_is_the_best_of_those_reported_and_ties_keep_the_older(
+    tmp_path: Path,
+) -> None:
+    """Planted: compared the wrong way, and ties taken."""
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        verdicts, steps = [], []
+        watching = peer.watch()
+        for sampled, greedy in ((1.0, 9.0), (2.0, 1.0), (1.5, 9.5), (2.0, 2.0)):
+            peer.train(server)
+            candidate = watching.candidate()
+            steps.append(candidate.trained_steps)
+            verdicts.append(peer.report(candidate.name, sampled, greedy).is_best)
+
+        assert verdicts == [True, True, False, False]
+        assert best_of(server) == (steps[1], 2.0)
+        assert candidates_on_disk(server) == []
+        status = server.wait_until(lambda status: status.get("evaluation_steps") == steps[3])
+        assert status[metrics.EVALUATION_BEST_STEPS] == steps[1]
+        server.stop()
+        lines = [line for line in server.metrics() if metrics.EVALUATION_RETURN_MEAN in line]
+        assert [line[metrics.STEPS] for line in lines] == steps
+        assert [line[metrics.EVALUATION_RETURN_MEAN] for line in lines] == [1.0, 2.0, 1.5, 2.0]
+        assert [line[metrics.GREEDY_RETURN_MEAN] for line in lines] == [9.0, 1.0, 9.5, 2.0]
+        assert [line[metrics.EVALUATION_BEST] for line in lines] == [1.0, 2.0, 2.0, 2.0]
+        assert [line[metrics.EVALUATION_LOW] for line in lines] == [0.0, 1.0, 0.5, 1.0]
+
+
+def test_best_checkpoint_by_greedy_is_the_best_of_likeliest_actions(tmp_path: Path) -> None:
+    config = evaluated_config(evaluation={"eval_best_by": "greedy"})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        assert peer.report(watching.candidate().name, sampled=1.0, greedy=3.0).is_best
+        peer.train(server)
+
+        assert not peer.report(watching.candidate().name, sampled=5.0, greedy=2.0).is_best
+
+
+def test_best_checkpoint_survives_a_restart_and_starts_another_run(tmp_path: Path) -> None:
+    """Planted: the resumed learner does not read it; then 1.7 becomes the best."""
+    path, config = tmp_path / "run", evaluated_config(checkpoint={"keep_checkpoints": 1})
+    with RunningServer(path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        assert peer.report(watching.candidate().name, 2.0).is_best
+        first = best_of(server)
+        peer.train(server)
+        watching.candidate()  # never judged
+    assert candidates_on_disk(server) == []
+
+    with RunningServer(path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        candidate = watching.candidate()
+        status = server.wait_until(lambda status: metrics.EVALUATION_BEST in status)
+        assert status[metrics.EVALUATION_BEST] == 2.0
+        assert not peer.report(candidate.name, 1.7).is_best
+        assert best_of(server) == first
+        peer.train(server)
+        assert peer.report(watching.candidate().name, 3.0).is_best
+
+    best = CheckpointStore(path / "checkpoints").load("best")
+    config = make_config(job={"init_model_path": str(path / "checkpoints" / "best")})
+    with RunningServer(tmp_path / "other", config) as server, evaluation_peer_of(server) as peer:
+        peer.register()
+        weights = unpack_snapshot(b"".join(peer.get_weights()[1]))
+        assert all(
+            np.array_equal(weights[n], array) for n, array in best.tensors["weights"].items()
+        )
+
+
+def test_candidate_that_nobody_plays_is_replaced_and_removed(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        played = watching.candidate()
+        names = [played.name]
+        for _ in range(4):
+            version = peer.train(server)
+            server.wait_until(
+                lambda unused, version=version: any(
+                    name.endswith(f"-{version}") for name in candidates_on_disk(server)
+                )
+            )
+        server.wait_until(lambda unused: len(candidates_on_disk(server)) == 2)
+
+        peer.report(played.name)
+        newest = watching.candidate()
+
+        assert newest.policy_version == version
+        names.append(newest.name)
+        server.wait_until(lambda unused: candidates_on_disk(server) == names[1:])
+        with refused(NOT_FOUND, "NOT_FOUND"):
+            peer.report(names[1].replace(f"-{version}", f"-{version - 1}"))
+
+
+def test_candidate_of_a_broken_stream_goes_to_the_next_evaluator(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        first, second = peer.watch("first"), peer.watch("second")
+        peer.train(server)
+        candidate = first.candidate()
+
+        first.call.cancel()
+
+        assert second.candidate() == candidate
+
+
+def test_second_stream_of_an_evaluator_takes_over(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        first = peer.watch()
+        peer.train(server)
+        candidate = first.candidate()
+
+        second = peer.watch()
+
+        assert second.candidate() == candidate
+        with refused(ABORTED, "STALE_SESSION"):
+            first.next()
+
+
+def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        watches = [peer.watch(f"judge-{index}") for index in range(4)]
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "CAPACITY"):
+            peer.watch("one-too-many")
+
+        watches[0].call.cancel()
+        server.wait_until(lambda unused: _has_room(peer))
+
+
+def _has_room(peer: Any) -> bool:
+    try:
+        peer.watch("one-too-many")
+    except grpc.RpcError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_evaluator_of_another_environment_is_told_the_difference(
+    tmp_path: Path, is_begun: bool
+) -> None:
+    other = dataclasses.replace(
+        ENVIRONMENT, observation_leaves=(TensorSpec("observation", (5,), "float32"),)
+    )
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        if is_begun:
+            peer.train(server)
+        watching = peer.watch(spec=other)
+        peer.train(server)
+
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "SPEC_MISMATCH") as facts:
+            watching.next()
+        assert "observation" in facts["field"]
+        assert "5" in facts["actual"]
+
+
+def test_end_of_the_run_is_told_to_evaluators(tmp_path: Path) -> None:
+    config = evaluated_config(job={"total_steps": 80})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        watching.candidate()
+        peer.push_unanswered(3)
+
+        end = watching.next()
+
+        assert end.end == learner_pb2.DRAIN_REASON_FINISHED
+        server.wait_finished()
+    assert candidates_on_disk(server) == []
+
+
+NAN, INF = math.nan, math.inf
+HOSTILE: dict[str, dict[str, Any]] = {
+    "mean not a number": {"return_mean": NAN},
+    "infinite": {"return_max": INF},
+    "error not a number": {"standard_error": NAN},
+    "negative error": {"standard_error": -1.0},
+    "no episodes": {"episode_count": 0},
+    "negative count": {"episode_count": -4},
+    "fewer than asked": {"episode_count": EPISODES - 1},
+    "more than there can be": {"episode_count": 2**31 - 1},
+    "mean above the largest": {"return_max": 0.5},
+    "interval beside the mean": {"confidence_low": 1.5},
+    "no length": {"length_min": 0},
+    "negative length": {"length_min": -5},
+    "length mean beyond": {"length_mean": 1e9},
+    "more cut than played": {"cut_count": EPISODES + 1},
+    "no interval": {"confidence_low": None},
+}
+
+
+def test_report_that_cannot_be_one_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    """Planted: a result that is not validated; then the next good report is a duplicate."""
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        candidate = watching.candidate().name
+
+        for what, changes in HOSTILE.items():
+            for mode in ("sampled", "greedy"):
+                with refused(INVALID, "INVALID_REQUEST", mode):
+                    peer.report(candidate, **{mode: make_result(**changes)})
+                    pytest.fail(what)
+        for changes in ({"greedy": None}, {"evaluator_id": ""}, {"evaluator_id": "../x"}):
+            with refused(INVALID, "INVALID_REQUEST"):
+                peer.report(candidate, **changes)
+        for name in ("", "best", "../checkpoints/best", "candidate-000000000000-0", "x" * 1000):
+            with refused(NOT_FOUND, "NOT_FOUND"):
+                peer.report(name)
+            with refused(NOT_FOUND, "NOT_FOUND"):
+                peer.candidate_weights(name)
+        with refused(ABORTED, "STALE_SESSION"):
+            peer.report(candidate, learner_run_id=1)
+        with refused(ABORTED, "STALE_SESSION"):
+            peer.candidate_weights(candidate, learner_run_id=1)
+
+        first = peer.report(candidate)
+        again = peer.report(candidate, 99.0)
+        assert (first.is_best, first.is_duplicate) == (True, False)
+        assert (again.is_best, again.is_duplicate) == (True, True)
+        assert best_of(server)[1] == 1.0

@@ -1,0 +1,234 @@
+"""The evaluator client over real servers: it plays the right weights, rightly, and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from harness import TINY, RunningActor, RunningServer, make_config
+
+from impala_actor.environments.factory import make_environment
+from impala_actor.evaluator_loop import EvaluatorConfig
+from impala_actor.frozen_run import load_weights, read_specs
+from impala_actor.policy import Policy
+from impala_actor.run_evaluation import evaluate_run
+from impala_common import metrics
+from impala_common.checkpoints import CheckpointStore
+from impala_common.errors import LearnerUnavailableError, SpecMismatchError
+from impala_common.models.registry import make_model
+
+BANDIT = TINY + "ContextualBandit-v0"
+CUE = TINY + "RepeatCue-v0"
+INTERVAL = 1000
+LSTM = {"recurrence": "lstm"}
+
+
+def evaluated_config(**sections: dict[str, Any]) -> Any:
+    return make_config(
+        evaluation={"eval_interval_steps": INTERVAL, "eval_interval_episodes": 20}, **sections
+    )
+
+
+def lines_of(server: RunningServer) -> list[dict[str, Any]]:
+    return [line for line in server.metrics() if metrics.EVALUATION_RETURN_MEAN in line]
+
+
+def has_line(server: RunningServer, num_lines: int = 1) -> Any:
+    path = server.run.metrics_path
+    return lambda unused: path.exists() and len(lines_of(server)) >= num_lines
+
+
+def test_evaluations_come_at_the_interval_and_are_what_impala_eval_finds(tmp_path: Path) -> None:
+    """The best checkpoint, played again with the same seed, does the same to the last bit.
+
+    Training goes on while candidates are played, and a bandit's policy changes with every
+    update. Planted: the evaluator plays the newest weights in place of the candidate's.
+    """
+    with RunningServer(tmp_path, evaluated_config()) as server:
+        server.run_actor(BANDIT)
+        server.run_evaluator(BANDIT)
+        server.wait_until(has_line(server, 3))
+        server.stop()
+        lines = lines_of(server)
+
+    steps = [line[metrics.STEPS] for line in lines]
+    assert steps == sorted(set(steps))
+    assert all(step % INTERVAL < 64 for step in steps), steps  # an update has 64 rows at most
+    for line in lines:
+        assert line[metrics.EVALUATION_LOW] <= line[metrics.EVALUATION_RETURN_MEAN]
+        assert line[metrics.EVALUATION_RETURN_MEAN] <= line[metrics.EVALUATION_HIGH]
+        assert line[metrics.EVALUATION_EPISODES] == line[metrics.GREEDY_EPISODES] == 20
+        assert line[metrics.EVALUATION_LENGTH_MEAN] == 1.0
+    best = CheckpointStore(server.run.checkpoints_path).load("best")
+    line = next(line for line in lines if line[metrics.STEPS] == best.step)
+    assert line[metrics.EVALUATION_RETURN_MEAN] == max(
+        line[metrics.EVALUATION_RETURN_MEAN] for line in lines
+    )
+    for is_greedy, name in (
+        (False, metrics.EVALUATION_RETURN_MEAN),
+        (True, metrics.GREEDY_RETURN_MEAN),
+    ):
+        again = evaluate_run(
+            tmp_path,
+            num_episodes=20,
+            num_slots=10,
+            seed=best.state["evaluation"]["seed"],
+            is_greedy=is_greedy,
+            env=BANDIT,
+            checkpoint_name="best",
+        )
+        assert again.evaluation.return_mean == line[name]
+    assert not server.run.candidates_path.exists()
+
+
+def test_recurrent_policy_is_evaluated_with_its_state(tmp_path: Path) -> None:
+    """Against a loop of the test's own that runs the network over each episode from its start.
+
+    Planted: `Policy.act` begins every step with fresh state.
+    """
+    config = evaluated_config(
+        model=LSTM | {"hidden_sizes": (16,), "hidden_dim": 16},
+        optimizer={"learning_rate": 5e-3},
+    )
+    with RunningServer(tmp_path, config) as server:
+        server.run_actor(CUE)
+        server.run_evaluator(CUE)
+        server.wait_until(has_line(server, 2))
+        server.stop()
+        lines = lines_of(server)
+
+    best = CheckpointStore(server.run.checkpoints_path).load("best")
+    line = next(line for line in lines if line[metrics.STEPS] == best.step)
+    expected = _play_greedily_by_episode(server, best)
+    assert line[metrics.GREEDY_RETURN_MEAN] == pytest.approx(expected, abs=1e-9)
+
+
+def _play_greedily_by_episode(server: RunningServer, checkpoint: Any) -> float:
+    """Returns the mean return of two episodes in each of ten slots, without Policy."""
+    environment_spec, model_spec = read_specs(server.run.specs_path)
+    model = make_model(model_spec, environment_spec, seed=0).eval()
+    load_weights(model, checkpoint)
+    environment = make_environment(CUE, 10)
+    try:
+        observations = environment.reset(checkpoint.state["evaluation"]["seed"])
+        histories: list[list[np.ndarray]] = [[] for _ in range(10)]
+        returns, running = [[] for _ in range(10)], np.zeros(10)
+        is_first = np.ones(10, np.bool_)
+        while min(map(len, returns)) < 2:
+            actions = np.zeros(10, np.int64)
+            for slot in range(10):
+                if is_first[slot]:
+                    histories[slot] = []
+                histories[slot].append(observations["observation"][slot].copy())
+                actions[slot] = _likeliest(model, np.stack(histories[slot]))
+            step = environment.step(actions)
+            for slot in range(10):
+                running[slot] += step.rewards[slot]
+                if step.is_first[slot]:
+                    returns[slot].append(running[slot])
+                    running[slot] = 0.0
+            observations, is_first = step.observations, step.is_first
+    finally:
+        environment.close()
+    return float(np.mean([episode for slot in returns for episode in slot[:2]]))
+
+
+def _likeliest(model: Any, history: np.ndarray) -> int:
+    """Returns the likeliest action after a history of one episode."""
+    from impala_common.models.contract import ModelInputs
+
+    length = len(history)
+    is_first = torch.zeros(length, 1, dtype=torch.bool)
+    is_first[0] = True
+    inputs = ModelInputs(
+        {"observation": torch.from_numpy(history).unsqueeze(1)},
+        is_first,
+        torch.zeros(length, 1, dtype=torch.int64),
+        torch.zeros(length, 1),
+    )
+    with torch.inference_mode():
+        logits = model(inputs, model.initial_state(1)).policy_logits
+    return int(logits[-1, 0].argmax())
+
+
+def test_evaluator_survives_a_restart_of_the_learner(tmp_path: Path) -> None:
+    """It goes on with the new life's candidates; the best value is that of both lives."""
+    config = evaluated_config()
+    with RunningServer(tmp_path, config) as server, contextlib.ExitStack() as stack:
+        settings = {"env": BANDIT, "evaluator_id": "judge", "env_backend": "sync"}
+        evaluator = RunningActor(EvaluatorConfig(server=server.address, **settings))
+        stack.callback(evaluator.stop)
+        server.run_actor(BANDIT)
+        server.wait_until(has_line(server))
+        server.let_threads_stay()  # the evaluator's
+        server.stop()
+        stop_evaluator = stack.pop_all()
+        num_lines = len(lines_of(server))
+    transport = dataclasses.replace(config.transport, port=int(server.address.rpartition(":")[2]))
+    config = dataclasses.replace(config, transport=transport)
+
+    with stop_evaluator, RunningServer(tmp_path, config) as server:
+        server.run_actor(BANDIT)
+        server.wait_until(has_line(server, num_lines + 2))
+        server.stop()
+
+    assert evaluator.error is None
+    values = [line[metrics.EVALUATION_BEST] for line in lines_of(server)]
+    assert values == sorted(values)
+
+
+def test_evaluator_ends_with_the_run(tmp_path: Path) -> None:
+    config = evaluated_config(job={"total_steps": 4 * INTERVAL})
+    with RunningServer(tmp_path, config) as server:
+        evaluator = server.run_evaluator(BANDIT)
+        server.run_actor(BANDIT)
+        server.wait_finished()  # joins the evaluator, too
+
+    assert evaluator.error is None
+
+
+def test_evaluator_of_another_environment_names_the_difference(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, evaluated_config()) as server:
+        server.run_actor(BANDIT)
+        settings = {"env": CUE, "evaluator_id": "judge", "env_backend": "sync"}
+        evaluator = RunningActor(EvaluatorConfig(server=server.address, **settings))
+        evaluator.join()
+
+    assert isinstance(evaluator.error, SpecMismatchError)
+    assert "observation" in str(evaluator.error)
+
+
+def test_evaluator_without_a_learner_gives_up_in_time() -> None:
+    evaluator = RunningActor(
+        EvaluatorConfig(
+            server="127.0.0.1:9", env=BANDIT, evaluator_id="judge", connect_timeout_s=0.2
+        )
+    )
+    evaluator.join()
+
+    assert isinstance(evaluator.error, LearnerUnavailableError)
+
+
+def test_evaluator_when_stopped_in_an_episode_leaves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An episode that never ends is left at the next step. Planted: no look between steps."""
+    acting: list[RunningActor] = []
+    act = Policy.act
+
+    def act_and_stop(self: Policy, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("is_greedy") is not None:  # the evaluator's call
+            acting[0]._stop.set()
+        return act(self, *args, **kwargs)
+
+    monkeypatch.setattr(Policy, "act", act_and_stop)
+    with RunningServer(tmp_path, evaluated_config()) as server:
+        acting.append(server.run_evaluator(CUE))
+        server.run_actor(CUE)
+        acting[0].join()
+        assert not has_line(server)(None)
