@@ -41,7 +41,8 @@ class EvaluatorArguments:
     The learner decides when (--eval-interval-steps) and how many. Runs at the lowest priority by
     default. May start before the learner and leave at any time. Ends with 0 when the run has
     finished or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 77 when TLS or
-    token do not fit, 78 when environment or network (--env, --model) cannot be made or do not fit the run.
+    token do not fit, 78 when environment or network (--env, --model) cannot be made or do not fit
+    the run.
     """
 
     server: str

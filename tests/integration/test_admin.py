@@ -128,12 +128,12 @@ def test_stop_while_paused_ends_in_order(training: RunningServer, admin: Admin) 
 
 def test_checkpoint_is_durable_when_answered(training: RunningServer, admin: Admin) -> None:
     admin.ask("Pause")
-    saved = admin.ask("SaveCheckpoint", name="best")
+    saved = admin.ask("SaveCheckpoint", name="good")
     again = admin.ask("SaveCheckpoint")
     unchanged = admin.ask("SaveCheckpoint")
 
     store = CheckpointStore(training.run.checkpoints_path)
-    loaded = store.load("best")
+    loaded = store.load("good")
     assert loaded.step == saved["checkpoint"]["trained_steps"] == admin.steps()
     assert saved["checkpoint"]["is_kept"]
     assert saved["is_new"]
@@ -141,9 +141,9 @@ def test_checkpoint_is_durable_when_answered(training: RunningServer, admin: Adm
     assert not unchanged["is_new"]
     assert unchanged["checkpoint"]["name"] == again["checkpoint"]["name"]
     names = {one["name"] for one in admin.ask("ListCheckpoints")["checkpoints"]}
-    assert names == {"best", "step-000000000000", again["checkpoint"]["name"]}
-    with pytest.raises(AlreadyExistsError, match="'best'"):
-        admin.ask("SaveCheckpoint", name="best")
+    assert names == {"good", "step-000000000000", again["checkpoint"]["name"]}
+    with pytest.raises(AlreadyExistsError, match="'good'"):
+        admin.ask("SaveCheckpoint", name="good")
 
 
 def test_named_checkpoint_outlives_retention(training: RunningServer, admin: Admin) -> None:
@@ -166,32 +166,32 @@ def test_checkpoint_on_a_disk_that_refuses_leaves_training_alone(
     with monkeypatch.context() as patch:
         patch.setattr("impala_common.checkpoints.write_bytes_synced", refuse)
         with pytest.raises(CheckpointWriteError, match="No space left"):
-            admin.ask("SaveCheckpoint", name="best")
+            admin.ask("SaveCheckpoint", name="good")
 
     wait_for_updates(training)
-    assert admin.ask("SaveCheckpoint", name="best")["is_new"]
+    assert admin.ask("SaveCheckpoint", name="good")["is_new"]
 
 
 def test_rollback_restores_exactly_and_the_version_goes_up(
     training: RunningServer, admin: Admin
 ) -> None:
     """Seen to fail without setting later checkpoints aside: resume went on from the later one."""
-    saved = admin.ask("SaveCheckpoint", name="best")["checkpoint"]
+    saved = admin.ask("SaveCheckpoint", name="good")["checkpoint"]
     wait_for_updates(training)
     admin.ask("SaveCheckpoint")
     admin.ask("Pause")
     before = admin.status()["learner"]
 
-    answer = admin.ask("Rollback", name="best")
+    answer = admin.ask("Rollback", name="good")
 
     after, store = admin.status()["learner"], CheckpointStore(training.run.checkpoints_path)
-    best, now = store.load("best"), store.load(answer["saved_as"])
+    good, now = store.load("good"), store.load(answer["saved_as"])
     assert answer["trained_steps_before"] == before["trained_steps"]
     assert after["trained_steps"] == saved["trained_steps"] == now.step
     assert after["policy_version"] == before["policy_version"] + 1
     for group in ("weights", "optimizer", "rng"):
-        assert best.tensors[group].keys() == now.tensors[group].keys()
-        for name, array in best.tensors[group].items():
+        assert good.tensors[group].keys() == now.tensors[group].keys()
+        for name, array in good.tensors[group].items():
             np.testing.assert_array_equal(array, now.tensors[group][name])
     assert store.load_newest().name == answer["saved_as"]
     assert any(name.startswith("rolled-back-step-") for name in store.all_names())

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.timeout(60)
 def test_same_request_has_one_effect(training: RunningServer) -> None:
     """Seen to fail without the cache: the second answer was ALREADY_EXISTS."""
     with admin_of(training, request_id="once") as admin:
-        first = admin.ask("SaveCheckpoint", name="best")
-        second = admin.ask("SaveCheckpoint", name="best")
+        first = admin.ask("SaveCheckpoint", name="good")
+        second = admin.ask("SaveCheckpoint", name="good")
         assert first == second
         with pytest.raises(InvalidRequestError, match="used for another request"):
             admin.ask("SaveCheckpoint", name="other")

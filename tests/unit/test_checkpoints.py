@@ -421,15 +421,15 @@ def test_names_are_in_order_and_leave_out_what_is_no_checkpoint(tmp_path: Path) 
 def test_named_checkpoint_is_kept_and_not_resumed_from(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     store.save(5, {"weights": {}}, {})
-    store.save(9, {"weights": {}}, {}, "best")
+    store.save(9, {"weights": {}}, {}, "good")
     store.save(7, {"weights": {}}, {})
 
     assert store.names() == ["step-000000000007"]
-    assert store.all_names() == ["step-000000000007", "best"]
+    assert store.all_names() == ["step-000000000007", "good"]
     assert store.load_newest().step == 7
-    assert store.describe("best").is_kept
+    assert store.describe("good").is_kept
     with pytest.raises(AlreadyExistsError):
-        store.save(10, {"weights": {}}, {}, "best")
+        store.save(10, {"weights": {}}, {}, "good")
 
 
 def test_set_aside_takes_only_later_ones_out_of_the_way(tmp_path: Path) -> None:

@@ -164,7 +164,13 @@ def test_package_file_keeps_the_rules(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["impala_server.cli", "impala_server.train_cli", "impala_actor.cli", "impala_actor.admin_cli"],
+    [
+        "impala_server.cli",
+        "impala_server.train_cli",
+        "impala_actor.cli",
+        "impala_actor.admin_cli",
+        "impala_actor.evaluator_cli",
+    ],
 )
 def test_command_module_when_imported_does_not_import_torch(module: str) -> None:
     folder = "server" if module.startswith("impala_server") else "actor_client"
