@@ -127,6 +127,7 @@ def test_reflection_lists_and_describes_every_service(channel: grpc.Channel) -> 
 
     assert services == {
         LEARNER_SERVICE,
+        "impala_rl.v1.EvaluationService",
         "grpc.health.v1.Health",
         "grpc.channelz.v1.Channelz",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -61,7 +61,8 @@ def expected(method: str, identity: str) -> grpc.StatusCode:
         return OK
     if identity in ("none", "wrong"):
         return UNAUTHENTICATED
-    needed = "actor" if method.startswith("/impala_rl.v1.LearnerService/") else "admin"
+    services = ("/impala_rl.v1.LearnerService/", "/impala_rl.v1.EvaluationService/")
+    needed = "actor" if method.startswith(services) else "admin"
     return OK if identity == needed else PERMISSION_DENIED
 
 
