@@ -115,7 +115,7 @@ def test_agent_in_a_spawned_process_trains_on_a_function_of_the_main_script(tmp_
 def test_notebook_cell_trains_on_a_class_of_another_cell(tmp_path: Path) -> None:
     for needed in ("nbclient", "nbformat", "ipykernel"):
         if importlib.util.find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed")
+            pytest.skip(f"{needed} is not installed: pip install -e .[notebook]")
     import nbclient
     import nbformat
 
