@@ -209,7 +209,8 @@ class EnvironmentAdapter:
             raise self._mismatch("", "an array", type(observation).__name__)
         if observation.shape != self._leaf_shape:
             raise self._mismatch(".shape", self._leaf_shape, observation.shape)
-        if observation.dtype != self._leaf_dtype:
+        # Most types are one object each, which is found sooner than that two are equal.
+        if observation.dtype is not self._leaf_dtype and observation.dtype != self._leaf_dtype:
             raise self._mismatch(".dtype", self._leaf.dtype, observation.dtype.name)
         return {self._leaf.name: observation}
 
