@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from action_oracles import compute_entropies, compute_log_probs
 from torch import Tensor
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.policy import Policy
+from impala_common.action_spec import ActionSpec
 from impala_common.config import LossConfig, TrainConfig
 from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.models.registry import make_model, resolve_model_spec
@@ -37,8 +39,8 @@ class Unroll(NamedTuple):
 
     inputs: ModelInputs  # [T+1, B, ...]
     initial_state: tuple[Tensor, ...]
-    actions: Tensor  # [T, B]
-    logits: Tensor  # [T, B, A]
+    actions: Tensor  # [T, B, ...]
+    logits: Tensor  # [T, B, P]
     rewards: Tensor  # [T, B]
     terminated: Tensor  # [T, B]
     is_padding: Tensor  # [T, B]
@@ -72,7 +74,7 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
         unroll = player.play(config.rollout.unroll_length)
         unroll = statistics.count(unroll, model)
         optimizer.zero_grad()
-        compute_loss(model, unroll, loss).backward()
+        compute_loss(model, action, unroll, loss).backward()
         norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
         for parameter in model.parameters():
             parameter.grad *= min(1.0, settings.max_grad_norm / (float(norm) + 1e-6))
@@ -133,7 +135,8 @@ class _Player:
         self.policy = policy
         self.observation = environment.reset(seed)["observation"].copy()
         self.is_first = np.ones(environment.num_slots, np.bool_)
-        self.previous_action = np.zeros(environment.num_slots, np.int64)
+        tensor = environment.spec.action.tensor
+        self.previous_action = np.zeros((environment.num_slots, *tensor.shape), tensor.dtype)
         self.previous_reward = np.zeros(environment.num_slots, np.float32)
 
     def play(self, unroll_length: int) -> Unroll:
@@ -155,7 +158,8 @@ class _Player:
             self.observation = step.observations["observation"].copy()
             self.is_first = step.is_first.copy()
             # Nothing led to the first observation of an episode.
-            self.previous_action = np.where(step.is_first, 0, decision.actions)
+            self.previous_action = decision.actions.copy()
+            self.previous_action[step.is_first] = 0
             self.previous_reward = np.where(step.is_first, np.float32(0.0), step.rewards)
             seen.append(self._saw())
         observations, is_first, actions, rewards = (
@@ -169,19 +173,21 @@ class _Player:
         return self.observation, self.is_first, self.previous_action, self.previous_reward
 
 
-def compute_loss(model: AgentModel, unroll: Unroll, config: LossConfig) -> Tensor:
+def compute_loss(
+    model: AgentModel, action: ActionSpec, unroll: Unroll, config: LossConfig
+) -> Tensor:
     """The three losses, summed over all rows in which a decision was taken."""
     outputs = model(unroll.inputs, unroll.initial_state)
-    policies = torch.distributions.Categorical(logits=outputs.policy_logits[:-1])
-    behaviour = torch.distributions.Categorical(logits=unroll.logits)
-    log_probs = policies.log_prob(unroll.actions)
+    logits = outputs.policy_logits[:-1]
+    log_probs = compute_log_probs(action, logits, unroll.actions)
+    behaviour_log_probs = compute_log_probs(action, unroll.logits, unroll.actions)
     values = outputs.values
-    ratios = (log_probs - behaviour.log_prob(unroll.actions)).exp().detach()
+    ratios = (log_probs - behaviour_log_probs).exp().detach()
     targets, advantages = compute_vtrace(unroll, ratios, values.detach(), config)
     counts = ~unroll.is_padding
     pg_loss = -(advantages * log_probs)[counts].sum()
     baseline_loss = 0.5 * ((targets - values[:-1]) ** 2)[counts].sum()
-    entropy = policies.entropy()[counts].sum()
+    entropy = compute_entropies(action, logits)[counts].sum()
     return pg_loss + config.baseline_cost * baseline_loss - config.entropy_cost * entropy
 
 

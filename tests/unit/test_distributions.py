@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from action_oracles import make_oracles
 from torch import Tensor
 from torch import distributions as oracle
 
@@ -33,26 +34,6 @@ MIXED = ActionSpec(
 SPECS = pytest.mark.parametrize(
     "spec", [DISCRETE, MULTI, BINARY, BOX, MIXED], ids=["choice", "multi", "binary", "box", "mixed"]
 )
-
-
-def make_oracles(spec: ActionSpec, logits: Tensor) -> list[tuple[oracle.Distribution, slice]]:
-    """torch's own distribution of each component or part, and its columns of the action."""
-    parts: list[tuple[oracle.Distribution, slice]] = []
-    column = logit = 0
-    for part in spec.parts:
-        n = part.num_components
-        row = logits[..., logit : logit + part.num_logits]
-        if part.kind == "categorical":
-            for index, choice in enumerate(row.split(part.sizes, dim=-1)):
-                place = slice(column + index, column + index + 1)
-                parts.append((oracle.Categorical(logits=choice.unsqueeze(-2)), place))
-        elif part.kind == "bernoulli":
-            parts.append((oracle.Bernoulli(logits=row), slice(column, column + n)))
-        else:
-            normal = oracle.Normal(row[..., :n], row[..., n:].exp())
-            parts.append((normal, slice(column, column + n)))
-        column, logit = column + n, logit + part.num_logits
-    return parts
 
 
 def make_case(spec: ActionSpec, seed: int) -> tuple[Tensor, Tensor, Tensor]:
