@@ -1,7 +1,8 @@
 """What impala-eval --export writes is whole, says what it is, and gives the same policy again.
 
-Seen to fail with: policy.json written first, weights read without their digest, an earlier
-policy.onnx left beside new weights, the folder looked at after the episodes were played.
+Seen to fail with: weights read without their digest, an earlier policy.onnx left beside new
+weights, an own network imported because the file names it, an import of grpc on the way of the
+example, the folder looked at after the episodes were played.
 """
 
 from __future__ import annotations

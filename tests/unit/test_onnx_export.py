@@ -2,7 +2,7 @@
 
 Run by onnxruntime over several steps, with state and resets. Seen to fail with: state not reset
 where is_first, a batch size fixed by the trace, the previous action left out, values and logits
-exchanged, statistics of normalisation left at their start.
+exchanged, statistics of normalisation left at their start, names of source files left in.
 """
 
 from __future__ import annotations

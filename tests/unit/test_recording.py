@@ -2,7 +2,8 @@
 
 The environment paints the time into its pictures, so that each can be told. Seen to fail with:
 the picture taken before the step, the picture of the reset row counted to the ended episode, the
-policy not told of the reset row (its memory then starts late), a stride that is not doubled.
+policy not told of the reset row (its memory then starts late), a stride that is not doubled, a
+second emulator with another seed, the run's arguments for its environment dropped.
 """
 
 from __future__ import annotations
