@@ -79,6 +79,8 @@ def _render_result(result: Result) -> str:
         return _render_ladder(result)
     if "throughput" in result:
         return _render_speed(result)
+    if "median_evaluator_share" in result:
+        return _render_evaluation_cost(result)
     if "processes" in result:
         return _render_memory(result)
     rows = {key: value for key, value in result.items() if key not in ("machine", "command")}
@@ -97,6 +99,23 @@ def _render_ladder(result: Result) -> str:
         for run in result["runs"]
     ]
     lines.append(f"\n{result['solved']} of {len(result['runs'])} seeds reach {result['bar']:g}.\n")
+    return "\n".join(lines)
+
+
+def _render_evaluation_cost(result: Result) -> str:
+    lines = [
+        "| steps/s without evaluation | with | ratio | evaluator's share of all CPU time |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['steps_per_s_without']:,.0f} | {row['steps_per_s_with']:,.0f} | "
+        f"{row['ratio']:.3f} | {row['evaluator_cpu_share']:.1%} |"
+        for row in result["rounds"]
+    ]
+    lines.append(
+        f"\n{result['env']}, a candidate every {result['interval_steps']:,} steps; medians: ratio "
+        f"{result['median_ratio']:.3f}, share {result['median_evaluator_share']:.1%}.\n"
+    )
     return "\n".join(lines)
 
 

@@ -58,9 +58,10 @@ class TrainingProcess:
             self._process.kill()
 
     def last_line(self) -> dict[str, Any]:  # Any: JSON
-        """Returns the newest line of metrics, empty if there is none yet."""
+        """Returns the newest line of metrics with counts of the learner, empty if there is none."""
         path = self.run_path / "metrics.jsonl"
         lines = metrics.read_metrics(path) if path.exists() else []
+        lines = [line for line in lines if metrics.UPDATES in line]  # evaluations have their own
         return lines[-1] if lines else {}
 
     def wait_for_updates(self, num_updates: int, timeout_s: float = 120.0) -> dict[str, Any]:
@@ -88,6 +89,8 @@ class TrainingProcess:
                 found["learner"] = child
             elif "impala_server.front_end" in arguments:
                 found["front end"] = child
+            elif "evaluator_cli" in arguments:
+                found["evaluator"] = child
             elif "--actor-id" in arguments:
                 words = child.cmdline()
                 found[words[words.index("--actor-id") + 1]] = child
