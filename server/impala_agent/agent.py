@@ -220,9 +220,10 @@ class IMPALA(AgentState):
           num_train_steps: agent steps; the schedule ends with them.
           init_model_path: checkpoint or run whose weights training begins with.
           log_interval: seconds between two lines of metrics; None: as config says.
-          eval_interval: agent steps between two evaluations; None: as config says.
+          eval_interval: agent steps between two evaluations by a process of its own, which keep the
+            best checkpoint; 0: none; None: as config says, or ten in all with an eval_env.
           save_interval: agent steps between two checkpoints; None: as config says, by time.
-          num_eval_episodes: episodes of each evaluation.
+          num_eval_episodes: episodes of each evaluation: so many drawing actions, so many greedy.
 
         Raises:
           ImpalaError: learner or actors failed; says why. No process is left, and the agent holds
@@ -244,6 +245,7 @@ class IMPALA(AgentState):
                     eval_interval=eval_interval,
                     save_interval=save_interval,
                     num_eval_episodes=num_eval_episodes,
+                    eval_env="" if self._eval_env is self._env else self._eval_env.name,
                     is_quiet=self._quiet,
                 )
                 self._training = stack.enter_context(training)

@@ -26,6 +26,8 @@ from impala_common.inherited_objects import Kind, ObjectMemory
 from impala_common.run_directory import RunDirectory
 from impala_server.supervisor import Status
 
+_NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said
+
 
 class Training:
     """A context that holds the run's folder while a training runs. Made by the agent.
@@ -46,20 +48,31 @@ class Training:
         save_interval: int | None,
         eval_interval: int | None,
         num_eval_episodes: int,
+        eval_env: str,
         is_quiet: bool,
     ) -> None:
-        """Prepares; nothing is written yet. Arguments: see `IMPALA.train`."""
+        """Prepares; nothing is written yet. Arguments: see `IMPALA.train`.
+
+        `eval_env` is where evaluations play; empty: the caller named none.
+        """
         require_positive("num_train_steps", num_train_steps)
         changes: dict[str, Any] = {}  # Any: settings
         if log_interval is not None:
             changes["log_interval_s"] = float(log_interval)
         if save_interval is not None:
             changes["checkpoint_interval_steps"] = save_interval
-        self._trained_steps = own.learner.counters.trained_steps
+        evaluation: dict[str, Any] = {"eval_env": eval_env} if eval_env else {}  # Any: settings
+        if eval_interval is None and eval_env and not config.evaluation.eval_interval_steps:
+            eval_interval = max(1, num_train_steps // _NUM_EVALUATIONS)
+        if eval_interval is not None:
+            evaluation["eval_interval_steps"] = eval_interval
+            evaluation["eval_interval_episodes"] = num_eval_episodes
+        trained_steps = own.learner.counters.trained_steps
         self.config = replace_settings(
             config,
-            job={"total_steps": self._trained_steps + num_train_steps},
+            job={"total_steps": trained_steps + num_train_steps},
             checkpoint=changes,
+            evaluation=evaluation,
         )
         self._own = own
         self._run = RunDirectory(run_dir)

@@ -14,8 +14,9 @@ from impala_common.errors import ConfigError
 from impala_common.inherited_objects import ObjectMemory
 from impala_common.run_directory import RunDirectory
 from impala_server.local_evaluator import LocalEvaluator
-from impala_server.local_process import LocalProcess, client_options
+from impala_server.local_process import MAX_QUICK_DEATHS, LocalProcess, client_options
 
+_MAX_FIRST_DEATHS = 2
 _STOP_S = 15.0
 _LEAVE_S = 6.0  # an actor that is asked to leaves within 5 s
 
@@ -55,10 +56,15 @@ class LocalActors:
             actor.start()
         self._evaluator.start()
 
-    def check(self) -> None:
-        """Replaces those that died; raises ImpalaError if that makes no sense."""
+    def check(self, has_trained: bool = True) -> None:
+        """Replaces those that died; raises ImpalaError if that makes no sense.
+
+        Args:
+          has_trained: whether the learner has ever got a batch from them. Until then two deaths in
+            a row are enough to know: they would never end.
+        """
         for actor in self._actors:
-            actor.check()
+            actor.check(MAX_QUICK_DEATHS if has_trained else _MAX_FIRST_DEATHS)
         self._evaluator.check()
 
     def stop(self, is_run_over: bool = False) -> None:

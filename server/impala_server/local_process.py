@@ -24,7 +24,8 @@ from impala_server.local_security import local_actor_options, local_address
 _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
 _REST_S = 2.0  # by then it is known whether the run has finished
-_MAX_QUICK_DEATHS = 5
+MAX_QUICK_DEATHS = 5
+"""Deaths in a row, each soon after the start, that are borne where others have worked."""
 _QUICK_S = 20.0
 
 
@@ -58,8 +59,11 @@ class LocalProcess:
         with self.log_path.open("ab") as log:
             self._process = _spawn(self._command, log, self._objects)
 
-    def check(self) -> None:
+    def check(self, max_quick_deaths: int = MAX_QUICK_DEATHS) -> None:
         """Replaces a process that has died.
+
+        Args:
+          max_quick_deaths: in a row, after which it is given up.
 
         Raises:
           ImpalaError: it cannot work, or keeps dying.
@@ -82,7 +86,7 @@ class LocalProcess:
             raise ActorSettingsError(_last_error(self.log_path))
         is_quick = time.monotonic() - self._started_s < _QUICK_S
         self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
-        if self._quick_deaths >= _MAX_QUICK_DEATHS:
+        if self._quick_deaths >= max_quick_deaths:
             raise ImpalaError(
                 f"{self.name} died {self._quick_deaths} times in a row (exit code {code}); "
                 f"its last words: {_last_error(self.log_path)} (log: {self.log_path})"

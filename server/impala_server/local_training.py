@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from impala_common import metrics
 from impala_common.config import TrainConfig
 from impala_common.inherited_objects import ObjectMemory
 from impala_common.logs import LogFormat
@@ -73,7 +74,7 @@ class LocalTraining:
                     display.message("stopping: finishing the update and writing a checkpoint")
                     break
                 if status["state"] in ("STARTING", "RUNNING", "PAUSED"):
-                    actors.check()
+                    actors.check(has_trained=status.get(metrics.STEPS, 0) > 0)
         finally:
             is_finished = supervisor.status.get("reason") == "finished"
             if actors is not None and not is_finished:

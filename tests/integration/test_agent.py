@@ -25,6 +25,8 @@ from harness import _wait_for_threads
 from impala_common.errors import ConfigError, ImpalaError, RunInUseError
 from impala_server import IMPALA
 
+pytestmark = pytest.mark.timeout(180)
+
 SMALL: dict[str, Any] = {
     "num_actors": 1,
     "envs_per_actor": 4,
@@ -138,21 +140,6 @@ def _wait_for_steps(agent: IMPALA, timeout_s: float = 40.0) -> None:
             return
         threading.Event().wait(0.05)
     raise AssertionError("the learner did not train in time")
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_agent_on_another_thread_trains_and_an_actor_of_act_takes_part(tmp_path: Path) -> None:
-    """Both methods off the main thread; the run has no actor but that of `act`."""
-    agent = make_agent(tmp_path, num_actors=0)
-    results: list[Any] = []
-    trainer = threading.Thread(target=lambda: results.append(agent.train(300)))
-
-    trainer.start()
-    num_steps = agent.act(actor_idx=7)
-    trainer.join(30)
-
-    assert results[0].reason == "finished"
-    assert num_steps >= results[0].num_steps >= 300
 
 
 def test_agent_in_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:
