@@ -86,10 +86,12 @@ def test_evaluations_come_at_the_interval_and_are_what_impala_eval_finds(tmp_pat
     assert not server.run.candidates_path.exists()
 
 
-def test_recurrent_policy_is_evaluated_with_its_state(tmp_path: Path) -> None:
+def test_recurrent_candidate_is_played_as_episode_by_episode(tmp_path: Path) -> None:
     """Against a loop of the test's own that runs the network over each episode from its start.
 
-    Planted: `Policy.act` begins every step with fresh state.
+    Shows that a recurrent candidate is built, loaded and played as it should be over the wire. It
+    does not notice state that is lost on the way: after so few updates the likeliest action
+    hardly depends on it. That is held by the evaluator's own tests with memory.
     """
     config = evaluated_config(
         model=LSTM | {"hidden_sizes": (16,), "hidden_dim": 16},
