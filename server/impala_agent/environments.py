@@ -24,6 +24,7 @@ from impala_actor.environments.factory import (
     make_environment,
     register_environment,
 )
+from impala_actor.environments.old_gym import HOW_TO_WRAP
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ConfigError, ImpalaError, SpecMismatchError
 from impala_common.inherited_objects import OBJECT_PREFIX, Kind, pack_object, unpack_object
@@ -83,7 +84,7 @@ def make_source(argument: str, value: object, config: EnvironmentConfig) -> Envi
     if hasattr(value, "reset") and hasattr(value, "step"):
         more = (
             f"{type(value).__module__}.{type(value).__qualname__} has reset and step but is no "
-            "gymnasium.Env. An environment of old Gym is wrapped by shimmy.GymV26CompatibilityV0"
+            f"gymnasium.Env. {HOW_TO_WRAP}"
         )
     raise ConfigError(argument, value, hint, more)
 
