@@ -48,7 +48,6 @@ def start_script(path: Path, env: str, steps: int) -> subprocess.Popen[str]:
 
 
 def test_script_without_a_guard_trains_on_an_id_it_registers(tmp_path: Path) -> None:
-    """Seen failing without the registration among the objects."""
     with start_script(tmp_path, "'Mine-v0'", 200) as process:
         out, err = process.communicate(timeout=120)
 

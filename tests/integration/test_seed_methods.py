@@ -178,14 +178,16 @@ def test_seed_row_eval_is_greedy_and_has_a_confidence_interval(trained: Trained)
 
 
 def test_seed_row_save_and_load_give_the_same_agent(trained: Trained, tmp_path: Path) -> None:
-    """Seen failing without the optimizer's state, and without the random stream."""
     saved = trained.agent.save(tmp_path / "saved")
     other = make_agent(seed=99)
     batch = make_batch(other)
 
     other.load(saved)
 
-    assert are_equal(weights_of(other), weights_of(trained.agent))
+    exported = [agent._frozen().export()[0] for agent in (trained.agent, other)]
+    assert exported[0].keys() == exported[1].keys() == {"weights", "optimizer", "rng"}
+    assert all(are_equal(exported[0][group], exported[1][group]) for group in exported[0])
+    assert exported[0]["optimizer"]
     again = other.save(tmp_path / "again")
     assert {p.name for p in saved.iterdir()} == {p.name for p in again.iterdir()}
     for path in saved.glob("*.safetensors"):

@@ -154,10 +154,7 @@ def test_seed_row_eval_env_is_where_eval_plays(trained: Trained) -> None:
 
 
 def test_seed_row_eval_env_is_played_during_training_and_the_best_is_kept(tmp_path: Path) -> None:
-    """By a process of its own, in eval_env: its rewards are ten times those of training.
-
-    Seen failing with eval_env left out of the settings.
-    """
+    """By a process of its own, in eval_env: its rewards are ten times those of training."""
     agent = make_agent(eval_env=make_scaled, num_actors=1, run_dir=tmp_path / "run")
     best = agent.run_dir / "checkpoints" / "best"
     found: list[dict[str, Any]] = []
