@@ -11,6 +11,7 @@ import statistics
 from typing import Any
 
 from benchmarks.machine import RESULTS
+from benchmarks.published import PUBLISHED
 
 _ROOT = RESULTS.parents[1]
 _BEGIN, _END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -88,17 +89,30 @@ def _render_result(result: Result) -> str:
 
 
 def _render_ladder(result: Result) -> str:
-    lines = [
-        "| seed | steps | return | 95 % interval | training s | all s |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {run['seed']} | {run['steps']:,} | {run['return_mean']:.2f} | "
-        f"{run['confidence_low']:.1f} to {run['confidence_high']:.1f} | "
-        f"{run['training_time_s']:.1f} | {run['wall_time_s']:.1f} |"
-        for run in result["runs"]
-    ]
-    lines.append(f"\n{result['solved']} of {len(result['runs'])} seeds reach {result['bar']:g}.\n")
+    has_greedy = "greedy" in result["runs"][0]
+    has_lag = "policy_lag_mean" in result["runs"][0]
+    heads = ["seed", "steps", "return", "95 % interval"]
+    heads += ["most probable actions"] * has_greedy + ["policy lag"] * has_lag
+    heads += ["training s", "all s"]
+    lines = [_row(heads), "|---" * len(heads) + "|"]
+    for run in result["runs"]:
+        cells = [str(run["seed"]), f"{run['steps']:,}", *_judge(run)]
+        if has_greedy:
+            cells.append("{}, {}".format(*_judge(run["greedy"])))
+        if has_lag:
+            cells.append(f"{run['policy_lag_mean']:.1f}")
+        lines.append(_row([*cells, f"{run['training_time_s']:.1f}", f"{run['wall_time_s']:.1f}"]))
+    side = "reach" if result.get("bar_is_above", True) else "stay below"
+    lines.append(f"\n{result['solved']} of {len(result['runs'])} seeds {side} {result['bar']:g}.\n")
+    published = PUBLISHED.get(result.get("env", ""), ())
+    if published:
+        lines += [_row(["published", "steps", "return", "terms"]), "|---|---|---|---|"]
+        lines += [
+            f"| [{other.what}]({other.source}) | {other.steps:,} | {other.return_mean:,.2f} | "
+            f"{other.terms} |"
+            for other in published
+        ]
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -117,6 +131,15 @@ def _render_evaluation_cost(result: Result) -> str:
         f"{result['median_ratio']:.3f}, share {result['median_evaluator_share']:.1%}.\n"
     )
     return "\n".join(lines)
+
+
+def _judge(evaluation: Result) -> tuple[str, str]:
+    low, high = evaluation["confidence_low"], evaluation["confidence_high"]
+    return f"{evaluation['return_mean']:.2f}", f"{low:.1f} to {high:.1f}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _render_speed(result: Result) -> str:
