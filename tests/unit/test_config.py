@@ -276,7 +276,7 @@ def test_preset_is_chosen_by_environment(env: str, preset: str) -> None:
 
 
 def test_preset_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="one of cartpole, .*atari, generic"):
+    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari, generic"):
         make_preset("doom")
 
 
