@@ -68,8 +68,12 @@ class LocalTraining:
             actors = LocalActors(self._config, self._run, self.address, self._objects)
             actors.start()
             display.wait("starting the actors")
+            is_judging = False
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
+                if status.get("is_judging") and not is_judging:
+                    is_judging = True
+                    display.message("trained: the evaluator judges the last weights")
                 if is_stop_wanted():
                     display.message("stopping: finishing the update and writing a checkpoint")
                     break

@@ -221,18 +221,51 @@ def test_evaluator_of_another_environment_is_told_the_difference(
         assert "5" in facts["actual"]
 
 
-def test_end_of_the_run_is_told_to_evaluators(tmp_path: Path) -> None:
+def test_end_of_the_run_waits_for_the_verdict_on_the_last_weights(tmp_path: Path) -> None:
+    """Planted: no candidate of the last update; evaluators sent away with the actors."""
     config = evaluated_config(job={"total_steps": 80})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        first = watching.candidate()
+        peer.push_unanswered(3)
+        server.wait_until(lambda status: status.get("is_judging", False))
+        peer.report(first.name, 1.0)
+
+        last = watching.candidate()
+        weights = unpack_snapshot(peer.candidate_weights(last.name)[1])
+        assert peer.report(last.name, 2.0).is_best
+        end = watching.next()
+
+        assert end.end == learner_pb2.DRAIN_REASON_FINISHED
+        server.wait_finished()
+    newest = server.checkpoint()
+    assert last.trained_steps == newest.step >= 80
+    assert all(np.array_equal(weights[name], newest.tensors["weights"][name]) for name in weights)
+    assert best_of(server) == (newest.step, 2.0)
+    assert server.metrics()[-1][metrics.EVALUATION_RETURN_MEAN] == 2.0
+    assert candidates_on_disk(server) == []
+
+
+@pytest.mark.parametrize("why", ["time is up", "a stop", "nobody is left", "it is not wanted"])
+def test_end_of_the_run_without_a_verdict_comes_all_the_same(tmp_path: Path, why: str) -> None:
+    """Planted: a stop not read while waiting; the number of evaluators not looked at."""
+    wait_s = {"time is up": 0.3, "it is not wanted": 0.0}.get(why, 600.0)
+    config = evaluated_config(job={"total_steps": 80}, evaluation={"eval_last_wait_s": wait_s})
     with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
         watching = peer.watch()
         peer.train(server)
         watching.candidate()
         peer.push_unanswered(3)
-
-        end = watching.next()
-
-        assert end.end == learner_pb2.DRAIN_REASON_FINISHED
-        server.wait_finished()
+        if wait_s > 1.0:
+            server.wait_until(lambda status: status.get("is_judging", False))
+            if why == "a stop":
+                server.supervisor.request_stop()
+            else:
+                watching.call.cancel()
+        if why != "nobody is left":
+            assert watching.next().end == learner_pb2.DRAIN_REASON_FINISHED
+        server.wait_finished(10.0)
     assert candidates_on_disk(server) == []
 
 

@@ -25,6 +25,7 @@ from impala_common.errors import (
     CapacityError,
     CheckpointError,
     InvalidRequestError,
+    LearnerUnavailableError,
     NotFoundError,
     ProtocolMismatchError,
     StaleSessionError,
@@ -76,7 +77,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             _LOG.info("evaluator %s is here", seat.evaluator_id)
             try:
                 await context.write(pb.WatchCandidatesResponse(learner=self._header()))
-                while not self._link.ended.is_set() and self._link.run is None:
+                while not self._link.judged.is_set() and self._link.run is None:
                     await self._wait(seat)
                 if self._link.run is not None:
                     validate_same_environment(self._link.run.environment, environment)
@@ -141,7 +142,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     async def _send_candidates(self, seat: Seat, context: _Context) -> None:
         """Sends what the seat is given until the run ends."""
         sent: WaitingCandidate | None = None
-        while not self._link.ended.is_set():
+        while not self._link.judged.is_set():
             candidate, run = seat.candidate, self._link.run
             if candidate is not None and candidate is not sent and run is not None:
                 sent = candidate
@@ -180,7 +181,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
           LearnerUnavailableError: there is none, or it is being taken down.
           StaleSessionError: another life of it is meant.
         """
-        run = self._link.open_run()
+        run = self._link.run
+        if run is None or self._link.judged.is_set():
+            raise LearnerUnavailableError("the learner evaluates nothing now")
         if learner_run_id != run.learner_run_id:
             raise StaleSessionError("the candidate is of another life of the learner")
         return run

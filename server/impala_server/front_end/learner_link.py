@@ -119,6 +119,7 @@ class LearnerLink:
         self.heard_s = time.monotonic()  # when that was
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
+        self.judged = asyncio.Event()  # and nothing is left to evaluate
         self.lost = asyncio.Event()  # the learner is gone
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -189,6 +190,7 @@ class LearnerLink:
             self._control.send_if_room(
                 "front_end",
                 actors_connected=self.run.sessions.num_connected,
+                evaluators=self.evaluations.num_evaluators,
                 storage_fill=self.run.intake.storage_fill,
                 busy=self._take_busy_share(),
                 **dataclasses.asdict(self.run.intake.counts),
@@ -252,10 +254,14 @@ class LearnerLink:
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
                 self.ended.set()
-                self.evaluations.wake()
+                if not message.get("is_judged"):
+                    self._end_evaluations()
                 self.report()  # the last counts, for the last line of metrics
                 if self.run is not None:
                     self._spawn(self.run.weights.close())
+            case "judged":
+                self._end_evaluations()
+                return
             case unknown:
                 _LOG.warning("unknown message from the learner: %s", unknown)
         self._spawn(self._wake())
@@ -265,10 +271,14 @@ class LearnerLink:
         self.lost.set()
         self.ended.set()
         self.calls.lose()
-        self.evaluations.wake()
+        self._end_evaluations()
         if self.run is not None:
             self._spawn(self.run.weights.close())
         self._spawn(self._wake())
+
+    def _end_evaluations(self) -> None:
+        self.judged.set()
+        self.evaluations.wake()
 
     async def _wake(self) -> None:
         async with self._changed:

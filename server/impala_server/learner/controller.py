@@ -31,7 +31,7 @@ from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.commands import AdminCommands
-from impala_server.learner.control import StateMachine
+from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
@@ -44,6 +44,7 @@ _POLL_S = 0.05
 _STATUS_INTERVAL_S = 0.25
 _FRONT_END_STATUS_INTERVAL_S = 1.0
 _JOIN_S = 10.0
+_LAST_COUNTS_S = 1.0
 
 
 class Controller:
@@ -128,7 +129,7 @@ class Controller:
                     self.tell_front_end("refused", reason=error.reason, text=str(error))
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
-        if self.learner is not None:
+        if self.learner is not None or self.machine.state is not State.STARTING:
             return
         learner = Learner(
             self._config, environment, self._ends.storage, self._ends.weights, checkpoint
@@ -302,7 +303,10 @@ class Controller:
         if self.learner is not None:
             self.learner.gate.close()
         self.machine.move("stop")
-        self._ends.control.send("drain", reason=reason)
+        if self.learner is not None:
+            self.evaluations.tick()  # the last candidate is announced before the end
+        is_judged = self._is_judged(reason)
+        self._ends.control.send("drain", reason=reason, is_judged=is_judged)
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -312,17 +316,49 @@ class Controller:
         if self.learner is not None:
             self._log(_now_s())
             self._save()
+            if is_judged:
+                self._await_verdict()
+                self._ends.control.send("judged")
             self.evaluations.close()
+        self._shown.pop("is_judging", None)
         self._writer.close()
         self.machine.move("end")
         self._send_status(reason=reason)
 
     def _read_last_counts(self) -> None:
         """Reads what the front end answered to "drain", if it is still there."""
+        deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
             while (message := self._ends.control.receive(_POLL_S)) is not None:
-                if message.pop("kind") == "front_end":
-                    self._front_end_counts = message
+                self._on_front_end(message)
+                if _now_s() > deadline_s:
+                    return
+
+    def _is_judged(self, reason: str) -> bool:
+        """Whether the run ends with a verdict on its last weights, if an evaluator is there."""
+        wait_s = self._config.evaluation.eval_last_wait_s
+        return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
+
+    def _await_verdict(self) -> None:
+        """Waits until all candidates are judged, nobody is there to, or it must end."""
+        pipes = (self._ends.supervisor, self._ends.control)
+        deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
+        self._shown["is_judging"] = True
+        with contextlib.suppress(QueueClosedError):
+            while (
+                not self.evaluations.is_idle
+                and self._front_end_counts.get("evaluators", 0) > 0
+                and _now_s() < deadline_s
+            ):
+                connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
+                while (message := self._ends.control.receive(0.0)) is not None:
+                    self._on_front_end(message)
+                while (message := self._ends.supervisor.receive(0.0)) is not None:
+                    if message["kind"] == "stop":
+                        return
+                self._commands.tick()
+                if _now_s() - self._last_status_s >= _STATUS_INTERVAL_S:
+                    self._send_status()
 
 
 def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON

@@ -111,6 +111,11 @@ class Evaluations:
             "candidate", name=name, trained_steps=step, policy_version=version
         )
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits for a verdict."""
+        return not self._candidates
+
     def drop(self, name: str) -> None:
         """Removes a candidate that nobody will play any more; unknown ones are none."""
         if self._candidates.pop(name, None) is not None:

@@ -255,10 +255,9 @@ class Learner:
             return candidate
 
     def _set_candidate_aside(self, num_steps: int) -> None:
-        """Copies everything where the last `num_steps` steps crossed a multiple of the interval."""
+        """Copies everything where `num_steps` steps crossed the interval, or end the run."""
         interval, steps = self.config.evaluation.eval_interval_steps, self.counters.trained_steps
-        is_due = interval > 0 and steps // interval > (steps - num_steps) // interval
-        if is_due and not self.is_finished:  # the last weights are judged after training
+        if interval and (steps // interval > (steps - num_steps) // interval or self.is_finished):
             self._candidate = self._copy()
 
     def _copy(self) -> Snapshot:
