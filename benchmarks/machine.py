@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-_PACKAGES = ("torch", "numpy", "grpcio", "protobuf", "gymnasium", "ale-py", "minatar")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "gymnasium",
+    "ale-py",
+    "minatar",
+    "mujoco",
+    "minigrid",
+)
 
 
 def describe_machine() -> dict[str, Any]:  # Any: JSON

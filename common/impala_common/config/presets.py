@@ -132,7 +132,7 @@ def _make_mujoco() -> TrainConfig:
 
 
 def _make_minigrid() -> TrainConfig:
-    """MiniGrid's memory tasks: 7x7 views, an object to be remembered until the corridor's end."""
+    """MiniGrid's memory tasks: a way is found in 200k steps, remembering is not shown yet."""
     return TrainConfig(
         job=JobConfig(total_steps=2_500_000, num_actors=2, learner_threads=1),
         environment=EnvironmentConfig(
