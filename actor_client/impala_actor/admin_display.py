@@ -67,6 +67,7 @@ def render_status(status: Json, sparklines: dict[str, str] | None = None) -> Ren
         ("steps", f"{steps:,} of {total:,} ({100 * min(1.0, steps / max(total, 1)):.1f} %)"),
         ("steps/s", course(names.STEPS_PER_S, numbers.show(names.STEPS_PER_S, ",.0f"))),
         ("return", course(names.RETURN_MEAN, numbers.show(names.RETURN_MEAN, ",.2f"))),
+        *_describe_evaluation(numbers),
         (
             "weights",
             f"version {status['learner']['policy_version']:,}, "
@@ -182,6 +183,10 @@ class _Numbers:
     def __init__(self, values: dict[str, float]) -> None:
         self._values = values
 
+    def has(self, name: str) -> bool:
+        """Returns whether a metric is known."""
+        return name in self._values
+
     def show(self, name: str, form: str = ",.1f") -> str:
         """Returns a metric as text, "-" where it is missing."""
         value = self._values.get(name)
@@ -195,6 +200,24 @@ def _make_table(*columns: str) -> Table:
         is_number = column.endswith(">")
         table.add_column(column.removesuffix(">"), justify="right" if is_number else "left")
     return table
+
+
+def _describe_evaluation(numbers: _Numbers) -> list[tuple[str, str | Text]]:
+    """Returns the row of the newest evaluation and the best; none where nothing is judged."""
+    if not numbers.has(names.EVALUATION_BEST):
+        return []
+    best = (
+        f"best {numbers.show(names.EVALUATION_BEST, ',.2f')} "
+        f"at step {numbers.show(names.EVALUATION_BEST_STEPS, ',.0f')}"
+    )
+    if not numbers.has(names.EVALUATION_RETURN_MEAN):
+        return [("evaluation", best)]
+    newest = (
+        f"{numbers.show(names.EVALUATION_RETURN_MEAN, ',.2f')} "
+        f"± {numbers.show(names.EVALUATION_ERROR, ',.2f')}, "
+        f"greedy {numbers.show(names.GREEDY_RETURN_MEAN, ',.2f')}, "
+    )
+    return [("evaluation", newest + best)]
 
 
 def _describe_unrolls(numbers: _Numbers) -> str:

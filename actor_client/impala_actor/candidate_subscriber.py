@@ -50,13 +50,13 @@ class CandidateSubscriber:
         """
         with self._changed:
             while True:
-                task, self._newest = self._newest, None
-                if task is not None and task.candidate != but:
-                    return task
                 if self._failure is not None:
                     raise self._failure
                 if self._is_over or self._client.stop.is_set():
-                    return None
+                    return None  # a candidate that still waits is wanted no more
+                task, self._newest = self._newest, None
+                if task is not None and task.candidate != but:
+                    return task
                 self._changed.wait(_POLL_S)  # a signal sets `stop` without a word
                 self._client.heartbeat.beat()
 

@@ -63,6 +63,11 @@ class EvaluatorArguments:
     env_wrapper: tuple[str, ...] = ()
     """Wrappers around each environment, the first innermost: module:Wrapper, such as
     minigrid.wrappers:ImgObsWrapper. With these or --env-kwargs, --env-backend auto is sync."""
+    record_dir: str = ""
+    """Folder for videos of what is judged, one episode each: DIR/videos, and DIR/tensorboard for
+    TensorBoard. Needs the extra `video`. Empty: none."""
+    record_every: int = 1
+    """With --record-dir: the first evaluation is filmed, and then every so many."""
     nice: int = _LOWEST_PRIORITY
     """How far to give way to other processes for the CPU, 0 (not at all) to 19."""
     ca_file: str = ""
@@ -96,6 +101,7 @@ class EvaluatorArguments:
         require_at_least("--num-envs", self.num_envs, 0)
         validate_env_kwargs("--env-kwargs", self.env_kwargs)
         validate_env_wrapper("--env-wrapper", self.env_wrapper)
+        require_at_least("--record-every", self.record_every, 1)
         require_between("--nice", self.nice, 0, _LOWEST_PRIORITY)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
 
@@ -134,6 +140,10 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
     from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(1)
+    if arguments.record_dir:
+        from impala_actor.environments.rendering import prepare_headless
+
+        prepare_headless()
     if objects_fd is not None:
         from impala_actor.inherited import register_inherited
 
@@ -147,6 +157,8 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
         env_kwargs=arguments.env_kwargs,
         env_wrapper=arguments.env_wrapper,
         model=arguments.model,
+        record_dir=arguments.record_dir,
+        record_every=arguments.record_every,
         connect_timeout_s=arguments.connect_timeout_s,
         heartbeat_file=arguments.heartbeat_file,
         security=ClientSecurity(

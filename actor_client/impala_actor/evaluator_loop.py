@@ -21,6 +21,7 @@ from impala_actor.candidate_subscriber import CandidateSubscriber
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.factory import make_environment
 from impala_actor.evaluation_client import EvaluationClient, Task
+from impala_actor.evaluation_videos import EvaluationVideos
 from impala_actor.evaluator import Evaluation, evaluate
 from impala_actor.policy import Policy, PolicyStep
 from impala_common.codec.weights import unpack_snapshot
@@ -37,7 +38,7 @@ from impala_common.heartbeat import Heartbeat
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.rpc.security import ClientSecurity
-from impala_common.specs import validate_same_model
+from impala_common.specs import EnvironmentSpec, validate_same_model
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_NUM_SLOTS = 10
@@ -56,6 +57,8 @@ class EvaluatorConfig:
     env_kwargs: str = ""
     env_wrapper: tuple[str, ...] = ()
     model: str = ""
+    record_dir: str = ""
+    record_every: int = 0
     connect_timeout_s: float = 0.0
     heartbeat_file: str = ""
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
@@ -76,6 +79,7 @@ class Evaluator:
             config.security,
         )
         self._client.heartbeat = Heartbeat(config.heartbeat_file)
+        self._videos: EvaluationVideos | None = None
         self.num_evaluations = 0
 
     def abandon(self) -> None:
@@ -112,6 +116,10 @@ class Evaluator:
             env_wrapper=self._config.env_wrapper,
             atari_episodic_life=False,  # judged by whole games, whatever ends one in training
         )
+        if self._config.record_dir:
+            self._videos = EvaluationVideos(
+                self._config.record_dir, self._config.record_every, self._config.env, config
+            )
         num_slots = self._config.num_envs or _DEFAULT_NUM_SLOTS
         return make_environment(self._config.env, num_slots, config)
 
@@ -156,6 +164,27 @@ class Evaluator:
             duration_s,
             ": the best so far" if is_best else "",
         )
+        if self._videos is not None and self._videos.is_next_filmed():
+            self._film(self._videos, task, model, weights, environment.spec)
+
+    def _film(
+        self,
+        videos: EvaluationVideos,
+        task: Task,
+        model: AgentModel,
+        weights: Mapping[str, np.ndarray[Any, Any]],
+        spec: EnvironmentSpec,
+    ) -> None:
+        """Films one episode; the end of the run does not end it, only `stop` does."""
+
+        def check() -> None:
+            self._client.heartbeat.beat()
+            if self._stop.is_set():
+                raise QueueClosedError("its video is wanted no more")
+
+        policy = Policy(model, spec.action, 1, task.seed)
+        policy.load(weights)
+        videos.film(_CheckedPolicy(policy, check), task.trained_steps, task.seed)
 
 
 class _CheckedPolicy:

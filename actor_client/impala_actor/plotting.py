@@ -25,8 +25,26 @@ from impala_common.run_directory import RunDirectory
 FloatArray = NDArray[np.float64]
 
 
+class EvaluationPoints(NamedTuple):
+    """Evaluations during training with drawn actions; all arrays have one entry for each.
+
+    Attributes:
+      steps: agent steps trained.
+      times_s: seconds of training.
+      means: mean return.
+      lows: lower end of the 95 % confidence interval; the mean where there is none.
+      highs: upper end, likewise.
+    """
+
+    steps: FloatArray
+    times_s: FloatArray
+    means: FloatArray
+    lows: FloatArray
+    highs: FloatArray
+
+
 class LearningCurve(NamedTuple):
-    """What is drawn of one run; all arrays have one entry per line of metrics.
+    """What is drawn of one run; its arrays have one entry per line of metrics.
 
     Attributes:
       label: the run's folder name.
@@ -36,6 +54,7 @@ class LearningCurve(NamedTuple):
       lows: lower edge of the band: mean - standard deviation, but never below the
         smallest return; NaN where neither is known.
       highs: upper edge, likewise.
+      evaluations: what frozen weights were worth while the run trained.
     """
 
     label: str
@@ -44,10 +63,13 @@ class LearningCurve(NamedTuple):
     means: FloatArray
     lows: FloatArray
     highs: FloatArray
+    evaluations: EvaluationPoints
 
 
 def plot_runs(paths: Sequence[Path], output_path: Path) -> None:
     """Draws returns over agent steps and over wall time, one line per run.
+
+    Evaluations during training, where there were any, are points with their 95 % interval.
 
     Args:
       paths: folders of runs.
@@ -62,15 +84,16 @@ def plot_runs(paths: Sequence[Path], output_path: Path) -> None:
     by_steps, by_time = figure.subplots(1, 2, sharey=True)
     unit_s, unit = _choose_time_unit(curves)
     for index, curve in enumerate(curves):
-        _draw(by_steps, curve, curve.steps, f"C{index % 10}")
-        _draw(by_time, curve, curve.times_s / unit_s, f"C{index % 10}")
+        evaluated = curve.evaluations
+        _draw(by_steps, curve, curve.steps, evaluated.steps, f"C{index % 10}")
+        _draw(by_time, curve, curve.times_s / unit_s, evaluated.times_s / unit_s, f"C{index % 10}")
     by_steps.set_ylabel("return of an episode")
     _finish(by_steps, "agent steps")
     by_steps.xaxis.set_major_formatter(lambda value, unused_position: _format_count(value))
     _finish(by_time, f"time of training ({unit})")
     if len(curves) == 1:
         figure.suptitle(curves[0].label, fontsize=11)
-    else:
+    if len(curves) > 1 or len(curves[0].evaluations.steps):
         figure.legend(*by_steps.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     try:
         figure.savefig(output_path)
@@ -89,6 +112,7 @@ def read_curve(path: Path) -> LearningCurve:
         lines = metrics.read_metrics(metrics_path)
     except OSError as error:
         raise ConfigError("RUN", str(path), "a run's folder", str(error)) from error
+    evaluations = _read_evaluations(lines)
     lines = [line for line in lines if math.isfinite(_number(line, metrics.RETURN_MEAN))]
     lines = _drop_superseded(lines)
     if not lines:
@@ -110,6 +134,29 @@ def read_curve(path: Path) -> LearningCurve:
         means=means,
         lows=lows,
         highs=highs,
+        evaluations=evaluations,
+    )
+
+
+def _read_evaluations(lines: list[dict[str, Any]]) -> EvaluationPoints:  # Any: JSON
+    name = metrics.EVALUATION_RETURN_MEAN
+    lines = [line for line in lines if math.isfinite(_number(line, name))]
+    # In the order in which weights were set aside: several evaluators report in any order.
+    if all(math.isfinite(_number(line, metrics.TIME_S)) for line in lines):
+        lines.sort(key=lambda line: _number(line, metrics.TIME_S))
+    lines = _drop_superseded(lines)
+
+    def column(name: str) -> FloatArray:
+        return np.array([_number(line, name) for line in lines], np.float64)
+
+    means = column(name)
+    lows, highs = column(metrics.EVALUATION_LOW), column(metrics.EVALUATION_HIGH)
+    return EvaluationPoints(
+        steps=column(metrics.STEPS),
+        times_s=column(metrics.TIME_S),
+        means=means,
+        lows=np.where(np.isfinite(lows), lows, means),
+        highs=np.where(np.isfinite(highs), highs, means),
     )
 
 
@@ -135,10 +182,32 @@ def _choose_time_unit(curves: Sequence[LearningCurve]) -> tuple[float, str]:
     return (60.0, "min") if longest_s < 5 * 3600 else (3600.0, "h")
 
 
-def _draw(axes: Axes, curve: LearningCurve, x: FloatArray, color: str) -> None:
+def _draw(
+    axes: Axes, curve: LearningCurve, x: FloatArray, x_evaluated: FloatArray, color: str
+) -> None:
     marker = "o" if len(x) == 1 else None  # a line of one point cannot be seen
     axes.plot(x, curve.means, color=color, linewidth=1.6, marker=marker, label=curve.label)
     axes.fill_between(x, curve.lows, curve.highs, color=color, alpha=0.18, linewidth=0)
+    points = curve.evaluations
+    if not len(points.steps):
+        return
+    axes.errorbar(
+        x_evaluated,
+        points.means,
+        yerr=(
+            np.maximum(points.means - points.lows, 0),
+            np.maximum(points.highs - points.means, 0),
+        ),
+        fmt="o",
+        color=color,
+        markersize=4.5,
+        markeredgecolor="black",
+        markeredgewidth=0.7,
+        ecolor="black",
+        elinewidth=1.0,
+        capsize=2.5,
+        label=f"{curve.label}: frozen weights, 95 % interval",
+    )
 
 
 def _finish(axes: Axes, x_label: str) -> None:

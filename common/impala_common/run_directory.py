@@ -34,6 +34,7 @@ class RunDirectory:
       candidates_path: checkpoints that wait for their evaluation (candidates).
       metrics_path: one JSON line of metrics per interval (metrics.jsonl).
       tensorboard_path: folder of TensorBoard event files.
+      videos_path: folder of videos of evaluations (videos).
       address_path: HOST:PORT the learner listens on while it runs (address).
       admin_socket_path: Unix socket of the admin service while it runs (admin.sock).
       admin_address_path: its address, wherever it is (admin_address).
@@ -51,6 +52,7 @@ class RunDirectory:
         self.candidates_path = self.path / "candidates"
         self.metrics_path = self.path / "metrics.jsonl"
         self.tensorboard_path = self.path / "tensorboard"
+        self.videos_path = self.path / "videos"
         self.address_path = self.path / "address"
         self.admin_socket_path = self.path / "admin.sock"
         self.admin_address_path = self.path / "admin_address"

@@ -72,10 +72,13 @@ class LocalActors:
         if not is_run_over:
             for actor in self._actors:
                 actor.terminate()
-        self._evaluator.terminate()  # what it plays is wanted no more
         deadline_s = time.monotonic() + (_STOP_S if is_run_over else _LEAVE_S)
+        if not is_run_over:
+            self._evaluator.terminate()  # what it plays is wanted no more
         for actor in self._actors:
             actor.join(max(0.1, deadline_s - time.monotonic()))
+        if is_run_over:
+            self._evaluator.terminate(is_run_over)
         self._evaluator.join(max(0.1, deadline_s - time.monotonic()))
 
 

@@ -16,6 +16,7 @@ from impala_common.run_directory import RunDirectory
 from impala_server.local_process import LocalProcess, client_options
 
 _LOG = logging.getLogger(__name__)
+_FILMING_S = 10.0
 
 
 class LocalEvaluator:
@@ -30,9 +31,11 @@ class LocalEvaluator:
     ) -> None:
         """Prepares an evaluator for the learner at `address`; arguments as LocalActors'."""
         self._process: LocalProcess | None = None
+        self._leave_s = 0.0
         if config.evaluation.eval_interval_steps:
             path = run.log_path / "evaluator.log"
-            command = _command(config, address)
+            self._leave_s = _FILMING_S if config.evaluation.eval_video_every else 0.0
+            command = _command(config, run, address)
             self._process = LocalProcess("evaluator", command, path, objects)
 
     def start(self) -> None:
@@ -50,10 +53,13 @@ class LocalEvaluator:
             _LOG.warning("training goes on without evaluation: %s", error)
             self._process = None
 
-    def terminate(self) -> None:
-        """Asks it to leave."""
-        if self._process is not None:
-            self._process.terminate()
+    def terminate(self, is_run_over: bool = False) -> None:
+        """Asks it to leave; when the run is over it may end a video first."""
+        if self._process is None:
+            return
+        if is_run_over:
+            self._process.wait(self._leave_s)
+        self._process.terminate()
 
     def join(self, timeout_s: float) -> None:
         """Waits for it; kills it when time is up. It is not started again."""
@@ -62,8 +68,11 @@ class LocalEvaluator:
             self._process = None
 
 
-def _command(config: TrainConfig, address: str) -> list[str]:
+def _command(config: TrainConfig, run: RunDirectory, address: str) -> list[str]:
     command = [sys.executable, "-m", "impala_actor.evaluator_cli"]
     command += ["--evaluator-id", "evaluator", "--verbose"]
     env = config.evaluation.eval_env or config.environment.env
+    if config.evaluation.eval_video_every:
+        command += ["--record-dir", str(run.path.absolute())]
+        command += ["--record-every", str(config.evaluation.eval_video_every)]
     return command + client_options(config, address, env)

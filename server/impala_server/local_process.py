@@ -7,6 +7,7 @@ replaced. Owned by the command's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -101,6 +102,12 @@ class LocalProcess:
         """Asks the process to leave."""
         if self._process is not None:
             self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the process, not longer than that."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
 
     def join(self, timeout_s: float) -> None:
         """Waits for the process; kills it when time is up."""

@@ -61,6 +61,7 @@ def test_status_is_one_screen_whatever_is_known() -> None:
         assert "[red]x[/red]" in text  # not taken for markup
         assert "\x1b" not in text
         assert "\n" not in describe_status(status)
+    assert "evaluation   1.00 ± 1.00, greedy 1.00, best 1.00 at step 1" in text
 
 
 def test_dashboard_draws_the_course_of_the_return() -> None:

@@ -37,9 +37,21 @@ def test_evaluator_is_not_started_where_none_is_wanted(
 def test_evaluator_plays_in_the_environment_named_for_it() -> None:
     config = make_config(eval_interval_steps=10, eval_env="CartPole-v0")
 
-    command = local_evaluator._command(config, "127.0.0.1:1")
+    command = local_evaluator._command(config, RunDirectory("x"), "127.0.0.1:1")
 
     assert command[command.index("--env") + 1] == "CartPole-v0"
+    assert "--record-dir" not in command
+
+
+def test_evaluator_films_into_the_folder_of_the_run_where_videos_are_wanted(
+    tmp_path: Path,
+) -> None:
+    config = make_config(eval_interval_steps=10, eval_video_every=3)
+
+    command = local_evaluator._command(config, RunDirectory(tmp_path), "127.0.0.1:1")
+
+    at = command.index("--record-dir")
+    assert command[at : at + 4] == ["--record-dir", str(tmp_path), "--record-every", "3"]
 
 
 def test_evaluator_that_cannot_work_is_given_up_and_training_goes_on(

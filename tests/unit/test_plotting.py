@@ -79,6 +79,36 @@ def test_read_curve_of_resumed_run_leaves_out_what_was_done_over(tmp_path: Path)
     assert curve.means.tolist() == [1.0, 4.0, 5.0]
 
 
+def test_evaluations_are_points_of_their_own_with_intervals(tmp_path: Path) -> None:
+    """Those of 150 and 120 were reported in the wrong order, and 300 was rolled back to 200.
+
+    Planted: the order of the lines taken; what was done over not left out.
+    """
+    verdicts = [
+        (150, 0.15, 4.0, 3.0, 6.0),
+        (120, 0.12, 1.0, 0.0, 2.0),
+        (300, 0.3, 9.0, 8.0, 10.0),
+        (200, 0.4, 5.0, None, None),
+    ]
+    lines = [line(100, 1.0), line(200, 2.0)]
+    for steps, time_s, mean, low, high in verdicts:
+        values = {"evaluation/return_mean": mean, "time_s": time_s}
+        values |= {"evaluation/return_low": low, "evaluation/return_high": high}
+        lines.append(line(steps, None, **values))
+    run = make_run(tmp_path / "run", lines)
+
+    curve = read_curve(run)
+    plot_runs([run], tmp_path / "curve.svg")
+
+    assert curve.steps.tolist() == [100, 200]
+    points = curve.evaluations
+    assert points.steps.tolist() == [120, 150, 200]
+    assert points.times_s.tolist() == [0.12, 0.15, 0.4]
+    assert points.means.tolist() == [1.0, 4.0, 5.0]
+    assert (points.lows.tolist(), points.highs.tolist()) == ([0.0, 3.0, 5.0], [2.0, 6.0, 5.0])
+    assert "frozen weights, 95 % interval" in (tmp_path / "curve.svg").read_text()
+
+
 def test_plot_runs_without_time_or_with_one_point_works(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [{"steps": 5, "episode/return_mean": 1.0}])
 

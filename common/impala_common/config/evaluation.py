@@ -22,6 +22,9 @@ class EvaluationConfig:
     """Episodes of each of them: so many drawing actions, and so many taking the likeliest."""
     eval_env: str = ""
     """Environment id they are played in, with the same spaces; empty: the one trained on."""
+    eval_video_every: int = 0
+    """Which evaluations impala-train's evaluator films: the first and then every so many, one
+    episode each, for TensorBoard and RUN/videos; 0: none. Needs the extra `video`."""
     eval_last_wait_s: float = 30.0
     """Seconds that the end of a run waits for the verdict on its last weights, where an evaluator
     is there; 0: not at all."""
@@ -32,5 +35,6 @@ class EvaluationConfig:
         """Checks the rules of single fields."""
         require_at_least("eval_interval_steps", self.eval_interval_steps, 0)
         require_positive("eval_interval_episodes", self.eval_interval_episodes)
+        require_at_least("eval_video_every", self.eval_video_every, 0)
         require_at_least("eval_last_wait_s", self.eval_last_wait_s, 0)
         require_one_of("eval_best_by", self.eval_best_by, ("sampled", "greedy"))

@@ -55,6 +55,38 @@ SERIES = (
             (metrics.RETURN_MAX, "max"),
         )
     ),
+    *(
+        Series(
+            metric,
+            "impala_evaluation_return",
+            "Newest evaluation with frozen weights: mean return, by how actions are chosen.",
+            "mode",
+            mode,
+        )
+        for metric, mode in (
+            (metrics.EVALUATION_RETURN_MEAN, "sampled"),
+            (metrics.GREEDY_RETURN_MEAN, "greedy"),
+        )
+    ),
+    *(
+        Series(
+            metric,
+            "impala_evaluation_return_error",
+            "Standard error of that mean.",
+            "mode",
+            mode,
+        )
+        for metric, mode in (
+            (metrics.EVALUATION_ERROR, "sampled"),
+            (metrics.GREEDY_ERROR, "greedy"),
+        )
+    ),
+    Series("evaluation_steps", "impala_evaluation_steps", "Agent steps of what was evaluated."),
+    Series(metrics.EVALUATION_S, "impala_evaluation_seconds", "Time the newest evaluation took."),
+    Series(metrics.EVALUATION_BEST, "impala_best_return", "Mean return of the checkpoint `best`."),
+    Series(
+        metrics.EVALUATION_BEST_STEPS, "impala_best_steps", "Agent steps of the checkpoint `best`."
+    ),
     Series(metrics.LENGTH_MEAN, "impala_episode_length_steps", "Mean length of recent episodes."),
     *(
         Series(metric, "impala_loss", "Loss, mean over recent updates.", "kind", kind)
