@@ -94,7 +94,7 @@ def _make_pendulum() -> TrainConfig:
             learning_rate=1e-3,
             eps=1e-6,
             adam_beta2=0.99,
-            max_grad_norm=0.03,
+            max_grad_norm=0.1,
         ),
     )
 
@@ -123,7 +123,7 @@ def _make_mujoco() -> TrainConfig:
         # A short memory of squares and a clip for the reason told at Pendulum.
         optimizer=OptimizerConfig(
             optimizer="adam",
-            learning_rate=2e-3,
+            learning_rate=1e-3,
             eps=1e-6,
             adam_beta2=0.99,
             max_grad_norm=0.5,
