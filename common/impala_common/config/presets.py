@@ -94,7 +94,7 @@ def _make_pendulum() -> TrainConfig:
             learning_rate=1e-3,
             eps=1e-6,
             adam_beta2=0.99,
-            max_grad_norm=0.1,
+            max_grad_norm=0.03,
         ),
     )
 
