@@ -30,6 +30,7 @@ MODULES = {
     "impala-server": "impala_server.cli",
     "impala-actor": "impala_actor.cli",
     "impala-eval": "impala_actor.eval_cli",
+    "impala-evaluator": "impala_actor.evaluator_cli",
     "impala-admin": "impala_actor.admin_cli",
 }
 WAIT_S = 40.0
@@ -48,7 +49,10 @@ class Command:
         **environment: str,
     ) -> None:
         self.name = name
-        if name in ("impala-server", "impala-actor") and "--log-format" not in arguments:
+        if (
+            name in ("impala-server", "impala-actor", "impala-evaluator")
+            and "--log-format" not in arguments
+        ):
             arguments = (*arguments, "--log-format", "text")  # to be read here
         self._stem = path / f"{name}-{time.monotonic_ns()}"
         code = f"import sys; from {MODULES[name]} import main; main(sys.argv[1:])"

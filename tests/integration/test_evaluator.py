@@ -19,8 +19,9 @@ from impala_actor.policy import Policy
 from impala_actor.run_evaluation import evaluate_run
 from impala_common import metrics
 from impala_common.checkpoints import CheckpointStore
+from impala_common.config import ModelConfig
 from impala_common.errors import LearnerUnavailableError, SpecMismatchError
-from impala_common.models.registry import make_model
+from impala_common.models.registry import make_model, resolve_model_spec
 
 BANDIT = TINY + "ContextualBandit-v0"
 CUE = TINY + "RepeatCue-v0"
@@ -89,18 +90,21 @@ def test_evaluations_come_at_the_interval_and_are_what_impala_eval_finds(tmp_pat
 def test_recurrent_candidate_is_played_as_episode_by_episode(tmp_path: Path) -> None:
     """Against a loop of the test's own that runs the network over each episode from its start.
 
-    Shows that a recurrent candidate is built, loaded and played as it should be over the wire. It
-    does not notice state that is lost on the way: after so few updates the likeliest action
-    hardly depends on it. That is held by the evaluator's own tests with memory.
+    The run starts from large random weights, with which the likeliest action hangs on what was
+    seen before, and hardly changes them. Planted: the policy's state zeroed at every step; never reset.
     """
+    model = LSTM | {"hidden_sizes": (16,), "hidden_dim": 16}
+    weights = _make_weights_with_memory(ModelConfig(model="mlp", **model))
+    start = CheckpointStore(tmp_path / "start").save(0, {"weights": weights}, {}, "large")
     config = evaluated_config(
-        model=LSTM | {"hidden_sizes": (16,), "hidden_dim": 16},
-        optimizer={"learning_rate": 5e-3},
+        job={"init_model_path": str(start)},
+        model=model,
+        optimizer={"learning_rate": 1e-9},
     )
-    with RunningServer(tmp_path, config) as server:
+    with RunningServer(tmp_path / "run", config) as server:
         server.run_actor(CUE)
         server.run_evaluator(CUE)
-        server.wait_until(has_line(server, 2))
+        server.wait_until(has_line(server))
         server.stop()
         lines = lines_of(server)
 
@@ -108,9 +112,19 @@ def test_recurrent_candidate_is_played_as_episode_by_episode(tmp_path: Path) -> 
     line = next(line for line in lines if line[metrics.STEPS] == best.step)
     expected = _play_greedily_by_episode(server, best)
     assert line[metrics.GREEDY_RETURN_MEAN] == pytest.approx(expected, abs=1e-9)
+    assert expected > _play_greedily_by_episode(server, best, has_memory=False) + 1.0
 
 
-def _play_greedily_by_episode(server: RunningServer, checkpoint: Any) -> float:
+def _make_weights_with_memory(config: ModelConfig) -> dict[str, np.ndarray]:
+    environment = make_environment(CUE, 1)
+    environment.close()
+    model = make_model(resolve_model_spec(config, environment.spec), environment.spec, seed=3)
+    return {name: 4.0 * value.numpy() for name, value in model.state_dict().items()}
+
+
+def _play_greedily_by_episode(
+    server: RunningServer, checkpoint: Any, has_memory: bool = True
+) -> float:
     """Returns the mean return of two episodes in each of ten slots, without Policy."""
     environment_spec, model_spec = read_specs(server.run.specs_path)
     model = make_model(model_spec, environment_spec, seed=0).eval()
@@ -124,7 +138,7 @@ def _play_greedily_by_episode(server: RunningServer, checkpoint: Any) -> float:
         while min(map(len, returns)) < 2:
             actions = np.zeros(10, np.int64)
             for slot in range(10):
-                if is_first[slot]:
+                if is_first[slot] or not has_memory:
                     histories[slot] = []
                 histories[slot].append(observations["observation"][slot].copy())
                 actions[slot] = _likeliest(model, np.stack(histories[slot]))
