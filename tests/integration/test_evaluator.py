@@ -91,7 +91,8 @@ def test_recurrent_candidate_is_played_as_episode_by_episode(tmp_path: Path) -> 
     """Against a loop of the test's own that runs the network over each episode from its start.
 
     The run starts from large random weights, with which the likeliest action hangs on what was
-    seen before, and hardly changes them. Planted: the policy's state zeroed at every step; never reset.
+    seen before, and hardly changes them. Planted: the policy's state zeroed at every step; resets
+    that the policy is not told of.
     """
     model = LSTM | {"hidden_sizes": (16,), "hidden_dim": 16}
     weights = _make_weights_with_memory(ModelConfig(model="mlp", **model))
