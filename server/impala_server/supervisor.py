@@ -135,7 +135,7 @@ class Supervisor:
             return None
         pipes = [pipe for pipe in (self._learner_pipe, self._front_end_pipe) if pipe is not None]
         connection.wait([pipe.connection for pipe in pipes], timeout=timeout_s)
-        self._read_front_end()
+        has_front_end_died = self._read_front_end()
         try:
             while (message := self._learner_pipe.receive(0.0)) is not None:
                 self._handle(message)
@@ -147,6 +147,8 @@ class Supervisor:
             if self.status["reason"] == "stopping" and not self._is_stop_requested:
                 raise self._died("front_end") from None  # else nobody made the learner stop
             return None
+        if has_front_end_died:
+            raise self._died("front_end")
         return self.status
 
     def request_stop(self) -> None:
@@ -194,9 +196,10 @@ class Supervisor:
             f"{checkpoint or 'the one before this start'}"
         )
 
-    def _read_front_end(self) -> None:
+    def _read_front_end(self) -> bool:
+        """Handles its messages; returns whether it died, as far as the learner's do not deny it."""
         if self._front_end_pipe is None:
-            return
+            return False
         try:
             while (message := self._front_end_pipe.receive(0.0)) is not None:
                 self._handle(message)
@@ -205,8 +208,8 @@ class Supervisor:
             self._front_end_pipe = None
             # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
             is_at_work = self.status["state"] in ("STARTING", "RUNNING", "PAUSED")
-            if is_at_work and not self._is_stop_requested and self._is_alive("learner"):
-                raise self._died("front_end") from None
+            return is_at_work and not self._is_stop_requested and self._is_alive("learner")
+        return False
 
     def _is_alive(self, name: str) -> bool:
         child = self._children[name]

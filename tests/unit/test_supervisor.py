@@ -95,6 +95,18 @@ def test_poll_when_the_front_end_has_followed_a_dead_learner_names_the_learner(
         machine.supervisor.poll(1.0)
 
 
+def test_poll_when_the_front_end_has_followed_a_failed_learner_says_why_that_failed(
+    machine: Machine,
+) -> None:
+    """The learner takes its time to leave. Seen to fail when the front end's end came first."""
+    machine.learner.send("failed", reason=errors.ModelError.reason, text="there is no such class")
+    machine.learner.close()
+    machine.end("front_end")
+
+    with pytest.raises(errors.ModelError, match="there is no such class"):
+        machine.supervisor.poll(1.0)
+
+
 def test_poll_when_the_front_end_dies_names_it(machine: Machine) -> None:
     machine.kill("front_end")
 
