@@ -1,9 +1,8 @@
 """IMPALA: the seed's class, over a real learner server and actor processes.
 
 Between two calls an agent is a network, an optimizer and counters in the
-caller's process; processes exist during `train` only. The caller's process
-stays as it is: working directory, random streams, signal handlers, environment
-variables, torch's threads and logging are never changed.
+caller's process; processes exist during `train` only. Never changed there: working directory,
+random streams, signal handlers, environment variables, torch's threads and logging.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from impala_agent.agent_files import load_checkpoint
 from impala_agent.agent_state import AgentState
+from impala_agent.argument_types import as_count
 from impala_agent.environments import make_source, validate_same_spaces
 from impala_agent.in_process import act_in_process, evaluate_in_process
 from impala_agent.results import TrainResult, make_eval_result
@@ -229,6 +229,7 @@ class IMPALA(AgentState):
           ImpalaError: learner or actors failed; says why. No process is left, and the agent holds
             what the newest checkpoint does.
         """
+        num_train_steps = as_count("num_train_steps", num_train_steps)
         with ExitStack() as stack:
             with self._lock:
                 self._require_idle("train")
@@ -268,6 +269,7 @@ class IMPALA(AgentState):
           episode_rewards and episode_lengths (means, by the seed's names), return_mean,
           confidence_low and confidence_high (95 % interval), returns, and more.
         """
+        num_eval_episodes = as_count("num_eval_episodes", num_eval_episodes)
         with self._lock:
             network = self._frozen().copy_network()
         evaluation = evaluate_in_process(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from impala_agent.argument_types import as_kind
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import NONE, load_config, unpack_config
 from impala_common.errors import ConfigError
@@ -62,6 +63,8 @@ _PLACES: Final = {
 }
 """Argument -> section and name of the setting."""
 
+_BASE: Final = TrainConfig()
+
 
 def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None) -> TrainConfig:
     """Returns the settings of a run.
@@ -74,7 +77,7 @@ def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None
     Raises:
       ConfigError: a value breaks a rule, or two arguments contradict each other.
     """
-    given = {name: v for name, v in arguments.items() if not isinstance(v, _SeedDefault)}
+    given = {name: _as_setting(name, value) for name, value in arguments.items() if is_given(value)}
     defaults = {
         name: value.value for name, value in arguments.items() if isinstance(value, _SeedDefault)
     }
@@ -89,10 +92,12 @@ def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None
     elif isinstance(config, Mapping):
         base = unpack_config(_as_tables(config), base)
         says_hidden_sizes = "hidden_sizes" in config.get("model", {})
-    elif config is not None:
+    elif isinstance(config, str | os.PathLike):
         base = load_config(config, base)
         tables = tomllib.loads(Path(config).read_text(encoding="utf-8"))
         says_hidden_sizes = "hidden_sizes" in tables.get("model", {})
+    elif config is not None:
+        raise ConfigError("config", config, "a TrainConfig, a mapping or a TOML file's path")
     base = _replace(base, given)
     if not says_hidden_sizes:  # for vectors: feature_dim is the encoder's width, hidden_dim next
         base = _set(base, "model", hidden_sizes=(base.model.feature_dim,))
@@ -129,6 +134,16 @@ def _join_initialisations(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def _as_setting(name: str, value: object) -> object:
+    """Returns a given argument as the plain value of its setting's type."""
+    if name == "init_fn" and value is None:
+        return None
+    if name == "use_lstm":
+        return as_kind(name, value, bool)
+    section, setting = _PLACES["network_init_method" if name == "init_fn" else name]
+    return as_kind(name, value, type(getattr(getattr(_BASE, section), setting)))
+
+
 def _replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Returns `config` with arguments set; errors name the argument, not the setting."""
     sections: dict[str, dict[str, Any]] = {}
@@ -143,8 +158,6 @@ def _replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         named = {_PLACES[name][1]: name for name in values}
         name = named.get(error.name, error.name)
         raise ConfigError(name, error.value, error.rule, error.consequence) from None
-    except TypeError as error:  # a rule compared what cannot be compared
-        raise ConfigError("arguments", dict(values), "of the seed's types", str(error)) from error
 
 
 def _set(config: TrainConfig, section: str, **changes: Any) -> TrainConfig:

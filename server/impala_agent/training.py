@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from impala_agent.agent_files import write_state
+from impala_agent.argument_types import as_count, as_kind
 from impala_agent.background_training import BackgroundTraining
 from impala_agent.own_learner import OwnLearner
 from impala_agent.results import TrainResult, make_train_result
 from impala_agent.seed_settings import replace_settings
 from impala_common.checkpoints import CheckpointStore
 from impala_common.config import TrainConfig
-from impala_common.config.checks import require_positive
 from impala_common.errors import ConfigError
 from impala_common.inherited_objects import Kind, ObjectMemory
 from impala_common.run_directory import RunDirectory
@@ -55,18 +55,17 @@ class Training:
 
         `eval_env` is where evaluations play; empty: the caller named none.
         """
-        require_positive("num_train_steps", num_train_steps)
         changes: dict[str, Any] = {}  # Any: settings
         if log_interval is not None:
-            changes["log_interval_s"] = float(log_interval)
+            changes["log_interval_s"] = as_kind("log_interval", log_interval, float)
         if save_interval is not None:
-            changes["checkpoint_interval_steps"] = save_interval
+            changes["checkpoint_interval_steps"] = as_kind("save_interval", save_interval, int)
         evaluation: dict[str, Any] = {"eval_env": eval_env} if eval_env else {}  # Any: settings
         if eval_interval is None and eval_env and not config.evaluation.eval_interval_steps:
             eval_interval = max(1, num_train_steps // _NUM_EVALUATIONS)
         if eval_interval is not None:
-            evaluation["eval_interval_steps"] = eval_interval
-            evaluation["eval_interval_episodes"] = num_eval_episodes
+            evaluation["eval_interval_steps"] = as_kind("eval_interval", eval_interval, int)
+            evaluation["eval_interval_episodes"] = as_count("num_eval_episodes", num_eval_episodes)
         trained_steps = own.learner.counters.trained_steps
         self.config = replace_settings(
             config,
