@@ -32,7 +32,7 @@ def as_kind(name: str, value: object, kind: type) -> Any:  # Any: of type `kind`
         if kind is float:
             return number
         if kind is int and number.is_integer():
-            return int(value)
+            return round(value)
     elif kind is str and isinstance(value, str | torch.device):
         return str(value)
     raise ConfigError(name, value, _RULES[kind])

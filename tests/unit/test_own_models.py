@@ -323,7 +323,7 @@ class LogitsOnly(own_networks.Remembering):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (own_networks.Wide, r"policy_logits: expected \[2, 3, 4\], got \[2, 3, 5\]"),
+        (own_networks.Wide, r"expected \[2, 3, 4\], got \[2, 3, 5\] \(\[T, B, P\]\)"),
         (Doubles, "policy_logits: expected float32, got float64"),
         (Pair, "forward: expected ModelOutputs, got tuple"),
         (Squeezed, r"values: expected \[2, 1\], got \[2\]"),
@@ -371,7 +371,7 @@ def test_make_of_an_encoder_with_another_width_names_both() -> None:
             super().__init__(*arguments)
             self.num_features += 1
 
-    with pytest.raises(ModelError, match=r"encoder .*: expected \[6, 513\], got \[6, 512\]"):
+    with pytest.raises(ModelError, match=r"encoder: expected \[6, 513\], got \[6, 512\]"):
         make_object(Wrong)
 
 

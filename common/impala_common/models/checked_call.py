@@ -29,8 +29,8 @@ def run_checked(
     device = inputs.is_first.device
     rows = tuple(inputs.is_first.shape)
     num_logits = count_logits(environment)
-    require_tensor("policy_logits", outputs.policy_logits, (*rows, num_logits), device)
-    require_tensor("values", outputs.values, rows, device)
+    require_tensor("policy_logits", outputs.policy_logits, (*rows, num_logits), device, "T, B, P")
+    require_tensor("values", outputs.values, rows, device, "T, B")
     validate_state("state", outputs.state, specs, inputs)
     now = (*inputs.observations.values(), *inputs[1:], *state)
     if not all(torch.equal(before, after) for before, after in zip(kept, now, strict=True)):
@@ -64,16 +64,23 @@ def validate_state(
     num_columns = inputs.is_first.shape[1]
     for index, (tensor, spec) in enumerate(zip(state, specs, strict=True)):
         shape = (spec.shape[0], num_columns, *spec.shape[1:])
-        require_tensor(f"{name}[{index}]", tensor, shape, inputs.is_first.device)
+        require_tensor(f"{name}[{index}]", tensor, shape, inputs.is_first.device, "L, B, H")
     return state
 
 
-def require_tensor(name: str, tensor: object, shape: tuple[int, ...], device: torch.device) -> None:
-    """Raises ModelError unless it is a float32 tensor of this shape on this device."""
+def require_tensor(
+    name: str, tensor: object, shape: tuple[int, ...], device: torch.device, dimensions: str
+) -> None:
+    """Raises ModelError unless it is a float32 tensor of this shape on this device.
+
+    `dimensions` says what the sizes of `shape` are, such as "T, B, P".
+    """
     if not isinstance(tensor, Tensor):
         raise ModelError(f"{name}: expected a tensor, got {type(tensor).__name__}")
     if tuple(tensor.shape) != shape:
-        raise ModelError(f"{name}: expected {list(shape)}, got {list(tensor.shape)}")
+        raise ModelError(
+            f"{name}: expected {list(shape)}, got {list(tensor.shape)} ([{dimensions}])"
+        )
     if tensor.dtype != torch.float32:
         raise ModelError(f"{name}: expected float32, got {name_of_dtype(tensor.dtype)}")
     if tensor.device != device:

@@ -140,7 +140,9 @@ class Comparison:
                 if not isinstance(acted, tuple) or len(acted) != 2:
                     raise ModelError(f"act: expected (policy_logits, state), got {acted!r:.80}")
                 shape = (1, NUM_COLUMNS, count_logits(self._environment))
-                require_tensor("act's policy_logits", acted[0], shape, inputs.is_first.device)
+                require_tensor(
+                    "act's policy_logits", acted[0], shape, inputs.is_first.device, "1, B, P"
+                )
                 logits.append(acted[0])
                 state = validate_state("act's state", acted[1], self._specs, inputs)
         rule = "act row by row, carrying the state, must equal forward over all rows"

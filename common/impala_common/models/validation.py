@@ -72,7 +72,7 @@ def validate_encoder(encoder: Encoder, environment: EnvironmentSpec) -> None:
                 f"it was called with {describe_observations(inputs)}"
             ) from error
     require_tensor(
-        "output of the encoder (T*B rows)", features, (NUM_ROWS * NUM_COLUMNS, width), device
+        "output of the encoder", features, (NUM_ROWS * NUM_COLUMNS, width), device, "T*B, F"
     )
 
 
