@@ -222,11 +222,14 @@ def test_evaluator_of_another_environment_is_told_the_difference(
 
 
 def test_end_of_the_run_waits_for_the_verdict_on_the_last_weights(tmp_path: Path) -> None:
-    """Planted: no candidate of the last update; evaluators sent away with the actors."""
-    config = evaluated_config(job={"total_steps": 80})
+    """The second of three updates crosses the interval, the last one does not.
+
+    Planted: no candidate of the last update; evaluators sent away with the actors.
+    """
+    config = evaluated_config(job={"total_steps": 100}, evaluation={"eval_interval_steps": 80})
     with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
         watching = peer.watch()
-        peer.train(server)
+        peer.train(server, 2)
         first = watching.candidate()
         peer.push_unanswered(3)
         server.wait_until(lambda status: status.get("is_judging", False))
@@ -240,7 +243,7 @@ def test_end_of_the_run_waits_for_the_verdict_on_the_last_weights(tmp_path: Path
         assert end.end == learner_pb2.DRAIN_REASON_FINISHED
         server.wait_finished()
     newest = server.checkpoint()
-    assert last.trained_steps == newest.step >= 80
+    assert 80 < first.trained_steps < 100 <= last.trained_steps == newest.step < 160
     assert all(np.array_equal(weights[name], newest.tensors["weights"][name]) for name in weights)
     assert best_of(server) == (newest.step, 2.0)
     assert server.metrics()[-1][metrics.EVALUATION_RETURN_MEAN] == 2.0
