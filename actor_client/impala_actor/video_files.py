@@ -144,8 +144,9 @@ def write_video(recording: Recording, path: Path) -> None:
         return
     writer = make_video_writer(path.parent, "mp4", recording.frames_per_s)
     try:
-        for frame in recording.frames:
-            writer.take(frame)
+        height, width = recording.frames.shape[1:3]
+        for frame in recording.frames[:, : height // 2 * 2, : width // 2 * 2]:
+            writer.take(frame)  # even sizes: what H.264 can show without scaling
         writer.finish(path)
     finally:
         writer.discard()
