@@ -27,9 +27,6 @@ import cloudpickle
 
 from impala_common.errors import ConfigError
 
-OBJECT_PREFIX = "object:"
-"""What names of environments and models begin with that are Python objects of the parent."""
-
 Kind = Literal["environment", "model", "registration"]
 """A maker of an environment, a maker of a network, or a Gymnasium id's EnvSpec."""
 

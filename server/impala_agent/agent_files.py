@@ -16,9 +16,9 @@ from typing import Any
 from impala_common.checkpoint_manifest import MANIFEST, is_name
 from impala_common.checkpoints import Checkpoint, CheckpointStore, Tensors
 from impala_common.config import TrainConfig
+from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import CheckpointError, ConfigError, SpecMismatchError
-from impala_common.inherited_objects import OBJECT_PREFIX
 from impala_common.run_directory import RunDirectory, write_json_atomic, write_text_atomic
 from impala_common.specs import EnvironmentSpec, ModelSpec, validate_same_environment
 

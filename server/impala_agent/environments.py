@@ -25,9 +25,10 @@ from impala_actor.environments.factory import (
     register_environment,
 )
 from impala_actor.environments.old_gym import HOW_TO_WRAP
+from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ConfigError, ImpalaError, SpecMismatchError
-from impala_common.inherited_objects import OBJECT_PREFIX, Kind, pack_object, unpack_object
+from impala_common.inherited_objects import Kind, pack_object, unpack_object
 from impala_common.specs import EnvironmentSpec, validate_same_environment
 
 Env = gymnasium.Env[Any, Any]  # Any: any spaces

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.errors import ConfigError
-from impala_common.inherited_objects import OBJECT_PREFIX, Kind, pack_object
+from impala_common.inherited_objects import Kind, pack_object
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import register_model
 from impala_common.models.trunk import Encoder

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from impala_actor.frozen_run import load_weights
 from impala_agent.agent_files import validate_fitting
 from impala_agent.batches import make_batch
 from impala_agent.seed_settings import replace_settings
@@ -26,7 +27,6 @@ from impala_common import metrics
 from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
-from impala_common.errors import CheckpointError
 from impala_common.models.contract import AgentModel
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.learner import Learner
@@ -122,13 +122,7 @@ class OwnLearner:
           CheckpointError: it is of other spaces or another network.
         """
         validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
-        weights = checkpoint.tensors.get("weights", {})
-        try:
-            self.network.load_state_dict({n: torch.from_numpy(a) for n, a in weights.items()})
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name} is of another network: {error}"
-            ) from error
+        load_weights(self.network, checkpoint)
         self.is_fresh = False
 
     def copy_network(self) -> AgentModel:

@@ -8,6 +8,7 @@ example, the folder looked at after the episodes were played.
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -163,7 +164,7 @@ def test_load_of_damaged_or_foreign_export_says_what_is_wrong(
 
 
 def test_own_network_is_exported_and_loaded_only_where_it_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     name = "own_model:ResidualMlp"
@@ -182,6 +183,10 @@ def test_own_network_is_exported_and_loaded_only_where_it_is_named(
     policy = load_exported_policy(tmp_path / "policy", own_model=name).make_policy(2)
     step = policy.act({"observation": np.ones((2, 4), np.float32)}, np.ones(2, np.bool_))
     assert step.actions.shape == (2,)
+    example = "load_exported_policy.py"
+    monkeypatch.setattr(sys, "argv", [example, str(tmp_path / "policy"), "2", name])
+    runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+    assert capsys.readouterr().out.endswith(" of 2 episodes\n")
 
 
 @pytest.mark.e2e

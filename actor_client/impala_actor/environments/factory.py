@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ConfigError, UnknownEnvironmentError
-from impala_common.inherited_objects import OBJECT_PREFIX
 
 if TYPE_CHECKING:
     import gymnasium

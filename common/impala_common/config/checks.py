@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from impala_common.errors import ConfigError
 
+OBJECT_PREFIX = "object:"
+"""What names of environments and models begin with that are Python objects of the parent."""
+
 _OWN_MODEL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.-]*", re.ASCII)
 
 

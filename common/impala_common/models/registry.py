@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from impala_common.config.checks import is_own_model
+from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import ConfigError, ModelError
 from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
@@ -39,7 +39,6 @@ _ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
     "impala_resnet": impala_resnet.ImpalaResnetEncoder,
     "multi": MultiEncoder,
 }
-_OBJECT = "object:"
 Maker = Callable[[ModelSpec, EnvironmentSpec], nn.Module]
 """Makes a network or encoder; draws its initial weights from torch's global stream."""
 
@@ -62,7 +61,7 @@ def register_model(name: str, maker: Maker) -> None:
     Raises:
       ConfigError: the name is not of that form.
     """
-    if not name.startswith(_OBJECT) or not is_own_model(name):
+    if not name.startswith(OBJECT_PREFIX) or not is_own_model(name):
         raise ConfigError("model", name, "object:Name")
     _own_makers[name] = maker
 
@@ -74,7 +73,7 @@ def find_maker(name: str) -> Maker:
       ModelError: there is no such network in this process.
     """
     try:
-        if not name.startswith(_OBJECT):
+        if not name.startswith(OBJECT_PREFIX):
             return import_model_class(name)
         if name not in _own_makers:
             raise ModelError(
