@@ -131,6 +131,20 @@ def _make_mujoco() -> TrainConfig:
     )
 
 
+def _make_halfcheetah() -> TrainConfig:
+    """HalfCheetah: after RL Zoo's A2C settings; updates of 32 steps, little noise to begin with."""
+    config = _make_mujoco()
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, log_std_init=-1.0, init_method="identity"),
+        rollout=RolloutConfig(unroll_length=8, batch_size=4, num_storages=8),
+        loss=dataclasses.replace(config.loss, vtrace_lambda=0.9, baseline_cost=0.8),
+        optimizer=OptimizerConfig(
+            optimizer="rmsprop", learning_rate=1e-3, eps=1e-5, max_grad_norm=0.5
+        ),
+    )
+
+
 def _make_minigrid() -> TrainConfig:
     """MiniGrid's memory tasks: a way is found in 200k steps, remembering is not shown yet."""
     return TrainConfig(
@@ -198,6 +212,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "cartpole_memory": _make_cartpole_memory,
     "pendulum": _make_pendulum,
     "mujoco": _make_mujoco,
+    "halfcheetah": _make_halfcheetah,
     "minigrid": _make_minigrid,
     "classic": _make_classic,
     "minatar": _make_minatar,
@@ -210,7 +225,8 @@ _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
     (r"CartPole-v\d+", "cartpole"),
     (r"PositionCartPole-v\d+", "cartpole_memory"),
     (r"Pendulum-v\d+", "pendulum"),
-    (r"(Ant|HalfCheetah|Hopper|Humanoid|Reacher|Swimmer|Walker2d)-v\d+", "mujoco"),
+    (r"HalfCheetah-v\d+", "halfcheetah"),
+    (r"(Ant|Hopper|Humanoid|Reacher|Swimmer|Walker2d)-v\d+", "mujoco"),
     (r"MiniGrid-(Memory|RedBlueDoors).+", "minigrid"),
     (r"(Acrobot|MountainCar|LunarLander)-v\d+", "classic"),
     (r"MinAtar/.+", "minatar"),
