@@ -157,7 +157,7 @@ def sections(kind: type[Any]) -> st.SearchStrategy[Any]:
 CONFIGS = st.builds(TrainConfig, **{name: sections(kind) for name, kind in SECTIONS.items()})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(config=CONFIGS)
 def test_config_through_toml_is_the_same(config: TrainConfig) -> None:
     """Seen to fail with None left out of the file, and with floats printed by "%g"."""

@@ -91,8 +91,12 @@ def setting_names() -> list[str]:
     ]
 
 
+@functools.cache
 def document_fields(section: type[Any]) -> dict[str, str]:
-    """Returns the text under each field of a dataclass; empty where there is no source."""
+    """Returns the text under each field of a dataclass; empty where there is no source.
+
+    The table is shared: parsing the source costs more than all else in `dump_config`.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(section)))
     except (OSError, TypeError):
