@@ -38,7 +38,7 @@ def dump_config(config: TrainConfig) -> str:
     for section_field in dataclasses.fields(config):
         section = getattr(config, section_field.name)
         parts.append(f"\n[{section_field.name}]\n")
-        documentation = document_fields(_section_types()[section_field.name])
+        documentation = _documentation_of(section_field.name)
         for field in dataclasses.fields(section):
             text = documentation.get(field.name, "")
             parts += [f"# {line}\n" for line in textwrap.wrap(text, _WIDTH)]
@@ -91,12 +91,8 @@ def setting_names() -> list[str]:
     ]
 
 
-@functools.cache
 def document_fields(section: type[Any]) -> dict[str, str]:
-    """Returns the text under each field of a dataclass; empty where there is no source.
-
-    The table is shared: parsing the source costs more than all else in `dump_config`.
-    """
+    """Returns the text under each field of a dataclass; empty where there is no source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(section)))
     except (OSError, TypeError):
@@ -118,6 +114,12 @@ def document_fields(section: type[Any]) -> dict[str, str]:
 def _section_types() -> dict[str, type[Any]]:  # Any: dataclasses of different types
     """Returns the dataclass of each section, by its name."""
     return typing.get_type_hints(TrainConfig)
+
+
+@functools.cache
+def _documentation_of(section_name: str) -> dict[str, str]:
+    """Returns the text under each setting; parsing the source costs more than all else here."""
+    return document_fields(_section_types()[section_name])
 
 
 def _unknown(name: str, value: object) -> ConfigError:
