@@ -23,6 +23,7 @@ from impala_actor.policy import Policy, PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
 from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
+from impala_common import failpoints
 from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import (
     LearnerUnavailableError,
@@ -30,6 +31,7 @@ from impala_common.errors import (
     QueueClosedError,
     StaleSessionError,
 )
+from impala_common.event_history import marks_of, open_history
 from impala_common.heartbeat import Heartbeat
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
@@ -72,6 +74,7 @@ class Actor:
             config.server, config.actor_id, config.connect_timeout_s, self._stop, config.security
         )
         self._client.heartbeat = Heartbeat(config.heartbeat_file)
+        self.history = open_history("actor", actor_id=config.actor_id)
         self.outcomes: dict[str, int] = {}
         self.num_steps = 0
 
@@ -108,6 +111,8 @@ class Actor:
                 raise
         finally:
             self._client.close()
+            self.history.add("end")
+            self.history.close()
 
     def _make_environment(self) -> EnvironmentAdapter:
         defaults = self._client.get_defaults()
@@ -160,7 +165,14 @@ class _SessionLoop:
         self._observations = environment.reset(session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
         self._subscriber = WeightsSubscriber(client, session)
-        self._sender = UnrollSender(client, session, self._subscriber.notify)
+        self._history = actor.history
+        self._history.add(
+            "session",
+            epoch=session.actor.session_epoch,
+            index=session.actor_index,
+            learner_run_id=session.learner_run_id,
+        )
+        self._sender = UnrollSender(client, session, self._subscriber.notify, self._history)
 
     def run(self) -> None:
         """Acts until something ends it: RunFinishedError, StaleSessionError, stop."""
@@ -199,6 +211,7 @@ class _SessionLoop:
             policy.observe(result.rewards, result.is_first)
             self._note_episodes(result)
             self._observations, self._is_first = result.observations, result.is_first
+            failpoints.hit("actor.mid_unroll")
             inference_s += acted_s - start_s
             environment_s += stepped_s - acted_s
             start_s = stepped_s
@@ -212,8 +225,15 @@ class _SessionLoop:
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
         self._summaries = []
-        self._sender.send(message)
+        self._sender.send(message, self._marks_of(unrolls))
         self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
+
+    def _marks_of(self, unrolls: dict[str, np.ndarray[Any, Any]]) -> list[str]:
+        """Returns the marks of unrolls for the history; none where it is off."""
+        if not self._history.is_on:
+            return []
+        leaves = self._session.unroll.leaves
+        return marks_of(unrolls, {leaf.tensor.name: leaf.rows != "none" for leaf in leaves})
 
     def _refresh_weights(self) -> None:
         if self._session.is_lockstep:
@@ -227,6 +247,7 @@ class _SessionLoop:
     def _swap_weights(self, version: int, weights: dict[str, np.ndarray[Any, Any]]) -> None:
         self._policy.load(weights)
         self._version = version
+        self._history.add("swap", version=version, learner_run_id=self._session.learner_run_id)
 
     def _note_episodes(self, result: StepResult) -> None:
         for record in self._episodes.update(result):

@@ -17,7 +17,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_common.addresses import is_address
+from impala_common import failpoints
+from impala_common.addresses import host_of, is_address
 from impala_common.config.checks import (
     require,
     require_at_least,
@@ -124,6 +125,7 @@ def run(argv: Sequence[str]) -> int:
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
         configure_logging(level, "actor", arguments.log_format)
+        failpoints.arm_from_environment(host_of(arguments.server))
         stop = _Stop()
         if arguments.exit_with_parent:
             _stop_without_parent(stop)

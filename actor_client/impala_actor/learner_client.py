@@ -21,6 +21,7 @@ import grpc
 import tenacity
 from google.protobuf import duration_pb2
 
+from impala_common import failpoints
 from impala_common.codec.specs import (
     pack_environment_spec,
     unpack_model_spec,
@@ -201,7 +202,7 @@ class LearnerClient:
             header = next(iter(responses)).header
             if header.is_not_modified:
                 return None
-            data = b"".join(response.chunk for response in responses)
+            data = b"".join(_chunks(responses))
         except StopIteration:
             raise LearnerUnavailableError("the learner ended a weights transfer early") from None
         except grpc.RpcError as error:
@@ -272,6 +273,12 @@ class LearnerClient:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
             _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+
+
+def _chunks(responses: Iterator[learner_pb2.GetWeightsResponse]) -> Iterator[bytes]:
+    for response in responses:
+        failpoints.hit("actor.weights_mid_stream")
+        yield response.chunk
 
 
 def default_actor_id() -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from impala_common import failpoints
 from impala_common.checkpoint_manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -43,7 +44,7 @@ from impala_common.errors import (
     NotFoundError,
 )
 from impala_common.logs import printable
-from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory, write_bytes_synced
+from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory
 
 _log = logging.getLogger(__name__)
 
@@ -157,9 +158,12 @@ class CheckpointStore:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove_stale()
             temporary.mkdir()
+            failpoints.hit("checkpoint.before_write")
             manifest = self._write_files(temporary, step, tensors, state)
             final = self.path / (name or self._free_name(step))
+            failpoints.hit("checkpoint.before_rename")
             os.rename(temporary, final)
+            failpoints.hit("checkpoint.after_rename")
             sync_directory(self.path)
             if read_bytes(final / MANIFEST, MAX_MANIFEST_BYTES) != manifest:
                 raise CheckpointError(f"{final / MANIFEST} reads back differently than written")
@@ -272,6 +276,7 @@ class CheckpointStore:
             manifest = unpack_manifest(
                 folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
             )
+            failpoints.hit("restore.mid_load")
             tensors = {
                 file.removesuffix(TENSORS_SUFFIX): read_tensors(folder / file, *expected)
                 for file, expected in manifest.files.items()
@@ -291,10 +296,10 @@ class CheckpointStore:
                 {name: np.asarray(array, order="C") for name, array in arrays.items()}
             )
             file = group + TENSORS_SUFFIX
-            write_bytes_synced(folder / file, data)
+            _write_synced(folder / file, data)
             files[file] = (hashlib.sha256(data).hexdigest(), len(data))
         manifest = pack_manifest(Manifest(step=step, state=state, files=files))
-        write_bytes_synced(folder / MANIFEST, manifest)
+        _write_synced(folder / MANIFEST, manifest)
         sync_directory(folder)
         return manifest
 
@@ -340,6 +345,19 @@ class CheckpointStore:
         for entry in self.path.iterdir():
             if entry.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """Writes a new file, in two halves, and returns when it is on disk."""
+    whole, middle = memoryview(data), len(data) // 2
+    with path.open("xb") as file:
+        file.write(whole[:middle])
+        file.flush()
+        failpoints.hit("checkpoint.mid_write")
+        file.write(whole[middle:])
+        file.flush()
+        failpoints.hit("checkpoint.before_sync")
+        os.fsync(file.fileno())
 
 
 def _order(name: str) -> tuple[int, int]:

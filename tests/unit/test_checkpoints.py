@@ -236,7 +236,7 @@ def test_save_when_disk_is_full_says_so_and_keeps_the_previous(
     """Seen to fail, with the temporary folder left behind, without the `finally`."""
     store = CheckpointStore(tmp_path)
     save(store, 1)
-    write, num_written = checkpoints.write_bytes_synced, 0
+    write, num_written = checkpoints._write_synced, 0
 
     def write_until_full(path: Path, data: bytes) -> None:
         nonlocal num_written
@@ -246,7 +246,7 @@ def test_save_when_disk_is_full_says_so_and_keeps_the_previous(
         num_written += 1
         write(path, data)
 
-    monkeypatch.setattr(checkpoints, "write_bytes_synced", write_until_full)
+    monkeypatch.setattr(checkpoints, "_write_synced", write_until_full)
     with pytest.raises(CheckpointError, match=r"step 2 .*No space left") as caught:
         save(store, 2)
 

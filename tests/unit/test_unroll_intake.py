@@ -23,7 +23,7 @@ from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession, SessionTable
 from impala_server.front_end.unroll_intake import Outcome, UnrollIntake, Verdict
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.handoff import HandoffPipe
+from impala_server.storage.handoff import FreedSlot, HandoffPipe
 from impala_server.storage.layout import POLICY_VERSION, StorageLayout
 
 SPEC = make_vector_spec()
@@ -50,6 +50,7 @@ class Front:
             lambda: VERSION,
             max_policy_lag,
             capacity_timeout_s,
+            BATCH_SIZE,
         )
         self.sessions = SessionTable(16, 1, 0)
         self.session = self.register("a")
@@ -151,8 +152,8 @@ def test_offer_of_one_message_on_two_streams_at_once_is_taken_once() -> None:
         twins = [asyncio.create_task(front.offer(2)) for _ in range(2)]
         await settle(*twins)
 
-        front.intake.release(0)
-        front.intake.release(1)
+        front.intake.release(FreedSlot(0, True))
+        front.intake.release(FreedSlot(1, True))
 
         outcomes = [(await twin).outcome for twin in twins]
         assert sorted(outcomes, key=str) == [Outcome.ACCEPTED, Outcome.DUPLICATE]
@@ -243,7 +244,7 @@ def test_offer_while_storage_is_full_waits_until_release() -> None:
         waiting = asyncio.create_task(front.offer(2))
         await settle(waiting)
 
-        front.intake.release(1)
+        front.intake.release(FreedSlot(1, True))
 
         assert (await waiting).outcome == Outcome.ACCEPTED
         assert front.full_slots() == [1]
@@ -264,7 +265,7 @@ def test_offer_of_several_while_full_gives_each_one_verdict_in_order() -> None:
 
         order = []
         for slot in (0, 1, 0):
-            front.intake.release(slot)
+            front.intake.release(FreedSlot(slot, True))
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
             task = done.pop()
@@ -287,7 +288,7 @@ def test_offer_of_a_message_larger_than_storage_goes_on_as_slots_are_released() 
             await asyncio.sleep(0)
             for slot in front.full_slots():
                 seen.append(front.views[slot]["rewards"].copy())
-                front.intake.release(slot)
+                front.intake.release(FreedSlot(slot, True))
 
         assert (await task) == Verdict(Outcome.ACCEPTED)
         np.testing.assert_array_equal(np.concatenate(seen, axis=1), wanted)
@@ -302,8 +303,8 @@ def test_offer_without_room_in_time_is_capacity_and_can_be_sent_again_under_a_ne
         refused = await front.offer(2)
         assert refused == Verdict(Outcome.CAPACITY, "no room in rollout storage for 0.05 s")
         assert front.intake.counts.capacity == 2
-        front.intake.release(0)
-        front.intake.release(1)
+        front.intake.release(FreedSlot(0, True))
+        front.intake.release(FreedSlot(1, True))
         assert (await front.offer(3)).outcome == Outcome.ACCEPTED  # sent before 2 was refused
 
         assert (await front.offer(2)).outcome == Outcome.DUPLICATE  # why the old number will not do
@@ -340,7 +341,7 @@ def test_offer_that_has_begun_to_write_is_finished_after_any_time() -> None:
         assert refused.outcome == Outcome.CAPACITY
         assert not large.done()
 
-        front.intake.release(0)
+        front.intake.release(FreedSlot(0, True))
 
         assert (await large).outcome == Outcome.ACCEPTED
         np.testing.assert_array_equal(front.views[0]["rewards"], rewards_of(1, 6)[:, 4:])
@@ -355,7 +356,7 @@ def test_start_of_a_message_whose_stream_dies_is_finished() -> None:
         await settle(offered)
 
         stream.cancel()
-        front.intake.release(0)
+        front.intake.release(FreedSlot(0, True))
 
         assert (await offered).outcome == Outcome.ACCEPTED
         assert front.full_slots() == [0, 1, 0]

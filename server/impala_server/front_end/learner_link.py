@@ -22,6 +22,7 @@ from impala_common.errors import (
     QueueClosedError,
     UnsupportedSpaceError,
 )
+from impala_common.event_history import open_history
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2
@@ -65,6 +66,7 @@ class OpenRun:
             transport.max_actors, config.job.seed, int(message["learner_life"])
         )
         self.weights = WeightsCache(WeightsReader(weights.map()))
+        self.history = open_history("front_end", learner_run_id=self.learner_run_id)
         layout = StorageLayout(self.unroll, rollout.batch_size, rollout.num_storage_slots)
         self.storage_bytes = layout.num_bytes
         self.intake = UnrollIntake(
@@ -74,6 +76,8 @@ class OpenRun:
             lambda: self.weights.policy_version,
             int(message["max_policy_lag"]),
             transport.capacity_timeout_s,
+            rollout.batch_size,
+            self.history,
         )
 
     def header(self) -> header_pb2.LearnerHeader:
@@ -129,6 +133,12 @@ class LearnerLink:
         for connection in (self._control.connection, self._handoff.connection):
             if not connection.closed:
                 loop.remove_reader(connection.fileno())
+
+    def close_history(self) -> None:
+        """Ends the history with what became of all unrolls, if one is kept."""
+        if self.run is not None:
+            self.run.history.add("end", **self.run.intake.balance._asdict())
+            self.run.history.close()
 
     def open_run(self) -> OpenRun:
         """Returns the run.
@@ -188,6 +198,7 @@ class LearnerLink:
                 "front_end",
                 actors_connected=self.run.sessions.num_connected,
                 storage_fill=self.run.intake.storage_fill,
+                queued=self.run.intake.balance.queued,
                 busy=self._take_busy_share(),
                 **dataclasses.asdict(self.run.intake.counts),
             )
@@ -200,9 +211,9 @@ class LearnerLink:
 
     def _on_free(self) -> None:
         try:
-            while (slot := self._handoff.receive_free()) is not None:
+            while (freed := self._handoff.receive_free()) is not None:
                 if self.run is not None:
-                    self.run.intake.release(slot)
+                    self.run.intake.release(freed)
         except QueueClosedError:
             self._on_lost()
             return

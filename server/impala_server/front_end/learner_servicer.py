@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from impala_common import failpoints
 from impala_common.codec.specs import (
     pack_environment_options,
     pack_model_spec,
@@ -115,6 +116,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             yield learner_pb2.GetWeightsResponse(header=header)
             for chunk in weights.chunks():
                 yield learner_pb2.GetWeightsResponse(chunk=chunk)
+                failpoints.hit("weights.mid_stream")
 
     async def PushUnrolls(  # noqa: N802
         self, requests: AsyncIterator[learner_pb2.PushUnrollsRequest], context: _Context

@@ -100,6 +100,7 @@ async def _serve_rpcs(
         reminding.cancel()
         loop.remove_reader(ends.supervisor.connection.fileno())
         link.detach(loop)
+        link.close_history()
 
 
 def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpoint | None:

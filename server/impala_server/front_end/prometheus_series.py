@@ -115,6 +115,8 @@ SERIES = (
             (metrics.UNROLLS_CAPACITY, "capacity"),
         )
     ),
+    Series(metrics.UNROLLS_TRAINED, "impala_unrolls_trained_total", "Unrolls trained on."),
+    Series(metrics.UNROLLS_QUEUED, "impala_unrolls_queued", "Unrolls accepted, now in storage."),
     Series(
         metrics.UNROLLS_DROPPED,
         "impala_unrolls_dropped_total",

@@ -13,7 +13,12 @@ from typing import Any
 
 import grpc
 
-from impala_common.errors import InvalidRequestError, StaleSessionError
+from impala_common import failpoints
+from impala_common.errors import (
+    InvalidRequestError,
+    LearnerUnavailableError,
+    StaleSessionError,
+)
 from impala_common.logs import printable
 from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_rl.v1 import header_pb2, learner_pb2, unroll_pb2
@@ -91,6 +96,7 @@ class PushStream:
         """Judges one message; returns whether the stream goes on."""
         if self._find(run, message.actor) is not session:
             raise InvalidRequestError("the unrolls are of another session than hello was")
+        failpoints.hit("push.before_take")
         # A task of the intake's own: a client that goes away must not stop a message half-way
         # into storage.
         offered = run.intake.start(session, message)
@@ -107,7 +113,10 @@ class PushStream:
         response.verdict.sequence_number = sequence_number
         response.verdict.outcome = _OUTCOMES[verdict.outcome]
         response.verdict.text = verdict.text
+        if failpoints.hit("push.before_ack"):
+            raise LearnerUnavailableError("failpoint push.before_ack")
         await self._context.write(response)
+        failpoints.hit("push.after_ack")
 
     async def _wait_for_end(self, session: ActorSession) -> None:
         """Returns when the learner takes no more unrolls, or none of this session."""

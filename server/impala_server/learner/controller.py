@@ -227,7 +227,9 @@ class Controller:
             metrics.UNROLLS_STALE: counts.get("stale", 0),
             metrics.UNROLLS_INVALID: counts.get("invalid", 0),
             metrics.UNROLLS_CAPACITY: counts.get("capacity", 0),
-            metrics.UNROLLS_DROPPED: counters.dropped_unrolls,
+            metrics.UNROLLS_TRAINED: counts.get("trained", 0),
+            metrics.UNROLLS_DROPPED: counts.get("dropped", 0),
+            metrics.UNROLLS_QUEUED: counts.get("queued", 0),
             metrics.RSS_BYTES: _resident_bytes(),
         }
 
@@ -255,9 +257,14 @@ class Controller:
             return self._saved_name, False
         tensors, state = learner.export()
         state["counters"]["wall_time_s"] += _now_s() - self._start_s
+        counters = state["counters"]
+        of = {"version": counters["policy_version"], "trained_steps": counters["trained_steps"]}
+        learner.history.add("checkpoint_begin", **of)
         try:
             path = self.store.save(state["counters"]["trained_steps"], tensors, state, name)
+            learner.history.add("checkpoint_commit", name=path.name, **of)
         except CheckpointError as error:
+            learner.history.add("checkpoint_failed", **of)
             self._shown["checkpoint_failures"] += 1
             raise CheckpointWriteError(str(error)) from error
         if not name:
@@ -295,6 +302,7 @@ class Controller:
         if self.learner is not None:
             self._log(_now_s())
             self._save()
+            self.learner.history.add("end", reason=reason)
         self._writer.close()
         self.machine.move("end")
         self._send_status(reason=reason)

@@ -22,6 +22,7 @@ from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
 from impala_common.errors import CheckpointError, TrainingDivergedError
+from impala_common.event_history import open_history
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.models.validation import validate_model
@@ -129,6 +130,16 @@ class Learner:
         storage.resize(layout.num_bytes)
         self.loader = BatchLoader(layout, storage.map(), self.model_spec, self._device)
         self._weights = WeightsStore(weights, self._model)
+        self.history = open_history(
+            "learner",
+            learner_run_id=self.run_id,
+            life=self.counters.learner_life,
+            restored=None if checkpoint is None else checkpoint.name,
+            version=self.counters.policy_version,
+            trained_steps=self.counters.trained_steps,
+            num_queued_at_most=layout.num_slots * layout.batch_size,
+            unroll_length=config.rollout.unroll_length,
+        )
         self._publish()
 
     @property
@@ -154,7 +165,7 @@ class Learner:
         """Whether the run has reached its last step."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
-    def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> None:
+    def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> bool:
         """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
 
         Waits while updates are paused; a batch is dropped that still waits when the learner ends.
@@ -165,17 +176,21 @@ class Learner:
           wait_s: how long the calling thread waited for it.
           load_s: how long it then took to make the batch.
 
+        Returns:
+          Whether the batch was trained on.
+
         Raises:
           TrainingDivergedError: too many updates in a row were not finite.
         """
         with self.update_lock:
             if not self.gate.pass_through() or self.is_finished:
                 self.counters.dropped_unrolls += self.config.rollout.batch_size
-                return
+                self._record("dropped", full, reason="the run ends")
+                return False
             with self.profiler.record():
-                self._update(full, batch, wait_s, load_s)
+                return self._update(full, batch, wait_s, load_s)
 
-    def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> None:
+    def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> bool:
         counters = self.counters
         num_unrolls = self.config.rollout.batch_size
         start_s = time.perf_counter()
@@ -184,15 +199,23 @@ class Learner:
         )
         result = self._updater.apply(batch, self.learning_rate)
         if not result.is_applied:
-            self._skip(result)
             counters.dropped_unrolls += num_unrolls
-            return
+            self._record("dropped", full, reason="loss or gradient not finite")
+            self._skip(result)
+            return False
         self._nonfinite_in_a_row = 0
         version = counters.policy_version
         counters.policy_version += 1
         counters.trained_steps += batch.num_steps
         counters.trained_unrolls += num_unrolls
         counters.num_episodes += len(full.episodes)
+        self._record(
+            "trained",
+            full,
+            version=counters.policy_version,
+            steps=batch.num_steps,
+            trained_steps=counters.trained_steps,
+        )
         if (
             counters.policy_version % self.config.transport.publish_interval_updates == 0
             or self.is_finished
@@ -200,6 +223,13 @@ class Learner:
             self._publish()
         update_s = time.perf_counter() - start_s
         self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
+        return True
+
+    def _record(self, event: str, full: FullSlot, **fields: Any) -> None:  # Any: JSON
+        """Records what became of a batch, unroll by unroll, where a history is kept."""
+        if self.history.is_on:
+            records = self.loader.describe(full.slot, self.history.has_rows)
+            self.history.add(event, **fields, unrolls=records)
 
     def set_parameter(self, name: str, text: str) -> Value:
         """Sets a parameter for all further updates; returns its value before. Takes the lock.
@@ -234,6 +264,12 @@ class Learner:
             now.policy_version += 1
             self._nonfinite_in_a_row = 0
             self._publish()
+            self.history.add(
+                "rollback",
+                name=checkpoint.name,
+                version=now.policy_version,
+                trained_steps=now.trained_steps,
+            )
             return steps_before
 
     def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
@@ -292,6 +328,7 @@ class Learner:
 
     def _publish(self) -> None:
         self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
+        self.history.add("weights", version=self.counters.policy_version)
 
     def _skip(self, result: UpdateResult) -> None:
         self.counters.skipped_updates += 1

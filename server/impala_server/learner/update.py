@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from impala_common import failpoints
 from impala_common.action_spec import ActionSpec
 from impala_common.config import TrainConfig
 from impala_common.losses import LossOutputs, compute_losses
@@ -76,7 +77,9 @@ class Updater:
                 tensor.copy_(before)
             return UpdateResult(False, values)
         set_learning_rate(self._optimizer, learning_rate)
+        failpoints.hit("update.before_step")
         self._optimizer.step()
+        failpoints.hit("update.after_step")
         return UpdateResult(True, values)
 
     @property
