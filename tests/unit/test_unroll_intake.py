@@ -21,7 +21,7 @@ from impala_common.errors import LearnerUnavailableError
 from impala_common.testing.unrolls import make_unrolls, make_vector_spec
 from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession, SessionTable
-from impala_server.front_end.unroll_intake import Outcome, UnrollIntake, Verdict
+from impala_server.front_end.unroll_intake import Balance, Outcome, UnrollIntake, Verdict
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import FreedSlot, HandoffPipe
 from impala_server.storage.layout import POLICY_VERSION, StorageLayout
@@ -398,3 +398,27 @@ def test_offer_hands_episodes_and_times_over_but_for_those_not_finite() -> None:
         assert second.actor_seconds == (0.0, 0.0, 0.0)
 
     run(test)
+
+
+def test_balance_at_all_times_is_what_was_accepted() -> None:
+    """Seen to fail with accepted counted per message, at its verdict: one was half written."""
+
+    async def body(front: Front) -> None:
+        intake = front.intake
+        assert intake.balance == Balance(0, 0, 0, 0)
+        await front.offer(1, 1)
+        assert intake.balance == Balance(1, 0, 0, 1)
+        await front.offer(2, 2)
+        waiting = intake.start(front.session, make_message(3, 4))
+        await settle(waiting)
+        assert intake.balance == Balance(4, 0, 0, 4), "half of a message is in full storage"
+        intake.release(FreedSlot(0, True))
+        await settle(waiting)
+        assert intake.balance == Balance(6, 2, 0, 4)
+        intake.release(FreedSlot(1, False))
+        assert (await waiting).outcome is Outcome.ACCEPTED
+        assert intake.balance == Balance(7, 2, 2, 3)
+        await front.offer(2, 2)
+        assert intake.balance.num_missing == 0, "a duplicate changes nothing"
+
+    run(body)
