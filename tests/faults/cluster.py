@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +62,8 @@ class Cluster:
         self.server: Command | None = None
         self.actors: list[Command | None] = [None] * num_actors
         self.exits: list[tuple[str, int, float]] = []
-        self.server_failpoints = ""
+        self.server_failpoints: deque[str] = deque()  # one for each of its next lives
+        self.is_armed = False
         self.actor_failpoints: dict[int, str] = {}
         self._env_kwargs = f'{{"step_s": {step_ms / 1e3}}}'
         self._port = free_port()
@@ -132,7 +134,7 @@ class Cluster:
         for command in [*self.actors, self.server]:
             if command is not None:
                 self.resume(command)
-        self.server_failpoints = ""
+        self.server_failpoints.clear()
         self.actor_failpoints.clear()
 
     def stop(self, timeout_s: float = 30.0) -> dict[str, int]:
@@ -166,7 +168,8 @@ class Cluster:
 
     def _start_server(self) -> Command:
         options = [str(one) for pair in _SERVER_OPTIONS.items() for one in pair]
-        failpoints, self.server_failpoints = self.server_failpoints, ""
+        failpoints = self.server_failpoints.popleft() if self.server_failpoints else ""
+        self.is_armed = bool(failpoints)
         return Command(
             self.folder,
             "impala-server",

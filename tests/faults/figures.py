@@ -64,11 +64,6 @@ def measure_recovery(folder: Path) -> dict[str, Any]:
     fell into that time, it is left out: that wait is the fault's, not ours.
     """
     faults = list(read_events(folder / "nemesis.jsonl"))
-    blocked = [
-        (one["time_s"], one["time_s"] + one["duration_s"])
-        for one in faults
-        if one["event"] in ("partition", "learner_stop", "actor_stop", "acks_lost", "delay")
-    ]
     lives = sorted(_learner_lives(folder))
     backs = sorted(
         next(read_events(path))["time_s"] for path in (folder / "history").glob("front_end-*")
@@ -76,15 +71,16 @@ def measure_recovery(folder: Path) -> dict[str, Any]:
     updates, returns = [], []
     for gone_s in _times_gone(faults):
         after = [life for life in lives if life[0] > gone_s]
-        if after and after[0][1] and not _overlaps(blocked, gone_s, after[0][1]):
+        if after and after[0][1] and not _overlaps(_blocked(faults), gone_s, after[0][1]):
             updates.append(after[0][1] - gone_s)
     oks = [_verdict_times(path) for path in (folder / "history").glob("actor-*")]
+    blocked = {actor: _blocked(faults, actor) for actor, _ in oks}
     for back_s, next_s in zip(backs[1:], [*backs[2:], float("inf")], strict=True):
-        for times in oks:
+        for actor, times in oks:
             first = times[np.searchsorted(times, back_s) :][:1]
             if not len(first) or times[0] > back_s or first[0] > next_s:
                 continue  # it came later, or the learner went again before
-            if not _overlaps(blocked, back_s, float(first[0])):
+            if not _overlaps(blocked[actor], back_s, float(first[0])):
                 returns.append(float(first[0]) - back_s)
     return {"kill_to_update_s": _quantiles(updates), "back_to_actors_s": _quantiles(returns)}
 
@@ -123,8 +119,22 @@ def _learner_lives(folder: Path) -> Iterator[tuple[float, float]]:
         yield begin, first
 
 
-def _verdict_times(path: Path) -> np.ndarray[Any, Any]:
-    return np.array([one["time_s"] for one in read_events(path) if one["event"] == "ok"])
+def _verdict_times(path: Path) -> tuple[str, np.ndarray[Any, Any]]:
+    """Returns an actor's name and when it heard of unrolls that were taken."""
+    begin, *events = read_events(path)
+    times = [one["time_s"] for one in events if one["event"] == "ok"]
+    return begin["actor_id"], np.array(times)
+
+
+def _blocked(faults: list[dict[str, Any]], actor_id: str = "") -> list[tuple[float, float]]:
+    """Returns when nothing could go on, or nothing of one actor."""
+    of_all, of_one = ("partition", "learner_stop"), ("actor_stop", "acks_lost", "delay")
+    return [
+        (one["time_s"], one["time_s"] + one["duration_s"])
+        for one in faults
+        if one["event"] in of_all
+        or (one["event"] in of_one and actor_id == f"actor-{one['target']}")
+    ]
 
 
 def _overlaps(spans: list[tuple[float, float]], start_s: float, end_s: float) -> bool:

@@ -106,10 +106,12 @@ class Nemesis:
                 else:
                     self._pause(psutil.Process(actor.process.pid), fault.duration_s)
             case "learner_kill" | "learner_kill_in_save":
-                if "=" in fault.detail:
-                    cluster.server_failpoints = fault.detail  # of its next life
-                else:
+                if "=" not in fault.detail:
                     cluster.kill_server(fault.detail)
+                else:  # its next life dies by itself, at that place
+                    cluster.server_failpoints.append(fault.detail)
+                    if fault.kind == "learner_kill_in_save" and not cluster.is_armed:
+                        cluster.kill_server("all")
             case "learner_stop":
                 if (process := cluster.server_processes().get(fault.detail)) is None:
                     return
@@ -135,6 +137,8 @@ class Nemesis:
             case "flip":
                 proxy.flip_after(int(fault.detail))
         self.done[fault.kind] += 1
+        if fault.kind.startswith("actor_"):
+            number = mortal
         self._note(fault.kind, target=number, duration_s=fault.duration_s, detail=fault.detail)
 
     def _kill_actor(self, number: int, failpoint: str) -> None:

@@ -24,7 +24,7 @@ from impala_server.front_end.sessions import ActorSession, SessionTable
 from impala_server.front_end.unroll_intake import Balance, Outcome, UnrollIntake, Verdict
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import FreedSlot, HandoffPipe
-from impala_server.storage.layout import POLICY_VERSION, StorageLayout
+from impala_server.storage.layout import ORIGIN, POLICY_VERSION, StorageLayout
 
 SPEC = make_vector_spec()
 BATCH_SIZE, NUM_SLOTS = 2, 2
@@ -420,5 +420,17 @@ def test_balance_at_all_times_is_what_was_accepted() -> None:
         assert intake.balance == Balance(7, 2, 2, 3)
         await front.offer(2, 2)
         assert intake.balance.num_missing == 0, "a duplicate changes nothing"
+
+    run(body)
+
+
+def test_offer_of_a_sequence_number_beyond_32_bits_is_taken() -> None:
+    """Seen to fail with a column of int32 for the sequence number."""
+
+    async def body(front: Front) -> None:
+        for n, sequence in enumerate((2**32 - 1, 2**32, 2**63 - 1)):
+            assert (await front.offer(sequence, 1)).outcome is Outcome.ACCEPTED
+            assert front.views[n // 2][ORIGIN][n % 2, 2] == sequence
+        assert (await front.offer(2**63 - 1)).outcome is Outcome.DUPLICATE
 
     run(body)
