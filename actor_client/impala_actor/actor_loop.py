@@ -18,6 +18,12 @@ import numpy as np
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
 from impala_actor.environments.episode_statistics import EpisodeTracker
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import (
+    RebuiltEnvironment,
+    UnrollAbandonedError,
+    all_finite,
+)
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.learner_client import LearnerClient, Session
 from impala_actor.policy import Policy, PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
@@ -59,6 +65,8 @@ class ActorConfig:
     compress: bool = True
     connect_timeout_s: float = 0.0
     heartbeat_file: str = ""
+    env_timeout_s: float = 600.0
+    max_env_failures: int = 5
     model: str = ""
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
@@ -86,11 +94,13 @@ class Actor:
         """Acts until the run has finished or `stop` is set.
 
         Raises:
-          ImpalaError: environment or own network cannot be made or do not fit the run, or the
-            learner cannot be reached within connect_timeout_s.
+          ImpalaError: environment or own network cannot be made or do not fit the run, the
+            environment fails again and again, or the learner cannot be reached within
+            connect_timeout_s.
         """
+        watchdog = EnvironmentWatchdog(self._config.env_timeout_s)
         try:
-            environment = self._make_environment()
+            environment = self._make_environment(watchdog)
             try:
                 while not self._stop.is_set():
                     session = self._client.register(
@@ -110,11 +120,12 @@ class Actor:
             if not self._stop.is_set():  # else: asked to stop while waiting for the learner
                 raise
         finally:
+            watchdog.close()
             self._client.close()
             self.history.add("end")
             self.history.close()
 
-    def _make_environment(self) -> EnvironmentAdapter:
+    def _make_environment(self, watchdog: EnvironmentWatchdog) -> RebuiltEnvironment:
         defaults = self._client.get_defaults()
         # What names code is this actor's own; never what the learner sends.
         config = dataclasses.replace(
@@ -125,7 +136,11 @@ class Actor:
             env_wrapper=self._config.env_wrapper,
         )
         num_slots = self._config.num_envs or defaults.num_slots
-        return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+
+        def make() -> EnvironmentAdapter:
+            return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+
+        return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
 
     @property
     def compress(self) -> bool:
@@ -147,7 +162,7 @@ class _SessionLoop:
     """What happens between Register and the end of the session."""
 
     def __init__(
-        self, actor: Actor, client: LearnerClient, session: Session, environment: EnvironmentAdapter
+        self, actor: Actor, client: LearnerClient, session: Session, environment: RebuiltEnvironment
     ) -> None:
         self._actor = actor
         self._client = client
@@ -162,7 +177,8 @@ class _SessionLoop:
         self._times = unroll_pb2.ActorTimes()
         self._summaries: list[unroll_pb2.EpisodeSummary] = []
         self._version = -1
-        self._observations = environment.reset(session.seed % (1 << 31))
+        self._num_failures_told = environment.num_failures
+        self._observations = environment.start(session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
         self._subscriber = WeightsSubscriber(client, session)
         self._history = actor.history
@@ -179,7 +195,11 @@ class _SessionLoop:
         try:
             self._swap_weights(*self._subscriber.fetch())
             while not self._actor.stop.is_set():
-                self._play_unrolls()
+                try:
+                    self._play_unrolls()
+                except UnrollAbandonedError:
+                    self._start_anew()
+                    continue
                 self._send_unrolls()
                 self._times.blocked_s = self._sender.wait_for_room()
                 self._refresh_weights()
@@ -215,8 +235,20 @@ class _SessionLoop:
             inference_s += acted_s - start_s
             environment_s += stepped_s - acted_s
             start_s = stepped_s
-        self._times.inference_s, self._times.environment_s = inference_s, environment_s
         self._client.heartbeat.beat()
+        if not all_finite(builder.unrolls):
+            environment.abandon("an observation, a reward or a decision is not finite")
+            raise UnrollAbandonedError
+        environment.note_unroll()
+        self._times.inference_s, self._times.environment_s = inference_s, environment_s
+
+    def _start_anew(self) -> None:
+        """Begins new episodes in every slot; those under way are abandoned, as if never played."""
+        num_slots = self._environment.num_slots
+        self._observations = self._environment.start(self._session.seed % (1 << 31))
+        self._is_first = np.ones(num_slots, np.bool_)
+        self._policy.observe(np.zeros(num_slots, np.float32), self._is_first)
+        self._episodes = EpisodeTracker(num_slots)
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls
@@ -225,6 +257,9 @@ class _SessionLoop:
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
         self._summaries = []
+        num_failures = self._environment.num_failures
+        message.environment_failure_count = num_failures - self._num_failures_told
+        self._num_failures_told = num_failures
         self._sender.send(message, self._marks_of(unrolls))
         self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
 
@@ -260,7 +295,7 @@ class _SessionLoop:
             )
 
 
-def _make_model(session: Session, environment: EnvironmentAdapter) -> AgentModel:
+def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
     """Returns the run's network, which must have the same tensors as the learner's."""
     try:
         model = make_model(session.model, environment.spec, seed=0)

@@ -9,19 +9,19 @@ Knows neither torch nor gRPC.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
+import fcntl
 import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from impala_common import failpoints
 from impala_common.checkpoint_manifest import (
@@ -45,6 +45,7 @@ from impala_common.errors import (
 )
 from impala_common.logs import printable
 from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory
+from impala_common.tensor_files import write_synced, write_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -272,6 +273,10 @@ class CheckpointStore:
         """
         validate_name(name)
         folder = self.path / name
+        with _held(folder, fcntl.LOCK_SH):  # or the writer might remove what is being read
+            return self._load(name, folder)
+
+    def _load(self, name: str, folder: Path) -> Checkpoint:
         try:
             manifest = unpack_manifest(
                 folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
@@ -291,15 +296,10 @@ class CheckpointStore:
         """Writes all files of a checkpoint, synced, and returns the manifest's bytes."""
         files: dict[str, tuple[str, int]] = {}
         for group, arrays in tensors.items():
-            # order="C": the format has no strides.
-            data = safetensors.numpy.save(
-                {name: np.asarray(array, order="C") for name, array in arrays.items()}
-            )
             file = group + TENSORS_SUFFIX
-            _write_synced(folder / file, data)
-            files[file] = (hashlib.sha256(data).hexdigest(), len(data))
+            files[file] = write_tensors(folder / file, arrays)
         manifest = pack_manifest(Manifest(step=step, state=state, files=files))
-        _write_synced(folder / MANIFEST, manifest)
+        write_synced(folder / MANIFEST, [memoryview(manifest)], len(manifest))
         sync_directory(folder)
         return manifest
 
@@ -314,19 +314,25 @@ class CheckpointStore:
 
         What is newer than `newest` stays: it may be damaged, and may be all
         that someone who went back to an older checkpoint has of the other try.
+        What is being read stays until the next time.
         """
         names = [name for name in self.names() if _order(name) <= _order(newest)]
         good = [name for name in names if name == newest or self._is_complete(name)]
         if len(good) <= self._keep:
             return
         for name in names[: names.index(good[-self._keep])]:
-            removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
-            try:
-                # Renamed first: half a checkpoint never stands under a checkpoint's name.
-                os.rename(self.path / name, removed)
-                shutil.rmtree(removed)
-            except OSError as error:
-                _log.warning("old checkpoint %s could not be removed: %s", name, error)
+            with _held(self.path / name, fcntl.LOCK_EX) as is_mine:
+                if is_mine:
+                    self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
+        try:
+            # Renamed first: half a checkpoint never stands under a checkpoint's name.
+            os.rename(self.path / name, removed)
+            shutil.rmtree(removed)
+        except OSError as error:
+            _log.warning("old checkpoint %s could not be removed: %s", name, error)
 
     def _is_complete(self, name: str) -> bool:
         """Returns whether the manifest is good and all files have their sizes."""
@@ -347,17 +353,26 @@ class CheckpointStore:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    """Writes a new file, in two halves, and returns when it is on disk."""
-    whole, middle = memoryview(data), len(data) // 2
-    with path.open("xb") as file:
-        file.write(whole[:middle])
-        file.flush()
-        failpoints.hit("checkpoint.mid_write")
-        file.write(whole[middle:])
-        file.flush()
-        failpoints.hit("checkpoint.before_sync")
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def _held(folder: Path, kind: int) -> Iterator[bool]:
+    """A context that holds a flock on a checkpoint's folder; False where another excludes it.
+
+    Never waits. Ends with the process, however that ends. Where a file system has no such locks,
+    all go on as if they held one: readers then look for the next newest.
+    """
+    descriptor = -1
+    is_held = True
+    try:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_held = False
+        yield is_held
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _order(name: str) -> tuple[int, int]:

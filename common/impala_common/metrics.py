@@ -103,6 +103,9 @@ UNROLLS_DROPPED = "unrolls/dropped"
 UNROLLS_QUEUED = "unrolls/queued"
 """Unrolls accepted that are in rollout storage, being trained on included."""
 
+ENVIRONMENT_FAILURES = "actor/environment_failures"
+"""Times an actor dropped its unrolls in the making because its environment raised, or gave numbers
+that are not finite, since the server started."""
 ENVIRONMENT_S = "actor/environment_s"
 """Time per agent step and environment slot that actors spend in environments."""
 INFERENCE_S = "actor/inference_s"

@@ -75,9 +75,11 @@ class OwnLearner:
           ConfigError: the network does not fit the environment.
           CheckpointError: the checkpoint belongs to another network.
         """
-        # Storage is never used: batches come from the caller.
+        # Storage is never used: batches come from the caller. Nor does anybody open a shut gate.
         small = replace_settings(
-            config, rollout={"batch_size": 1, "unroll_length": 1, "num_storages": 1}
+            config,
+            rollout={"batch_size": 1, "unroll_length": 1, "num_storages": 1},
+            optimizer={"when_diverged": "end"},
         )
         self._device = resolve_device(config.job.device)
         with self._forked():

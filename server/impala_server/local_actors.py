@@ -167,6 +167,7 @@ def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     command = [sys.executable, "-m", "impala_actor", "--server", local_address(address)]
     command += ["--env", config.environment.env, "--actor-id", actor_id]
     command += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
+    command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
     if is_own_model(config.model.model):
         command += ["--model", config.model.model]
     if config.environment.env_kwargs:

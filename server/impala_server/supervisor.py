@@ -41,6 +41,7 @@ _ERRORS = {
         errors.AddressInUseError,
         errors.CheckpointError,
         errors.ConfigError,
+        errors.DeviceMemoryError,
         errors.MissingExtraError,
         errors.ModelError,
         errors.TrainingDivergedError,

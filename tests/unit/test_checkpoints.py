@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_common import checkpoint_manifest, checkpoints
+from impala_common import checkpoint_manifest, checkpoints, failpoints
 from impala_common.checkpoint_manifest import MANIFEST, Manifest, pack_manifest
 from impala_common.checkpoints import CheckpointStore
 from impala_common.errors import AlreadyExistsError, CheckpointError, InvalidRequestError
@@ -231,29 +231,21 @@ def test_kill_at_any_point_of_save_leaves_a_whole_checkpoint(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("failing_file", range(3))
 def test_save_when_disk_is_full_says_so_and_keeps_the_previous(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_file: int
+    tmp_path: Path, failing_file: int
 ) -> None:
     """Seen to fail, with the temporary folder left behind, without the `finally`."""
     store = CheckpointStore(tmp_path)
     save(store, 1)
-    write, num_written = checkpoints._write_synced, 0
 
-    def write_until_full(path: Path, data: bytes) -> None:
-        nonlocal num_written
-        if num_written == failing_file:
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(28, "No space left on device")
-        num_written += 1
-        write(path, data)
-
-    monkeypatch.setattr(checkpoints, "_write_synced", write_until_full)
-    with pytest.raises(CheckpointError, match=r"step 2 .*No space left") as caught:
+    with (
+        failpoints.armed(f"checkpoint.mid_write=@{failing_file + 1}:raise:oserror"),
+        pytest.raises(CheckpointError, match=r"step 2 .*no space left") as caught,
+    ):
         save(store, 2)
 
     assert isinstance(caught.value.__cause__, OSError)
     assert [entry.name for entry in tmp_path.iterdir()] == ["step-000000000001"]
     assert_is(store.load_newest(), 1)
-    monkeypatch.undo()
     assert save(store, 2) == "step-000000000002"
 
 

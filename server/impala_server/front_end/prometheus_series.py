@@ -38,6 +38,11 @@ SERIES = (
         "impala_skipped_updates_total",
         "Updates skipped for a loss or gradient that was not finite.",
     ),
+    Series(
+        metrics.ENVIRONMENT_FAILURES,
+        "impala_environment_failures_total",
+        "Unrolls dropped at actors for an environment that failed.",
+    ),
     Series(metrics.STEPS_PER_S, "impala_steps_per_second", "Agent steps trained on per second."),
     Series(metrics.UPDATES_PER_S, "impala_updates_per_second", "Optimizer steps per second."),
     *(

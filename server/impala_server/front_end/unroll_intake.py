@@ -67,6 +67,7 @@ class IntakeCounts:
     invalid: int = 0
     trained: int = 0
     dropped: int = 0
+    environment_failures: int = 0
 
 
 class Balance(NamedTuple):
@@ -233,6 +234,7 @@ class UnrollIntake:
         for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
             if math.isfinite(seconds):
                 self._seconds[k] += seconds
+        self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
         room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)

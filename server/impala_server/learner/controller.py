@@ -21,7 +21,6 @@ from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.errors import (
     CheckpointError,
-    CheckpointWriteError,
     ImpalaError,
     QueueClosedError,
 )
@@ -30,8 +29,10 @@ from impala_common.run_directory import RunDirectory, write_json_atomic
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
+from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket, Snapshot
 from impala_server.learner.commands import AdminCommands
-from impala_server.learner.control import StateMachine
+from impala_server.learner.control import State, StateMachine
+from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
@@ -43,6 +44,7 @@ _POLL_S = 0.05
 _STATUS_INTERVAL_S = 0.25
 _FRONT_END_STATUS_INTERVAL_S = 1.0
 _JOIN_S = 10.0
+_LAST_SAVE_S = 12.0
 
 
 class Controller:
@@ -71,8 +73,10 @@ class Controller:
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
-        self._saved_version, self._saved_name, self._saved_steps = -1, "", 0
-        self._saved_s = self._told_front_end_s = _now_s()
+        self._saved_steps = 0
+        self._told_front_end_s = _now_s()
+        self._buffers = HostBuffers()
+        self._checkpoints: CheckpointWriter | None = None
         self._told_front_end_state = ""
 
     def run(self) -> None:
@@ -133,11 +137,18 @@ class Controller:
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
         self.learner = learner
-        self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
+        self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._shown["device"] = learner.device_name
         self._saved_steps = learner.counters.trained_steps
+        self._checkpoints = CheckpointWriter(
+            self.store,
+            self._take_snapshot,
+            lambda: learner.counters.policy_version,
+            learner.history.add,
+        )
+        self._checkpoints.start()
         if checkpoint is None:
-            self._save()
+            self._save_now()
         for index in range(self._config.rollout.num_learners):
             thread = LearnerThread(index, learner, self.queue, self._on_failure)
             self._threads.append(thread)
@@ -165,7 +176,9 @@ class Controller:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
             if self._is_checkpoint_due(self.learner, now_s):
-                self._save()
+                self._note_save_begins()
+                self.request_save()
+            self._look_for_trouble(self.learner)
         self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
             self._send_status()
@@ -230,48 +243,46 @@ class Controller:
             metrics.UNROLLS_TRAINED: counts.get("trained", 0),
             metrics.UNROLLS_DROPPED: counts.get("dropped", 0),
             metrics.UNROLLS_QUEUED: counts.get("queued", 0),
+            metrics.ENVIRONMENT_FAILURES: counts.get("environment_failures", 0),
             metrics.RSS_BYTES: _resident_bytes(),
         }
 
-    def _save(self) -> None:
-        """Writes a checkpoint where there is news; a disk that refuses does not end training."""
-        if self.learner is None:
-            return
+    def request_save(self, name: str = "") -> SaveTicket:
+        """Has the state written; see `CheckpointWriter.request`."""
+        assert self._checkpoints is not None
+        return self._checkpoints.request(name)
+
+    def _save_now(self) -> None:
+        """Waits for a checkpoint; a disk that refuses does not end training."""
+        self._note_save_begins()
+        try:
+            self.request_save().wait()
+        except CheckpointError as error:
+            _LOG.debug("not saved: %s", error)  # the writer has said so
+
+    def _note_save_begins(self) -> None:
+        assert self.learner is not None
         self._last_save_s = _now_s()
         self._saved_steps = self.learner.counters.trained_steps
-        try:
-            self.save()
-        except CheckpointError as error:
-            _LOG.error("training goes on without this checkpoint: %s", error)
 
-    def save(self, name: str = "") -> tuple[str, bool]:
-        """Writes a checkpoint, durable on return; returns its name and whether it is new.
-
-        Raises:
-          CheckpointWriteError: it could not be written.
-          InvalidRequestError, AlreadyExistsError, CapacityError: the name is not to be had.
-        """
-        learner = self.learner
-        assert learner is not None
-        if not name and learner.counters.policy_version == self._saved_version:
-            return self._saved_name, False
-        tensors, state = learner.export()
+    def _take_snapshot(self) -> Snapshot:
+        """Copies the state; called on the checkpoint thread."""
+        assert self.learner is not None
+        tensors, state = self.learner.export(self._buffers)
         state["counters"]["wall_time_s"] += _now_s() - self._start_s
-        counters = state["counters"]
-        of = {"version": counters["policy_version"], "trained_steps": counters["trained_steps"]}
-        learner.history.add("checkpoint_begin", **of)
-        try:
-            path = self.store.save(state["counters"]["trained_steps"], tensors, state, name)
-            learner.history.add("checkpoint_commit", name=path.name, **of)
-        except CheckpointError as error:
-            learner.history.add("checkpoint_failed", **of)
-            self._shown["checkpoint_failures"] += 1
-            raise CheckpointWriteError(str(error)) from error
-        if not name:
-            self._saved_s = self._last_save_s = _now_s()
-            self._saved_version, self._saved_name = state["counters"]["policy_version"], path.name
-            self._shown["last_checkpoint"] = path.name
-        return path.name, True
+        return Snapshot(tensors, state)
+
+    def _look_for_trouble(self, learner: Learner) -> None:
+        """Moves to PAUSED where updates are held because something is wrong."""
+        trouble = learner.health.trouble
+        if trouble == self._shown.get("trouble", ""):
+            return
+        self._shown["trouble"] = trouble
+        if trouble:
+            _LOG.error("%s", trouble)
+            if self.machine.state is State.RUNNING:
+                self.machine.move("pause")
+        self.tell_status()
 
     def _send_status(self, **more: Any) -> None:  # Any: JSON
         state = self.machine.state.value
@@ -279,7 +290,11 @@ class Controller:
         if self.learner is not None:
             self._shown |= self._totals(self.learner, self._last_status_s)
             self._shown["total_steps"] = self.learner.config.job.total_steps
-            self._shown["last_checkpoint_age_s"] = self._last_status_s - self._saved_s
+        if (checkpoints := self._checkpoints) is not None:
+            self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
+            self._shown["checkpoint_failures"] = checkpoints.num_failures
+            if checkpoints.last.name:
+                self._shown["last_checkpoint"] = checkpoints.last.name
         status = {**self._shown, "state": state, **more}
         self._ends.supervisor.send("status", status=status)
         is_news = state != self._told_front_end_state
@@ -299,9 +314,10 @@ class Controller:
         for thread in self._threads:
             thread.join(max(0.1, deadline_s - _now_s()))
         self._read_last_counts()
-        if self.learner is not None:
+        if self.learner is not None and self._checkpoints is not None:
             self._log(_now_s())
-            self._save()
+            self._checkpoints.request()
+            self._checkpoints.close(_LAST_SAVE_S)
             self.learner.history.add("end", reason=reason)
         self._writer.close()
         self.machine.move("end")

@@ -21,7 +21,12 @@ import torch
 from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
-from impala_common.errors import CheckpointError, TrainingDivergedError
+from impala_common.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    ImpalaError,
+    TrainingDivergedError,
+)
 from impala_common.event_history import open_history
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
@@ -30,11 +35,14 @@ from impala_common.models.weights import weights_specs
 from impala_common.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.learner.control import UpdateGate
+from impala_server.learner.counters import Counters, require_fitting
+from impala_server.learner.host_buffers import HostBuffers
+from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.optimizers import (
     compute_learning_rate,
-    export_state,
     import_state,
     make_optimizer,
+    name_state,
 )
 from impala_server.learner.parameters import ParameterTable, Value
 from impala_server.learner.profiles import UpdateProfiler
@@ -48,34 +56,6 @@ from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
-
-
-@dataclasses.dataclass(slots=True)
-class Counters:
-    """What a run has done so far; saved in every checkpoint.
-
-    Attributes:
-      policy_version: optimizer steps.
-      trained_steps: agent steps trained on, padding rows not counted.
-      trained_unrolls: unrolls trained on.
-      dropped_unrolls: unrolls accepted and not trained on.
-      skipped_updates: updates skipped for a non-finite loss or gradient.
-      num_episodes: finished episodes reported.
-      wall_time_s: seconds of training, over all lives of the learner.
-      learner_life: how often the run's learner was started before.
-    """
-
-    policy_version: int = 0
-    trained_steps: int = 0
-    trained_unrolls: int = 0
-    dropped_unrolls: int = 0
-    skipped_updates: int = 0
-    num_episodes: int = 0
-    wall_time_s: float = 0.0
-    learner_life: int = 0
-
-
-_COUNTERS = {field.name for field in dataclasses.fields(Counters)}
 
 
 class Learner:
@@ -116,7 +96,7 @@ class Learner:
         self.weights_specs = weights_specs(self._model)
         self._optimizer = make_optimizer(config.optimizer, self._model)
         self._updater = Updater(config, self._model, self._optimizer, environment.action)
-        self._nonfinite_in_a_row = 0
+        self.health = LearnerHealth()
         if checkpoint is not None:
             self._restore(checkpoint)
             self.counters.learner_life += 1
@@ -180,34 +160,36 @@ class Learner:
           Whether the batch was trained on.
 
         Raises:
-          TrainingDivergedError: too many updates in a row were not finite.
+          TrainingDivergedError: too many updates in a row were not finite, and it is to end then.
+          DeviceMemoryError: no memory for the update; likewise.
         """
         with self.update_lock:
             if not self.gate.pass_through() or self.is_finished:
-                self.counters.dropped_unrolls += self.config.rollout.batch_size
-                self._record("dropped", full, reason="the run ends")
+                self._drop(full, "the run ends")
                 return False
             with self.profiler.record():
                 return self._update(full, batch, wait_s, load_s)
 
     def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> bool:
         counters = self.counters
-        num_unrolls = self.config.rollout.batch_size
         start_s = time.perf_counter()
         self.learning_rate = compute_learning_rate(
             self.config.optimizer, counters.trained_steps, self.config.job.total_steps
         )
-        result = self._updater.apply(batch, self.learning_rate)
-        if not result.is_applied:
-            counters.dropped_unrolls += num_unrolls
-            self._record("dropped", full, reason="loss or gradient not finite")
-            self._skip(result)
+        try:
+            result = self._updater.apply(batch, self.learning_rate)
+        except DeviceMemoryError as error:
+            self._drop(full, "no memory for the update")
+            self._give_up(error)
             return False
-        self._nonfinite_in_a_row = 0
+        if not result.is_applied:
+            self._skip(full, result)
+            return False
+        self.health.num_in_a_row = 0
         version = counters.policy_version
         counters.policy_version += 1
         counters.trained_steps += batch.num_steps
-        counters.trained_unrolls += num_unrolls
+        counters.trained_unrolls += self.config.rollout.batch_size
         counters.num_episodes += len(full.episodes)
         self._record(
             "trained",
@@ -231,6 +213,17 @@ class Learner:
             records = self.loader.describe(full.slot, self.history.has_rows)
             self.history.add(event, **fields, unrolls=records)
 
+    def resume(self) -> None:
+        """Lets updates through again after a pause. Takes the lock.
+
+        Raises:
+          IllegalTransitionError: the weights are damaged.
+        """
+        with self.update_lock:
+            self.health.require_usable_weights()
+            self.health.recover()
+        self.gate.open()
+
     def set_parameter(self, name: str, text: str) -> Value:
         """Sets a parameter for all further updates; returns its value before. Takes the lock.
 
@@ -252,7 +245,7 @@ class Learner:
           CheckpointError: it is of another network; nothing has changed.
         """
         with self.update_lock:
-            _require_fitting(checkpoint, self._model.state_dict())
+            require_fitting(checkpoint, self._model.state_dict())
             now = self.counters
             self._optimizer.state.clear()
             self._restore(checkpoint)
@@ -262,7 +255,8 @@ class Learner:
             now.trained_unrolls = then.trained_unrolls
             now.num_episodes = then.num_episodes
             now.policy_version += 1
-            self._nonfinite_in_a_row = 0
+            self.health.recover()
+            self.health.damage = ""
             self._publish()
             self.history.add(
                 "rollback",
@@ -272,18 +266,29 @@ class Learner:
             )
             return steps_before
 
-    def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
-        """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""
+    def export(
+        self, buffers: HostBuffers | None = None
+    ) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
+        """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock.
+
+        Args:
+          buffers: where tensors are copied to; None: fresh memory.
+
+        Raises:
+          CheckpointWriteError: the weights are damaged: no checkpoint is to hold them.
+        """
+        buffers = buffers or HostBuffers()
         with self.update_lock:
-            weights = {
-                name: value.detach().cpu().numpy().copy()
-                for name, value in self._model.state_dict().items()
-            }
-            tensors = {
-                "weights": weights,
-                "optimizer": export_state(self._optimizer, self._model),
-                "rng": {"torch_cpu": torch.get_rng_state().numpy().copy()},
-            }
+            self.health.require_sound_weights()
+            tensors = buffers.copy(
+                {
+                    "weights": {
+                        name: value.detach() for name, value in self._model.state_dict().items()
+                    },
+                    "optimizer": name_state(self._optimizer, self._model),
+                    "rng": {"torch_cpu": torch.get_rng_state()},
+                }
+            )
             state = {
                 "counters": dataclasses.asdict(self.counters),
                 "learning_rate": self.learning_rate,
@@ -330,35 +335,36 @@ class Learner:
         self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
         self.history.add("weights", version=self.counters.policy_version)
 
-    def _skip(self, result: UpdateResult) -> None:
+    def _drop(self, full: FullSlot, reason: str) -> None:
+        self.counters.dropped_unrolls += self.config.rollout.batch_size
+        self._record("dropped", full, reason=reason)
+
+    def _skip(self, full: FullSlot, result: UpdateResult) -> None:
+        """Counts a batch that was not trained on; gives up after too many, or for damage."""
+        health, limit = self.health, self.config.optimizer.max_nonfinite_updates
         self.counters.skipped_updates += 1
-        self._nonfinite_in_a_row += 1
-        limit = self.config.optimizer.max_nonfinite_updates
+        health.num_in_a_row += 1
+        self._drop(full, result.damage or "loss or gradient not finite")
+        if result.damage:
+            health.damage = result.damage
+            self._give_up(TrainingDivergedError(f"{result.damage}; they were not published"))
+            return
         _LOG.warning(
             "update skipped: loss %g, gradient norm %g (%d in a row)",
             result.values[0],
             result.values[-1],
-            self._nonfinite_in_a_row,
+            health.num_in_a_row,
         )
-        if self._nonfinite_in_a_row >= limit:
-            raise TrainingDivergedError(
-                f"{limit} updates in a row had a loss or gradient that was not finite; the run "
-                "stops with its last good weights. Try a smaller --learning-rate, reward "
-                "clipping, or a smaller --max-grad-norm"
+        if health.num_in_a_row >= limit:
+            self._give_up(
+                TrainingDivergedError(
+                    f"{limit} updates in a row had a loss or gradient that was not finite; the "
+                    "last good weights are kept. Try a smaller --learning-rate, reward clipping, "
+                    "or a smaller --max-grad-norm"
+                )
             )
 
-
-def _require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
-    """Raises CheckpointError unless everything a learner needs fits the network's tensors."""
-    weights = checkpoint.tensors.get("weights", {})
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    found = {name: array.shape for name, array in weights.items()}
-    counters = checkpoint.state.get("counters")
-    if found != shapes or not isinstance(counters, dict) or set(counters) != _COUNTERS:
-        raise CheckpointError(f"checkpoint {checkpoint.name} is not one of this run's network")
-    for key, array in checkpoint.tensors.get("optimizer", {}).items():
-        name = key.rpartition("|")[0]
-        if name not in shapes or (array.ndim and array.shape != shapes[name]):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name}: optimizer state {key!r} fits no tensor"
-            )
+    def _give_up(self, error: ImpalaError) -> None:
+        """Shuts the gate until an administrator opens it, or raises `error`."""
+        self.health.give_up(error, self.config.optimizer)
+        self.gate.hold()
