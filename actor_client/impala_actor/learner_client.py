@@ -21,14 +21,13 @@ import grpc
 import tenacity
 from google.protobuf import duration_pb2
 
-from impala_common import failpoints
 from impala_common.codec.specs import (
     pack_environment_spec,
     unpack_model_spec,
     unpack_unroll_spec,
 )
 from impala_common.codec.tensor_specs import unpack_tensor_spec
-from impala_common.codec.weights import digest_of_snapshot
+from impala_common.codec.weights_transfer import assemble_weights, max_snapshot_bytes
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import LearnerUnavailableError, StaleSessionError
 from impala_common.heartbeat import Heartbeat
@@ -199,16 +198,14 @@ class LearnerClient:
         )
         try:
             responses = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
-            header = next(iter(responses)).header
-            if header.is_not_modified:
-                return None
-            data = b"".join(_chunks(responses))
-        except StopIteration:
-            raise LearnerUnavailableError("the learner ended a weights transfer early") from None
+            try:
+                header, data = assemble_weights(responses, max_snapshot_bytes(session.weights))
+            finally:
+                responses.cancel()  # what is not taken must not wait in the connection
         except grpc.RpcError as error:
             raise error_from(error) from error
-        if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
-            raise LearnerUnavailableError("a weights transfer was damaged on its way")
+        if data is None:
+            return None
         if header.learner.learner_run_id != session.learner_run_id:
             raise StaleSessionError("the learner was restarted: register again")
         return Weights(header.learner.policy_version, data)
@@ -273,12 +270,6 @@ class LearnerClient:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
             _LOG.warning("waiting for the learner at %s: %s", self.address, error)
-
-
-def _chunks(responses: Iterator[learner_pb2.GetWeightsResponse]) -> Iterator[bytes]:
-    for response in responses:
-        failpoints.hit("actor.weights_mid_stream")
-        yield response.chunk
 
 
 def default_actor_id() -> str:

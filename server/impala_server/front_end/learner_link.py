@@ -28,6 +28,7 @@ from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSp
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.learner_calls import LearnerCalls
 from impala_server.front_end.sessions import SessionTable
+from impala_server.front_end.transfer_slots import TransferSlots
 from impala_server.front_end.unroll_intake import UnrollIntake
 from impala_server.front_end.weights_cache import WeightsCache
 from impala_server.storage.batch_slots import BatchSlots
@@ -67,6 +68,7 @@ class OpenRun:
         )
         self.weights = WeightsCache(WeightsReader(weights.map()))
         self.history = open_history("front_end", learner_run_id=self.learner_run_id)
+        self.transfers = TransferSlots(sum(spec.num_bytes for spec in self.weights_specs))
         layout = StorageLayout(self.unroll, rollout.batch_size, rollout.num_storage_slots)
         self.storage_bytes = layout.num_bytes
         self.intake = UnrollIntake(

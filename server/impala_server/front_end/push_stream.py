@@ -24,6 +24,7 @@ from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_rl.v1 import header_pb2, learner_pb2, unroll_pb2
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.sessions import ActorSession
+from impala_server.front_end.timed_write import write_in_time
 from impala_server.front_end.unroll_intake import Outcome, Verdict
 
 _LOG = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class PushStream:
         response.verdict.text = verdict.text
         if failpoints.hit("push.before_ack"):
             raise LearnerUnavailableError("failpoint push.before_ack")
-        await self._context.write(response)
+        await write_in_time(self._context, response)
         failpoints.hit("push.after_ack")
 
     async def _wait_for_end(self, session: ActorSession) -> None:
@@ -137,7 +138,7 @@ class PushStream:
         response = learner_pb2.PushUnrollsResponse()
         response.drain.learner.CopyFrom(run.header())
         response.drain.reason = self._link.drain_reason
-        await self._context.write(response)
+        await write_in_time(self._context, response)
 
     def _find(self, run: OpenRun, actor: header_pb2.ActorHeader) -> ActorSession:
         try:
