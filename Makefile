@@ -117,6 +117,13 @@ soak: $(STAMP) ## The same for MINUTES (default 120)
 	@code=0; (cd tests && ../$(BIN)/python -m faults --minutes $(MINUTES) --name soak $(ARGS)) \
 	  || code=$$?; $(MAKE) docs; exit $$code
 
+# Executions of each target; seconds of one run depend on the machine (docs/results/fuzz.json).
+EXECUTIONS ?= 1000000
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz what parses strangers' bytes (EXECUTIONS=1000000; EXTRAS="dev fuzz" adds atheris)
+	@$(BIN)/python tests/fuzz --executions $(EXECUTIONS) $(ARGS)
+
 .PHONY: clean
 clean: ## Remove caches and build output (not .venv, not runs/)
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -18,7 +18,7 @@ import grpc
 import numpy as np
 import psutil
 from commands import Command, newest_metric
-from figures import record
+from faults.row_figures import record
 
 from impala_common import metrics
 from impala_common.rpc.channel import make_channel

@@ -1,16 +1,11 @@
-"""What fault tests share: the path of their helpers, and one server to attack."""
+"""One server to attack, for all tests of hostile clients."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from attacked import Attacked
+from faults.attacked import Attacked
 
 
 @pytest.fixture(scope="session")

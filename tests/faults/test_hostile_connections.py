@@ -10,8 +10,8 @@ from collections import Counter
 
 import grpc
 import pytest
-from attacked import BEARER, SERVICE, Attacked
-from figures import amount, full_only
+from faults.attacked import BEARER, SERVICE, Attacked
+from faults.row_figures import amount, full_only
 from raw_http2 import RawClient, grpc_message
 
 from impala_common.rpc.limits import HELLO_DEADLINE_S

@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pytest
 import zstandard
-from attacked import BEARER, SERVICE, Attacked, ask_until_answered
-from figures import amount, full_only
+from faults.attacked import BEARER, SERVICE, Attacked, ask_until_answered
+from faults.row_figures import amount, full_only
 from google.protobuf import descriptor_pool, struct_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 from admin_peer import admin_of
-from attacked import SERVICE, Attacked
-from figures import amount, record
+from faults.attacked import SERVICE, Attacked
+from faults.row_figures import amount, record
 from harness import RunningServer
 from peer import peer_of
 

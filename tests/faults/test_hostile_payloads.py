@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from figures import record
+from faults.row_figures import record
 
 from impala_common.checkpoint_manifest import Manifest, pack_manifest
 from impala_common.checkpoints import CheckpointStore

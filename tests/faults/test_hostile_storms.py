@@ -7,9 +7,9 @@ from collections import Counter
 
 import grpc
 import pytest
-from attacked import SERVICE, Attacked
 from commands import newest_metric
-from figures import amount
+from faults.attacked import SERVICE, Attacked
+from faults.row_figures import amount
 from peer import Peer
 
 from impala_common import metrics

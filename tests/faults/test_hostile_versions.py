@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from figures import record
+from faults.row_figures import record
 from harness import RunningServer
 from peer import ACCEPTED, peer_of, refused
 

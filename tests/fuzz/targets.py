@@ -196,6 +196,8 @@ def _chunk_seeds() -> list[bytes]:
             for start in range(0, len(snapshot), size)
         ]
         seeds.append(b"\0" + b"".join(_piece(message) for message in messages))
+    foreign = snapshot.replace(b'"F32"', b'"I32"')
+    seeds.append(seeds[0].replace(snapshot, foreign))
     header.is_not_modified = True
     seeds.append(b"\0" + _piece(learner_pb2.GetWeightsResponse(header=header)))
     return seeds

@@ -296,7 +296,10 @@ class Controller:
             if checkpoints.last.name:
                 self._shown["last_checkpoint"] = checkpoints.last.name
         status = {**self._shown, "state": state, **more}
-        self._ends.supervisor.send("status", status=status)
+        # The last one must arrive; others are replaced by the next. A supervisor that waits for a
+        # terminal nobody reads must not stop the updates.
+        tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room
+        tell("status", status=status)
         is_news = state != self._told_front_end_state
         if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
             self._told_front_end_s, self._told_front_end_state = now_s, state
