@@ -110,7 +110,9 @@ bench: $(STAMP) ## Run the benchmarks
 MINUTES ?= 120
 .PHONY: faults
 faults: $(STAMP) ## Break a run on purpose for a quarter of an hour and judge it (ARGS="--seed 7")
-	@code=0; (cd tests && ../$(BIN)/python -m faults $(ARGS)) || code=$$?; $(MAKE) docs; exit $$code
+	@code=0; IMPALA_FAULTS=full IMPALA_FAULT_FIGURES=docs/results/hostile.json \
+	  $(BIN)/pytest tests/faults -k hostile || code=$$?; \
+	  (cd tests && ../$(BIN)/python -m faults $(ARGS)) || code=$$?; $(MAKE) docs; exit $$code
 
 .PHONY: soak
 soak: $(STAMP) ## The same for MINUTES (default 120)
@@ -121,7 +123,7 @@ soak: $(STAMP) ## The same for MINUTES (default 120)
 EXECUTIONS ?= 1000000
 
 .PHONY: fuzz
-fuzz: $(STAMP) ## Fuzz what parses strangers' bytes (EXECUTIONS=1000000; EXTRAS="dev fuzz" adds atheris)
+fuzz: $(STAMP) ## Fuzz what parses strangers' bytes (EXECUTIONS=1000000; EXTRAS=dev,fuzz adds atheris)
 	@$(BIN)/python tests/fuzz --executions $(EXECUTIONS) $(ARGS)
 
 .PHONY: clean

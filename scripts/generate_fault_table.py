@@ -1,4 +1,4 @@
-"""Makes docs/faults.md of tests/faults/rows.toml and docs/results/faults.json.
+"""Makes docs/faults.md of tests/faults/rows.toml and the figures in docs/results.
 
     python scripts/generate_fault_table.py [--check]
 
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "tests" / "faults" / "rows.toml"
 RESULTS = ROOT / "docs" / "results" / "faults.json"
+HOSTILE = ROOT / "docs" / "results" / "hostile.json"
 PAGE = ROOT / "docs" / "faults.md"
 
 GROUPS = {
@@ -67,12 +68,17 @@ def render() -> str:
     """Returns the page."""
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     run = _choose_run(results)
+    hostile = json.loads(HOSTILE.read_text()) if HOSTILE.exists() else {}
     lines = [_HEAD, *_summarise(results)]
     rows = read_rows()
     for title, numbers in GROUPS.items():
         lines.append(f"\n## {title}\n")
         lines += ["| # | fault | expected | measured | by |", "|---|---|---|---|---|"]
-        lines += [_render_row(row, run) for row in rows if row.number in numbers]
+        lines += [
+            _render_row(row, run | _worst(hostile.get(str(row.number), {})))
+            for row in rows
+            if row.number in numbers
+        ]
         missing = [str(number) for number in numbers if number not in {r.number for r in rows}]
         if missing:
             lines.append(f"\nNot tried here yet: {', '.join(missing)} of the list in issue 6.")
@@ -83,6 +89,17 @@ def _choose_run(results: dict[str, Any]) -> dict[str, Any]:
     """Returns the longest run that was completed, or what there is."""
     runs = sorted(results.values(), key=lambda run: (run["is_complete"], run["duration_s"]))
     return runs[-1] if runs else {}
+
+
+def _worst(tests: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the figures of a row's tests, of several of one name the largest number."""
+    worst: dict[str, Any] = {}
+    for figures in tests.values():
+        for name, value in figures.items():
+            is_larger = isinstance(value, int | float) and value > worst.get(name, value)
+            if name not in worst or is_larger:
+                worst[name] = value
+    return worst
 
 
 def _summarise(results: dict[str, Any]) -> list[str]:
@@ -120,7 +137,7 @@ def _render_row(row: Row, run: dict[str, Any]) -> str:
     try:
         measured = row.measured.format_map(run)
     except KeyError:
-        measured = "no run of the nemesis has it yet"
+        measured = "no run on record has it yet"
     if row.limit:
         measured += f". {row.limit}."
     return f"| {row.number} | {row.fault} | {row.expected} | {measured} | {tests} |"

@@ -1,8 +1,8 @@
-"""Figures of fault tests, as JSON lines for the table in docs/faults.md.
+"""Figures of single fault tests for the table in docs/faults.md, and how much of a fault to try.
 
-`record(row, ...)` appends a line to the file that the environment variable IMPALA_FAULT_FIGURES
-names, and does nothing without it. `amount` says how much of a fault a test tries: a little in
-`make test`, all of it where IMPALA_FAULTS is "full" (`make faults`).
+`record(row, ...)` merges them into the JSON file that the environment variable IMPALA_FAULT_FIGURES
+names (docs/results/hostile.json in `make faults`), by row and test, and does nothing without it.
+`amount` says how much a test tries: a little in `make test`, all where IMPALA_FAULTS is "full".
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ def amount(small: int, full: int) -> int:
 
 
 def record(row: int, **figures: float | int | str) -> None:
-    """Writes down what was measured for a row of the fault table."""
-    path = os.environ.get(FILE_VARIABLE)
-    if not path:
+    """Writes down what the test that runs measured for a row of the fault table."""
+    name = os.environ.get(FILE_VARIABLE)
+    if not name:
         return
+    path = Path(name)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    test = os.environ["PYTEST_CURRENT_TEST"].rpartition("::")[2].removesuffix(" (call)")
     rounded = {
-        name: round(value, 3) if isinstance(value, float) else value
+        name: round(value, 2) if isinstance(value, float) else value
         for name, value in figures.items()
     }
-    with Path(path).open("a") as file:
-        file.write(json.dumps({"row": row, **rounded}) + "\n")
+    known.setdefault(str(row), {}).setdefault(test, {}).update(rounded)
+    in_order = {key: known[key] for key in sorted(known, key=int)}
+    path.write_text(json.dumps(in_order, indent=1) + "\n")

@@ -55,7 +55,7 @@ def sender() -> Iterator[tuple[Sender, LearnerClient]]:
 
 
 def get(client: LearnerClient) -> Weights | None:
-    session: Any = type("Of", (), {"learner_run_id": RUN_ID})
+    session: Any = type("Of", (), {"learner_run_id": RUN_ID, "weights": ()})
     typed: Session = session
     return client.get_weights(typed, None)
 
