@@ -127,6 +127,7 @@ def _summarise(results: dict[str, Any]) -> list[str]:
             run.get("num_violations"),
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    lines += [f"\n{name}: {run['note']}" for name, run in sorted(results.items()) if "note" in run]
     return lines
 
 

@@ -240,6 +240,8 @@ class Nemesis:
             "trained_twice": len(report.violations.get("trained_once", ())),
             "torn_and_trained": len(report.violations.get("nothing_invented", ()))
             + len(report.violations.get("patterns", ())),
+            "late_servers": sum(text.startswith("server") for text in self.late_exits),
+            "late_actors": sum(text.startswith("actor") for text in self.late_exits),
             "mean_return": round(returns, 3),
             "history": report.figures,
             "recovery": recovery,

@@ -24,13 +24,15 @@ SERVER_POINTS = (
     "intake.before_hand_over=@{n}:kill9",
     "push.before_take=@{n}:kill9",
     "push.after_ack=@{n}:kill9",
+    "push.before_ack=3%:drop; seed={n}",
+    "push.before_ack=10%:drop; seed={n}",
     "weights.mid_stream=@{n}:kill9",
     "learner.before_update=@{n}:kill9",
     "update.before_step=@{n}:kill9",
     "update.after_step=@{n}:kill9",
     "publish.before_commit=@{n}:kill9",
 )
-"""Where else a learner or its front end is killed; `n` is drawn."""
+"""Where else a learner or its front end is killed, or loses answers; `n` is drawn."""
 ACTOR_POINTS = (
     "actor.mid_unroll=@{n}:kill9",
     "actor.before_send=@{n}:kill9",
