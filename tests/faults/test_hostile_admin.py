@@ -48,7 +48,7 @@ def learner(tmp_path: Path) -> Any:
 
 
 def test_captured_commands_sent_again_have_one_effect(learner: RunningServer) -> None:
-    """The same bytes 8 x n times at once, then to another life. Seen to fail without the cache."""
+    """The same bytes 8 x n times at once, then to another life."""
     number = amount(5, 100)
     header = admin_pb2.MutationHeader(request_id="captured")
     captured = admin_pb2.SaveCheckpointRequest(header=header, name="best").SerializeToString()
@@ -178,7 +178,6 @@ class AdminMachine(RuleBasedStateMachine):
 
 
 def test_commands_in_any_order_do_what_the_model_does(learner: RunningServer) -> None:
-    """Seen to fail with a rollback that resumes, and with Pause allowed while paused."""
     with admin_of(learner) as admin:
         AdminMachine.server, AdminMachine.admin = learner, admin
         AdminMachine.examples = AdminMachine.steps = 0

@@ -68,7 +68,6 @@ def test_connections_that_never_shake_hands_are_closed(attacked: Attacked, kind:
 def test_more_connections_than_fit_are_closed_and_those_that_stand_go_on(
     attacked: Attacked,
 ) -> None:
-    """Seen to fail (all were taken) without the limit."""
     limit = max_connections(MAX_ACTORS, 0)
     number = amount(limit + 100, 5000)
     clients: list[RawClient] = []
@@ -90,7 +89,7 @@ def test_more_connections_than_fit_are_closed_and_those_that_stand_go_on(
 
 
 def test_reader_that_never_reads_weights_is_given_up(attacked: Attacked) -> None:
-    """More readers than there are slots; seen to fail (RSS) with chunks cut for each call."""
+    """More readers than there are slots; chunks are cut once for all calls."""
     number, deadline = amount(40, 500), b"4S"
     statuses: Counter[int | None] = Counter()
     request = grpc_message(learner_pb2.GetWeightsRequest().SerializeToString())

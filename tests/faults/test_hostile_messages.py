@@ -50,7 +50,6 @@ class AttackedPeer(Peer):
 
 
 def test_message_beyond_the_limit_is_refused_before_it_is_buffered(attacked: Attacked) -> None:
-    """Seen to fail (RSS) with no limit of received messages."""
     sizes = [MAX_MESSAGE_BYTES + 1, 1 << 28, 1 << 30, (1 << 32) - 1]
     statuses: Counter[int | None] = Counter()
     with attacked.under_attack(43, max_rss_mib=40) as attack:
@@ -65,7 +64,7 @@ def test_message_beyond_the_limit_is_refused_before_it_is_buffered(attacked: Att
 
 
 def test_strangers_large_messages_are_refused_unread(attacked: Attacked) -> None:
-    """Seen to fail (RSS) while gRPC read the request before the doorkeeper's answer was given."""
+    """The doorkeeper answers before the request is read, which is RequestGuard's doing."""
     clients = []
     with attacked.under_attack(43, max_rss_mib=40) as attack:
         for _ in range(amount(20, 100)):
@@ -80,7 +79,7 @@ def test_strangers_large_messages_are_refused_unread(attacked: Attacked) -> None
 
 
 def test_bytes_that_are_no_message_are_invalid_and_fill_no_log(attacked: Attacked) -> None:
-    """Seen to fail (UNKNOWN) without RequestGuard, and (log) without LogLimit."""
+    """gRPC alone answers UNKNOWN and logs a stack trace for each."""
     random = np.random.default_rng(44)
     codes: Counter[str] = Counter()
     expected = 0
@@ -122,7 +121,7 @@ def test_method_that_nobody_has_is_unimplemented(attacked: Attacked) -> None:
 
 
 def test_path_that_is_no_text_does_not_end_the_server(attacked: Attacked) -> None:
-    """One such header, without a token, ends grpc.aio's server: seen to fail without Listener."""
+    """One such header, without a token, ends grpc.aio's server; Listener makes a new one."""
     with attacked.channel() as channel:
         stub = learner_pb2_grpc.LearnerServiceStub(channel)
         with attacked.under_attack(44, max_rss_mib=60) as attack:
@@ -138,7 +137,7 @@ def test_path_that_is_no_text_does_not_end_the_server(attacked: Attacked) -> Non
 
 
 def test_metadata_that_is_no_text_fills_no_log(attacked: Attacked) -> None:
-    """gRPC logs a stack trace for each: seen to fail without LogLimit."""
+    """gRPC logs a stack trace for each, which LogLimit bounds."""
     number = amount(300, 10_000)
     with attacked.under_attack(44, max_rss_mib=40) as attack, RawClient(attacked.address) as client:
         for index in range(number):
@@ -168,7 +167,6 @@ def test_grpc_gzip_bomb_is_not_unpacked(attacked: Attacked) -> None:
 
 
 def test_zstd_bombs_of_our_own_codec_are_invalid(attacked: Attacked) -> None:
-    """Seen to fail (RSS) with a decompressor that believes what the frame declares."""
     size = amount(1 << 28, 1 << 30)
     honest = zstandard.ZstdCompressor(level=1).compress(bytes(size))
     unsized = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(size))

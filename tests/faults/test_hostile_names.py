@@ -40,7 +40,6 @@ NAMES = sorted(
 
 
 def test_no_name_leads_out_of_the_folder_of_checkpoints(tmp_path: Path) -> None:
-    """Seen to fail (folders beside the run) with names joined as they come."""
     names = [name for name in NAMES if name != ""]  # without a name: the step is its name
     assert len(names) >= 200
     with RunningServer(tmp_path / "run") as server, peer_of(server) as peer:

@@ -24,7 +24,6 @@ WAIT_S = 60.0
 
 
 def test_weights_for_everybody_at_once_come_from_one_copy(attacked: Attacked) -> None:
-    """Seen to fail (RSS) without a bound of transfers at a time."""
     number = amount(100, 500)
     before_s = newest_metric(attacked.run.path, metrics.UPDATE_S)
     with attacked.channel() as channel, attacked.under_attack(47, max_rss_mib=150) as attack:

@@ -26,7 +26,7 @@ _SHORT_S = 1.0
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_target_takes_or_refuses_whatever_comes(name: str) -> None:
-    """Seen to fail with the decoder's check of frame_index left out, and of chunk lengths."""
+    """Seen to fail without the decoder's checks of frame_index and of finite numbers."""
     result = drive(TARGETS[name], executions=20_000, seed=7, max_s=_SHORT_S)
 
     assert result.executions >= 64

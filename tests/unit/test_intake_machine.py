@@ -214,7 +214,7 @@ class IntakeMachine(RuleBasedStateMachine):
 
 
 def test_intake_and_sessions_in_any_order_do_what_the_model_does() -> None:
-    """Seen to fail with `last_sequence` set only after the write, and with a fence left out."""
+    """Seen to fail with `last_sequence` never set, and with a `find` that ignores the epoch."""
     run_state_machine_as_test(
         IntakeMachine,
         settings=settings(max_examples=40, stateful_step_count=30, deadline=None, derandomize=True),
