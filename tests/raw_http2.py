@@ -132,5 +132,16 @@ class RawClient:
                 return None
         return None
 
+    def statuses(self, number: int, timeout_s: float) -> list[int]:
+        """Returns the gRPC statuses of the next `number` calls that end with one."""
+        found: list[int] = []
+        for kind, _, payload in self.frames(timeout_s):
+            status = re.search(rb"grpc-status[\x01\x02](\d{1,2})", payload)
+            if kind == HEADERS and status is not None:
+                found.append(int(status[1]))
+                if len(found) == number:
+                    break
+        return found
+
     def _size(self) -> int:
         return int.from_bytes(self._received[:3], "big")

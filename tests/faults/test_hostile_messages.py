@@ -85,10 +85,13 @@ def test_bytes_that_are_no_message_are_invalid_and_fill_no_log(attacked: Attacke
     expected = 0
     with attacked.channel() as channel, attacked.under_attack(44, max_rss_mib=40) as attack:
         calls: list[Any] = []
-        for index in range(amount(1500, 100_000)):
+        for index in range(amount(1500, 30_000)):
             method = list(MESSAGES)[index % 3]
             data = random.bytes(int(random.integers(1, 200)))
-            expected += _is_malformed(method, data)
+            is_malformed = _is_malformed(method, data)
+            expected += is_malformed
+            if method == "GetWeights" and not is_malformed:
+                continue  # it may ask to wait
             calls.append(channel.unary_unary(SERVICE + method).future(data, timeout=5.0))
             if len(calls) == 50:
                 codes.update(call.code().name for call in calls)
@@ -111,7 +114,7 @@ def test_bytes_that_are_no_message_are_invalid_and_fill_no_log(attacked: Attacke
 def test_method_that_nobody_has_is_unimplemented(attacked: Attacked) -> None:
     codes: Counter[str] = Counter()
     with attacked.channel() as channel, attacked.under_attack(44, max_rss_mib=40) as attack:
-        for index in range(amount(200, 10_000)):
+        for index in range(amount(200, 2000)):
             for path in (f"{SERVICE}Fly{index}", "/x.Y/Z", f"/{'a' * 2000}/b", "//", "/"):
                 call = channel.unary_unary(path).future(b"\xff", timeout=20.0)
                 codes[call.code().name] += 1
@@ -138,7 +141,7 @@ def test_path_that_is_no_text_does_not_end_the_server(attacked: Attacked) -> Non
 
 def test_metadata_that_is_no_text_fills_no_log(attacked: Attacked) -> None:
     """gRPC logs a stack trace for each, which LogLimit bounds."""
-    number = amount(300, 10_000)
+    number = amount(300, 5000)
     with attacked.under_attack(44, max_rss_mib=40) as attack, RawClient(attacked.address) as client:
         for index in range(number):
             stream = 2 * index + 1
@@ -167,7 +170,7 @@ def test_grpc_gzip_bomb_is_not_unpacked(attacked: Attacked) -> None:
 
 
 def test_zstd_bombs_of_our_own_codec_are_invalid(attacked: Attacked) -> None:
-    size = amount(1 << 28, 1 << 30)
+    size = amount(1 << 26, 1 << 28)
     honest = zstandard.ZstdCompressor(level=1).compress(bytes(size))
     unsized = zstandard.ZstdCompressor(level=1, write_content_size=False).compress(bytes(size))
     # A frame that says how large it is, and of a window of 2 GiB: only its header.
@@ -192,7 +195,7 @@ def test_zstd_bombs_of_our_own_codec_are_invalid(attacked: Attacked) -> None:
 def test_huge_metadata_is_refused(attacked: Attacked) -> None:
     codes: Counter[str] = Counter()
     with attacked.channel() as channel, attacked.under_attack(50, max_rss_mib=40) as attack:
-        for _ in range(amount(5, 50)):
+        for _ in range(amount(5, 20)):
             for size in (17 << 10, 64 << 10, 1 << 20):
                 call = channel.unary_unary(f"{SERVICE}GetConfig")
                 with pytest.raises(grpc.RpcError) as caught:

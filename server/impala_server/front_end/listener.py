@@ -15,8 +15,6 @@ from collections.abc import Callable
 
 import grpc
 
-from impala_common.errors import ImpalaError
-
 _LOG = logging.getLogger(__name__)
 _LOOK_S = 0.1
 _RETRY_S = 0.25
@@ -79,7 +77,7 @@ class Listener:
             try:
                 server, _ = self._build(self.address)
                 await server.start()
-            except ImpalaError as error:
+            except Exception as error:  # whatever it is, the port must open again
                 _LOG.error("not yet: %s", error)
                 await asyncio.sleep(_RETRY_S)
             else:
