@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import Command
 from faults.proxy import FaultProxy
 from harness import RunningServer, make_config
 
 from impala_common import failpoints, metrics
 from impala_common.addresses import port_of
 from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
+from impala_common.exit_codes import OK
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import SIGNED_ID
 
@@ -81,3 +84,29 @@ def test_connections_cut_and_reset_lose_and_repeat_nothing(tmp_path: Path, histo
     train_through(tmp_path, 60, disturb)
 
     judged(history)
+
+
+def test_actor_goes_on_with_a_learner_that_comes_back_elsewhere(
+    tmp_path: Path, history: Path
+) -> None:
+    """Seen to fail, in the steps of the second life, with a learner that restores no counters."""
+    options = ["--env", SIGNED_ID, "--env-backend", "sync", "--num-envs", "4"]
+    with FaultProxy(1) as proxy:
+        options += ["--server", f"127.0.0.1:{proxy.port}"]
+        with Command(tmp_path, "impala-actor", *options) as actor:
+            wanted = 0
+            for _ in range(2):
+                wanted += 20
+                with RunningServer(tmp_path / "run", CONFIG) as server:
+                    proxy.target_port = port_of(server.address)
+                    server.wait_until(
+                        lambda status: status.get(metrics.UPDATES, 0) >= wanted  # noqa: B023
+                    )
+                    wanted = server.stop()[metrics.UPDATES]
+            actor.interrupt(signal.SIGTERM)
+            assert actor.wait() == OK, actor.err
+
+    report = check(history)
+    report.raise_if_violated()
+    assert (report.figures["learner_lives"], report.figures["actor_lives"]) == (2, 1)
+    assert report.figures["steps_lost_at_most"] == 0, "it was stopped in order"
