@@ -89,7 +89,7 @@ def test_connections_cut_and_reset_lose_and_repeat_nothing(tmp_path: Path, histo
 def test_actor_goes_on_with_a_learner_that_comes_back_elsewhere(
     tmp_path: Path, history: Path
 ) -> None:
-    """Seen to fail, in the steps of the second life, with a learner that restores no counters."""
+    """Seen to fail, at the restore, with a learner that goes on from zero steps."""
     options = ["--env", SIGNED_ID, "--env-backend", "sync", "--num-envs", "4"]
     with FaultProxy(1) as proxy:
         options += ["--server", f"127.0.0.1:{proxy.port}"]
