@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,3 +196,32 @@ def test_watchdog_notices_a_call_that_does_not_return_and_no_other() -> None:
 
     assert len(said) == 1
     assert "has not returned for 0.2 s" in said[0]
+
+
+HANG = """
+import multiprocessing, threading
+from impala_actor.environments.watchdog import EnvironmentWatchdog
+slot = multiprocessing.Process(target=threading.Event().wait, daemon=True)
+slot.start()
+print(slot.pid, flush=True)
+with EnvironmentWatchdog(0.2):
+    threading.Event().wait()
+"""
+
+
+def test_hang_ends_the_process_with_75_its_stacks_and_its_children() -> None:
+    """Row 32: a slot in a process of its own (env_backend async) is no orphan afterwards.
+
+    Seen to fail, for ever, without the watchdog's thread; and, without the kill, with a slot that
+    waits for ever.
+    """
+    command = [sys.executable, "-c", HANG]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == TEMPORARY
+    assert lines[-1].startswith("error: the environment has not returned for 0.2 s")
+    assert any("most recent call first" in line for line in lines)
+    slot = Path("/proc", done.stdout.strip(), "stat")
+    with contextlib.suppress(OSError):  # gone, or dead and not yet looked after by anyone
+        assert slot.read_text().rpartition(")")[2].split()[0] == "Z"
