@@ -29,9 +29,7 @@ def make_bandit_config(total_steps: int) -> TrainConfig:
 def test_bandit_that_raises_in_one_step_of_a_hundred_is_solved(tmp_path: Path) -> None:
     """Row 31. About one unroll in four is dropped, and what is trained on is still aligned.
 
-    Seen to fail with exceptions that reach the actor's loop: the actor died of the first. And
-    with an unroll that goes on after the failure, in which rows of two lives of the environment
-    stand side by side: the learner sees an episode that never was.
+    Seen to fail with exceptions that reach the actor's loop: the actor died of the first.
     """
     with RunningServer(tmp_path, make_bandit_config(20_000)) as server:
         for _ in range(2):
