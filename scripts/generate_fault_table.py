@@ -127,7 +127,12 @@ def _summarise(results: dict[str, Any]) -> list[str]:
             run.get("num_violations"),
         ]
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    lines += [f"\n{name}: {run['note']}" for name, run in sorted(results.items()) if "note" in run]
+    for name, run in sorted(results.items()):
+        facts = [f"seed {run['seed']}", f"commit {run['machine']['commit']}"]
+        facts += [f"{run['machine']['cores']} cores", run["machine"]["processor"]]
+        if "load_average_before" in run:
+            facts.append(f"load {run['load_average_before']} before")
+        lines.append(f"\n{name}: {', '.join(facts)}. {run.get('note', '')}".rstrip())
     return lines
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -18,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from faults.cluster import Cluster
-from faults.nemesis import Nemesis, write_result
-from faults.plan import counts_for, make_plan
-
 ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from faults.cluster import Cluster  # noqa: E402
+from faults.nemesis import Nemesis, write_result  # noqa: E402
+from faults.plan import counts_for, make_plan  # noqa: E402
 
 
 def main() -> int:
@@ -37,11 +38,12 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the run's files")
     arguments = parser.parse_args()
     name = arguments.name or f"faults-{arguments.seed}"
-    counts = counts_for(
-        arguments.minutes if arguments.minutes > 30 else arguments.minutes * 15 / 13
-    )
+    # The quarter of an hour of `make faults` has two minutes to begin, to heal and to judge.
+    minutes = arguments.minutes
+    counts = counts_for(minutes if minutes > 30 else minutes * 15 / 13)
     folder = Path(tempfile.mkdtemp(prefix="impala-faults-"))
-    facts = {"seed": arguments.seed, "minutes": arguments.minutes, "planned": counts}
+    facts = {"machine": describe_machine(), "seed": arguments.seed, "minutes": arguments.minutes}
+    facts |= {"load_average_before": round(os.getloadavg()[0], 2), "planned": counts}
     print(f"{name}: seed {arguments.seed}, {arguments.minutes:g} minutes, in {folder}", flush=True)
 
     def save(result: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from faults.proxy import TO_ACTOR
 
 from impala_common import metrics
 from impala_common.exit_codes import OK
+from impala_common.run_directory import write_json_atomic
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import BEST_RETURN
 
@@ -255,8 +256,6 @@ class Nemesis:
 
 def write_result(path: Path, name: str, result: dict[str, Any]) -> None:
     """Puts one run's result into the JSON file of all, under `name`."""
-    from impala_common.run_directory import write_json_atomic
-
     results = json.loads(path.read_text()) if path.exists() else {}
     results[name] = result
     write_json_atomic(path, results)

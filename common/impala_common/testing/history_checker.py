@@ -20,7 +20,7 @@ from impala_common.testing.history_reader import (
     UnrollKey,
     read_history,
 )
-from impala_common.testing.patterns import Pattern, read_pattern
+from impala_common.testing.patterns import Pattern
 
 _MAX_SHOWN = 20
 
@@ -203,10 +203,9 @@ def validate_patterns(history: RunHistory) -> Iterator[str]:
     owners: dict[int, tuple[str, int]] = {}
     spans: dict[int, list[Pattern]] = {}
     for key, taken in history.taken.items():
-        if taken[0].event != "trained" or not taken[0].rows:
+        pattern = taken[0].pattern
+        if taken[0].event != "trained" or pattern is None:
             continue
-        length = history.lives[key.message.learner_run_id].begin["unroll_length"]
-        pattern = read_pattern(taken[0].rows, length + 1)
         if isinstance(pattern, str):
             yield f"{key}: {pattern}"
             continue

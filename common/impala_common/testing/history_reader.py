@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from impala_common.testing.patterns import Pattern, read_pattern
+
 Event = dict[str, Any]
 """One event. Any: JSON."""
 
@@ -55,12 +57,15 @@ class SentMessage:
 
 
 class TakenUnroll(NamedTuple):
-    """What the learner recorded of one unroll when it trained on it or dropped it."""
+    """What the learner recorded of one unroll when it trained on it or dropped it.
+
+    `pattern` is what its observations say, or what is wrong with them; None if not recorded.
+    """
 
     event: str
     version: int
     mark: str
-    rows: str
+    pattern: Pattern | str | None
 
 
 @dataclasses.dataclass(slots=True)
@@ -130,11 +135,12 @@ def _read_events(path: Path, history: RunHistory) -> Iterator[Event]:
 
 
 def _read_learner(life: LearnerLife, events: Iterator[Event], history: RunHistory) -> None:
-    run_id = life.begin["learner_run_id"]
+    run_id, num_rows = life.begin["learner_run_id"], life.begin["unroll_length"] + 1
     for event in events:
         for index, epoch, sequence, place, version, mark, *rows in event.pop("unrolls", ()):
             key = UnrollKey(MessageKey(run_id, index, epoch, sequence), place)
-            taken = TakenUnroll(event["event"], version, mark, rows[0] if rows else "")
+            pattern = read_pattern(rows[0], num_rows) if rows else None
+            taken = TakenUnroll(event["event"], version, mark, pattern)
             history.taken.setdefault(key, []).append(taken)
         life.events.append(event)
 
