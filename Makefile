@@ -85,10 +85,12 @@ check-protos: $(STAMP) ## Fail if the committed generated code is out of date
 .PHONY: docs
 docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 	@$(BIN)/python scripts/generate_configuration_docs.py
+	@$(BIN)/python scripts/generate_fault_table.py
 
 .PHONY: check-docs
 check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_configuration_docs.py --check
+	@$(BIN)/python scripts/generate_fault_table.py --check
 
 .PHONY: pictures
 pictures: $(STAMP) ## Remake the pictures of the README from real runs
@@ -104,6 +106,25 @@ compose-smoke: $(STAMP) ## Build the images; train, kill and resume in container
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+MINUTES ?= 120
+.PHONY: faults
+faults: $(STAMP) ## Break a run on purpose for a quarter of an hour and judge it (ARGS="--seed 7")
+	@code=0; IMPALA_FAULTS=full IMPALA_FAULT_FIGURES=docs/results/hostile.json \
+	  $(BIN)/pytest tests/faults -k hostile || code=$$?; \
+	  (cd tests && ../$(BIN)/python -m faults $(ARGS)) || code=$$?; $(MAKE) docs; exit $$code
+
+.PHONY: soak
+soak: $(STAMP) ## The same for MINUTES (default 120)
+	@code=0; (cd tests && ../$(BIN)/python -m faults --minutes $(MINUTES) --name soak $(ARGS)) \
+	  || code=$$?; $(MAKE) docs; exit $$code
+
+# Executions of each target; seconds of one run depend on the machine (docs/results/fuzz.json).
+EXECUTIONS ?= 1000000
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz what parses strangers' bytes (EXECUTIONS=1000000; EXTRAS=dev,fuzz adds atheris)
+	@$(BIN)/python tests/fuzz --executions $(EXECUTIONS) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove caches and build output (not .venv, not runs/)

@@ -21,7 +21,9 @@ Result = dict[str, Any]  # Any: JSON
 
 def main() -> None:
     """Writes both."""
-    results = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    # Figures of faults and fuzzers have pages of their own.
+    results = {name: result for name, result in found.items() if "machine" in result}
     (RESULTS / "README.md").write_text(_render_page(results))
     readme = _ROOT / "README.md"
     head, rest = readme.read_text().split(_BEGIN)

@@ -18,11 +18,18 @@ import numpy as np
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
 from impala_actor.environments.episode_statistics import EpisodeTracker
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import (
+    RebuiltEnvironment,
+    UnrollAbandonedError,
+    all_finite,
+)
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.learner_client import LearnerClient, Session
 from impala_actor.policy import Policy, PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
 from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
+from impala_common import failpoints
 from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import (
     LearnerUnavailableError,
@@ -30,6 +37,7 @@ from impala_common.errors import (
     QueueClosedError,
     StaleSessionError,
 )
+from impala_common.event_history import marks_of, open_history
 from impala_common.heartbeat import Heartbeat
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
@@ -57,6 +65,8 @@ class ActorConfig:
     compress: bool = True
     connect_timeout_s: float = 0.0
     heartbeat_file: str = ""
+    env_timeout_s: float = 600.0
+    max_env_failures: int = 5
     model: str = ""
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
@@ -72,6 +82,7 @@ class Actor:
             config.server, config.actor_id, config.connect_timeout_s, self._stop, config.security
         )
         self._client.heartbeat = Heartbeat(config.heartbeat_file)
+        self.history = open_history("actor", actor_id=config.actor_id)
         self.outcomes: dict[str, int] = {}
         self.num_steps = 0
 
@@ -83,11 +94,13 @@ class Actor:
         """Acts until the run has finished or `stop` is set.
 
         Raises:
-          ImpalaError: environment or own network cannot be made or do not fit the run, or the
-            learner cannot be reached within connect_timeout_s.
+          ImpalaError: environment or own network cannot be made or do not fit the run, the
+            environment fails again and again, or the learner cannot be reached within
+            connect_timeout_s.
         """
+        watchdog = EnvironmentWatchdog(self._config.env_timeout_s)
         try:
-            environment = self._make_environment()
+            environment = self._make_environment(watchdog)
             try:
                 while not self._stop.is_set():
                     session = self._client.register(
@@ -107,9 +120,12 @@ class Actor:
             if not self._stop.is_set():  # else: asked to stop while waiting for the learner
                 raise
         finally:
+            watchdog.close()
             self._client.close()
+            self.history.add("end")
+            self.history.close()
 
-    def _make_environment(self) -> EnvironmentAdapter:
+    def _make_environment(self, watchdog: EnvironmentWatchdog) -> RebuiltEnvironment:
         defaults = self._client.get_defaults()
         # What names code is this actor's own; never what the learner sends.
         config = dataclasses.replace(
@@ -120,7 +136,11 @@ class Actor:
             env_wrapper=self._config.env_wrapper,
         )
         num_slots = self._config.num_envs or defaults.num_slots
-        return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+
+        def make() -> EnvironmentAdapter:
+            return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+
+        return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
 
     @property
     def compress(self) -> bool:
@@ -142,7 +162,7 @@ class _SessionLoop:
     """What happens between Register and the end of the session."""
 
     def __init__(
-        self, actor: Actor, client: LearnerClient, session: Session, environment: EnvironmentAdapter
+        self, actor: Actor, client: LearnerClient, session: Session, environment: RebuiltEnvironment
     ) -> None:
         self._actor = actor
         self._client = client
@@ -157,17 +177,29 @@ class _SessionLoop:
         self._times = unroll_pb2.ActorTimes()
         self._summaries: list[unroll_pb2.EpisodeSummary] = []
         self._version = -1
-        self._observations = environment.reset(session.seed % (1 << 31))
+        self._num_failures_told = environment.num_failures
+        self._observations = environment.start(session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
         self._subscriber = WeightsSubscriber(client, session)
-        self._sender = UnrollSender(client, session, self._subscriber.notify)
+        self._history = actor.history
+        self._history.add(
+            "session",
+            epoch=session.actor.session_epoch,
+            index=session.actor_index,
+            learner_run_id=session.learner_run_id,
+        )
+        self._sender = UnrollSender(client, session, self._subscriber.notify, self._history)
 
     def run(self) -> None:
         """Acts until something ends it: RunFinishedError, StaleSessionError, stop."""
         try:
             self._swap_weights(*self._subscriber.fetch())
             while not self._actor.stop.is_set():
-                self._play_unrolls()
+                try:
+                    self._play_unrolls()
+                except UnrollAbandonedError:
+                    self._start_anew()
+                    continue
                 self._send_unrolls()
                 self._times.blocked_s = self._sender.wait_for_room()
                 self._refresh_weights()
@@ -199,11 +231,24 @@ class _SessionLoop:
             policy.observe(result.rewards, result.is_first)
             self._note_episodes(result)
             self._observations, self._is_first = result.observations, result.is_first
+            failpoints.hit("actor.mid_unroll")
             inference_s += acted_s - start_s
             environment_s += stepped_s - acted_s
             start_s = stepped_s
-        self._times.inference_s, self._times.environment_s = inference_s, environment_s
         self._client.heartbeat.beat()
+        if not all_finite(builder.unrolls):
+            environment.abandon("an observation, a reward or a decision is not finite")
+            raise UnrollAbandonedError
+        environment.note_unroll()
+        self._times.inference_s, self._times.environment_s = inference_s, environment_s
+
+    def _start_anew(self) -> None:
+        """Begins new episodes in every slot; those under way are abandoned, as if never played."""
+        num_slots = self._environment.num_slots
+        self._observations = self._environment.start(self._session.seed % (1 << 31))
+        self._is_first = np.ones(num_slots, np.bool_)
+        self._policy.observe(np.zeros(num_slots, np.float32), self._is_first)
+        self._episodes = EpisodeTracker(num_slots)
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls
@@ -212,8 +257,18 @@ class _SessionLoop:
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
         self._summaries = []
-        self._sender.send(message)
+        num_failures = self._environment.num_failures
+        message.environment_failure_count = num_failures - self._num_failures_told
+        self._num_failures_told = num_failures
+        self._sender.send(message, self._marks_of(unrolls))
         self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
+
+    def _marks_of(self, unrolls: dict[str, np.ndarray[Any, Any]]) -> list[str]:
+        """Returns the marks of unrolls for the history; none where it is off."""
+        if not self._history.is_on:
+            return []
+        leaves = self._session.unroll.leaves
+        return marks_of(unrolls, {leaf.tensor.name: leaf.rows != "none" for leaf in leaves})
 
     def _refresh_weights(self) -> None:
         if self._session.is_lockstep:
@@ -227,6 +282,7 @@ class _SessionLoop:
     def _swap_weights(self, version: int, weights: dict[str, np.ndarray[Any, Any]]) -> None:
         self._policy.load(weights)
         self._version = version
+        self._history.add("swap", version=version, learner_run_id=self._session.learner_run_id)
 
     def _note_episodes(self, result: StepResult) -> None:
         for record in self._episodes.update(result):
@@ -239,7 +295,7 @@ class _SessionLoop:
             )
 
 
-def _make_model(session: Session, environment: EnvironmentAdapter) -> AgentModel:
+def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
     """Returns the run's network, which must have the same tensors as the learner's."""
     try:
         model = make_model(session.model, environment.spec, seed=0)

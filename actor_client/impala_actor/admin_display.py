@@ -99,6 +99,8 @@ def render_status(status: Json, sparklines: dict[str, str] | None = None) -> Ren
         ),
         ("bottleneck", status["bottleneck"] or "not known yet"),
     ]
+    if status.get("trouble"):
+        rows.insert(0, ("trouble", Text(status["trouble"], style="bold red")))
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")

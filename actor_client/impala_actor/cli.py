@@ -14,8 +14,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_actor.stop_signals import StopSignals, ignore_signals, stop_without_parent
-from impala_common.addresses import is_address
+from impala_actor.stop_signals import StopSignals, end_process, stop_without_parent
+from impala_common import failpoints
+from impala_common.addresses import host_of, is_address
 from impala_common.config.checks import (
     require,
     require_at_least,
@@ -37,7 +38,8 @@ class ActorArguments:
     """Plays an environment with the learner's newest weights and sends it what happened.
 
     May start before the learner and leave at any time. Ends with 0 when the run has finished
-    or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 77 when TLS or token do
+    or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 75 when the environment
+    fails again and again or does not return, 77 when TLS or token do
     not fit, 78 when environment or network (--env, --model) cannot be made or do not fit the run.
     """
 
@@ -79,6 +81,12 @@ class ActorArguments:
     """Name the learner's certificate is for; empty: the host in --server."""
     connect_timeout_s: float = 0.0
     """Seconds to wait for a learner that cannot be reached before giving up; 0: for ever."""
+    env_timeout_s: float = 600.0
+    """Seconds that the environment may take for one step or reset of all slots; then the actor ends
+    with code 75, to be started again. 0: any time."""
+    max_env_failures: int = 5
+    """Exceptions of the environment in a row, with no good step between them, after which the
+    actor ends with code 75. After each before, all slots are made anew."""
     heartbeat_file: str = ""
     """File to beat into about once a second while the actor moves, for impala-health
     --actor-file; empty: none."""
@@ -99,6 +107,8 @@ class ActorArguments:
         validate_env_kwargs("--env-kwargs", self.env_kwargs)
         validate_env_wrapper("--env-wrapper", self.env_wrapper)
         require_positive("--env-threads", self.env_threads)
+        require_at_least("--env-timeout-s", self.env_timeout_s, 0)
+        require_positive("--max-env-failures", self.max_env_failures)
         require_positive("--torch-threads", self.torch_threads)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
         validate_device(self.device)
@@ -107,8 +117,7 @@ class ActorArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     code = run(sys.argv[1:] if argv is None else argv)
-    ignore_signals()
-    sys.exit(code)
+    end_process(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -118,6 +127,7 @@ def run(argv: Sequence[str]) -> int:
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
         configure_logging(level, "actor", arguments.log_format)
+        failpoints.arm_from_environment(host_of(arguments.server))
         stop = StopSignals()
         if arguments.exit_with_parent:
             stop_without_parent(stop)
@@ -156,6 +166,8 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
         compress=arguments.compress,
         connect_timeout_s=arguments.connect_timeout_s,
         heartbeat_file=arguments.heartbeat_file,
+        env_timeout_s=arguments.env_timeout_s,
+        max_env_failures=arguments.max_env_failures,
         security=ClientSecurity(
             ca_file=arguments.ca_file,
             token_file=arguments.token_file,

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_actor.stop_signals import StopSignals, ignore_signals, stop_without_parent
+from impala_actor.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common.addresses import is_address
 from impala_common.config.checks import (
     require,
@@ -109,8 +109,7 @@ class EvaluatorArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     code = run(sys.argv[1:] if argv is None else argv)
-    ignore_signals()
-    sys.exit(code)
+    end_process(code)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ from impala_common.codec.specs import (
     unpack_unroll_spec,
 )
 from impala_common.codec.tensor_specs import unpack_tensor_spec
-from impala_common.codec.weights import digest_of_snapshot
+from impala_common.codec.weights_transfer import assemble_weights, max_snapshot_bytes
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import LearnerUnavailableError, StaleSessionError
 from impala_common.heartbeat import Heartbeat
@@ -198,16 +198,14 @@ class LearnerClient:
         )
         try:
             responses = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
-            header = next(iter(responses)).header
-            if header.is_not_modified:
-                return None
-            data = b"".join(response.chunk for response in responses)
-        except StopIteration:
-            raise LearnerUnavailableError("the learner ended a weights transfer early") from None
+            try:
+                header, data = assemble_weights(responses, max_snapshot_bytes(session.weights))
+            finally:
+                responses.cancel()  # what is not taken must not wait in the connection
         except grpc.RpcError as error:
             raise error_from(error) from error
-        if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
-            raise LearnerUnavailableError("a weights transfer was damaged on its way")
+        if data is None:
+            return None
         if header.learner.learner_run_id != session.learner_run_id:
             raise StaleSessionError("the learner was restarted: register again")
         return Weights(header.learner.policy_version, data)

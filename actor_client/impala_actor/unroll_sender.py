@@ -11,12 +11,15 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grpc
 
 from impala_actor.learner_client import LearnerClient, Session
+from impala_common import failpoints
 from impala_common.errors import ImpalaError, LearnerUnavailableError, QueueClosedError
+from impala_common.event_history import EventHistory
 from impala_common.rpc.errors import error_from
 from impala_rl.v1 import learner_pb2, unroll_pb2
 
@@ -39,7 +42,11 @@ class UnrollSender:
     """One session's stream of unrolls."""
 
     def __init__(
-        self, client: LearnerClient, session: Session, on_version: Callable[[int], None]
+        self,
+        client: LearnerClient,
+        session: Session,
+        on_version: Callable[[int], None],
+        history: EventHistory | None = None,
     ) -> None:
         """Starts the stream's thread.
 
@@ -47,12 +54,15 @@ class UnrollSender:
           client: calls to the learner.
           session: from Register.
           on_version: told the learner's newest version with every verdict.
+          history: where to record what was sent and what became of it.
         """
+        self._history = history or EventHistory(None)
         self._client = client
         self._session = session
         self._on_version = on_version
         self._changed = threading.Condition()
         self._unanswered: OrderedDict[int, unroll_pb2.UnrollBatch] = OrderedDict()
+        self._marks: dict[int, Sequence[str]] = {}  # of unanswered messages, for the history
         self._next_sequence = 1
         self._unsent: list[int] = []  # sequence numbers still to go out on this stream
         self._is_closing = False
@@ -87,11 +97,17 @@ class UnrollSender:
             if self._failure is not None:
                 raise self._failure
 
-    def send(self, message: unroll_pb2.UnrollBatch) -> None:
-        """Takes over a message; `wait_for_room` comes first. Does not block."""
+    def send(self, message: unroll_pb2.UnrollBatch, marks: Sequence[str] = ()) -> None:
+        """Takes over a message; `wait_for_room` comes first. Does not block.
+
+        Args:
+          message: all but actor and sequence number are set.
+          marks: of its unrolls, for the history.
+        """
         message.actor.CopyFrom(self._session.actor)
+        failpoints.hit("actor.before_send")
         with self._changed:
-            self._enqueue(message)
+            self._enqueue(message, marks)
 
     def close(self) -> None:
         """Says goodbye, if the stream still stands, and ends the thread."""
@@ -99,10 +115,15 @@ class UnrollSender:
             self._is_closing = True
             self._changed.notify_all()
         self._thread.join(_GOODBYE_S)
+        with self._changed:
+            for sequence_number in self._unanswered:
+                self._record("info", sequence_number)
 
-    def _enqueue(self, message: unroll_pb2.UnrollBatch) -> None:
+    def _enqueue(self, message: unroll_pb2.UnrollBatch, marks: Sequence[str]) -> None:
         message.sequence_number = self._next_sequence
+        self._record("invoke", self._next_sequence, version=message.policy_version, marks=marks)
         self._unanswered[self._next_sequence] = message
+        self._marks[self._next_sequence] = marks
         self._unsent.append(self._next_sequence)
         self._next_sequence += 1
         self._changed.notify_all()
@@ -185,13 +206,27 @@ class UnrollSender:
         goodbye = learner_pb2.PushGoodbye(text="the actor ends")
         yield learner_pb2.PushUnrollsRequest(goodbye=goodbye)
 
+    def _record(self, event: str, sequence_number: int, **fields: Any) -> None:  # Any: JSON
+        if self._history.is_on:
+            self._history.add(
+                event, epoch=self._session.actor.session_epoch,
+                learner_run_id=self._session.learner_run_id, seq=sequence_number, **fields,
+            )  # fmt: skip
+
     def _on_verdict(self, verdict: learner_pb2.Verdict) -> None:
         name = learner_pb2.VerdictOutcome.Name(verdict.outcome).removeprefix("VERDICT_OUTCOME_")
+        if failpoints.hit("actor.before_verdict"):
+            return
+        self._record(
+            "ok" if name in ("ACCEPTED", "DUPLICATE") else "fail",
+            verdict.sequence_number, outcome=name.lower(),
+        )  # fmt: skip
         with self._changed:
             message = self._unanswered.pop(verdict.sequence_number, None)
+            marks = self._marks.pop(verdict.sequence_number, ())
             self.outcomes[name] = self.outcomes.get(name, 0) + 1
             if message is not None and name == "CAPACITY":
-                self._enqueue(message)  # not taken: the same unrolls under a new number
+                self._enqueue(message, marks)  # not taken: the same unrolls under a new number
             self._changed.notify_all()
         if name in ("INVALID", "STALE", "CAPACITY"):
             _LOG.warning("unrolls %d: %s: %s", verdict.sequence_number, name, verdict.text)

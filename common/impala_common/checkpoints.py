@@ -9,20 +9,21 @@ Knows neither torch nor gRPC.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
+import fcntl
 import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
+from impala_common import failpoints
 from impala_common.checkpoint_manifest import (
     BEST,
     MANIFEST,
@@ -44,7 +45,8 @@ from impala_common.errors import (
     NotFoundError,
 )
 from impala_common.logs import printable
-from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory, write_bytes_synced
+from impala_common.run_directory import TEMPORARY_PREFIX, sync_directory
+from impala_common.tensor_files import write_synced, write_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -158,9 +160,12 @@ class CheckpointStore:
             self.path.mkdir(parents=True, exist_ok=True)
             self._remove_stale()
             temporary.mkdir()
+            failpoints.hit("checkpoint.before_write")
             manifest = self._write_files(temporary, step, tensors, state)
             final = self.path / (name or self._free_name(step))
+            failpoints.hit("checkpoint.before_rename")
             os.rename(temporary, final)
+            failpoints.hit("checkpoint.after_rename")
             sync_directory(self.path)
             if read_bytes(final / MANIFEST, MAX_MANIFEST_BYTES) != manifest:
                 raise CheckpointError(f"{final / MANIFEST} reads back differently than written")
@@ -283,10 +288,15 @@ class CheckpointStore:
         """
         validate_name(name)
         folder = self.path / name
+        with _held(folder, fcntl.LOCK_SH):  # or the writer might remove what is being read
+            return self._load(name, folder)
+
+    def _load(self, name: str, folder: Path) -> Checkpoint:
         try:
             manifest = unpack_manifest(
                 folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
             )
+            failpoints.hit("restore.mid_load")
             tensors = {
                 file.removesuffix(TENSORS_SUFFIX): read_tensors(folder / file, *expected)
                 for file, expected in manifest.files.items()
@@ -301,15 +311,10 @@ class CheckpointStore:
         """Writes all files of a checkpoint, synced, and returns the manifest's bytes."""
         files: dict[str, tuple[str, int]] = {}
         for group, arrays in tensors.items():
-            # order="C": the format has no strides.
-            data = safetensors.numpy.save(
-                {name: np.asarray(array, order="C") for name, array in arrays.items()}
-            )
             file = group + TENSORS_SUFFIX
-            write_bytes_synced(folder / file, data)
-            files[file] = (hashlib.sha256(data).hexdigest(), len(data))
+            files[file] = write_tensors(folder / file, arrays)
         manifest = pack_manifest(Manifest(step=step, state=state, files=files))
-        write_bytes_synced(folder / MANIFEST, manifest)
+        write_synced(folder / MANIFEST, [memoryview(manifest)], len(manifest))
         sync_directory(folder)
         return manifest
 
@@ -324,13 +329,16 @@ class CheckpointStore:
 
         What is newer than `newest` stays: it may be damaged, and may be all
         that someone who went back to an older checkpoint has of the other try.
+        What is being read stays until the next time.
         """
         names = [name for name in self.names() if _order(name) <= _order(newest)]
         good = [name for name in names if name == newest or self._is_complete(name)]
         if len(good) <= self._keep:
             return
         for name in names[: names.index(good[-self._keep])]:
-            self.remove(name)
+            with _held(self.path / name, fcntl.LOCK_EX) as is_mine:
+                if is_mine:
+                    self.remove(name)
 
     def _is_complete(self, name: str) -> bool:
         """Returns whether the manifest is good and all files have their sizes."""
@@ -349,6 +357,28 @@ class CheckpointStore:
         for entry in self.path.iterdir():
             if entry.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, kind: int) -> Iterator[bool]:
+    """A context that holds a flock on a checkpoint's folder; False where another excludes it.
+
+    Never waits. Ends with the process, however that ends. Where a file system has no such locks,
+    all go on as if they held one: readers then look for the next newest.
+    """
+    descriptor = -1
+    is_held = True
+    try:
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_held = False
+        yield is_held
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _order(name: str) -> tuple[int, int]:

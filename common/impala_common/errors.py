@@ -196,6 +196,18 @@ class TrainingDivergedError(ImpalaError):
     reason = "DIVERGED"
 
 
+class DeviceMemoryError(ImpalaError):
+    """The learner's device has no memory for an update, not even in halves."""
+
+    reason = "DEVICE_MEMORY"
+
+
+class EnvironmentFailedError(ImpalaError):
+    """An environment raised, or did not return, too many times in a row."""
+
+    reason = "ENVIRONMENT_FAILED"
+
+
 def rebuild_error(reason: str, text: str) -> ImpalaError:
     """Returns the error of this tree that `reason` names, with `text`; ImpalaError for none."""
     kinds = [ImpalaError]

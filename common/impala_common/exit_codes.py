@@ -40,6 +40,8 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.RunInUseError: TEMPORARY,
     errors.AddressInUseError: TEMPORARY,
     errors.TrainingDivergedError: UNUSABLE_DATA,
+    errors.DeviceMemoryError: CONFIG,
+    errors.EnvironmentFailedError: TEMPORARY,
 }
 
 

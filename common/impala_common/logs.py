@@ -15,6 +15,8 @@ import threading
 from types import TracebackType
 from typing import Literal
 
+from impala_common.log_limit import LogLimit
+
 LogFormat = Literal["auto", "text", "json"]
 """auto: text on a terminal, JSON elsewhere."""
 
@@ -36,6 +38,7 @@ def configure_logging(level: int | str, name: str, log_format: LogFormat = "text
     is_json = resolve_log_format(log_format) == "json"
     handler = _CurrentStderrHandler()
     handler.setFormatter(_JsonFormatter(name) if is_json else _LineFormatter(name))
+    handler.addFilter(LogLimit())
     root = logging.getLogger()
     for old in [old for old in root.handlers if isinstance(old, _CurrentStderrHandler)]:
         root.removeHandler(old)

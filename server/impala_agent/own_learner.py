@@ -29,6 +29,7 @@ from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
 from impala_common.models.contract import AgentModel
 from impala_common.specs import EnvironmentSpec
+from impala_server.learner.checkpoint_writer import Snapshot
 from impala_server.learner.learner import Learner
 from impala_server.storage.handoff import ActorSeconds, FullSlot
 from impala_server.storage.shared_block import SharedBlock
@@ -75,9 +76,11 @@ class OwnLearner:
           ConfigError: the network does not fit the environment.
           CheckpointError: the checkpoint belongs to another network.
         """
-        # Storage is never used: batches come from the caller.
+        # Storage is never used: batches come from the caller. Nor does anybody open a shut gate.
         small = replace_settings(
-            config, rollout={"batch_size": 1, "unroll_length": 1, "num_storages": 1}
+            config,
+            rollout={"batch_size": 1, "unroll_length": 1, "num_storages": 1},
+            optimizer={"when_diverged": "end"},
         )
         self._device = resolve_device(config.job.device)
         with self._forked():
@@ -173,8 +176,8 @@ class OwnLearner:
         result["is_applied"] = is_applied
         return result
 
-    def export(self) -> tuple[dict[str, dict[str, Array]], dict[str, Any]]:
-        """Returns (tensors by group, state) as the learner's checkpoints have them."""
+    def export(self) -> Snapshot:
+        """Returns what the learner's checkpoints hold."""
         with self._own_random_stream():
             return self._learner.export()
 

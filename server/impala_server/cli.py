@@ -6,6 +6,7 @@ first actor, or from the run when it goes on.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,9 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
 
 def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     config = arguments.config
+    if config.optimizer.when_diverged == "auto":  # nobody waits for this command to end
+        optimizer = dataclasses.replace(config.optimizer, when_diverged="pause")
+        config = dataclasses.replace(config, optimizer=optimizer)
     level, log_format = "INFO" if arguments.verbose else "WARNING", arguments.log_format
     supervisor = Supervisor(config, run_directory, level, log_format)
     title = f"learner of {run_directory.path}"

@@ -20,7 +20,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from impala_common import errors
+from impala_common import errors, failpoints
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError, QueueClosedError
@@ -41,6 +41,7 @@ _ERRORS = {
         errors.AddressInUseError,
         errors.CheckpointError,
         errors.ConfigError,
+        errors.DeviceMemoryError,
         errors.MissingExtraError,
         errors.ModelError,
         errors.TrainingDivergedError,
@@ -94,7 +95,12 @@ class Supervisor:
         self.status: Status = {"state": "STARTING"}
 
     def start(self) -> None:
-        """Writes config.toml and starts both processes (or threads). Returns at once."""
+        """Writes config.toml and starts both processes (or threads). Returns at once.
+
+        Raises:
+          ConfigError: the environment arms failpoints that are not to be here.
+        """
+        failpoints.arm_from_environment(self._config.transport.host)
         self._run.create()
         write_text_atomic(self._run.config_path, dump_config(self._config))
         self._run.address_path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from harness import RunningServer, make_config
 from peer import peer_of, refused
 
 from impala_actor.admin_client import find_address
-from impala_common import exit_codes, metrics
+from impala_common import exit_codes, failpoints, metrics
 from impala_common.checkpoints import CheckpointStore
 from impala_common.errors import (
     AddressInUseError,
@@ -158,15 +157,13 @@ def test_named_checkpoint_outlives_retention(training: RunningServer, admin: Adm
 
 
 def test_checkpoint_on_a_disk_that_refuses_leaves_training_alone(
-    training: RunningServer, admin: Admin, monkeypatch: pytest.MonkeyPatch
+    training: RunningServer, admin: Admin
 ) -> None:
-    def refuse(*unused: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("impala_common.checkpoints.write_bytes_synced", refuse)
-        with pytest.raises(CheckpointWriteError, match="No space left"):
-            admin.ask("SaveCheckpoint", name="good")
+    with (
+        failpoints.armed("checkpoint.mid_write=raise:oserror"),
+        pytest.raises(CheckpointWriteError, match="no space left"),
+    ):
+        admin.ask("SaveCheckpoint", name="good")
 
     wait_for_updates(training)
     assert admin.ask("SaveCheckpoint", name="good")["is_new"]

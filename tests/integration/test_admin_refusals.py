@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from admin_peer import Admin, admin_of, audit
 from harness import RunningServer, make_config
+from peer import peer_of
 
 from impala_actor.admin_cli import run as run_cli
 from impala_common import exit_codes
@@ -219,3 +220,15 @@ def test_with_an_admin_token_nobody_else_administrates(tmp_path: Path) -> None:
             with pytest.raises(IllegalTransitionError):
                 admin.ask("Pause")
     assert [line["who"] for line in audit(server)] == ["admin token unix:"]
+
+
+def test_learner_goes_on_while_its_supervisor_reads_nothing(
+    server: RunningServer, admin: Admin
+) -> None:
+    """As when its terminal was stopped; seen to fail (no answer) with a send that waits."""
+    with peer_of(server) as peer:
+        peer.register()
+        for _ in range(300):  # each is told to the supervisor, whom nobody polls here
+            admin.ask("Pause")
+            admin.ask("Resume")
+    assert admin.status()["state"] == "RUNNING"

@@ -73,13 +73,20 @@ def test_scrape_of_a_run_that_trains_has_every_name(tmp_path: Path) -> None:
             )
         )
         samples = scrape_until(server, exported_names())
-        while not value_of(samples, "impala_unrolls_total", outcome="accepted"):
+        while not (
+            value_of(samples, "impala_unrolls_total", outcome="accepted")
+            and sum(value_of(samples, "impala_bottleneck", part=part) for part in PARTS)
+        ):
             samples = scrape(server)  # told a second later; the test's timeout ends this
         actor.stop()
 
     found = {name for name, _ in samples}
     assert value_of(samples, "impala_trained_steps_total") > 0
     assert value_of(samples, "impala_unrolls_total", outcome="accepted") > 0
+    parts = ("unrolls_trained_total", "unrolls_dropped_total", "unrolls_queued")
+    assert value_of(samples, "impala_unrolls_total", outcome="accepted") == sum(
+        value_of(samples, f"impala_{part}") for part in parts
+    ), "accepted is what was trained, dropped and is queued, at all times"
     assert value_of(samples, "impala_actors_connected") == 1
     assert value_of(samples, "impala_state", state="RUNNING") == 1
     assert sum(value_of(samples, "impala_bottleneck", part=part) for part in PARTS) == 1

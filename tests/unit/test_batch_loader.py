@@ -14,7 +14,7 @@ from impala_common.specs import ModelSpec, UnrollSpec
 from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.layout import StorageLayout
+from impala_server.storage.layout import StorageLayout, UnrollOrigin
 
 BATCH_SIZE = 3
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def load(
             for leaf in spec.leaves
         }
         message = decoder.decode(pack_unrolls(one, spec, compress=False))
-        _, full = slots.write(message, 0, policy_version=40 + n, actor_index=n)
+        _, full = slots.write(message, 0, 40 + n, UnrollOrigin(n, 1, 1))
     assert full is not None
     return loader.load(full)
 

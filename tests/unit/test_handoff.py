@@ -18,6 +18,7 @@ from impala_server.storage.handoff import (
     ActorSeconds,
     ControlPipe,
     FinishedEpisode,
+    FreedSlot,
     FullSlot,
     HandoffPipe,
 )
@@ -64,10 +65,11 @@ def test_receive_without_message_returns_none(pipes: Pipes) -> None:
 
 def test_receive_free_returns_slots_in_order(pipes: Pipes) -> None:
     front_end, learner = pipes
-    for slot in (3, 0, 2):
-        learner.send_free(slot)
+    freed = [FreedSlot(3, True), FreedSlot(0, False), FreedSlot(2, True)]
+    for one in freed:
+        learner.send_free(*one)
 
-    assert [front_end.receive_free() for _ in range(4)] == [3, 0, 2, None]
+    assert [front_end.receive_free() for _ in range(4)] == [*freed, None]
 
 
 @pytest.mark.parametrize("work", ["receive_full", "receive_free", "send_full", "send_free"])
@@ -91,7 +93,7 @@ def test_receive_after_last_message_of_a_closed_end_says_so(pipes: Pipes) -> Non
     learner.send_free(5)
     learner.close()
 
-    assert front_end.receive_free() == 5
+    assert front_end.receive_free() == FreedSlot(5, True)
     with pytest.raises(QueueClosedError):
         front_end.receive_free()
 
@@ -145,7 +147,7 @@ def test_make_ends_connects_learner_front_end_and_supervisor() -> None:
         assert learner.supervisor.receive(1.0) == {"kind": "a"}
         assert front_end.supervisor.receive(1.0) == {"kind": "b"}
         assert taken_over.control.receive(1.0) == {"kind": "c"}
-        assert front_end.handoff.receive_free() == 9
+        assert front_end.handoff.receive_free() == FreedSlot(9, True)
         assert front_end.storage.map()[5] == 7
         assert len(set(learner.fds)) == len(learner.fds) == 5
     finally:
@@ -178,7 +180,7 @@ def test_batch_queue_take_returns_full_slots_and_give_back_frees_them(pipes: Pip
     queue.give_back(full.slot)
 
     assert full.slot == 4
-    assert front_end.receive_free() == 4
+    assert front_end.receive_free() == FreedSlot(4, True)
 
 
 def test_control_pipe_send_if_room_does_not_wait_for_a_peer_that_does_not_read() -> None:

@@ -30,7 +30,7 @@ from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.specs import DTYPES, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.layout import StorageLayout
+from impala_server.storage.layout import StorageLayout, UnrollOrigin
 
 NUM_SLOTS, UNROLL_LENGTH, EPISODE_LENGTH = 2, 5, 3
 SMALL = ModelConfig(hidden_sizes=(8,), feature_dim=8, init_method="identity")
@@ -120,7 +120,7 @@ def learn_from(space: spaces.Space[Any], seed: int) -> tuple[Batch, list[list[An
     layout = StorageLayout(spec, NUM_SLOTS, num_slots=1)
     buffer = memoryview(mmap.mmap(-1, layout.num_bytes))
     decoded = UnrollDecoder(spec, NUM_SLOTS).decode(message)
-    _, full = BatchSlots(layout, buffer).write(decoded, 0, policy_version=0, actor_index=0)
+    _, full = BatchSlots(layout, buffer).write(decoded, 0, 0, UnrollOrigin(0, 1, 1))
     assert full is not None
     model_spec = resolve_model_spec(SMALL, environment.spec)
     batch = BatchLoader(layout, buffer, model_spec, CPU).load(full)

@@ -18,15 +18,17 @@ from impala_common.specs import UnrollSpec
 from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.layout import (
-    ACTOR_INDEX,
     FRAME_INDEX,
     FRAMES,
+    ORIGIN,
     POLICY_VERSION,
     SlotViews,
     StorageLayout,
+    UnrollOrigin,
 )
 from impala_server.storage.shared_block import SharedBlock
 
+ORIGIN_OF_ALL = UnrollOrigin(0, 1, 1)
 MAKE_SPEC: list[Callable[[], UnrollSpec]] = [make_vector_spec, make_frames_spec]
 
 
@@ -107,7 +109,7 @@ def test_write_across_batches_keeps_unrolls_in_order(
     for k, message in enumerate(messages):
         first = 0
         while first < message.num_unrolls:
-            count, full = slots.write(message, first, policy_version=100 + k, actor_index=k)
+            count, full = slots.write(message, first, 100 + k, UnrollOrigin(k, 7, 1000 + k))
             assert count > 0
             first += count
             if full is not None:
@@ -123,7 +125,7 @@ def test_write_across_batches_keeps_unrolls_in_order(
         for n in range(message.num_unrolls):
             slot, place = views[column // batch_size], column % batch_size
             assert slot[POLICY_VERSION][place] == 100 + k
-            assert slot[ACTOR_INDEX][place] == k
+            assert slot[ORIGIN][place].tolist() == [k, 7, 1000 + k, n]
             for leaf in spec.leaves:
                 name = leaf.tensor.name
                 stored = observations(spec, slot) if name == "observation" else slot[name]
@@ -139,17 +141,17 @@ def test_write_without_free_slot_writes_nothing_until_release() -> None:
     message = decoded(spec, 5, seed=1)
 
     assert (slots.num_free_slots, slots.num_open_columns, slots.has_room()) == (2, 0, True)
-    assert slots.write(message, 0, 0, 0) == (2, 0)
-    assert slots.write(message, 2, 0, 0) == (2, 1)
+    assert slots.write(message, 0, 0, ORIGIN_OF_ALL) == (2, 0)
+    assert slots.write(message, 2, 0, ORIGIN_OF_ALL) == (2, 1)
     assert (slots.num_free_slots, slots.num_open_columns, slots.has_room()) == (0, 0, False)
     before = views[0]["rewards"].copy()
-    assert slots.write(message, 4, 0, 0) == (0, None)
+    assert slots.write(message, 4, 0, ORIGIN_OF_ALL) == (0, None)
     np.testing.assert_array_equal(views[0]["rewards"], before)
 
     slots.release(0)
 
     assert (slots.num_free_slots, slots.has_room()) == (1, True)
-    assert slots.write(message, 4, 0, 0) == (1, None)
+    assert slots.write(message, 4, 0, ORIGIN_OF_ALL) == (1, None)
     assert (slots.num_free_slots, slots.num_open_columns, slots.has_room()) == (0, 1, True)
     np.testing.assert_array_equal(views[0]["rewards"][:, 0], message.leaves["rewards"][:, 4])
 
@@ -158,13 +160,13 @@ def test_write_reuses_slots_in_the_order_of_their_release() -> None:
     spec = make_vector_spec()
     slots, _ = make_slots(spec, batch_size=1, num_slots=3)
     message = decoded(spec, 1, seed=1)
-    full = [slots.write(message, 0, 0, 0)[1] for _ in range(3)]
+    full = [slots.write(message, 0, 0, ORIGIN_OF_ALL)[1] for _ in range(3)]
 
     for slot in (2, 0, 1):
         slots.release(slot)
 
     assert full == [0, 1, 2]
-    assert [slots.write(message, 0, 0, 0)[1] for _ in range(3)] == [2, 0, 1]
+    assert [slots.write(message, 0, 0, ORIGIN_OF_ALL)[1] for _ in range(3)] == [2, 0, 1]
 
 
 def test_shared_block_mapped_through_two_descriptors_is_the_same_memory() -> None:

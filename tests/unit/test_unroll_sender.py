@@ -146,7 +146,7 @@ class Bench:
         self.client = LearnerClient(self.learner.address, "a", connect_timeout_s)
         self.versions: list[int] = []
         spec = make_vector_spec()
-        session = Session(ACTOR, LEARNER_RUN_ID, 0, 1, spec, None, WINDOW, False)  # type: ignore[arg-type]
+        session = Session(ACTOR, LEARNER_RUN_ID, 0, 1, spec, None, WINDOW, False, ())  # type: ignore[arg-type]
         self.sender = UnrollSender(self.client, session, self.versions.append)
 
     def send(self, marker: int) -> None:
@@ -205,6 +205,22 @@ def test_send_says_hello_first_and_numbers_messages_from_one(bench: Bench) -> No
     assert [message.sequence_number for message in messages] == [1, 2]
     assert [message.policy_version for message in messages] == [10, 11]
     assert all(message.actor == ACTOR for message in messages)
+
+
+@pytest.mark.parametrize("first", [2**31 - 1, 2**32 - 1, 2**63 - 3])
+def test_numbers_go_on_where_words_of_fewer_bits_end(bench: Bench, first: int) -> None:
+    """Row 67: sequence numbers have 64 bits on the way there and on the way back."""
+    stream = bench.learner.accept()
+    bench.sender._next_sequence = first
+    for marker in range(3):
+        bench.send(marker)
+    numbers = stream.take_numbers(3)
+    for number in numbers:
+        stream.answer(number, version=2**40)
+    bench.wait_for_outcomes(ACCEPTED=3)
+
+    assert numbers == [first, first + 1, first + 2]
+    assert bench.versions == [2**40] * 3
 
 
 def test_wait_for_room_with_window_full_blocks_until_a_verdict(bench: Bench) -> None:

@@ -54,7 +54,8 @@ def unpack_snapshot(data: bytes) -> dict[str, Array]:
     """Returns the tensors of a snapshot by name."""
     try:
         return safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        # KeyError: an element type that safetensors knows and numpy does not.
         raise ImpalaError(f"the weights snapshot cannot be read: {error}") from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -24,10 +24,11 @@ from impala_common.config.checks import (
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
-INIT_METHODS = (
+InitMethod = Literal[
     "identity", "orthogonal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
     "kaiming_normal",
-)  # fmt: skip
+]  # fmt: skip
+INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
 
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
@@ -61,6 +62,9 @@ class EnvironmentConfig:
     """Wrappers around each environment, the first innermost: module:Wrapper, a class or function
     that takes an environment and returns one, such as minigrid.wrappers:ImgObsWrapper. As
     env_kwargs, named where actors start."""
+    env_timeout_s: float = 600.0
+    """Seconds that one step or reset of all slots may take before the actor ends and is replaced;
+    0: any time. Of actors that impala-train starts; impala-actor has the option, too."""
     atari_frame_skip: int = 4
     """Emulator frames per agent step."""
     atari_frame_stack: int = 4
@@ -77,6 +81,7 @@ class EnvironmentConfig:
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         require_positive("envs_per_actor", self.envs_per_actor)
+        require_at_least("env_timeout_s", self.env_timeout_s, 0)
         require_positive("atari_frame_skip", self.atari_frame_skip)
         require_positive("atari_frame_stack", self.atari_frame_stack)
         require_at_least("atari_noop_max", self.atari_noop_max, 0)
@@ -119,17 +124,7 @@ class ModelConfig:
     and an LSTM or GRU as wide as the encoder's output."""
     recurrence: Literal["none", "lstm", "gru"] = "none"
     """Memory of width hidden_dim after the encoder: an LSTM, a GRU, or none."""
-    init_method: Annotated[
-        Literal[
-            "identity",
-            "orthogonal",
-            "xavier_uniform",
-            "xavier_normal",
-            "kaiming_uniform",
-            "kaiming_normal",
-        ],
-        _alias("network-init-method", "init-fn"),
-    ] = "orthogonal"
+    init_method: Annotated[InitMethod, _alias("network-init-method", "init-fn")] = "orthogonal"
     """Weight initialisation; identity keeps torch's own defaults."""
     use_previous_action_and_reward: bool = False
     """Whether the last action and (clipped) reward are inputs of the network."""
@@ -276,8 +271,12 @@ class OptimizerConfig:
     max_grad_norm: float = 40.0
     """Gradients are scaled down to this global norm; 0: never."""
     max_nonfinite_updates: int = 5
-    """Updates in a row that may be skipped for a non-finite loss or gradient before the run
-    stops with its last good weights."""
+    """Updates in a row that may be skipped for a non-finite loss or gradient before
+    training is held, with its last good weights."""
+    when_diverged: Literal["auto", "pause", "end"] = "auto"
+    """What then happens, and where the device has no memory for an update: pause waits for an
+    administrator (rollback, set, resume), end ends the run with an error; auto: impala-server
+    pauses, impala-train and the class IMPALA end."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -289,6 +288,7 @@ class OptimizerConfig:
         require_positive("eps", self.eps)
         require_at_least("max_grad_norm", self.max_grad_norm, 0.0)
         require_positive("max_nonfinite_updates", self.max_nonfinite_updates)
+        require_one_of("when_diverged", self.when_diverged, ("auto", "pause", "end"))
         for name in ("rmsprop_alpha", "adam_beta1", "adam_beta2"):
             value = getattr(self, name)
             require(name, value, 0.0 <= value < 1.0, "in [0, 1)")

@@ -34,9 +34,11 @@ def client_options() -> Options:
     ]
 
 
-def server_options() -> Options:
-    """Returns the options of the learner's server."""
+def server_options(max_connections: int = 0) -> Options:
+    """Returns the options of the learner's server, which takes `max_connections`; 0: no limit."""
+    limits: Options = [("grpc.max_allowed_incoming_connections", max_connections)]
     return [
+        *(limits if max_connections else []),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         # By default a second server on the port starts without a word and takes half the actors.
@@ -50,6 +52,10 @@ def server_options() -> Options:
         ("grpc.http2.ping_timeout_ms", 8_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),
+        # Nobody of ours lets gRPC compress: nothing is unpacked that might be a bomb.
+        ("grpc.per_message_decompression", 0),
+        # An actor always has a stream; who has none for so long only takes up a place.
+        ("grpc.max_connection_idle_ms", 300_000),
     ]
 
 

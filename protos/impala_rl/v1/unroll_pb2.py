@@ -26,7 +26,7 @@ from impala_rl.v1 import header_pb2 as impala__rl_dot_v1_dot_header__pb2
 from impala_rl.v1 import tensor_pb2 as impala__rl_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/unroll.proto\x12\x0cimpala_rl.v1\x1a\x19impala_rl/v1/header.proto\x1a\x19impala_rl/v1/tensor.proto\"\xb7\x02\n\x0bUnrollBatch\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x14\n\x0cunroll_count\x18\x04 \x01(\x05\x12$\n\x06leaves\x18\x05 \x03(\x0b\x32\x14.impala_rl.v1.Tensor\x12(\n\x06\x66rames\x18\x06 \x01(\x0b\x32\x18.impala_rl.v1.FrameStack\x12.\n\x08\x65pisodes\x18\x07 \x03(\x0b\x32\x1c.impala_rl.v1.EpisodeSummary\x12\'\n\x05times\x18\x08 \x01(\x0b\x32\x18.impala_rl.v1.ActorTimes\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\"z\n\nFrameStack\x12+\n\runique_frames\x18\x01 \x01(\x0b\x32\x14.impala_rl.v1.Tensor\x12\x14\n\x0c\x66rame_counts\x18\x02 \x03(\x05\x12)\n\x0b\x66rame_index\x18\x03 \x01(\x0b\x32\x14.impala_rl.v1.Tensor\"V\n\x0e\x45pisodeSummary\x12\x16\n\x0e\x65pisode_return\x18\x01 \x01(\x01\x12\x12\n\nstep_count\x18\x02 \x01(\x03\x12\x18\n\x10\x65nvironment_slot\x18\x03 \x01(\x05\"K\n\nActorTimes\x12\x15\n\renvironment_s\x18\x01 \x01(\x02\x12\x13\n\x0binference_s\x18\x02 \x01(\x02\x12\x11\n\tblocked_s\x18\x03 \x01(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/unroll.proto\x12\x0cimpala_rl.v1\x1a\x19impala_rl/v1/header.proto\x1a\x19impala_rl/v1/tensor.proto\"\xda\x02\n\x0bUnrollBatch\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x14\n\x0cunroll_count\x18\x04 \x01(\x05\x12$\n\x06leaves\x18\x05 \x03(\x0b\x32\x14.impala_rl.v1.Tensor\x12(\n\x06\x66rames\x18\x06 \x01(\x0b\x32\x18.impala_rl.v1.FrameStack\x12.\n\x08\x65pisodes\x18\x07 \x03(\x0b\x32\x1c.impala_rl.v1.EpisodeSummary\x12\'\n\x05times\x18\x08 \x01(\x0b\x32\x18.impala_rl.v1.ActorTimes\x12\x0e\n\x06\x64igest\x18\t \x01(\x06\x12!\n\x19\x65nvironment_failure_count\x18\n \x01(\x03\"z\n\nFrameStack\x12+\n\runique_frames\x18\x01 \x01(\x0b\x32\x14.impala_rl.v1.Tensor\x12\x14\n\x0c\x66rame_counts\x18\x02 \x03(\x05\x12)\n\x0b\x66rame_index\x18\x03 \x01(\x0b\x32\x14.impala_rl.v1.Tensor\"V\n\x0e\x45pisodeSummary\x12\x16\n\x0e\x65pisode_return\x18\x01 \x01(\x01\x12\x12\n\nstep_count\x18\x02 \x01(\x03\x12\x18\n\x10\x65nvironment_slot\x18\x03 \x01(\x05\"K\n\nActorTimes\x12\x15\n\renvironment_s\x18\x01 \x01(\x02\x12\x13\n\x0binference_s\x18\x02 \x01(\x02\x12\x11\n\tblocked_s\x18\x03 \x01(\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.unroll_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UNROLLBATCH']._serialized_start=98
-  _globals['_UNROLLBATCH']._serialized_end=409
-  _globals['_FRAMESTACK']._serialized_start=411
-  _globals['_FRAMESTACK']._serialized_end=533
-  _globals['_EPISODESUMMARY']._serialized_start=535
-  _globals['_EPISODESUMMARY']._serialized_end=621
-  _globals['_ACTORTIMES']._serialized_start=623
-  _globals['_ACTORTIMES']._serialized_end=698
+  _globals['_UNROLLBATCH']._serialized_end=444
+  _globals['_FRAMESTACK']._serialized_start=446
+  _globals['_FRAMESTACK']._serialized_end=568
+  _globals['_EPISODESUMMARY']._serialized_start=570
+  _globals['_EPISODESUMMARY']._serialized_end=656
+  _globals['_ACTORTIMES']._serialized_start=658
+  _globals['_ACTORTIMES']._serialized_end=733
 # @@protoc_insertion_point(module_scope)

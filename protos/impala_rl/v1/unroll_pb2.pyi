@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UnrollBatch(_message.Message):
-    __slots__ = ("actor", "sequence_number", "policy_version", "unroll_count", "leaves", "frames", "episodes", "times", "digest")
+    __slots__ = ("actor", "sequence_number", "policy_version", "unroll_count", "leaves", "frames", "episodes", "times", "digest", "environment_failure_count")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_NUMBER_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class UnrollBatch(_message.Message):
     EPISODES_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FAILURE_COUNT_FIELD_NUMBER: _ClassVar[int]
     actor: _header_pb2.ActorHeader
     sequence_number: int
     policy_version: int
@@ -28,7 +29,8 @@ class UnrollBatch(_message.Message):
     episodes: _containers.RepeatedCompositeFieldContainer[EpisodeSummary]
     times: ActorTimes
     digest: int
-    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., sequence_number: _Optional[int] = ..., policy_version: _Optional[int] = ..., unroll_count: _Optional[int] = ..., leaves: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., frames: _Optional[_Union[FrameStack, _Mapping]] = ..., episodes: _Optional[_Iterable[_Union[EpisodeSummary, _Mapping]]] = ..., times: _Optional[_Union[ActorTimes, _Mapping]] = ..., digest: _Optional[int] = ...) -> None: ...
+    environment_failure_count: int
+    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., sequence_number: _Optional[int] = ..., policy_version: _Optional[int] = ..., unroll_count: _Optional[int] = ..., leaves: _Optional[_Iterable[_Union[_tensor_pb2.Tensor, _Mapping]]] = ..., frames: _Optional[_Union[FrameStack, _Mapping]] = ..., episodes: _Optional[_Iterable[_Union[EpisodeSummary, _Mapping]]] = ..., times: _Optional[_Union[ActorTimes, _Mapping]] = ..., digest: _Optional[int] = ..., environment_failure_count: _Optional[int] = ...) -> None: ...
 
 class FrameStack(_message.Message):
     __slots__ = ("unique_frames", "frame_counts", "frame_index")

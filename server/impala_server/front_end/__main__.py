@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from impala_common import failpoints
 from impala_common.config.toml_io import load_config
 from impala_common.logs import LogFormat, configure_logging
 from impala_common.run_directory import RunDirectory
@@ -23,7 +24,9 @@ def main(run_path: str, descriptors: str, log_level: str, log_format: LogFormat)
     configure_logging(log_level, "front-end", log_format)
     keep_large_buffers()
     run = RunDirectory(run_path)
-    front_end_main(load_config(run.config_path), run, ProcessEnds.from_argument(descriptors))
+    config = load_config(run.config_path)
+    failpoints.arm_from_environment(config.transport.host)
+    front_end_main(config, run, ProcessEnds.from_argument(descriptors))
 
 
 if __name__ == "__main__":

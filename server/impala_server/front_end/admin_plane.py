@@ -31,6 +31,8 @@ from impala_server.front_end.auth_interceptor import make_interceptor
 from impala_server.front_end.credentials import bind
 from impala_server.front_end.debug_services import add_debug_services
 from impala_server.front_end.health import ADMIN_SERVICE, add_health
+from impala_server.front_end.listener import Listener
+from impala_server.front_end.request_guard import RequestGuard
 from impala_server.front_end.server_facts import ServerFacts
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ class AdminPlane:
         """
         self._facts = facts
         self._interceptors = interceptors
-        self._server: grpc.aio.Server | None = None
+        self._listener: Listener | None = None
         self._folder: str | None = None
         self._socket: Path | None = None
         self.address = ""
@@ -71,9 +73,9 @@ class AdminPlane:
         if wanted == "none":
             return
         try:
-            opened = self._open_socket() if wanted == "unix" else self._open(wanted)
-            self._server, self.address = opened
-            await self._server.start()
+            self._listener = self._open_socket() if wanted == "unix" else self._open(wanted)
+            self.address = self._listener.address
+            await self._listener.start()
             write_text_atomic(self._facts.run.admin_address_path, self.address + "\n")
         except BaseException:
             await self.stop()
@@ -81,16 +83,16 @@ class AdminPlane:
 
     async def stop(self) -> None:
         """Closes the listener and removes what it left on disk."""
-        if self._server is not None:
-            await self._server.stop(_GRACE_S)
-            self._server = None
+        if self._listener is not None:
+            await self._listener.stop(_GRACE_S)
+            self._listener = None
         self._facts.run.admin_address_path.unlink(missing_ok=True)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _open_socket(self) -> tuple[grpc.aio.Server, str]:
+    def _open_socket(self) -> Listener:
         path = self._facts.run.admin_socket_path.absolute()
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             _remove_stale(path)
@@ -99,27 +101,30 @@ class AdminPlane:
         self._folder = tempfile.mkdtemp(prefix="impala-admin-")  # mode 0700
         return self._open_at(Path(self._folder) / "admin.sock")
 
-    def _open_at(self, path: Path) -> tuple[grpc.aio.Server, str]:
+    def _open_at(self, path: Path) -> Listener:
         opened = self._open(f"{UNIX}{path}")
         self._socket = path
         return opened
 
-    def _open(self, address: str) -> tuple[grpc.aio.Server, str]:
-        config, host = self._facts.config, host_of(address)
+    def _open(self, wanted: str) -> Listener:
+        config, host = self._facts.config, host_of(wanted)
         options = [(name, value) for name, value in server_options() if "message" not in name]
         options += [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
-        server = grpc.aio.server(
-            options=options,
-            interceptors=[*self._interceptors, make_interceptor(config, host)],
-            maximum_concurrent_rpcs=_MAX_CALLS,
-        )
+        guards = [*self._interceptors, make_interceptor(config, host), RequestGuard()]
         who = "admin token" if config.security.admin_token_file else "local user"
         audit = AuditLog(self._facts.run.audit_path)
         servicer = AdminServicer(self._facts, AdminChanges(self._facts, audit, who))
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
-        add_health(server, self._facts.link)
-        add_debug_services(server, host, (ADMIN_SERVICE,))
-        return server, bind(server, host, port_of(address), config)
+
+        def build(address: str) -> tuple[grpc.aio.Server, str]:
+            server = grpc.aio.server(
+                options=options, interceptors=guards, maximum_concurrent_rpcs=_MAX_CALLS
+            )
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+            add_health(server, self._facts.link)
+            add_debug_services(server, host, (ADMIN_SERVICE,))
+            return server, bind(server, host, port_of(address or wanted), config)
+
+        return Listener(build)
 
 
 def _remove_stale(path: Path) -> None:

@@ -66,6 +66,7 @@ def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
         protocol_version=PROTOCOL_VERSION,
         uptime=pack_duration(now_s - facts.start_s),
         age=pack_duration(now_s - link.heard_s),
+        trouble=status.get("trouble") or "",
     )
 
 

@@ -22,12 +22,14 @@ from impala_common.errors import (
     QueueClosedError,
     UnsupportedSpaceError,
 )
+from impala_common.event_history import open_history
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.evaluation_desk import EvaluationDesk, WaitingCandidate
 from impala_server.front_end.learner_calls import LearnerCalls
 from impala_server.front_end.sessions import SessionTable
+from impala_server.front_end.transfer_slots import TransferSlots
 from impala_server.front_end.unroll_intake import UnrollIntake
 from impala_server.front_end.weights_cache import WeightsCache
 from impala_server.storage.batch_slots import BatchSlots
@@ -66,6 +68,8 @@ class OpenRun:
             transport.max_actors, config.job.seed, int(message["learner_life"])
         )
         self.weights = WeightsCache(WeightsReader(weights.map()))
+        self.history = open_history("front_end", learner_run_id=self.learner_run_id)
+        self.transfers = TransferSlots(sum(spec.num_bytes for spec in self.weights_specs))
         layout = StorageLayout(self.unroll, rollout.batch_size, rollout.num_storage_slots)
         self.storage_bytes = layout.num_bytes
         self.intake = UnrollIntake(
@@ -75,6 +79,8 @@ class OpenRun:
             lambda: self.weights.policy_version,
             int(message["max_policy_lag"]),
             transport.capacity_timeout_s,
+            rollout.batch_size,
+            self.history,
         )
 
     def header(self) -> header_pb2.LearnerHeader:
@@ -132,6 +138,12 @@ class LearnerLink:
         for connection in (self._control.connection, self._handoff.connection):
             if not connection.closed:
                 loop.remove_reader(connection.fileno())
+
+    def close_history(self) -> None:
+        """Ends the history with what became of all unrolls, if one is kept."""
+        if self.run is not None:
+            self.run.history.add("end", **self.run.intake.balance._asdict())
+            self.run.history.close()
 
     def open_run(self) -> OpenRun:
         """Returns the run.
@@ -192,6 +204,7 @@ class LearnerLink:
                 actors_connected=self.run.sessions.num_connected,
                 evaluators=self.evaluations.num_evaluators,
                 storage_fill=self.run.intake.storage_fill,
+                queued=self.run.intake.balance.queued,
                 busy=self._take_busy_share(),
                 **dataclasses.asdict(self.run.intake.counts),
             )
@@ -204,9 +217,9 @@ class LearnerLink:
 
     def _on_free(self) -> None:
         try:
-            while (slot := self._handoff.receive_free()) is not None:
+            while (freed := self._handoff.receive_free()) is not None:
                 if self.run is not None:
-                    self.run.intake.release(slot)
+                    self.run.intake.release(freed)
         except QueueClosedError:
             self._on_lost()
             return

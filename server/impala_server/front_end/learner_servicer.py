@@ -23,14 +23,18 @@ from impala_common.config import TrainConfig
 from impala_common.errors import (
     InvalidRequestError,
     ProtocolMismatchError,
-    StaleSessionError,
 )
-from impala_common.rpc.limits import MAX_MESSAGE_BYTES, MAX_WEIGHTS_WAIT_S, PROTOCOL_VERSION
+from impala_common.rpc.limits import (
+    MAX_MESSAGE_BYTES,
+    OLDEST_PROTOCOL_VERSION,
+    PROTOCOL_VERSION,
+)
 from impala_common.specs import validate_same_environment, validate_same_model
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.push_stream import PushStream
 from impala_server.front_end.sessions import ActorSession, validate_actor_id
+from impala_server.front_end.weights_call import WeightsCall
 from impala_server.front_end.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
@@ -64,11 +68,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     ) -> learner_pb2.RegisterResponse:
         """Opens a session."""
         async with translated(context):
-            if request.protocol_version != PROTOCOL_VERSION:
-                raise ProtocolMismatchError(
-                    f"protocol_version: expected {PROTOCOL_VERSION}, got "
-                    f"{request.protocol_version}; install the same release on both sides"
-                )
+            validate_protocol_version(request.protocol_version)
             validate_actor_id(request.actor.actor_id)
             environment = unpack_environment_spec(request.environment)
             # Before the run takes shape after an actor that could not take part in it.
@@ -89,32 +89,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
 
     async def GetWeights(  # noqa: N802
         self, request: learner_pb2.GetWeightsRequest, context: _Context
-    ) -> AsyncIterator[learner_pb2.GetWeightsResponse]:
+    ) -> None:
         """Sends the newest weights, in chunks."""
         async with translated(context):
-            run = self._link.open_run()
-            if request.learner_run_id not in (0, run.learner_run_id):
-                raise StaleSessionError("the learner was restarted: register again")
-            if request.min_version > 0:
-                wait_s = request.max_wait.seconds + request.max_wait.nanos / 1e9
-                await run.weights.wait_for(request.min_version, min(wait_s, MAX_WEIGHTS_WAIT_S))
-                if run.weights.policy_version < request.min_version:
-                    self._link.require_serving()
-            header = learner_pb2.WeightsHeader(learner=run.header())
-            if (
-                request.HasField("have_version")
-                and request.have_version >= run.weights.policy_version
-            ):
-                header.is_not_modified = True
-                yield learner_pb2.GetWeightsResponse(header=header)
-                return
-            weights = run.weights.newest()
-            header.learner.policy_version = weights.policy_version
-            header.total_bytes = len(weights.data)
-            header.digest = weights.digest
-            yield learner_pb2.GetWeightsResponse(header=header)
-            for chunk in weights.chunks():
-                yield learner_pb2.GetWeightsResponse(chunk=chunk)
+            await WeightsCall(self._link, context).run(request)
 
     async def PushUnrolls(  # noqa: N802
         self, requests: AsyncIterator[learner_pb2.PushUnrollsRequest], context: _Context
@@ -153,3 +131,19 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             is_lockstep=self._config.job.lockstep,
             weights=[pack_tensor_spec(spec) for spec in run.weights_specs],
         )
+
+
+def validate_protocol_version(version: int) -> None:
+    """Raises ProtocolMismatchError, naming the side to upgrade, for an unknown version."""
+    if OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
+        return
+    known = (
+        f"{PROTOCOL_VERSION}"
+        if OLDEST_PROTOCOL_VERSION == PROTOCOL_VERSION
+        else f"{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
+    )
+    older = "learner" if version > PROTOCOL_VERSION else "actor"
+    raise ProtocolMismatchError(
+        f"protocol_version: expected {known}, got {version}; upgrade impala-rl on the {older}'s "
+        "side, or install the same release on both sides"
+    )

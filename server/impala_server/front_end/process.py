@@ -15,19 +15,24 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from impala_common.addresses import port_of
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.rpc.channel import server_options
+from impala_common.rpc.protobuf_backend import require_upb
 from impala_common.run_directory import RunDirectory
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2_grpc
 from impala_server.front_end.admin_plane import AdminPlane
 from impala_server.front_end.auth_interceptor import make_interceptor
+from impala_server.front_end.connections import max_connections, raise_descriptor_limit
 from impala_server.front_end.credentials import bind, remind_of_insecure_port
 from impala_server.front_end.debug_services import add_debug_services
 from impala_server.front_end.evaluation_servicer import EVALUATION_SERVICE, EvaluationServicer
 from impala_server.front_end.health import LEARNER_SERVICE, add_health
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
+from impala_server.front_end.listener import Listener
+from impala_server.front_end.request_guard import RequestGuard
 from impala_server.front_end.server_facts import ServerFacts
 from impala_server.storage.ends import ProcessEnds
 from impala_server.storage.handoff import ControlPipe
@@ -55,6 +60,7 @@ def front_end_main(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) ->
 
 
 async def _serve(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
+    require_upb()
     link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
     prometheus = _start_prometheus(config, link)
     try:
@@ -73,21 +79,28 @@ async def _serve_rpcs(
 ) -> None:
     loop = asyncio.get_running_loop()
     counting = [] if prometheus is None else [prometheus.interceptor]
-    server = grpc.aio.server(
-        options=server_options(), interceptors=[*counting, make_interceptor(config)]
-    )
+    guards = [*counting, make_interceptor(config), RequestGuard()]
     servicer = LearnerServicer(config, link)
-    learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     evaluations = EvaluationServicer(config, run, link)
-    evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, server)  # type: ignore[no-untyped-call]
-    add_health(server, link)
-    services = (LEARNER_SERVICE, EVALUATION_SERVICE)
-    add_debug_services(server, config.transport.host, services)
-    address = bind(server, config.transport.host, config.transport.port, config)
+    transport = config.transport
+    options = server_options(max_connections(transport.max_actors, raise_descriptor_limit()))
+
+    def build(address: str) -> tuple[grpc.aio.Server, str]:
+        server = grpc.aio.server(options=options, interceptors=guards)
+        learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, server)  # type: ignore[no-untyped-call]
+        add_health(server, link)
+        services = (LEARNER_SERVICE, EVALUATION_SERVICE)
+        add_debug_services(server, transport.host, services)
+        port = port_of(address) if address else transport.port
+        return server, bind(server, transport.host, port, config)
+
+    listener = Listener(build)
+    address = listener.address
     admin = AdminPlane(ServerFacts(config, run, link, address), counting)
     await admin.start()
     link.attach(loop)
-    await server.start()
+    await listener.start()
     scraped = prometheus.address if prometheus is not None else None
     ends.supervisor.send("bound", address=address, prometheus=scraped)
     stop = asyncio.Event()
@@ -97,13 +110,14 @@ async def _serve_rpcs(
     try:
         await _first_of(stop.wait(), link.lost.wait())
         await _let_streams_end(link)
-        await server.stop(_GRACE_S)
+        await listener.stop(_GRACE_S)
     finally:
         await admin.stop()
         reporting.cancel()
         reminding.cancel()
         loop.remove_reader(ends.supervisor.connection.fileno())
         link.detach(loop)
+        link.close_history()
 
 
 def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpoint | None:

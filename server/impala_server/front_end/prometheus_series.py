@@ -38,6 +38,11 @@ SERIES = (
         "impala_skipped_updates_total",
         "Updates skipped for a loss or gradient that was not finite.",
     ),
+    Series(
+        metrics.ENVIRONMENT_FAILURES,
+        "impala_environment_failures_total",
+        "Unrolls dropped at actors for an environment that failed.",
+    ),
     Series(metrics.STEPS_PER_S, "impala_steps_per_second", "Agent steps trained on per second."),
     Series(metrics.UPDATES_PER_S, "impala_updates_per_second", "Optimizer steps per second."),
     *(
@@ -147,6 +152,8 @@ SERIES = (
             (metrics.UNROLLS_CAPACITY, "capacity"),
         )
     ),
+    Series(metrics.UNROLLS_TRAINED, "impala_unrolls_trained_total", "Unrolls trained on."),
+    Series(metrics.UNROLLS_QUEUED, "impala_unrolls_queued", "Unrolls accepted, now in storage."),
     Series(
         metrics.UNROLLS_DROPPED,
         "impala_unrolls_dropped_total",

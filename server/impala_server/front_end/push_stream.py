@@ -13,12 +13,18 @@ from typing import Any
 
 import grpc
 
-from impala_common.errors import InvalidRequestError, StaleSessionError
+from impala_common import failpoints
+from impala_common.errors import (
+    InvalidRequestError,
+    LearnerUnavailableError,
+    StaleSessionError,
+)
 from impala_common.logs import printable
 from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_rl.v1 import header_pb2, learner_pb2, unroll_pb2
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
 from impala_server.front_end.sessions import ActorSession
+from impala_server.front_end.timed_write import write_in_time
 from impala_server.front_end.unroll_intake import Outcome, Verdict
 
 _LOG = logging.getLogger(__name__)
@@ -91,6 +97,7 @@ class PushStream:
         """Judges one message; returns whether the stream goes on."""
         if self._find(run, message.actor) is not session:
             raise InvalidRequestError("the unrolls are of another session than hello was")
+        failpoints.hit("push.before_take")
         # A task of the intake's own: a client that goes away must not stop a message half-way
         # into storage.
         offered = run.intake.start(session, message)
@@ -107,7 +114,10 @@ class PushStream:
         response.verdict.sequence_number = sequence_number
         response.verdict.outcome = _OUTCOMES[verdict.outcome]
         response.verdict.text = verdict.text
-        await self._context.write(response)
+        if failpoints.hit("push.before_ack"):
+            raise LearnerUnavailableError("failpoint push.before_ack")
+        await write_in_time(self._context, response)
+        failpoints.hit("push.after_ack")
 
     async def _wait_for_end(self, session: ActorSession) -> None:
         """Returns when the learner takes no more unrolls, or none of this session."""
@@ -128,7 +138,7 @@ class PushStream:
         response = learner_pb2.PushUnrollsResponse()
         response.drain.learner.CopyFrom(run.header())
         response.drain.reason = self._link.drain_reason
-        await self._context.write(response)
+        await write_in_time(self._context, response)
 
     def _find(self, run: OpenRun, actor: header_pb2.ActorHeader) -> ActorSession:
         try:

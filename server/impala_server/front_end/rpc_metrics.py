@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf import descriptor_pool
 from grpc_channelz.v1 import channelz_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
@@ -43,7 +44,7 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Exports through `registry`."""
-        self._methods = frozenset(_list_methods())
+        self._types = {path: _type_of(path) for path in _list_methods()}
         self._started = Counter("grpc_server_started", "RPCs started.", _LABELS, registry=registry)
         self._handled = Counter(
             "grpc_server_handled", "RPCs ended, by code.", (*_LABELS, "grpc_code"),
@@ -73,10 +74,10 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
             self._started.labels(*_UNKNOWN).inc()
             self._handled.labels(*_UNKNOWN, "UNIMPLEMENTED").inc()
             return None
-        if path not in self._methods:  # refused for its token before anyone looked it up
+        if path not in self._types:  # refused for its token before anyone looked it up
             return self._wrap(handler, _UNKNOWN)
         service, _, method = path.lstrip("/").rpartition("/")
-        return self._wrap(handler, (_type_of(handler), service, method))
+        return self._wrap(handler, (self._types[path], service, method))
 
     def _wrap(self, handler: _Handler, labels: tuple[str, str, str]) -> _Handler:
         form = f"{'stream' if handler.request_streaming else 'unary'}_" + (
@@ -163,9 +164,12 @@ def _list_methods() -> Iterator[str]:
                 yield f"/{service.full_name}/{method.name}"
 
 
-def _type_of(handler: _Handler) -> str:
-    if handler.request_streaming and handler.response_streaming:
+def _type_of(path: str) -> str:
+    """Returns the method's form by its descriptor: handlers may have another (RequestGuard)."""
+    name = path.removeprefix("/").replace("/", ".")
+    method = descriptor_pool.Default().FindMethodByName(name)
+    if method.client_streaming and method.server_streaming:
         return "bidi_stream"
-    if handler.request_streaming:
+    if method.client_streaming:
         return "client_stream"
-    return "server_stream" if handler.response_streaming else "unary"
+    return "server_stream" if method.server_streaming else "unary"

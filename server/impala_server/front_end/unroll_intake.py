@@ -16,12 +16,21 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from impala_common import failpoints
 from impala_common.codec.unrolls import DecodedUnrolls, UnrollDecoder
 from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
+from impala_common.event_history import EventHistory
 from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.handoff import ActorSeconds, FinishedEpisode, FullSlot, HandoffPipe
+from impala_server.storage.handoff import (
+    ActorSeconds,
+    FinishedEpisode,
+    FreedSlot,
+    FullSlot,
+    HandoffPipe,
+)
+from impala_server.storage.layout import UnrollOrigin
 
 _LOG = logging.getLogger(__name__)
 _MAX_EPISODES_PER_BATCH = 512
@@ -46,13 +55,33 @@ class Verdict(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class IntakeCounts:
-    """Unrolls by outcome since the front end started."""
+    """Unrolls by outcome since the front end started.
+
+    At all times accepted = trained + dropped + what is queued in storage: `UnrollIntake.balance`.
+    """
 
     accepted: int = 0
     duplicate: int = 0
     stale: int = 0
     capacity: int = 0
     invalid: int = 0
+    trained: int = 0
+    dropped: int = 0
+    environment_failures: int = 0
+
+
+class Balance(NamedTuple):
+    """What became of accepted unrolls; `queued` is counted in storage, not calculated."""
+
+    accepted: int
+    trained: int
+    dropped: int
+    queued: int
+
+    @property
+    def num_missing(self) -> int:
+        """Unrolls that were accepted and are nowhere, or negative: that came from nowhere."""
+        return self.accepted - self.trained - self.dropped - self.queued
 
 
 class UnrollIntake:
@@ -66,6 +95,8 @@ class UnrollIntake:
         newest_version: Callable[[], int],
         max_policy_lag: int,
         capacity_timeout_s: float,
+        batch_size: int,
+        history: EventHistory | None = None,
     ) -> None:
         """Takes over `slots`.
 
@@ -76,6 +107,8 @@ class UnrollIntake:
           newest_version: version of the newest published weights.
           max_policy_lag: updates an unroll may lag behind; 0 for no limit. May be set later.
           capacity_timeout_s: how long a message waits for room.
+          batch_size: unrolls of a slot.
+          history: where to record what became of messages.
         """
         self._decoder = decoder
         self._slots = slots
@@ -83,6 +116,8 @@ class UnrollIntake:
         self._newest_version = newest_version
         self.max_policy_lag = max_policy_lag
         self._capacity_timeout_s = capacity_timeout_s
+        self._batch_size = batch_size
+        self._history = history or EventHistory(None)
         self._writing = asyncio.Lock()  # one message at a time, first come first served
         self._room = asyncio.Event()
         self._room.set()
@@ -96,9 +131,19 @@ class UnrollIntake:
         """Share of rollout storage in use, 0 to 1."""
         return self._slots.fill
 
-    def release(self, slot: int) -> None:
+    @property
+    def balance(self) -> Balance:
+        """What became of all unrolls accepted so far."""
+        counts = self.counts
+        return Balance(counts.accepted, counts.trained, counts.dropped, self._slots.num_queued)
+
+    def release(self, freed: FreedSlot) -> None:
         """Takes back a slot the learner has finished with, and wakes who waits for room."""
-        self._slots.release(slot)
+        self._slots.release(freed.slot)
+        if freed.is_trained:
+            self.counts.trained += self._batch_size
+        else:
+            self.counts.dropped += self._batch_size
         self._room.set()
 
     def start(
@@ -125,7 +170,9 @@ class UnrollIntake:
         num_unrolls = max(1, min(message.unroll_count, 1 << 16))
         lag = max(0, self._newest_version() - message.policy_version)
         session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
-        setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
+        if verdict.outcome is not Outcome.ACCEPTED:  # those are counted as they are written
+            setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
+            self._record(name, session, message)
         return verdict
 
     async def _judge(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
@@ -148,11 +195,15 @@ class UnrollIntake:
             async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:
                 await self._wait_for_room()
                 deadline.reschedule(None)  # once begun it is finished, however long that takes
+                failpoints.hit("intake.before_enqueue")
                 if sequence <= session.last_sequence:  # it also came on a second stream
                     return Verdict(Outcome.DUPLICATE)
                 session.last_sequence = sequence
                 self._note(message)
-                await self._write(unrolls, version, session.index)
+                self._record("accepted", session, message)
+                origin = UnrollOrigin(session.index, session.epoch, sequence)
+                await self._write(unrolls, version, origin)
+                failpoints.hit("intake.after_enqueue")
         except TimeoutError:
             return Verdict(
                 Outcome.CAPACITY, f"no room in rollout storage for {self._capacity_timeout_s:g} s"
@@ -164,22 +215,26 @@ class UnrollIntake:
             self._room.clear()
             await self._room.wait()
 
-    async def _write(self, unrolls: DecodedUnrolls, version: int, actor_index: int) -> None:
+    async def _write(self, unrolls: DecodedUnrolls, version: int, origin: UnrollOrigin) -> None:
         """Writes all unrolls, waiting for room in between."""
         first = 0
         while first < unrolls.num_unrolls:
-            count, full = self._slots.write(unrolls, first, version, actor_index)
+            count, full = self._slots.write(unrolls, first, version, origin)
             first += count
+            self.counts.accepted += count
             if full is not None:
                 self._hand_over(full)
             elif count == 0:
                 await self._wait_for_room()
+            else:
+                failpoints.hit("intake.mid_batch")
 
     def _note(self, message: unroll_pb2.UnrollBatch) -> None:
         times = message.times
         for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
             if math.isfinite(seconds):
                 self._seconds[k] += seconds
+        self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
         room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)
@@ -187,7 +242,20 @@ class UnrollIntake:
             if math.isfinite(episode.episode_return)
         ]
 
+    def _record(self, event: str, session: ActorSession, message: unroll_pb2.UnrollBatch) -> None:
+        if self._history.is_on:
+            self._history.add(
+                event,
+                actor_id=session.actor_id,
+                index=session.index,
+                epoch=session.epoch,
+                seq=message.sequence_number,
+                count=message.unroll_count,
+                version=message.policy_version,
+            )
+
     def _hand_over(self, slot: int) -> None:
+        failpoints.hit("intake.before_hand_over")
         full = FullSlot(slot, self._episodes, ActorSeconds(*self._seconds))
         self._episodes, self._seconds = [], [0.0, 0.0, 0.0]
         try:

@@ -16,18 +16,19 @@ from impala_server.storage.weights_block import WeightsReader
 
 
 class ServedWeights(NamedTuple):
-    """One version, ready to be sent."""
+    """One version, ready to be sent.
+
+    Attributes:
+      policy_version: which.
+      chunks: the snapshot cut into pieces of at most 1 MiB, once for all who are sent it.
+      num_bytes: of the snapshot.
+      digest: xxh3-64 of the snapshot.
+    """
 
     policy_version: int
-    data: bytes
+    chunks: tuple[bytes, ...]
+    num_bytes: int
     digest: int
-
-    def chunks(self) -> list[bytes]:
-        """Returns the snapshot cut into pieces of at most 1 MiB."""
-        size = WEIGHTS_CHUNK_BYTES
-        if len(self.data) <= size:
-            return [self.data]
-        return [self.data[start : start + size] for start in range(0, len(self.data), size)]
 
 
 class WeightsCache:
@@ -55,7 +56,9 @@ class WeightsCache:
         """Returns the newest weights, reading them if they are newer than those at hand."""
         if self._served is None or self._served.policy_version < self._reader.policy_version:
             version, data = self._reader.read()
-            self._served = ServedWeights(version, data, digest_of_snapshot(data))
+            size = WEIGHTS_CHUNK_BYTES
+            chunks = tuple(data[start : start + size] for start in range(0, len(data), size))
+            self._served = ServedWeights(version, chunks, len(data), digest_of_snapshot(data))
         return self._served
 
     async def wait_for(self, policy_version: int, timeout_s: float) -> None:

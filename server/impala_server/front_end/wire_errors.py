@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from impala_common.errors import ImpalaError
+from impala_common.errors import ImpalaError, InvalidRequestError
+from impala_common.logs import printable
 from impala_common.rpc.errors import status_of
+
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
@@ -22,6 +27,10 @@ async def translated(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterat
         raise
     except ImpalaError as error:
         await context.abort_with_status(status_of(error))
+    except DecodeError:
+        _LOG.warning("bytes that are no message from %s", printable(context.peer(), 80))
+        refusal = InvalidRequestError("the bytes of the request are no message of this method")
+        await context.abort_with_status(status_of(refusal))
     except TimeoutError as error:
         await context.abort(grpc.StatusCode.UNAVAILABLE, f"the learner took too long: {error}")
     except Exception as error:

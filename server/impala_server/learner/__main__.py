@@ -11,6 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 
+from impala_common import failpoints
 from impala_common.config.toml_io import load_config
 from impala_common.inherited_objects import split_objects_option
 from impala_common.logs import LogFormat, configure_logging
@@ -38,7 +39,9 @@ def main(
     torch.set_num_threads(int(num_threads))
     run = RunDirectory(run_path)
     objects_fd, _ = split_objects_option(more)
-    learner_main(load_config(run.config_path), run, ends, objects_fd)
+    config = load_config(run.config_path)
+    failpoints.arm_from_environment(config.transport.host)
+    learner_main(config, run, ends, objects_fd)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from impala_common.event_history import mark_of, pack_rows
 from impala_common.models.contract import AgentState, ModelInputs
 from impala_common.specs import ModelSpec
 from impala_server.storage.layout import (
     FRAME_INDEX,
     FRAMES,
+    ORIGIN,
     POLICY_VERSION,
     StorageLayout,
 )
@@ -91,6 +93,33 @@ class BatchLoader:
             batch = self._make_batch(slot)
         stream.synchronize()
         return batch
+
+    def describe(self, slot: int, has_rows: bool) -> list[list[Any]]:
+        """Returns what the history says of each unroll in `slot`.
+
+        Args:
+          slot: one that is not freed yet.
+          has_rows: whether the rows of the first observation leaf are wanted.
+
+        Returns:
+          For each column: actor index, session epoch, sequence number, place in the message,
+          weights that acted, xxh3 mark of all leaves, rows or nothing. Any: JSON.
+        """
+        views = self._views[slot]
+        first = self._layout.spec.environment.observation_leaves[0].name
+        described: list[list[Any]] = []
+        for column in range(self._layout.batch_size):
+            leaves = {
+                name: views[name][:, column] if is_time_major else views[name][column]
+                for name, is_time_major in self._layout.time_major.items()
+            }
+            if self._layout.spec.uses_unique_frames:
+                frames = views[FRAMES][column][views[FRAME_INDEX][:, column]]
+                leaves = {self._layout.spec.frame_leaf.name: frames} | leaves
+            one = [*views[ORIGIN][column].tolist(), int(views[POLICY_VERSION][column])]
+            one.append(mark_of(leaves.values()))
+            described.append([*one, pack_rows(leaves[first])] if has_rows else one)
+        return described
 
     def _make_batch(self, slot: int) -> Batch:
         views = self._views[slot]

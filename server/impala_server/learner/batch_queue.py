@@ -49,10 +49,10 @@ class BatchQueue:
                 return full
         raise QueueClosedError("the batch queue was closed")
 
-    def give_back(self, slot: int) -> None:
-        """Frees a slot for new unrolls."""
+    def give_back(self, slot: int, is_trained: bool = True) -> None:
+        """Frees a slot for new unrolls, and says whether those in it were trained on."""
         with self._freeing:
-            self._handoff.send_free(slot)
+            self._handoff.send_free(slot, is_trained)
             self._num_given_back += 1
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from impala_common.errors import (
 )
 from impala_common.run_directory import RunDirectory
 from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.checkpoint_writer import SaveTicket
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
@@ -47,8 +48,8 @@ class Steered(Protocol):
     evaluations: Evaluations
     store: Any
 
-    def save(self, name: str = "") -> tuple[str, bool]:
-        """Writes a checkpoint."""
+    def request_save(self, name: str = "") -> SaveTicket:
+        """Has a checkpoint written."""
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics."""
@@ -143,14 +144,20 @@ class AdminCommands:
         return {}
 
     def _resume(self) -> Result:
+        self._controller.machine.require("resume")
+        self._learner.resume()
         self._controller.machine.move("resume")
-        self._learner.gate.open()
         return {}
 
-    def _checkpoint(self, name: str) -> Result:
+    def _checkpoint(self, name: str) -> Callable[[], Result | None]:
         self._controller.machine.require("checkpoint")
-        saved_as, is_new = self._controller.save(name)
-        return {"name": saved_as, "is_new": is_new}
+        ticket = self._controller.request_save(name)
+
+        def poll() -> Result | None:
+            saved = ticket.poll()
+            return None if saved is None else {"name": saved.name, "is_new": saved.is_new}
+
+        return poll
 
     def _rollback(self, name: str) -> Result:
         machine, store = self._controller.machine, self._controller.store
@@ -162,7 +169,7 @@ class AdminCommands:
         try:
             steps_before = learner.roll_back(checkpoint)
             # Saved before later ones are set aside: there is always one to start again from.
-            saved_as, _ = self._controller.save()
+            saved_as = self._controller.request_save().wait().name
             set_aside = store.set_aside_after(checkpoint.step)
         except CheckpointWriteError as error:
             raise CheckpointWriteError(
@@ -208,15 +215,20 @@ class AdminCommands:
         now_s = time.monotonic()
         deadline_s = now_s if was_paused else now_s + _DRAIN_TIMEOUT_S
         quiet_since_s = now_s
+        ticket: SaveTicket | None = None
 
         def poll() -> Result | None:
-            nonlocal quiet_since_s
+            nonlocal quiet_since_s, ticket
+            if ticket is not None:
+                saved = ticket.poll()
+                return None if saved is None else {"checkpoint": saved.name}
             now_s = time.monotonic()
             if not self._controller.queue.is_idle:
                 quiet_since_s = now_s
             if now_s - quiet_since_s < _DRAIN_QUIET_S and now_s < deadline_s:
                 return None
-            return {"checkpoint": self._controller.save()[0]}
+            ticket = self._controller.request_save()
+            return None
 
         return poll
 

@@ -93,8 +93,8 @@ ADMIN_COMMANDS = (
 class UpdateGate:
     """Lets updates through, holds them back, or sends learner threads home.
 
-    All methods but `shut`, `open` and `close` are called with the update lock
-    held; those take it. So when `shut` returns, no update runs and none begins.
+    `pass_through` and `hold` are called with the update lock held; the others
+    take it. So when `shut` returns, no update runs and none begins.
     """
 
     def __init__(self, update_lock: threading.Lock) -> None:
@@ -113,6 +113,10 @@ class UpdateGate:
         """Holds back further updates, once the one under way has ended."""
         with self._changed:
             self._is_shut = True
+
+    def hold(self) -> None:
+        """Holds back further updates; to be called by the update under way, under the lock."""
+        self._is_shut = True
 
     def open(self) -> None:
         """Lets updates through again."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import resource
 import time
 from multiprocessing import connection
 from typing import Any
@@ -21,7 +20,6 @@ from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.errors import (
     CheckpointError,
-    CheckpointWriteError,
     ImpalaError,
     QueueClosedError,
 )
@@ -30,12 +28,15 @@ from impala_common.run_directory import RunDirectory, write_json_atomic
 from impala_common.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
+from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket, Snapshot
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
+from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
+from impala_server.learner.totals import make_totals
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.ends import ProcessEnds
 
@@ -45,6 +46,7 @@ _STATUS_INTERVAL_S = 0.25
 _FRONT_END_STATUS_INTERVAL_S = 1.0
 _JOIN_S = 10.0
 _LAST_COUNTS_S = 1.0
+_LAST_SAVE_S = 12.0
 
 
 class Controller:
@@ -74,8 +76,10 @@ class Controller:
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
-        self._saved_version, self._saved_name, self._saved_steps = -1, "", 0
-        self._saved_s = self._told_front_end_s = _now_s()
+        self._saved_steps = 0
+        self._told_front_end_s = _now_s()
+        self._buffers = HostBuffers()
+        self._checkpoints: CheckpointWriter | None = None
         self._told_front_end_state = ""
 
     def run(self) -> None:
@@ -138,13 +142,20 @@ class Controller:
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
         self.learner = learner
-        self._start_s = self._last_log_s = self._last_save_s = self._saved_s = _now_s()
+        self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._shown["device"] = learner.device_name
         self._saved_steps = learner.counters.trained_steps
         self.evaluations.begin()
         self._shown |= self.evaluations.shown
+        self._checkpoints = CheckpointWriter(
+            self.store,
+            self._take_snapshot,
+            lambda: learner.counters.policy_version,
+            learner.history.add,
+        )
+        self._checkpoints.start()
         if checkpoint is None:
-            self._save()
+            self._save_now()
         for index in range(self._config.rollout.num_learners):
             thread = LearnerThread(index, learner, self.queue, self._on_failure)
             self._threads.append(thread)
@@ -172,7 +183,9 @@ class Controller:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
             if self._is_checkpoint_due(self.learner, now_s):
-                self._save()
+                self._note_save_begins()
+                self.request_save()
+            self._look_for_trouble(self.learner)
             self.evaluations.tick()
         self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
@@ -214,7 +227,7 @@ class Controller:
         assert learner is not None
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
-            line = collected | self._totals(learner, now_s)
+            line = collected | make_totals(learner, self._front_end_counts, now_s - self._start_s)
             if (reward_std := learner.reward_std) is not None:
                 line[metrics.REWARD_STD] = reward_std
         self._last_log_s = now_s
@@ -224,61 +237,42 @@ class Controller:
             self._shown["bottleneck"] = self._bottleneck.update(line, busy)
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
-    def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
-        counters, counts = learner.counters, self._front_end_counts
-        return {
-            metrics.STEPS: counters.trained_steps,
-            metrics.TIME_S: counters.wall_time_s + now_s - self._start_s,
-            metrics.UPDATES: counters.policy_version,
-            metrics.POLICY_VERSION: counters.policy_version,
-            metrics.LEARNING_RATE: learner.learning_rate,
-            metrics.EPISODES: counters.num_episodes,
-            metrics.SKIPPED_UPDATES: counters.skipped_updates,
-            metrics.QUEUE_FILL: counts.get("storage_fill", 0.0),
-            metrics.ACTORS_CONNECTED: counts.get("actors_connected", 0),
-            metrics.UNROLLS_ACCEPTED: counts.get("accepted", 0),
-            metrics.UNROLLS_DUPLICATE: counts.get("duplicate", 0),
-            metrics.UNROLLS_STALE: counts.get("stale", 0),
-            metrics.UNROLLS_INVALID: counts.get("invalid", 0),
-            metrics.UNROLLS_CAPACITY: counts.get("capacity", 0),
-            metrics.UNROLLS_DROPPED: counters.dropped_unrolls,
-            metrics.RSS_BYTES: _resident_bytes(),
-        }
+    def request_save(self, name: str = "") -> SaveTicket:
+        """Has the state written; see `CheckpointWriter.request`."""
+        assert self._checkpoints is not None
+        return self._checkpoints.request(name)
 
-    def _save(self) -> None:
-        """Writes a checkpoint where there is news; a disk that refuses does not end training."""
-        if self.learner is None:
-            return
+    def _save_now(self) -> None:
+        """Waits for a checkpoint; a disk that refuses does not end training."""
+        self._note_save_begins()
+        try:
+            self.request_save().wait()
+        except CheckpointError as error:
+            _LOG.debug("not saved: %s", error)  # the writer has said so
+
+    def _note_save_begins(self) -> None:
+        assert self.learner is not None
         self._last_save_s = _now_s()
         self._saved_steps = self.learner.counters.trained_steps
-        try:
-            self.save()
-        except CheckpointError as error:
-            _LOG.error("training goes on without this checkpoint: %s", error)
 
-    def save(self, name: str = "") -> tuple[str, bool]:
-        """Writes a checkpoint, durable on return; returns its name and whether it is new.
+    def _take_snapshot(self) -> Snapshot:
+        """Copies the state; called on the checkpoint thread."""
+        assert self.learner is not None
+        snapshot = self.learner.export(self._buffers)
+        self.count_time(snapshot.state)
+        return snapshot
 
-        Raises:
-          CheckpointWriteError: it could not be written.
-          InvalidRequestError, AlreadyExistsError, CapacityError: the name is not to be had.
-        """
-        learner = self.learner
-        assert learner is not None
-        if not name and learner.counters.policy_version == self._saved_version:
-            return self._saved_name, False
-        tensors, state = learner.export()
-        self.count_time(state)
-        try:
-            path = self.store.save(state["counters"]["trained_steps"], tensors, state, name)
-        except CheckpointError as error:
-            self._shown["checkpoint_failures"] += 1
-            raise CheckpointWriteError(str(error)) from error
-        if not name:
-            self._saved_s = self._last_save_s = _now_s()
-            self._saved_version, self._saved_name = state["counters"]["policy_version"], path.name
-            self._shown["last_checkpoint"] = path.name
-        return path.name, True
+    def _look_for_trouble(self, learner: Learner) -> None:
+        """Moves to PAUSED where updates are held because something is wrong."""
+        trouble = learner.health.trouble
+        if trouble == self._shown.get("trouble", ""):
+            return
+        self._shown["trouble"] = trouble
+        if trouble:
+            _LOG.error("%s", trouble)
+            if self.machine.state is State.RUNNING:
+                self.machine.move("pause")
+        self.tell_status()
 
     def count_time(self, state: dict[str, Any]) -> None:
         """Adds the time of this life to the counters in a checkpoint's state."""
@@ -288,11 +282,18 @@ class Controller:
         state = self.machine.state.value
         now_s = self._last_status_s = _now_s()
         if self.learner is not None:
-            self._shown |= self._totals(self.learner, self._last_status_s)
+            self._shown |= make_totals(self.learner, self._front_end_counts, now_s - self._start_s)
             self._shown["total_steps"] = self.learner.config.job.total_steps
-            self._shown["last_checkpoint_age_s"] = self._last_status_s - self._saved_s
+        if (checkpoints := self._checkpoints) is not None:
+            self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
+            self._shown["checkpoint_failures"] = checkpoints.num_failures
+            if checkpoints.last.name:
+                self._shown["last_checkpoint"] = checkpoints.last.name
         status = {**self._shown, "state": state, **more}
-        self._ends.supervisor.send("status", status=status)
+        # The last one must arrive; others are replaced by the next. A supervisor that waits for a
+        # terminal nobody reads must not stop the updates.
+        tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room
+        tell("status", status=status)
         is_news = state != self._told_front_end_state
         if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
             self._told_front_end_s, self._told_front_end_state = now_s, state
@@ -313,9 +314,11 @@ class Controller:
         for thread in self._threads:
             thread.join(max(0.1, deadline_s - _now_s()))
         self._read_last_counts()
-        if self.learner is not None:
+        if self.learner is not None and self._checkpoints is not None:
             self._log(_now_s())
-            self._save()
+            self._checkpoints.request()
+            self._checkpoints.close(_LAST_SAVE_S)
+            self.learner.history.add("end", reason=reason)
             if is_judged:
                 self._await_verdict()
                 self._ends.control.send("judged")
@@ -367,11 +370,3 @@ def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON
 
 def _now_s() -> float:
     return time.monotonic()
-
-
-def _resident_bytes() -> int:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

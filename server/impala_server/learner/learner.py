@@ -21,19 +21,29 @@ import torch
 from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
 from impala_common.devices import resolve_device
-from impala_common.errors import CheckpointError, TrainingDivergedError
+from impala_common.errors import (
+    CheckpointError,
+    DeviceMemoryError,
+    ImpalaError,
+    TrainingDivergedError,
+)
+from impala_common.event_history import open_history
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.models.validation import validate_model
 from impala_common.models.weights import weights_specs
 from impala_common.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
+from impala_server.learner.checkpoint_writer import Snapshot
 from impala_server.learner.control import UpdateGate
+from impala_server.learner.counters import Counters, require_fitting
+from impala_server.learner.host_buffers import HostBuffers
+from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.optimizers import (
     compute_learning_rate,
-    export_state,
     import_state,
     make_optimizer,
+    name_state,
 )
 from impala_server.learner.parameters import ParameterTable, Value
 from impala_server.learner.profiles import UpdateProfiler
@@ -47,37 +57,6 @@ from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
-
-
-@dataclasses.dataclass(slots=True)
-class Counters:
-    """What a run has done so far; saved in every checkpoint.
-
-    Attributes:
-      policy_version: optimizer steps.
-      trained_steps: agent steps trained on, padding rows not counted.
-      trained_unrolls: unrolls trained on.
-      dropped_unrolls: unrolls accepted and not trained on.
-      skipped_updates: updates skipped for a non-finite loss or gradient.
-      num_episodes: finished episodes reported.
-      wall_time_s: seconds of training, over all lives of the learner.
-      learner_life: how often the run's learner was started before.
-    """
-
-    policy_version: int = 0
-    trained_steps: int = 0
-    trained_unrolls: int = 0
-    dropped_unrolls: int = 0
-    skipped_updates: int = 0
-    num_episodes: int = 0
-    wall_time_s: float = 0.0
-    learner_life: int = 0
-
-
-Snapshot = tuple[dict[str, dict[str, Array]], dict[str, Any]]
-"""Tensors by group, and state: what a checkpoint is made of. Any: JSON."""
-
-_COUNTERS = {field.name for field in dataclasses.fields(Counters)}
 
 
 class Learner:
@@ -118,7 +97,7 @@ class Learner:
         self.weights_specs = weights_specs(self._model)
         self._optimizer = make_optimizer(config.optimizer, self._model)
         self._updater = Updater(config, self._model, self._optimizer, environment.action)
-        self._nonfinite_in_a_row = 0
+        self.health = LearnerHealth()
         self._candidate: Snapshot | None = None
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -133,6 +112,16 @@ class Learner:
         storage.resize(layout.num_bytes)
         self.loader = BatchLoader(layout, storage.map(), self.model_spec, self._device)
         self._weights = WeightsStore(weights, self._model)
+        self.history = open_history(
+            "learner",
+            learner_run_id=self.run_id,
+            life=self.counters.learner_life,
+            restored=None if checkpoint is None else checkpoint.name,
+            version=self.counters.policy_version,
+            trained_steps=self.counters.trained_steps,
+            num_queued_at_most=layout.num_slots * layout.batch_size,
+            unroll_length=config.rollout.unroll_length,
+        )
         self._publish()
 
     @property
@@ -158,7 +147,7 @@ class Learner:
         """Whether the run has reached its last step."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
-    def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> None:
+    def train(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float = 0.0) -> bool:
         """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
 
         Waits while updates are paused; a batch is dropped that still waits when the learner ends.
@@ -169,34 +158,48 @@ class Learner:
           wait_s: how long the calling thread waited for it.
           load_s: how long it then took to make the batch.
 
+        Returns:
+          Whether the batch was trained on.
+
         Raises:
-          TrainingDivergedError: too many updates in a row were not finite.
+          TrainingDivergedError: too many updates in a row were not finite, and it is to end then.
+          DeviceMemoryError: no memory for the update; likewise.
         """
         with self.update_lock:
             if not self.gate.pass_through() or self.is_finished:
-                self.counters.dropped_unrolls += self.config.rollout.batch_size
-                return
+                self._drop(full, "the run ends")
+                return False
             with self.profiler.record():
-                self._update(full, batch, wait_s, load_s)
+                return self._update(full, batch, wait_s, load_s)
 
-    def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> None:
+    def _update(self, full: FullSlot, batch: Batch, wait_s: float, load_s: float) -> bool:
         counters = self.counters
-        num_unrolls = self.config.rollout.batch_size
         start_s = time.perf_counter()
         self.learning_rate = compute_learning_rate(
             self.config.optimizer, counters.trained_steps, self.config.job.total_steps
         )
-        result = self._updater.apply(batch, self.learning_rate)
+        try:
+            result = self._updater.apply(batch, self.learning_rate)
+        except DeviceMemoryError as error:
+            self._drop(full, "no memory for the update")
+            self._give_up(error)
+            return False
         if not result.is_applied:
-            self._skip(result)
-            counters.dropped_unrolls += num_unrolls
-            return
-        self._nonfinite_in_a_row = 0
+            self._skip(full, result)
+            return False
+        self.health.num_in_a_row = 0
         version = counters.policy_version
         counters.policy_version += 1
         counters.trained_steps += batch.num_steps
-        counters.trained_unrolls += num_unrolls
+        counters.trained_unrolls += self.config.rollout.batch_size
         counters.num_episodes += len(full.episodes)
+        self._record(
+            "trained",
+            full,
+            version=counters.policy_version,
+            steps=batch.num_steps,
+            trained_steps=counters.trained_steps,
+        )
         if (
             counters.policy_version % self.config.transport.publish_interval_updates == 0
             or self.is_finished
@@ -205,6 +208,24 @@ class Learner:
         self._set_candidate_aside(batch.num_steps)
         update_s = time.perf_counter() - start_s
         self.stats.add(full, batch, result, version, wait_s, load_s, update_s)
+        return True
+
+    def _record(self, event: str, full: FullSlot, **fields: Any) -> None:  # Any: JSON
+        """Records what became of a batch, unroll by unroll, where a history is kept."""
+        if self.history.is_on:
+            records = self.loader.describe(full.slot, self.history.has_rows)
+            self.history.add(event, **fields, unrolls=records)
+
+    def resume(self) -> None:
+        """Lets updates through again after a pause. Takes the lock.
+
+        Raises:
+          IllegalTransitionError: the weights are damaged.
+        """
+        with self.update_lock:
+            self.health.require_usable_weights()
+            self.health.recover()
+        self.gate.open()
 
     def set_parameter(self, name: str, text: str) -> Value:
         """Sets a parameter for all further updates; returns its value before. Takes the lock.
@@ -227,7 +248,7 @@ class Learner:
           CheckpointError: it is of another network; nothing has changed.
         """
         with self.update_lock:
-            _require_fitting(checkpoint, self._model.state_dict())
+            require_fitting(checkpoint, self._model.state_dict())
             now = self.counters
             self._optimizer.state.clear()
             self._restore(checkpoint)
@@ -237,14 +258,29 @@ class Learner:
             now.trained_unrolls = then.trained_unrolls
             now.num_episodes = then.num_episodes
             now.policy_version += 1
-            self._nonfinite_in_a_row = 0
+            self.health.recover()
+            self.health.damage = ""
             self._publish()
+            self.history.add(
+                "rollback",
+                name=checkpoint.name,
+                version=now.policy_version,
+                trained_steps=now.trained_steps,
+            )
             return steps_before
 
-    def export(self) -> Snapshot:
-        """Returns (tensors by group, state) for a checkpoint, copied. Takes the lock."""
+    def export(self, buffers: HostBuffers | None = None) -> Snapshot:
+        """Returns all that a checkpoint holds, copied. Takes the lock.
+
+        Args:
+          buffers: where tensors are copied to; None: fresh memory.
+
+        Raises:
+          CheckpointWriteError: the weights are damaged: no checkpoint is to hold them.
+        """
         with self.update_lock:
-            return self._copy()
+            self.health.require_sound_weights()
+            return self._copy(buffers or HostBuffers())
 
     def take_candidate(self) -> Snapshot | None:
         """Returns what was set aside for evaluation since the last call, the newest only."""
@@ -258,19 +294,19 @@ class Learner:
         """Copies everything where `num_steps` steps crossed the interval, or end the run."""
         interval, steps = self.config.evaluation.eval_interval_steps, self.counters.trained_steps
         if interval and (steps // interval > (steps - num_steps) // interval or self.is_finished):
-            self._candidate = self._copy()
+            self._candidate = self._copy(HostBuffers())
 
-    def _copy(self) -> Snapshot:
-        """Returns (tensors by group, state), copied. The caller holds the lock."""
-        weights = {
-            name: value.detach().cpu().numpy().copy()
-            for name, value in self._model.state_dict().items()
-        }
-        tensors = {
-            "weights": weights,
-            "optimizer": export_state(self._optimizer, self._model),
-            "rng": {"torch_cpu": torch.get_rng_state().numpy().copy()},
-        }
+    def _copy(self, buffers: HostBuffers) -> Snapshot:
+        """Copies everything into `buffers`. The caller holds the lock."""
+        tensors = buffers.copy(
+            {
+                "weights": {
+                    name: value.detach() for name, value in self._model.state_dict().items()
+                },
+                "optimizer": name_state(self._optimizer, self._model),
+                "rng": {"torch_cpu": torch.get_rng_state()},
+            }
+        )
         state = {
             "counters": dataclasses.asdict(self.counters),
             "learning_rate": self.learning_rate,
@@ -280,7 +316,7 @@ class Learner:
             "parameters": self.parameters.export(),
             "settings": dataclasses.asdict(self.config),
         }
-        return tensors, state
+        return Snapshot(tensors, state)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         groups, state = checkpoint.tensors, checkpoint.state
@@ -315,36 +351,38 @@ class Learner:
 
     def _publish(self) -> None:
         self._weights.publish(self.counters.policy_version, self.counters.trained_steps)
+        self.history.add("weights", version=self.counters.policy_version)
 
-    def _skip(self, result: UpdateResult) -> None:
+    def _drop(self, full: FullSlot, reason: str) -> None:
+        self.counters.dropped_unrolls += self.config.rollout.batch_size
+        self._record("dropped", full, reason=reason)
+
+    def _skip(self, full: FullSlot, result: UpdateResult) -> None:
+        """Counts a batch that was not trained on; gives up after too many, or for damage."""
+        health, limit = self.health, self.config.optimizer.max_nonfinite_updates
         self.counters.skipped_updates += 1
-        self._nonfinite_in_a_row += 1
-        limit = self.config.optimizer.max_nonfinite_updates
+        health.num_in_a_row += 1
+        self._drop(full, result.damage or "loss or gradient not finite")
+        if result.damage:
+            health.damage = result.damage
+            self._give_up(TrainingDivergedError(f"{result.damage}; they were not published"))
+            return
         _LOG.warning(
             "update skipped: loss %g, gradient norm %g (%d in a row)",
             result.values[0],
             result.values[-1],
-            self._nonfinite_in_a_row,
+            health.num_in_a_row,
         )
-        if self._nonfinite_in_a_row >= limit:
-            raise TrainingDivergedError(
-                f"{limit} updates in a row had a loss or gradient that was not finite; the run "
-                "stops with its last good weights. Try a smaller --learning-rate, reward "
-                "clipping, or a smaller --max-grad-norm"
+        if health.num_in_a_row >= limit:
+            self._give_up(
+                TrainingDivergedError(
+                    f"{limit} updates in a row had a loss or gradient that was not finite; the "
+                    "last good weights are kept. Try a smaller --learning-rate, reward clipping, "
+                    "or a smaller --max-grad-norm"
+                )
             )
 
-
-def _require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
-    """Raises CheckpointError unless everything a learner needs fits the network's tensors."""
-    weights = checkpoint.tensors.get("weights", {})
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    found = {name: array.shape for name, array in weights.items()}
-    counters = checkpoint.state.get("counters")
-    if found != shapes or not isinstance(counters, dict) or set(counters) != _COUNTERS:
-        raise CheckpointError(f"checkpoint {checkpoint.name} is not one of this run's network")
-    for key, array in checkpoint.tensors.get("optimizer", {}).items():
-        name = key.rpartition("|")[0]
-        if name not in shapes or (array.ndim and array.shape != shapes[name]):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.name}: optimizer state {key!r} fits no tensor"
-            )
+    def _give_up(self, error: ImpalaError) -> None:
+        """Shuts the gate until an administrator opens it, or raises `error`."""
+        self.health.give_up(error, self.config.optimizer)
+        self.gate.hold()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from impala_common import failpoints
 from impala_common.errors import QueueClosedError
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.learner import Learner
@@ -42,8 +43,9 @@ class LearnerThread(threading.Thread):
                 taken_s = time.perf_counter()
                 batch = self._learner.loader.load(full.slot)
                 load_s = time.perf_counter() - taken_s
-                self._learner.train(full, batch, wait_s, load_s)
-                self._queue.give_back(full.slot)
+                failpoints.hit("learner.before_update")
+                is_trained = self._learner.train(full, batch, wait_s, load_s)
+                self._queue.give_back(full.slot, is_trained)
         except QueueClosedError:
             return
         except Exception as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from impala_common.config import OptimizerConfig
 from impala_common.errors import CheckpointError
@@ -52,13 +52,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
+def name_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Returns the optimizer's tensors themselves, named "parameter|quantity"."""
+    return {
+        f"{name}|{quantity}": torch.as_tensor(value).detach()
+        for name, parameter in model.named_parameters()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
 def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Array]:
-    """Returns copies of the optimizer's tensors, named "parameter|quantity"."""
-    exported = {}
-    for name, parameter in model.named_parameters():
-        for quantity, value in optimizer.state.get(parameter, {}).items():
-            exported[f"{name}|{quantity}"] = torch.as_tensor(value).detach().cpu().numpy().copy()
-    return exported
+    """Returns copies of the optimizer's tensors, named as `name_state` does."""
+    named = name_state(optimizer, model)
+    return {name: value.cpu().numpy().copy() for name, value in named.items()}
 
 
 def import_state(

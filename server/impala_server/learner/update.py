@@ -2,24 +2,28 @@
 
 Called by a learner thread under the update lock. What it changes: parameters,
 optimizer state, running statistics, and nothing if the loss or the gradient is not
-finite.
+finite. A device without memory for the whole batch gets it in halves.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from impala_common import failpoints
 from impala_common.action_spec import ActionSpec
 from impala_common.config import TrainConfig
+from impala_common.errors import DeviceMemoryError
 from impala_common.losses import LossOutputs, compute_losses
 from impala_common.models.contract import AgentModel
 from impala_common.models.normalisation import NormalisedModel
 from impala_common.preprocessing import preprocess_rewards
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import set_learning_rate
+from impala_server.learner.split_batch import split_batch
 
 
 class UpdateResult(NamedTuple):
@@ -28,11 +32,17 @@ class UpdateResult(NamedTuple):
     Attributes:
       is_applied: False if it was skipped for a non-finite loss or gradient.
       values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device.
+      damage: what is wrong with the weights afterwards; "" while they are good.
     """
 
     is_applied: bool
     values: Tensor
+    damage: str = ""
 
+
+_LOG = logging.getLogger(__name__)
+_MAX_PARTS = 2
+_NUM_LOSSES = 4  # of LossOutputs; the rest are statistics
 
 UPDATE_VALUES = (*LossOutputs._fields, "grad_norm")
 """Names of `UpdateResult.values`, in order."""
@@ -56,6 +66,10 @@ class Updater:
         self._parameters = list(model.parameters())
         self._normaliser = model if isinstance(model, NormalisedModel) else None
         self._statistics = self._normaliser.statistics() if self._normaliser else []
+        self._statistics_before: list[Tensor] = []
+        state = model.state_dict().values()
+        self._floats = [value.detach() for value in state if value.is_floating_point()]
+        self._num_parts = 1
 
     def configure(self, config: TrainConfig) -> None:
         """Takes over losses and gradient clipping of `config`, from the next step on."""
@@ -63,21 +77,90 @@ class Updater:
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
     def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:
-        """Makes one step on `batch` at `learning_rate`."""
-        statistics_before = [tensor.clone() for tensor in self._statistics]
-        self._count(batch)
-        losses = self.compute_losses(batch)
-        self._optimizer.zero_grad(set_to_none=True)
-        losses.total_loss.backward()  # type: ignore[no-untyped-call]
+        """Makes one step on `batch` at `learning_rate`.
+
+        Raises:
+          DeviceMemoryError: no memory for it, not even in halves; nothing has changed.
+        """
+        values = self._accumulate_gradient(batch)
         grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
-        values = torch.stack([*(loss.detach() for loss in losses), grad_norm])
+        values = torch.cat([values, grad_norm.reshape(1)])
         if not bool(torch.isfinite(grad_norm + values[0])):
-            for tensor, before in zip(self._statistics, statistics_before, strict=True):
-                tensor.copy_(before)
+            self._put_statistics_back()
             return UpdateResult(False, values)
         set_learning_rate(self._optimizer, learning_rate)
-        self._optimizer.step()
+        failpoints.hit("update.before_step")
+        try:
+            self._optimizer.step()
+        except torch.OutOfMemoryError:
+            damage = "the device had no memory for the optimizer's step, and may have made half"
+            return UpdateResult(False, values, damage)
+        failpoints.hit("update.after_step")
+        if not self._has_finite_weights():
+            return UpdateResult(False, values, "the last update made weights that are not finite")
         return UpdateResult(True, values)
+
+    def _accumulate_gradient(self, batch: Batch) -> Tensor:
+        """Fills in the gradients; returns losses and statistics.
+
+        Once a batch had to be halved, all further ones are.
+        """
+        self._statistics_before = [tensor.clone() for tensor in self._statistics]
+        try:
+            return self._add_up(batch, self._num_parts)
+        except torch.OutOfMemoryError as error:
+            _LOG.warning("no memory for an update in %d parts: %s", self._num_parts, error)
+        # Outside of "except": the traceback would keep the tensors of the failed attempt.
+        self._give_memory_back()
+        num_parts = 2 * self._num_parts
+        if num_parts <= _MAX_PARTS and batch.actions.shape[1] >= num_parts:
+            try:
+                values = self._add_up(batch, num_parts)
+            except torch.OutOfMemoryError as error:
+                _LOG.warning("no memory for an update in %d parts either: %s", num_parts, error)
+            else:
+                self._num_parts = num_parts
+                return values
+            self._give_memory_back()
+        raise DeviceMemoryError(
+            f"{self._parameters[0].device} has no memory for an update of a batch, not even in "
+            "parts: smaller --batch-size or --unroll-length, a smaller network, or end what else "
+            "uses the device"
+        )
+
+    def _add_up(self, batch: Batch, num_parts: int) -> Tensor:
+        self._count(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        if num_parts == 1:
+            losses = self.compute_losses(batch)
+            losses.total_loss.backward()  # type: ignore[no-untyped-call]
+            return torch.stack([loss.detach() for loss in losses])
+        parts = []
+        is_mean = self._loss_config.loss_reduction == "mean"
+        for part in split_batch(batch, num_parts):
+            share = part.num_steps / max(batch.num_steps, 1)
+            losses = self.compute_losses(part)
+            loss = losses.total_loss * (share if is_mean else 1.0)
+            loss.backward()  # type: ignore[no-untyped-call]
+            values = torch.stack([loss.detach() for loss in losses])
+            values[0 if is_mean else _NUM_LOSSES :] *= share  # of means over rows
+            parts.append(values)
+        return torch.stack(parts).sum(0)
+
+    def _give_memory_back(self) -> None:
+        self._put_statistics_back()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._parameters[0].device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _put_statistics_back(self) -> None:
+        for tensor, before in zip(self._statistics, self._statistics_before, strict=True):
+            tensor.copy_(before)
+
+    def _has_finite_weights(self) -> bool:
+        with torch.no_grad():
+            norms = torch._foreach_norm(self._floats)
+            return bool(torch.isfinite(torch.stack([norm.float() for norm in norms]).sum()))
 
     @property
     def reward_std(self) -> Tensor | None:

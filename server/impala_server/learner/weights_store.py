@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from impala_common import failpoints
 from impala_common.codec.weights import SnapshotLayout
 from impala_server.storage.shared_block import SharedBlock
 from impala_server.storage.weights_block import WeightsWriter, weights_block_bytes
@@ -33,4 +34,5 @@ class WeightsStore:
         target = self._writer.begin()
         with torch.no_grad():
             torch._foreach_copy_(self._targets[target], list(self._sources.values()))
+        failpoints.hit("publish.before_commit")
         self._writer.commit(target, policy_version, trained_steps)

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+
 from impala_common.codec.unrolls import DecodedUnrolls
 from impala_server.storage.layout import (
-    ACTOR_INDEX,
     FRAME_INDEX,
     FRAMES,
+    ORIGIN,
     POLICY_VERSION,
     SlotViews,
     StorageLayout,
+    UnrollOrigin,
 )
 
 
@@ -44,11 +47,15 @@ class BatchSlots:
         return self._column if self._open is not None else 0
 
     @property
+    def num_queued(self) -> int:
+        """Unrolls in storage: in the open slot, waiting for the learner, or being trained on."""
+        num_whole = self._layout.num_slots - len(self._free) - (self._open is not None)
+        return num_whole * self._layout.batch_size + self.num_open_columns
+
+    @property
     def fill(self) -> float:
         """Share of rollout storage in use, 0 to 1: being filled, waiting, or trained on."""
-        num_slots, batch_size = self._layout.num_slots, self._layout.batch_size
-        num_whole = num_slots - len(self._free) - (self._open is not None)
-        return (num_whole + self.num_open_columns / batch_size) / num_slots
+        return self.num_queued / (self._layout.num_slots * self._layout.batch_size)
 
     def has_room(self) -> bool:
         """Whether at least one column can be written now."""
@@ -59,7 +66,7 @@ class BatchSlots:
         self._free.append(slot)
 
     def write(
-        self, unrolls: DecodedUnrolls, first: int, policy_version: int, actor_index: int
+        self, unrolls: DecodedUnrolls, first: int, policy_version: int, origin: UnrollOrigin
     ) -> tuple[int, int | None]:
         """Writes as many unrolls as the open slot has columns for.
 
@@ -67,7 +74,7 @@ class BatchSlots:
           unrolls: N checked unrolls.
           first: index of the first one to write.
           policy_version: version of the weights that acted.
-          actor_index: who acted.
+          origin: which message they came in.
 
         Returns:
           (number of unrolls written, slot that became full or None). Zero when
@@ -89,7 +96,8 @@ class BatchSlots:
         if unrolls.frames is not None:
             _write_frames(views, unrolls, self._column, source)
         views[POLICY_VERSION][columns] = policy_version
-        views[ACTOR_INDEX][columns] = actor_index
+        views[ORIGIN][columns, :3] = origin
+        views[ORIGIN][columns, 3] = np.arange(first, first + count)
         self._column += count
         if self._column < self._layout.batch_size:
             return count, None

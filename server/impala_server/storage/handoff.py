@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from impala_common.errors import QueueClosedError
 
-_FREE = struct.Struct("<i")
+_FREE = struct.Struct("<i?")  # slot, whether it was trained on
 _FULL = struct.Struct("<ii3d")  # slot, episodes, seconds of environment, inference, blocked
 _EPISODE = struct.Struct("<dq")  # return, steps
 
@@ -42,6 +42,13 @@ class FullSlot(NamedTuple):
     slot: int
     episodes: list[FinishedEpisode]
     actor_seconds: ActorSeconds
+
+
+class FreedSlot(NamedTuple):
+    """A slot the learner is done with, and whether it trained on it or dropped it."""
+
+    slot: int
+    is_trained: bool
 
 
 class HandoffPipe:
@@ -80,21 +87,21 @@ class HandoffPipe:
         ]
         return FullSlot(slot, episodes, ActorSeconds(*seconds))
 
-    def send_free(self, slot: int) -> None:
+    def send_free(self, slot: int, is_trained: bool = True) -> None:
         """Learner -> front end.
 
         Raises:
           QueueClosedError: the front end is gone.
         """
         try:
-            self.connection.send_bytes(_FREE.pack(slot))
+            self.connection.send_bytes(_FREE.pack(slot, is_trained))
         except OSError as error:
             raise QueueClosedError("the front end is gone") from error
 
-    def receive_free(self) -> int | None:
+    def receive_free(self) -> FreedSlot | None:
         """Front end: the next freed slot, or None if there is none right now."""
         data = self._receive(0.0)
-        return None if data is None else int(_FREE.unpack(data)[0])
+        return None if data is None else FreedSlot(*_FREE.unpack(data))
 
     def _receive(self, timeout_s: float) -> bytes | None:
         try:

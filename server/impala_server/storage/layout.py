@@ -4,8 +4,8 @@ A pure function of the unroll's specification, B and the number of slots, so
 that the front end and the learner compute the same offsets and only agree on
 the numbers. A slot holds one batch: every leaf `[T+1, B, ...]`, `[T, B, ...]`
 or `[B, ...]`; a frame-stacked observation as `frames [B, F, frame...]` and
-`frame_index [T+1, B, S]`; and for each column which weights and which actor
-made it. numpy only.
+`frame_index [T+1, B, S]`; and for each column which weights made it, and its
+origin: actor, session, message and place in the message. numpy only.
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ from impala_common.specs import UnrollSpec
 FRAMES = "frames"
 FRAME_INDEX = "frame_index"
 POLICY_VERSION = "policy_version"
-ACTOR_INDEX = "actor_index"
+ORIGIN = "origin"
 _ALIGNMENT = 64
 
 Array = np.ndarray[Any, Any]
 SlotViews = dict[str, Array]
 """Leaf name -> writable view into the slot."""
+
+
+class UnrollOrigin(NamedTuple):
+    """Which message unrolls came in; a column of a slot has this and the place in the message."""
+
+    actor_index: int
+    session_epoch: int
+    sequence_number: int
 
 
 class _Field(NamedTuple):
@@ -70,7 +78,7 @@ class StorageLayout:
                 continue
             shape = leaf.shape(spec.unroll_length, batch_size)
             named.append((leaf.tensor.name, leaf.tensor.dtype, shape))
-        named += [(POLICY_VERSION, "int64", (batch_size,)), (ACTOR_INDEX, "int64", (batch_size,))]
+        named += [(POLICY_VERSION, "int64", (batch_size,)), (ORIGIN, "int64", (batch_size, 4))]
         return named
 
     def make_views(self, buffer: memoryview) -> list[SlotViews]:

@@ -1,0 +1,186 @@
+"""RebuiltEnvironment: an actor's environment that survives what its code raises.
+
+An exception of an environment's own code costs the unroll in the making and
+the episodes under way, not the actor: all slots are made anew, after a pause
+that grows while it keeps failing. One that never gets anywhere is given up, so
+that whoever started the actor hears of it. Errors of this project (a space
+that is broken, a missing package) say what is wrong with the settings: trying
+again would not help, and they pass through. Owned by the actor's thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_actor.environments.adapter import EnvironmentAdapter, Observations, StepResult
+from impala_actor.environments.watchdog import EnvironmentWatchdog
+from impala_common.errors import (
+    EnvironmentFailedError,
+    ImpalaError,
+    QueueClosedError,
+    SpecMismatchError,
+)
+from impala_common.specs import EnvironmentSpec
+
+_LOG = logging.getLogger(__name__)
+_PAUSE_S = 0.1
+_MAX_PAUSE_S = 5.0
+_MAX_WITHOUT_UNROLL = 200
+
+
+class UnrollAbandonedError(Exception):
+    """The environment failed in the middle of an unroll: drop it and `start` again."""
+
+
+class RebuiltEnvironment:
+    """All slots of an actor, made again when they fail.
+
+    Attributes:
+      spec: what the environment looks like.
+      num_slots: N.
+      num_failures: exceptions, and observations or rewards that were not finite.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], EnvironmentAdapter],
+        stop: threading.Event,
+        watchdog: EnvironmentWatchdog,
+        max_failures: int,
+    ) -> None:
+        """Makes the slots for the first time; what that raises is raised as it is.
+
+        Args:
+          make: makes all slots.
+          stop: ends pauses.
+          watchdog: entered for every call; stays the caller's.
+          max_failures: failures with no good step between them after which it is given up.
+        """
+        self._make = make
+        self._stop = stop
+        self._watchdog = watchdog
+        self._max_failures = max_failures
+        self._num_since_step = 0
+        self._num_since_unroll = 0
+        self.num_failures = 0
+        with watchdog:
+            self._adapter: EnvironmentAdapter | None = make()
+        self.spec: EnvironmentSpec = self._adapter.spec
+        self.num_slots = self._adapter.num_slots
+
+    def start(self, seed: int) -> Observations:
+        """Starts an episode in every slot, making the slots anew while that fails.
+
+        Args:
+          seed: of the slots; after failures another that derives from it.
+
+        Raises:
+          EnvironmentFailedError: it failed too often.
+          SpecMismatchError: it came back as another environment.
+          QueueClosedError: the actor is stopping.
+        """
+        while True:
+            try:
+                with self._watchdog:
+                    adapter = self._require_adapter()
+                    observations = adapter.reset((seed + self.num_failures) % (1 << 31))
+            except ImpalaError:
+                raise
+            except Exception as error:
+                self._fail(error, "reset")
+            else:
+                if all_finite(observations):
+                    return observations
+                self._fail(ValueError("an observation is not finite"), "reset")
+
+    def step(self, actions: NDArray[np.generic]) -> StepResult:
+        """Takes one step in every slot; see `EnvironmentAdapter.step`.
+
+        Raises:
+          UnrollAbandonedError: it failed; the slots are gone.
+          EnvironmentFailedError: it failed too often.
+        """
+        adapter = self._adapter
+        assert adapter is not None, "start comes first"
+        try:
+            with self._watchdog:
+                result = adapter.step(actions)
+        except ImpalaError:
+            raise
+        except Exception as error:
+            self._fail(error, "step")
+            raise UnrollAbandonedError from error
+        self._num_since_step = 0
+        return result
+
+    def abandon(self, what: str) -> None:
+        """Counts an unroll that is not to be sent, and drops the slots it came from.
+
+        Raises:
+          EnvironmentFailedError: that was once too often.
+        """
+        self._fail(ValueError(what), "step")
+
+    def note_unroll(self) -> None:
+        """Says that an unroll was completed."""
+        self._num_since_unroll = 0
+
+    def close(self) -> None:
+        """Frees what the environment holds."""
+        if self._adapter is not None:
+            adapter, self._adapter = self._adapter, None
+            with self._watchdog:
+                adapter.close()
+
+    def _require_adapter(self) -> EnvironmentAdapter:
+        if self._adapter is None:
+            self._adapter = self._make()
+            if self._adapter.spec != self.spec:
+                raise SpecMismatchError("environment made anew", self.spec, self._adapter.spec)
+        return self._adapter
+
+    def _fail(self, error: Exception, method: str) -> None:
+        """Counts, closes, and waits before the next try.
+
+        Raises:
+          EnvironmentFailedError: that was once too often.
+          QueueClosedError: the actor is stopping.
+        """
+        self.num_failures += 1
+        self._num_since_step += 1
+        self._num_since_unroll += 1
+        text = f"{method} of the environment raised {type(error).__name__}: {error}"
+        with contextlib.suppress(Exception):  # broken as it is, closing it may fail, too
+            self.close()
+        self._adapter = None
+        is_over = self._num_since_step >= self._max_failures
+        if is_over or self._num_since_unroll >= _MAX_WITHOUT_UNROLL:
+            number = self._num_since_step if is_over else self._num_since_unroll
+            raise EnvironmentFailedError(f"{text} ({number} failures in a row)") from error
+        pause_s = 0.0
+        if self._num_since_step > 1:  # what failed once may be good again at once
+            pause_s = min(_MAX_PAUSE_S, _PAUSE_S * math.pow(2, self._num_since_step - 2))
+            pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+        # The first, every tenth, and whatever comes twice in a row.
+        is_news = self.num_failures % 10 == 1 or self._num_since_step > 1
+        _LOG.log(
+            logging.WARNING if is_news else logging.DEBUG,
+            "%s; all slots are made anew in %.1f s (failure %d)",
+            text, pause_s, self.num_failures, exc_info=error if self.num_failures == 1 else None,
+        )  # fmt: skip
+        if self._stop.wait(pause_s):
+            raise QueueClosedError("the actor is stopping")
+
+
+def all_finite(leaves: Mapping[str, NDArray[Any]]) -> bool:
+    """Returns whether all numbers of leaves with fractions are finite."""
+    return all(leaf.dtype.kind != "f" or bool(np.isfinite(leaf).all()) for leaf in leaves.values())

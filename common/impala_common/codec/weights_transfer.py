@@ -1,0 +1,84 @@
+"""A weights transfer as it comes off the wire: one header, then chunks, put together.
+
+Called by the actor's learner client for each GetWeights call. Whatever the other
+side sends, no more is kept than the header announces, and no more is announced
+than weights of this run can have. No grpc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from impala_common import failpoints
+from impala_common.codec.weights import digest_of_snapshot
+from impala_common.errors import LearnerUnavailableError
+from impala_common.tensor_spec import TensorSpec
+from impala_rl.v1 import learner_pb2
+
+_HEADER_BYTES = 4096
+_HEADER_BYTES_PER_TENSOR = 256
+
+
+class WeightsTransfer(NamedTuple):
+    """What came.
+
+    Attributes:
+      header: announces the snapshot.
+      data: the snapshot; None where the newest was at hand already.
+    """
+
+    header: learner_pb2.WeightsHeader
+    data: bytes | None
+
+
+def max_snapshot_bytes(weights: Sequence[TensorSpec]) -> int:
+    """Returns more than a snapshot of these tensors can have, with its table of contents."""
+    tables = sum(_HEADER_BYTES_PER_TENSOR + 6 * len(spec.name) for spec in weights)
+    return _HEADER_BYTES + tables + sum(spec.num_bytes for spec in weights)
+
+
+def assemble_weights(
+    responses: Iterable[learner_pb2.GetWeightsResponse], max_bytes: int
+) -> WeightsTransfer:
+    """Returns the snapshot that arrives in `responses`.
+
+    Args:
+      responses: the messages of one call, in order.
+      max_bytes: a longer snapshot is none of this run.
+
+    Raises:
+      LearnerUnavailableError: the transfer broke the contract or was damaged; another may not be.
+    """
+    messages = iter(responses)
+    first = next(messages, None)
+    if first is None:
+        raise LearnerUnavailableError("the learner ended a weights transfer early")
+    if first.WhichOneof("payload") != "header":
+        raise LearnerUnavailableError("a weights transfer began without a header")
+    header = first.header
+    if header.is_not_modified:
+        return WeightsTransfer(header, None)
+    if not 0 <= header.total_bytes <= max_bytes:
+        raise LearnerUnavailableError(
+            f"a weights transfer announces {header.total_bytes} bytes: weights of this run have "
+            f"at most {max_bytes}"
+        )
+    data = b"".join(_take_chunks(messages, header.total_bytes))
+    if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
+        raise LearnerUnavailableError("a weights transfer was damaged on its way")
+    return WeightsTransfer(header, data)
+
+
+def _take_chunks(
+    messages: Iterator[learner_pb2.GetWeightsResponse], num_bytes: int
+) -> Iterator[bytes]:
+    """Yields chunks; no more messages are taken once there are too many bytes in them."""
+    for message in messages:
+        failpoints.hit("actor.weights_mid_stream")
+        if not message.chunk:
+            raise LearnerUnavailableError("a weights transfer has a message without a chunk")
+        num_bytes -= len(message.chunk)
+        if num_bytes < 0:
+            raise LearnerUnavailableError("a weights transfer is longer than announced")
+        yield message.chunk

@@ -1,0 +1,24 @@
+"""Which implementation of protobuf parses what strangers send.
+
+The one in C (upb) bounds nesting and is fast; the one in pure Python, which protobuf
+falls back to without a word, is neither, and has had a denial of service by nesting
+(CVE-2025-4565). Asked by the front end before it opens a port.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.internal import api_implementation
+
+from impala_common.errors import ConfigError
+
+
+def require_upb() -> None:
+    """Raises ConfigError unless protobuf runs on upb."""
+    backend = api_implementation.Type()
+    if backend != "upb":
+        raise ConfigError(
+            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION",
+            backend,
+            "unset, with protobuf installed from a wheel (upb)",
+            "other implementations do not bound the nesting of what strangers send",
+        )

@@ -1,0 +1,57 @@
+"""What a run has done so far, and whether a checkpoint has it.
+
+Owned by the learner, changed under its update lock, saved in every checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from impala_common.checkpoints import Checkpoint
+from impala_common.errors import CheckpointError
+
+
+@dataclasses.dataclass(slots=True)
+class Counters:
+    """What a run has done so far; saved in every checkpoint.
+
+    Attributes:
+      policy_version: optimizer steps.
+      trained_steps: agent steps trained on, padding rows not counted.
+      trained_unrolls: unrolls trained on.
+      dropped_unrolls: unrolls accepted and not trained on.
+      skipped_updates: updates skipped for a non-finite loss or gradient.
+      num_episodes: finished episodes reported.
+      wall_time_s: seconds of training, over all lives of the learner.
+      learner_life: how often the run's learner was started before.
+    """
+
+    policy_version: int = 0
+    trained_steps: int = 0
+    trained_unrolls: int = 0
+    dropped_unrolls: int = 0
+    skipped_updates: int = 0
+    num_episodes: int = 0
+    wall_time_s: float = 0.0
+    learner_life: int = 0
+
+
+_COUNTERS = {field.name for field in dataclasses.fields(Counters)}
+
+
+def require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
+    """Raises CheckpointError unless everything a learner needs fits the network's tensors."""
+    weights = checkpoint.tensors.get("weights", {})
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: array.shape for name, array in weights.items()}
+    counters = checkpoint.state.get("counters")
+    if found != shapes or not isinstance(counters, dict) or set(counters) != _COUNTERS:
+        raise CheckpointError(f"checkpoint {checkpoint.name} is not one of this run's network")
+    for key, array in checkpoint.tensors.get("optimizer", {}).items():
+        name = key.rpartition("|")[0]
+        if name not in shapes or (array.ndim and array.shape != shapes[name]):
+            raise CheckpointError(
+                f"checkpoint {checkpoint.name}: optimizer state {key!r} fits no tensor"
+            )

@@ -1,0 +1,52 @@
+"""Host memory that a checkpoint's tensors are copied into, the same each time.
+
+Fresh memory costs a page fault for every page while the update lock is held,
+several times as much as the copy itself; these buffers pay that once. For
+tensors of a CUDA device they are pinned, so that all copies are under way at
+once. Owned by the checkpoint thread: what was copied is valid until the next
+`copy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+class HostBuffers:
+    """Buffers by group and name; made when first needed."""
+
+    def __init__(self) -> None:
+        """Starts without any."""
+        self._buffers: dict[tuple[str, str], Tensor] = {}
+
+    def copy(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Array]]:
+        """Returns copies of tensors by group and name, as arrays over the buffers."""
+        is_on_device = False
+        copied: dict[str, dict[str, Array]] = {}
+        with torch.no_grad():
+            for group, named in tensors.items():
+                copied[group] = {}
+                for name, tensor in named.items():
+                    buffer = self._buffer(group, name, tensor)
+                    buffer.copy_(tensor, non_blocking=True)
+                    is_on_device = is_on_device or tensor.device.type == "cuda"
+                    copied[group][name] = buffer.numpy()
+        if is_on_device:
+            torch.cuda.current_stream().synchronize()
+        return copied
+
+    def _buffer(self, group: str, name: str, tensor: Tensor) -> Tensor:
+        buffer = self._buffers.get((group, name))
+        if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+            buffer = torch.empty(
+                tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda"
+            )
+            self._buffers[group, name] = buffer
+        return buffer

@@ -1,0 +1,66 @@
+"""A faulted run by command: `make faults` and `make soak`.
+
+    python -m faults [--minutes 14] [--seed N] [--results docs/results/faults.json]
+
+Ends with 0 if everything that was promised held. A run that is interrupted (Ctrl-C, SIGTERM) heals
+and judges what it has. Figures are written twice a minute, under the name of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+from benchmarks.machine import describe_machine  # noqa: E402
+from faults.cluster import Cluster  # noqa: E402
+from faults.nemesis import Nemesis, write_result  # noqa: E402
+from faults.plan import counts_for, make_plan  # noqa: E402
+
+
+def main() -> int:
+    """Runs and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=13.0)
+    parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "faults.json")
+    parser.add_argument("--keep", action="store_true", help="keep the run's files")
+    arguments = parser.parse_args()
+    name = arguments.name or f"faults-{arguments.seed}"
+    # The quarter of an hour of `make faults` has two minutes to begin, to heal and to judge.
+    minutes = arguments.minutes
+    counts = counts_for(minutes if minutes > 30 else minutes * 15 / 13)
+    folder = Path(tempfile.mkdtemp(prefix="impala-faults-"))
+    facts = {"machine": describe_machine(), "seed": arguments.seed, "minutes": arguments.minutes}
+    facts |= {"load_average_before": round(os.getloadavg()[0], 2), "planned": counts}
+    print(f"{name}: seed {arguments.seed}, {arguments.minutes:g} minutes, in {folder}", flush=True)
+
+    def save(result: dict[str, Any]) -> None:
+        write_result(arguments.results, name, facts | result)
+
+    duration_s = arguments.minutes * 60
+    with Cluster(folder, step_ms=2.0 if arguments.minutes <= 30 else 6.0) as cluster:
+        nemesis = Nemesis(cluster, make_plan(arguments.seed, duration_s, counts), duration_s, save)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *unused: nemesis.stop.set())
+        result = nemesis.run()
+    save(result)
+    print(json.dumps(result, indent=2))
+    if not result["num_violations"] and not arguments.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if result["num_violations"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Figures of single fault tests for the table in docs/faults.md, and how much of a fault to try.
+
+`record(row, ...)` merges them into the JSON file that the environment variable IMPALA_FAULT_FIGURES
+names (docs/results/hostile.json in `make faults`), by row and test, and does nothing without it.
+`amount` says how much a test tries: a little in `make test`, all where IMPALA_FAULTS is "full".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+FILE_VARIABLE = "IMPALA_FAULT_FIGURES"
+FULL_VARIABLE = "IMPALA_FAULTS"
+
+IS_FULL = os.environ.get(FULL_VARIABLE) == "full"
+full_only = pytest.mark.skipif(not IS_FULL, reason="long: only in `make faults`")
+"""Marks a test that only `make faults` runs."""
+
+
+def amount(small: int, full: int) -> int:
+    """Returns how many of a fault to try."""
+    return full if IS_FULL else small
+
+
+def record(row: int, **figures: float | int | str) -> None:
+    """Writes down what the test that runs measured for a row of the fault table."""
+    name = os.environ.get(FILE_VARIABLE)
+    if not name:
+        return
+    path = Path(name)
+    known = json.loads(path.read_text()) if path.exists() else {}
+    test = os.environ["PYTEST_CURRENT_TEST"].rpartition("::")[2].removesuffix(" (call)")
+    rounded = {
+        name: round(value, 2) if isinstance(value, float) else value
+        for name, value in figures.items()
+    }
+    known.setdefault(str(row), {}).setdefault(test, {}).update(rounded)
+    in_order = {key: known[key] for key in sorted(known, key=int)}
+    path.write_text(json.dumps(in_order, indent=1) + "\n")

@@ -1,0 +1,126 @@
+"""Rows 47, 53: everybody at once, and guesses of the token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+import pytest
+from commands import newest_metric
+from faults.attacked import SERVICE, Attacked
+from faults.row_figures import amount
+from peer import Peer
+
+from impala_common import metrics
+from impala_common.codec.specs import pack_environment_spec
+from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
+from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
+
+pytestmark = pytest.mark.timeout(300)
+
+CARTPOLE = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), ActionSpec.discrete(2))
+WAIT_S = 60.0
+
+
+def test_weights_for_everybody_at_once_come_from_one_copy(attacked: Attacked) -> None:
+    number = amount(100, 500)
+    before_s = newest_metric(attacked.run.path, metrics.UPDATE_S)
+    with attacked.channel() as channel, attacked.under_attack(47, max_rss_mib=150) as attack:
+        stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        request = learner_pb2.GetWeightsRequest()
+        sizes: Counter[int] = Counter()
+        for _ in range(amount(1, 10)):
+            asyncio.run(_fetch(attacked, number, sizes))
+        (header,) = stub.GetWeights(
+            learner_pb2.GetWeightsRequest(have_version=2**62), timeout=WAIT_S
+        )
+        assert header.header.is_not_modified
+        during_s = newest_metric(attacked.run.path, metrics.UPDATE_S)
+        num_bytes = sum(size * count for size, count in sizes.items())
+        attack.figures |= {
+            "clients": number,
+            "fetches": sizes.total(),
+            "mib_sent": num_bytes / 2**20,
+            "update_ms_before": 1e3 * before_s,
+            "update_ms_during": 1e3 * during_s,
+        }
+        del request
+    assert sizes.total() == number * amount(1, 10)
+    assert min(sizes) > 2**18
+
+
+def test_registrations_of_everybody_at_once_are_bounded(attacked: Attacked) -> None:
+    """Sessions without a stream are forgotten beyond four times max_actors."""
+    number = amount(300, 5000)
+    codes: Counter[str] = Counter()
+    with attacked.channel() as channel, attacked.under_attack(47, max_rss_mib=60) as attack:
+        stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        calls = []
+        for index in range(number):
+            request = learner_pb2.RegisterRequest(
+                actor=header_pb2.ActorHeader(actor_id=f"flood-{index}", actor_run_id=index),
+                protocol_version=1,
+                environment=pack_environment_spec(CARTPOLE),
+                environment_slot_count=1,
+            )
+            calls.append(stub.Register.future(request, timeout=WAIT_S))
+            if len(calls) == 60:
+                codes.update(call.code().name for call in calls)
+                calls.clear()
+        codes.update(call.code().name for call in calls)
+        attack.figures |= {"registrations": codes.total()}
+    assert codes == {"OK": number}
+
+
+def test_guesses_of_the_token_are_refused_and_fill_no_log(attacked: Attacked) -> None:
+    """256 random bits are not guessed: nobody is locked out for it, and one line in 10 s tells."""
+    number = amount(1000, 10_000)
+    codes: Counter[str] = Counter()
+    peer = Peer(attacked.address)
+    credentials = grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
+    with (
+        grpc.secure_channel(attacked.address, credentials) as channel,
+        attacked.under_attack(53, max_rss_mib=40) as attack,
+    ):
+        call = channel.unary_unary(f"{SERVICE}GetConfig")
+        calls = []
+        for index in range(number):
+            guess = (("authorization", f"Bearer {index:064x}"),)
+            calls.append(call.future(b"", timeout=WAIT_S, metadata=guess))
+            if len(calls) == 60:
+                codes.update(one.code().name for one in calls)
+                calls.clear()
+        codes.update(one.code().name for one in calls)
+        attack.figures |= {"guesses": number, "refused": codes["UNAUTHENTICATED"]}
+    peer.close()
+    assert codes == {"UNAUTHENTICATED": number}
+    told = [line for line in attack.log if "refused" in line]
+    assert 1 <= len(told) <= 2 + attack.figures["seconds"] / 10
+
+
+async def _fetch(attacked: Attacked, number: int, sizes: Counter[int]) -> None:
+    """Fetches the weights `number` times at once, over ten connections."""
+    token = open(attacked.security.token_file).read().strip()  # noqa: SIM115
+    credentials = grpc.composite_channel_credentials(
+        grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP),
+        grpc.access_token_call_credentials(token),
+    )
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [
+        grpc.aio.secure_channel(attacked.address, credentials, options=options) for _ in range(10)
+    ]
+
+    async def fetch(index: int) -> None:
+        stub = learner_pb2_grpc.LearnerServiceStub(channels[index % len(channels)])
+        request = learner_pb2.GetWeightsRequest()
+        size = 0
+        async for response in stub.GetWeights(request, timeout=WAIT_S):
+            size += len(response.chunk)
+        sizes[size] += 1
+
+    try:
+        await asyncio.gather(*(fetch(index) for index in range(number)))
+    finally:
+        for channel in channels:
+            await channel.close()

@@ -1,0 +1,112 @@
+"""Single faults against a whole server in this process, each judged by the history checker."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Command
+from faults.proxy import FaultProxy
+from harness import RunningServer, make_config
+
+from impala_common import failpoints, metrics
+from impala_common.addresses import port_of
+from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
+from impala_common.exit_codes import OK
+from impala_common.testing.history_checker import Report, check
+from impala_common.testing.patterns import SIGNED_ID
+
+CONFIG = make_config(environment={"envs_per_actor": 4}, transport={"port": 0})
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "history"))
+    monkeypatch.setenv(ROWS_VARIABLE, "1")
+    return tmp_path / "history"
+
+
+def train_through(
+    folder: Path, num_updates: int, disturb: Callable[[FaultProxy, int], None] = lambda *_: None
+) -> None:
+    """Trains with two actors behind a proxy; `disturb` is called at every tenth update."""
+    with RunningServer(folder / "run", CONFIG) as server:
+        with FaultProxy(port_of(server.address)) as proxy:
+            address, server.address = server.address, f"127.0.0.1:{proxy.port}"
+            actors = [server.run_actor(SIGNED_ID, connect_timeout_s=20.0) for _ in range(2)]
+            for number in range(10, num_updates + 1, 10):
+                server.wait_until(lambda status, n=number: status.get(metrics.UPDATES, 0) >= n)
+                disturb(proxy, number)
+            for actor in actors:
+                actor.stop()
+            server.address = address
+        server.stop()
+
+
+def judged(history: Path) -> Report:
+    report = check(history)
+    report.raise_if_violated()
+    assert report.figures["unrolls_trained"] >= 8 * 40
+    return report
+
+
+def test_run_that_nobody_disturbs_has_a_good_history(tmp_path: Path, history: Path) -> None:
+    train_through(tmp_path, 40)
+
+    figures = judged(history).figures
+    assert figures["messages_invalid"] == figures["duplicates_received"] == 0
+    assert figures["actor_lives"] == 2
+
+
+def test_acknowledgements_that_are_lost_lead_to_duplicates_and_none_is_trained(
+    tmp_path: Path, history: Path
+) -> None:
+    """Seen to fail with a front end that does not look at sequence numbers."""
+    with failpoints.armed("push.before_ack=20%:drop; seed=4"):
+        train_through(tmp_path, 40)
+
+    assert judged(history).figures["duplicates_received"] > 0
+
+
+def test_flipped_bit_on_the_way_is_never_trained(tmp_path: Path, history: Path) -> None:
+    """Seen to fail with a decoder that does not compare digests."""
+    train_through(tmp_path, 60, lambda proxy, number: proxy.flip_after(500 + 97 * number))
+
+    judged(history)
+
+
+def test_connections_cut_and_reset_lose_and_repeat_nothing(tmp_path: Path, history: Path) -> None:
+    def disturb(proxy: FaultProxy, number: int) -> None:
+        proxy.cut_after(300 + 53 * number) if number % 20 else proxy.reset()
+
+    train_through(tmp_path, 60, disturb)
+
+    judged(history)
+
+
+def test_actor_goes_on_with_a_learner_that_comes_back_elsewhere(
+    tmp_path: Path, history: Path
+) -> None:
+    """Seen to fail, at the restore, with a learner that goes on from zero steps."""
+    options = ["--env", SIGNED_ID, "--env-backend", "sync", "--num-envs", "4"]
+    with FaultProxy(1) as proxy:
+        options += ["--server", f"127.0.0.1:{proxy.port}"]
+        with Command(tmp_path, "impala-actor", *options) as actor:
+            wanted = 0
+            for _ in range(2):
+                wanted += 20
+                with RunningServer(tmp_path / "run", CONFIG) as server:
+                    proxy.target_port = port_of(server.address)
+                    server.wait_until(
+                        lambda status: status.get(metrics.UPDATES, 0) >= wanted  # noqa: B023
+                    )
+                    wanted = server.stop()[metrics.UPDATES]
+            actor.interrupt(signal.SIGTERM)
+            assert actor.wait() == OK, actor.err
+
+    report = check(history)
+    report.raise_if_violated()
+    assert (report.figures["learner_lives"], report.figures["actor_lives"]) == (2, 1)
+    assert report.figures["steps_lost_at_most"] == 0, "it was stopped in order"

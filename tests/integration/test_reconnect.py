@@ -1,0 +1,108 @@
+"""Many actors whose learner goes away and comes back: soon again, and not all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import RunningServer, make_config
+from peer import ENVIRONMENT
+
+from impala_actor.learner_client import LearnerClient, Session
+from impala_actor.unroll_sender import UnrollSender
+from impala_common.codec.unrolls import pack_unrolls
+from impala_common.errors import ImpalaError, LearnerUnavailableError, StaleSessionError
+from impala_common.testing.unrolls import make_unrolls
+
+pytestmark = pytest.mark.timeout(60)
+NUM_ACTORS = 8
+RECOVERY_S = 5.0
+
+
+class SyntheticActor(threading.Thread):
+    """An actor's transport without environment or network: sends random unrolls for ever.
+
+    Attributes:
+      has_accepted: set when unrolls were accepted; the test clears it.
+      accepted_s: when that was.
+      registered_s: when it registered, each time.
+    """
+
+    def __init__(self, index: int, address: str) -> None:
+        super().__init__(name=f"test-synthetic-{index}")
+        self.stop = threading.Event()
+        self.client = LearnerClient(address, f"synthetic-{index}", stop=self.stop)
+        self.registered_s: list[float] = []
+        self.has_accepted = threading.Event()
+        self.accepted_s = 0.0
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            try:
+                session = self.client.register(ENVIRONMENT, 4)
+                self.registered_s.append(time.monotonic())
+                self._push(session)
+            except (StaleSessionError, LearnerUnavailableError):
+                continue
+            except ImpalaError:
+                return  # asked to stop
+        self.client.close()
+
+    def _push(self, session: Session) -> None:
+        sender = UnrollSender(self.client, session, lambda _version: None)
+        unrolls = make_unrolls(session.unroll, 8, seed=1)
+        try:
+            while not self.stop.is_set():
+                sender.wait_for_room()
+                if sender.outcomes.get("ACCEPTED") and not self.has_accepted.is_set():
+                    self.accepted_s = time.monotonic()
+                    self.has_accepted.set()
+                sender.send(pack_unrolls(unrolls, session.unroll, compress=False))
+        finally:
+            sender.close()
+
+
+@contextlib.contextmanager
+def serving(path: Path, port: int) -> Iterator[str]:
+    """A server that others' threads outlive; yields its address."""
+    server = RunningServer(path, make_config(transport={"port": port}))
+    server.__enter__()
+    try:
+        yield server.address
+    finally:
+        server._close()
+
+
+def test_actors_send_again_soon_after_a_learner_is_back(tmp_path: Path) -> None:
+    """Row 20, and the promise of five seconds.
+
+    Seen, with two busy cores: the last of 8 after 2.4 and 2.7 s, which registered over 1.2 and
+    1.5 s. Seen to fail with fixed waits: of 1 s, all registered within .07 s; of 9 s, after 6.9 s.
+    """
+    actors: list[SyntheticActor] = []
+    try:
+        with serving(tmp_path, 0) as address:
+            actors += [SyntheticActor(index, address) for index in range(NUM_ACTORS)]
+            for actor in actors:
+                actor.start()
+            assert all(actor.has_accepted.wait(20.0) for actor in actors)
+        for actor in actors:
+            actor.has_accepted.clear()
+        threading.Event().wait(2.0)  # away: the waits between tries have grown by then
+        with serving(tmp_path, int(address.rpartition(":")[2])):
+            back_s = time.monotonic()
+            assert all(actor.has_accepted.wait(20.0) for actor in actors)
+    finally:
+        for actor in actors:
+            actor.stop.set()
+        for actor in actors:
+            actor.join(10.0)
+
+    took_s = sorted(actor.accepted_s - back_s for actor in actors)
+    registered_s = [actor.registered_s[-1] for actor in actors]
+    assert took_s[-1] <= RECOVERY_S, took_s
+    assert max(registered_s) - min(registered_s) >= 0.3, "all at the same time"
