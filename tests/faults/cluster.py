@@ -63,7 +63,7 @@ class Cluster:
         self.actors: list[Command | None] = [None] * num_actors
         self.exits: list[tuple[str, int, float]] = []
         self.server_failpoints: deque[str] = deque()  # one for each of its next lives
-        self.is_armed = False
+        self.armed = ""  # failpoints of its present life
         self.actor_failpoints: dict[int, str] = {}
         self._env_kwargs = f'{{"step_s": {step_ms / 1e3}}}'
         self._port = free_port()
@@ -128,7 +128,7 @@ class Cluster:
             _signal(process, signal.SIGCONT)
 
     def heal(self) -> None:
-        """Ends all faults that last, and forgets failpoints to come."""
+        """Ends all faults that last, and all failpoints: a learner that has one is killed."""
         for proxy in self.proxies:
             proxy.heal()
         for command in [*self.actors, self.server]:
@@ -136,6 +136,8 @@ class Cluster:
                 self.resume(command)
         self.server_failpoints.clear()
         self.actor_failpoints.clear()
+        if self.armed:
+            self.kill_server("all")
 
     def stop(self, timeout_s: float = 30.0) -> dict[str, int]:
         """Asks all to end, the server first, and returns their exit codes."""
@@ -169,7 +171,7 @@ class Cluster:
     def _start_server(self) -> Command:
         options = [str(one) for pair in _SERVER_OPTIONS.items() for one in pair]
         failpoints = self.server_failpoints.popleft() if self.server_failpoints else ""
-        self.is_armed = "kill9" in failpoints  # so that it dies by itself
+        self.armed = failpoints
         return Command(
             self.folder,
             "impala-server",

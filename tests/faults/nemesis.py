@@ -111,7 +111,7 @@ class Nemesis:
                     cluster.kill_server(fault.detail)
                 else:  # its next life dies by itself, at that place
                     cluster.server_failpoints.append(fault.detail)
-                    if fault.kind == "learner_kill_in_save" and not cluster.is_armed:
+                    if fault.kind == "learner_kill_in_save" and "kill9" not in cluster.armed:
                         cluster.kill_server("all")
             case "learner_stop":
                 if (process := cluster.server_processes().get(fault.detail)) is None:

@@ -65,6 +65,7 @@ def test_learner_in_trouble_pauses_and_goes_on_when_resumed(
         saved = admin.ask("SaveCheckpoint")["checkpoint"]["name"]
         bad.kind = kind
         server.wait_until(lambda status: status["state"] == "PAUSED")
+        server.wait_until(lambda _status: admin.status()["trouble"] != "")  # told a little later
         version = admin.status()["learner"]["policy_version"]
         trouble = admin.status()["trouble"]
         skipped = server.supervisor.status[metrics.SKIPPED_UPDATES]
@@ -79,7 +80,7 @@ def test_learner_in_trouble_pauses_and_goes_on_when_resumed(
         admin.ask("Resume")
         wait_for_updates(server)
 
-        assert admin.status()["trouble"] == ""
+        server.wait_until(lambda _status: admin.status()["trouble"] == "")
         assert admin.status()["state"] == "RUNNING"
 
 
@@ -113,7 +114,7 @@ def test_damaged_weights_are_neither_published_nor_saved_and_rolled_back(
             admin.ask("SaveCheckpoint")
         with pytest.raises(IllegalTransitionError, match="first go back to a checkpoint"):
             admin.ask("Resume")
-        assert admin.status()["state"] == "PAUSED"
+        server.wait_until(lambda _status: admin.status()["state"] == "PAUSED")
         admin.ask("Rollback", name=saved)
         admin.ask("Resume")
         wait_for_updates(server)

@@ -28,7 +28,7 @@ class HostBuffers:
 
     def copy(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Array]]:
         """Returns copies of tensors by group and name, as arrays over the buffers."""
-        is_on_device = False
+        devices: set[torch.device] = set()
         copied: dict[str, dict[str, Array]] = {}
         with torch.no_grad():
             for group, named in tensors.items():
@@ -36,10 +36,11 @@ class HostBuffers:
                 for name, tensor in named.items():
                     buffer = self._buffer(group, name, tensor)
                     buffer.copy_(tensor, non_blocking=True)
-                    is_on_device = is_on_device or tensor.device.type == "cuda"
+                    if tensor.device.type == "cuda":
+                        devices.add(tensor.device)
                     copied[group][name] = buffer.numpy()
-        if is_on_device:
-            torch.cuda.current_stream().synchronize()
+        for device in devices:
+            torch.cuda.current_stream(device).synchronize()
         return copied
 
     def _buffer(self, group: str, name: str, tensor: Tensor) -> Tensor:
