@@ -2,8 +2,8 @@
 
     python examples/play_onnx.py DIR [EPISODES]
 
-For environments with one Box observation and one Discrete action, such as CartPole-v1. What other
-actions look like: docs/export.md.
+For environments with one Box observation and one Discrete action (CartPole-v1), or one continuous
+Box with both bounds (Pendulum-v1). What others look like: docs/export.md.
 """
 
 import json
@@ -18,7 +18,12 @@ folder, num_episodes = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 
 about = json.loads((folder / "policy.json").read_text())
 session = onnxruntime.InferenceSession(folder / "policy.onnx", providers=["CPUExecutionProvider"])
 names = [output["name"] for output in about["outputs"]]
-(part,) = about["environment"]["action"]["parts"]
+part, *others = about["environment"]["action"]["parts"]
+is_gaussian = part["kind"] == "gaussian"
+is_playable = None not in part["lows"] + part["highs"] if is_gaussian else len(part["sizes"]) == 1
+if others or not is_playable or about["inputs"][0]["name"] != "observation":
+    sys.exit(f"{about['env']}: not one Box observation and one Discrete or bounded Box action")
+low, high = np.array(part["lows"]), np.array(part["highs"])
 environment = gymnasium.make(about["env"])
 
 returns = []
@@ -34,8 +39,15 @@ for episode in range(num_episodes):
     while not is_over:
         inputs["observation"][0] = observation
         outputs = dict(zip(names, session.run(names, inputs), strict=True))
-        action = int(outputs["policy_logits"][0].argmax())  # the most probable one
-        observation, reward, terminated, truncated, _ = environment.step(action + part["starts"][0])
+        logits = outputs["policy_logits"][0]
+        if is_gaussian:  # the most probable action: means stand first, then log deviations
+            action = logits[: len(low)]
+            played = np.clip((low + high) / 2 + (high - low) / 2 * action, low, high)
+        else:
+            action = logits.argmax()
+            played = action + part["starts"][0]
+        played = np.asarray(played, part["dtype"]).reshape(part["shape"])[()]
+        observation, reward, terminated, truncated, _ = environment.step(played)
         for name in about["states"]:
             inputs[name] = outputs[f"next_{name}"]
         if "previous_action" in inputs:

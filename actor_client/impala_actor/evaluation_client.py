@@ -6,7 +6,7 @@ Safe for several threads. Errors of calls come out as errors of this project.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -24,6 +24,9 @@ from impala_common.rpc.security import ClientSecurity
 from impala_common.specs import EnvironmentSpec, ModelSpec
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
+
+PATIENCE_S = 30.0
+"""How long a call about one candidate is tried while the learner cannot be reached."""
 
 
 class Task(NamedTuple):
@@ -78,13 +81,17 @@ class EvaluationClient(LearnerClient):
         )
         return Watch(self._evaluations.WatchCandidates(request))
 
-    def get_candidate_weights(self, task: Task) -> bytes:
+    def get_candidate_weights(self, task: Task, is_wanted: Callable[[], bool]) -> bytes:
         """Returns the safetensors file of a candidate's weights, digest checked.
+
+        Args:
+          task: the candidate.
+          is_wanted: whether to try once more when the learner cannot be reached.
 
         Raises:
           NotFoundError: the learner no longer has it.
           StaleSessionError: it is of another life of the learner.
-          LearnerUnavailableError: not reachable within connect_timeout_s.
+          LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
         """
         request = pb.GetCandidateWeightsRequest(
             learner_run_id=task.learner_run_id, candidate=task.candidate
@@ -98,7 +105,7 @@ class EvaluationClient(LearnerClient):
                 raise LearnerUnavailableError("a weights transfer was damaged on its way")
             return data
 
-        return self._patiently(attempt)
+        return self._patiently(attempt, PATIENCE_S, is_wanted)
 
     def report(
         self,
@@ -106,14 +113,22 @@ class EvaluationClient(LearnerClient):
         sampled: EvaluationResult,
         greedy: EvaluationResult,
         duration_s: float,
+        is_wanted: Callable[[], bool],
     ) -> bool:
         """Says how a candidate did, again and again until it is heard; returns if it is the best.
+
+        Args:
+          task: the candidate.
+          sampled: how it did drawing actions.
+          greedy: how it did taking the likeliest.
+          duration_s: time that took.
+          is_wanted: whether to try once more when the learner cannot be reached.
 
         Raises:
           NotFoundError: the learner no longer wants to know.
           StaleSessionError: it is of another life of the learner.
           InvalidRequestError: the numbers cannot be those of an evaluation.
-          LearnerUnavailableError: not reachable within connect_timeout_s.
+          LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
         """
         duration = duration_pb2.Duration()
         duration.FromMilliseconds(round(1000 * duration_s))
@@ -129,7 +144,7 @@ class EvaluationClient(LearnerClient):
         def attempt() -> Any:  # Any: a ReportEvaluationResponse; the stub has no types
             return self._evaluations.ReportEvaluation(request, timeout=UNARY_DEADLINE_S)
 
-        return bool(self._patiently(attempt).is_best)
+        return bool(self._patiently(attempt, PATIENCE_S, is_wanted).is_best)
 
 
 class Watch:

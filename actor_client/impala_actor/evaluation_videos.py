@@ -2,12 +2,13 @@
 
 Owned by the evaluator's loop and called on its thread, after a candidate's verdict was
 reported. An mp4 (or GIF) goes to FOLDER/videos, an animated GIF to FOLDER/tensorboard/evaluation,
-a folder that the learner does not write to. A video that fails is said once and ends videos, never
-the evaluation.
+a folder that the learner does not write to. Of both the newest NUM_KEPT stay. A video that fails
+is said once and ends videos, never the evaluation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 from pathlib import Path
@@ -17,13 +18,15 @@ from impala_actor.recording import record_episodes
 from impala_actor.video_files import log_video, require_video_format, write_video
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import QueueClosedError
-from impala_common.run_directory import RunDirectory
+from impala_common.run_directory import TEMPORARY_PREFIX, RunDirectory
 
 _LOG = logging.getLogger(__name__)
 _MAX_FRAMES = 240  # candidates wait while a video is made
 _MAX_SIDE = 240
 TAG = "evaluation/video"
 """What TensorBoard calls them."""
+NUM_KEPT = 20
+"""Videos of evaluations that stay in a folder; older ones are removed."""
 
 
 class EvaluationVideos:
@@ -74,11 +77,13 @@ class EvaluationVideos:
             )
             folder = self._run.tensorboard_path / "evaluation"
             log_video(folder, TAG, recording, step)
+            _keep_newest(folder, "events.out.tfevents.*")
             cut = "-cut" if recording.is_cut else ""
             name = f"step-{step:012d}-return-{recording.episode_return:.6g}{cut}"
             path = self._run.videos_path / f"{name}.{'mp4' if is_mp4 else 'gif'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_video(recording, path)
+            _keep_newest(path.parent, "step-*-return-*", f"{TEMPORARY_PREFIX}*")
         except QueueClosedError:
             raise
         except Exception as error:  # whatever a drawing library raises
@@ -87,3 +92,18 @@ class EvaluationVideos:
             return None
         _LOG.info("filmed %s", path)
         return path
+
+
+def _keep_newest(folder: Path, *patterns: str) -> None:
+    """Removes all but the newest files of such names, by when they were written.
+
+    The step in a name does not say it: a rollback goes back to smaller ones. Another evaluator
+    may film into the same folder and remove a file first.
+    """
+    found = []
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+    for _time, path in sorted(found)[:-NUM_KEPT]:
+        path.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ class EvaluatorArguments:
     minigrid.wrappers:ImgObsWrapper. With these or --env-kwargs, --env-backend auto is sync."""
     record_dir: str = ""
     """Folder for videos of what is judged, one episode each: DIR/videos, and DIR/tensorboard for
-    TensorBoard. Needs the extra `video`. Empty: none."""
+    TensorBoard; the newest 20 stay. Needs the extra `video`. Empty: none."""
     record_every: int = 1
     """With --record-dir: the first evaluation is filmed, and then every so many."""
     nice: int = _LOWEST_PRIORITY

@@ -131,6 +131,9 @@ class Evaluator:
                 self._play(task, subscriber, environment)
             except (NotFoundError, StaleSessionError, CapacityError, QueueClosedError) as error:
                 _LOG.info("%s is given up: %s", task.candidate, error)
+            except LearnerUnavailableError as error:
+                _LOG.info("%s is given up: %s", task.candidate, error)
+                played = ""  # the same life of the learner may be back and offer it again
             except InvalidRequestError as error:  # returns that are not finite, say
                 _LOG.warning("the evaluation of %s cannot be reported: %s", task.candidate, error)
 
@@ -141,11 +144,15 @@ class Evaluator:
         # What the learner says must never decide what is imported here.
         validate_same_model(task.model.name, self._config.model)
         model = make_model(task.model, environment.spec, seed=0)
-        weights = unpack_snapshot(self._client.get_candidate_weights(task))
+
+        def is_wanted() -> bool:
+            return subscriber.wants(task)
+
+        weights = unpack_snapshot(self._client.get_candidate_weights(task, is_wanted))
 
         def check() -> None:
             self._client.heartbeat.beat()
-            if not subscriber.wants(task):
+            if not is_wanted():
                 raise QueueClosedError("its result is wanted no more")
 
         sampled, greedy = (
@@ -153,7 +160,9 @@ class Evaluator:
             for is_greedy in (False, True)
         )
         duration_s = time.monotonic() - start_s
-        is_best = self._client.report(task, _sum_up(sampled), _sum_up(greedy), duration_s)
+        is_best = self._client.report(
+            task, _sum_up(sampled), _sum_up(greedy), duration_s, is_wanted
+        )
         self.num_evaluations += 1
         _LOG.info(
             "step %d: return %g drawn, %g greedy over %d episodes, %.1f s%s",

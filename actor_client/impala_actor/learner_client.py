@@ -8,7 +8,9 @@ answered).
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import os
 import secrets
 import socket
@@ -220,27 +222,39 @@ class LearnerClient:
         """Closes the connection; calls under way fail."""
         self._channel.close()
 
-    def retrying(self) -> tenacity.Retrying:
+    def retrying(
+        self, timeout_s: float = 0.0, is_wanted: Callable[[], bool] = lambda: True
+    ) -> tenacity.Retrying:
         """Returns the policy for work that is to be tried until the learner can be reached.
 
         It tries again after LearnerUnavailableError only, with jittered waits, until `stop`
         is set or `connect_timeout_s` is over, and then raises the last error. Where TLS is what
         keeps the two apart it raises TlsError at once: waiting would not help.
+
+        Args:
+          timeout_s: a limit of this work alone, beside connect_timeout_s; 0: none.
+          is_wanted: whether to try once more.
         """
         give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
-        if self.connect_timeout_s:
-            give_up = give_up | tenacity.stop_after_delay(self.connect_timeout_s)
+        give_up = give_up | _StopUnless(is_wanted)
+        limit_s = min(filter(None, (self.connect_timeout_s, timeout_s)), default=math.inf)
+        give_up = give_up | tenacity.stop_after_delay(limit_s)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(LearnerUnavailableError),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
             stop=give_up,
             sleep=tenacity.sleep_using_event(self.stop),
             before_sleep=self._remind,
-            retry_error_callback=self._give_up,
+            retry_error_callback=functools.partial(self._give_up, limit_s, is_wanted),
         )
 
-    def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Makes a call, again and again while the learner cannot be reached."""
+    def _patiently(
+        self,
+        call: Callable[[], _T],
+        timeout_s: float = 0.0,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> _T:
+        """Makes a call, again and again while the learner cannot be reached; see `retrying`."""
 
         def attempt() -> _T:
             try:
@@ -248,16 +262,18 @@ class LearnerClient:
             except grpc.RpcError as error:
                 raise error_from(error) from error
 
-        return self.retrying()(attempt)
+        return self.retrying(timeout_s, is_wanted)(attempt)
 
-    def _give_up(self, state: tenacity.RetryCallState) -> NoReturn:
+    def _give_up(
+        self, limit_s: float, is_wanted: Callable[[], bool], state: tenacity.RetryCallState
+    ) -> NoReturn:
         """Raises what the last attempt failed with."""
         error = state.outcome.exception() if state.outcome is not None else None
         assert error is not None
-        if self.stop.is_set():
+        if self.stop.is_set() or not is_wanted():
             raise error
         raise LearnerUnavailableError(
-            f"no learner at {self.address} within {self.connect_timeout_s:g} s: {error}"
+            f"no learner at {self.address} within {limit_s:g} s: {error}"
         ) from error
 
     def _remind(self, state: tenacity.RetryCallState) -> None:
@@ -270,6 +286,16 @@ class LearnerClient:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
             _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+
+
+class _StopUnless(tenacity.stop.stop_base):
+    """Ends attempts at what nobody wants any more."""
+
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
+
+    def __call__(self, unused_state: tenacity.RetryCallState) -> bool:
+        return not self._is_wanted()
 
 
 def default_actor_id() -> str:

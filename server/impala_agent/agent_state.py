@@ -129,7 +129,10 @@ class AgentState:
                 )
             for name, value in given.items():
                 model_name, objects = make_model_source(name, value)
-                self.config = replace_settings(self.config, model={"model": model_name})
+                try:
+                    self.config = replace_settings(self.config, model={"model": model_name})
+                except ConfigError as error:  # what the caller wrote, not the setting's name
+                    raise ConfigError(name, error.value, error.rule, error.consequence) from None
                 self._objects |= objects
             if optimizer is not None:
                 self.config = replace_settings(self.config, optimizer={"optimizer": optimizer})

@@ -61,6 +61,7 @@ class ProgressDisplay:
         self._is_json = is_json
         self._started_s = clock()
         self._line_s = -math.inf
+        self._is_shown = False  # the newest status, as a plain line
         self._waiting_for = Spinner("dots", Text("starting"))
         self._status: Status | None = None
         self._returns = History()
@@ -87,13 +88,14 @@ class ProgressDisplay:
         if status is None:
             return
         self._status = status
+        self._is_shown = False
         return_mean = _number(status, names.RETURN_MEAN)
         if return_mean is not None and return_mean != self._last_return:  # news, not a repeat
             self._last_return = return_mean
             self._returns.append(return_mean)
         if self._live is None and self._clock() - self._line_s >= LINE_INTERVAL_S:
             self._line_s = self._clock()
-            self.message(self.line())
+            self._show_line()
 
     def message(self, text: str) -> None:
         """Prints a line: above the display where there is one."""
@@ -109,7 +111,12 @@ class ProgressDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        elif self._status is not None:
+        elif not self._is_shown:
+            self._show_line()
+
+    def _show_line(self) -> None:
+        if self._status is not None:
+            self._is_shown = True
             self.message(self.line())
 
     def __enter__(self) -> ProgressDisplay:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import nbclient
+import nbformat
 import psutil
 import pytest
 
@@ -112,12 +113,6 @@ def test_agent_in_a_spawned_process_trains_on_a_function_of_the_main_script(tmp_
 
 
 def test_notebook_cell_trains_on_a_class_of_another_cell(tmp_path: Path) -> None:
-    for needed in ("nbclient", "nbformat", "ipykernel"):
-        if importlib.util.find_spec(needed) is None:
-            pytest.skip(f"{needed} is not installed: pip install -e .[notebook]")
-    import nbclient
-    import nbformat
-
     cells = [
         "import gymnasium\nclass MyEnv(gymnasium.Wrapper):\n    pass",
         f"""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 import torch
 from harness import TINY, RunningActor, RunningServer, make_config
 
+from impala_actor import evaluation_client
+from impala_actor.candidate_subscriber import CandidateSubscriber
 from impala_actor.environments.factory import make_environment
+from impala_actor.evaluation_client import EvaluationClient
 from impala_actor.evaluator_loop import EvaluatorConfig
 from impala_actor.frozen_run import load_weights, read_specs
 from impala_actor.policy import Policy
@@ -229,6 +234,88 @@ def test_evaluator_without_a_learner_gives_up_in_time() -> None:
     evaluator.join()
 
     assert isinstance(evaluator.error, LearnerUnavailableError)
+
+
+class LearnerLostBeforeWeights:
+    """Holds an evaluator between a candidate and its weights until the learner is gone.
+
+    Attributes:
+      has_task: set when a candidate was taken.
+      is_gone: set by the test when the learner is no more.
+      asks_again: set when the evaluator then waits for candidates once more.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_task, self.is_gone, self.asks_again = (threading.Event() for _ in range(3))
+        get_weights, take = EvaluationClient.get_candidate_weights, CandidateSubscriber.take
+
+        def get_late(client: Any, task: Any, is_wanted: Any) -> bytes:
+            self.has_task.set()
+            assert self.is_gone.wait(20.0)
+            return get_weights(client, task, is_wanted)
+
+        def take_and_tell(subscriber: Any, but: str = "") -> Any:
+            if self.is_gone.is_set():
+                assert not but  # the same candidate may be offered again
+                self.asks_again.set()
+            return take(subscriber, but)
+
+        monkeypatch.setattr(EvaluationClient, "get_candidate_weights", get_late)
+        monkeypatch.setattr(CandidateSubscriber, "take", take_and_tell)
+
+
+@contextlib.contextmanager
+def patient_evaluator(server: RunningServer) -> Iterator[RunningActor]:
+    """An evaluator that waits for the learner for ever and may outlive it."""
+    settings: dict[str, Any] = {"evaluator_id": "judge", "env_backend": "sync"}
+    evaluator = RunningActor(EvaluatorConfig(server=server.address, env=BANDIT, **settings))
+    try:
+        yield evaluator
+    finally:
+        evaluator.stop()
+
+
+def test_evaluator_that_loses_the_learner_before_the_weights_asks_for_candidates_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: calls about a candidate without a limit of their own (waits without end)."""
+    monkeypatch.setattr(evaluation_client, "PATIENCE_S", 0.2)
+    lost = LearnerLostBeforeWeights(monkeypatch)
+    with contextlib.ExitStack() as stack:
+        with RunningServer(tmp_path, evaluated_config()) as server:
+            evaluator = stack.enter_context(patient_evaluator(server))
+            server.run_actor(BANDIT)
+            assert lost.has_task.wait(20.0)
+            server.let_threads_stay()  # the evaluator's
+        lost.is_gone.set()
+
+        assert lost.asks_again.wait(10.0)
+        assert evaluator.thread.is_alive()
+
+    assert evaluator.error is None
+
+
+def test_evaluator_that_has_heard_of_the_end_does_not_wait_for_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: `is_wanted` left out (it leaves after PATIENCE_S)."""
+    lost = LearnerLostBeforeWeights(monkeypatch)
+    config = make_config(
+        job={"total_steps": 2 * INTERVAL},
+        evaluation={"eval_interval_steps": INTERVAL, "eval_last_wait_s": 0.0},
+    )
+    with contextlib.ExitStack() as stack:
+        with RunningServer(tmp_path, config) as server:
+            evaluator = stack.enter_context(patient_evaluator(server))
+            server.run_actor(BANDIT)
+            assert lost.has_task.wait(20.0)
+            server.wait_finished()
+            server.let_threads_stay()  # the evaluator's
+        lost.is_gone.set()
+        evaluator.join(10.0)
+
+    assert evaluator.error is None
+    assert lost.asks_again.is_set()
 
 
 def test_evaluator_when_stopped_in_an_episode_leaves_at_once(

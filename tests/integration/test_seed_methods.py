@@ -261,6 +261,17 @@ def test_seed_row_set_exchanges_the_encoder(encoder: object) -> None:
     assert agent.update(make_batch(agent))["is_applied"]
 
 
+@pytest.mark.parametrize("argument", ["encoder", "policy", "model"])
+def test_seed_row_set_of_a_name_that_is_none_names_the_argument(argument: str) -> None:
+    """Seen to fail for encoder and policy with the setting named in place of the argument."""
+    agent = make_agent()
+
+    with pytest.raises(ConfigError, match=rf"^{argument} is 'resnet' but must be one of auto"):
+        agent.set(**{argument: "resnet"})
+
+    assert agent.config.model.model == "auto"
+
+
 def test_seed_row_set_of_what_cannot_be_exchanged_says_why() -> None:
     with pytest.raises(ConfigError, match=r"storage is .*num_storages and batch_size size it"):
         make_agent().set(storage=object())

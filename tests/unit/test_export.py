@@ -14,11 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import safetensors.numpy
 from run_folders import make_run_folder
 
+from impala_actor.environments.actions import PartDecoder
 from impala_actor.eval_cli import main
 from impala_actor.exported_policy import load_exported_policy
 from impala_common import exit_codes
@@ -214,3 +216,58 @@ def test_example_plays_an_export_without_what_it_must_not_need(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("CartPole-v1: mean return ")
     assert done.stdout.endswith(" of 3 episodes\n")
+
+
+def play_onnx(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["play_onnx.py", str(folder), "1"])
+    runpy.run_path(str(EXAMPLES / "play_onnx.py"), run_name="__main__")
+
+
+def test_example_plays_continuous_actions_as_the_policy_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail with actions that were not stretched to the bounds."""
+    pytest.importorskip("onnxruntime")
+    run = make_run_folder(tmp_path / "run", "Pendulum-v1")
+    folder = tmp_path / "policy"
+    assert main([str(run), "--episodes", "0", "--export", str(folder)]) == exit_codes.OK
+    exported = load_exported_policy(folder)
+    policy, decode = exported.make_policy(1), PartDecoder(exported.environment.action.parts[0])
+    pendulum = gymnasium.make("Pendulum-v1")
+    observation, _ = pendulum.reset(seed=0)
+    total, is_first, is_over = 0.0, True, False
+    while not is_over:
+        rows = {"observation": observation[np.newaxis]}
+        step = policy.act(rows, np.array([is_first]), is_greedy=True)
+        observation, reward, _, is_over, _ = pendulum.step(decode(step.actions)[0])
+        total, is_first = total + float(reward), False
+        policy.observe(np.array([reward], np.float32), np.array([is_first]))
+
+    play_onnx(folder, monkeypatch)
+
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("Pendulum-v1: mean return ")
+    assert float(line.split()[3]) == pytest.approx(total, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "bernoulli", "starts": [], "sizes": []},
+        {"kind": "categorical", "sizes": [2, 3], "starts": [0, 0]},
+        {"kind": "gaussian", "lows": [None], "highs": [1.0]},
+    ],
+    ids=["bernoulli", "several", "unbounded"],
+)
+def test_example_says_which_actions_it_does_not_play(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    """Seen to fail without the look: an IndexError, or actions that mean something else."""
+    shutil.copytree(exported, tmp_path / "policy")
+    path = tmp_path / "policy" / "policy.json"
+    about = json.loads(path.read_text())
+    about["environment"]["action"]["parts"][0] |= changes
+    path.write_text(json.dumps(about))
+
+    with pytest.raises(SystemExit, match="CartPole-v1: not one Box observation and one Discrete"):
+        play_onnx(tmp_path / "policy", monkeypatch)

@@ -156,6 +156,19 @@ def test_stop_without_terminal_prints_the_last_status() -> None:
     assert "stopped steps 200,000 (100 %)" in file.getvalue().splitlines()[-1]
 
 
+def test_stop_without_terminal_prints_no_line_twice() -> None:
+    """Seen to fail with the last status printed by stop in any case."""
+    display, file, clock = make_display()
+    with display:
+        display.update(STATUS)
+        clock.now_s += LINE_INTERVAL_S
+        display.update({**STATUS, "state": "STOPPED"})
+    display.stop()
+
+    assert len(file.getvalue().splitlines()) == 2
+    assert file.getvalue().count("stopped") == 1
+
+
 def test_terminal_shows_messages_and_gives_the_cursor_back() -> None:
     display, file, _ = make_display(is_terminal=True)
     with display:

@@ -24,7 +24,8 @@ class EvaluationConfig:
     """Environment id they are played in, with the same spaces; empty: the one trained on."""
     eval_video_every: int = 0
     """Which evaluations impala-train's evaluator films: the first and then every so many, one
-    episode each, for TensorBoard and RUN/videos; 0: none. Needs the extra `video`."""
+    episode each, for TensorBoard and RUN/videos, where the newest 20 stay; 0: none. Needs the
+    extra `video`."""
     eval_last_wait_s: float = 30.0
     """Seconds that the end of a run waits for the verdict on its last weights, where an evaluator
     is there; 0: not at all."""
