@@ -93,8 +93,9 @@ check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_fault_table.py --check
 
 .PHONY: pictures
-pictures: $(STAMP) ## Remake the pictures of the README from real runs
+pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs/results
 	@$(BIN)/python scripts/make_pictures.py
+	@$(BIN)/python -m benchmarks.curves
 
 COMPOSE ?= docker-compose
 

@@ -8,6 +8,7 @@ Never called with a name that came over the wire.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,25 @@ def import_own_module(name: str) -> ModuleType:
 def hint_at_import_error(name: str, error: BaseException) -> str:
     """Returns what to do where the module `name` itself was not found, else nothing."""
     if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "?"):
-        return f": install it, or name its folder in PYTHONPATH (working in {os.getcwd()})"
+        return f": {way_to_find()}"
     return ""
+
+
+def is_own_module_missing(name: str) -> bool:
+    """Returns whether there is no such module or package; imports nothing.
+
+    Of "package.module" only the package is looked for: to find more, Python would run its code.
+    """
+    with _working_directory_on_path():
+        try:
+            return importlib.util.find_spec(name.partition(".")[0]) is None
+        except (ImportError, ValueError):  # the import itself will say more
+            return False
+
+
+def way_to_find() -> str:
+    """Returns what to do about a module that was not found."""
+    return f"install it, or name its folder in PYTHONPATH (working in {os.getcwd()})"
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import sys
 import time
 
 from impala_common.config import TrainConfig
+from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.errors import ConfigError
 from impala_common.inherited_objects import ObjectMemory
+from impala_common.own_modules import is_own_module_missing, way_to_find
 from impala_common.run_directory import RunDirectory
 from impala_server.local_evaluator import LocalEvaluator
 from impala_server.local_process import MAX_QUICK_DEATHS, LocalProcess, client_options
@@ -101,3 +103,10 @@ def validate_local_run(config: TrainConfig) -> None:
             "at least 1",
             "impala-server runs a learner without actors of its own",
         )
+    model = config.model.model
+    if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
+        module = model.partition(":")[0]
+        if is_own_module_missing(module):
+            raise ConfigError(
+                "--model", model, "in a module that can be found", f"no {module}: {way_to_find()}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from peer import Peer, peer_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from impala_common import metrics
+from impala_common.config import EvaluationConfig
 from impala_common.errors import AddressInUseError
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.prometheus_series import SERIES, exported_names
@@ -26,6 +28,17 @@ pytestmark = pytest.mark.timeout(60)
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 CONFIG = make_config(checkpoint={"prometheus_port": -1, "log_interval_s": 0.1})
+EVALUATED = dataclasses.replace(
+    CONFIG, evaluation=EvaluationConfig(eval_interval_steps=1000, eval_interval_episodes=20)
+)
+EVALUATION_NAMES = {
+    "impala_evaluation_return",
+    "impala_evaluation_return_error",
+    "impala_evaluation_steps",
+    "impala_evaluation_seconds",
+    "impala_best_return",
+    "impala_best_steps",
+}
 
 
 def scrape(server: RunningServer) -> Samples:
@@ -63,8 +76,9 @@ def rpc_value(samples: Samples, name: str, method: str, kind: str = "unary", **m
 
 def test_scrape_of_a_run_that_trains_has_every_name(tmp_path: Path) -> None:
     """Seen to fail with a front end that is not told the learner's status."""
-    with RunningServer(tmp_path / "run", CONFIG) as server:
+    with RunningServer(tmp_path / "run", EVALUATED) as server:
         actor = server.run_actor(TINY + "Counting-v0")
+        server.run_evaluator(TINY + "Counting-v0")
         server.wait_until(
             lambda status: (
                 status.get(metrics.UNROLLS_ACCEPTED, 0) > 0
@@ -99,6 +113,37 @@ def test_scrape_of_a_run_that_trains_has_every_name(tmp_path: Path) -> None:
     assert rpc_value(samples, "grpc_server_started_total", "PushUnrolls", "bidi_stream") == 1
     assert rpc_value(samples, "grpc_server_msg_received_total", "PushUnrolls", "bidi_stream") > 2
     assert rpc_value(samples, "grpc_server_handling_seconds_count", "Register") == 1
+
+
+def test_scraped_evaluation_is_that_of_the_metrics_line_at_its_steps(tmp_path: Path) -> None:
+    """Planted: the modes swapped; the newest steps in place of the evaluated ones."""
+
+    def value(name: str, **labels: str) -> float:
+        return value_of(samples, f"impala_{name}", **labels)
+
+    with RunningServer(tmp_path / "run", EVALUATED) as server:
+        server.run_actor(TINY + "ContextualBandit-v0")
+        server.run_evaluator(TINY + "ContextualBandit-v0")
+        samples = scrape_until(server, EVALUATION_NAMES)
+        # Else a mistake between the two would not be seen; the test's timeout ends this.
+        while value("evaluation_return", mode="sampled") == value(
+            "evaluation_return", mode="greedy"
+        ):
+            threading.Event().wait(0.05)
+            samples = scrape(server)
+        server.stop()
+        evaluated = [line for line in server.metrics() if metrics.EVALUATION_RETURN_MEAN in line]
+
+    (line,) = (line for line in evaluated if line[metrics.STEPS] == value("evaluation_steps"))
+    assert value("evaluation_return", mode="sampled") == line[metrics.EVALUATION_RETURN_MEAN]
+    assert value("evaluation_return", mode="greedy") == line[metrics.GREEDY_RETURN_MEAN]
+    assert value("evaluation_return_error", mode="sampled") == line[metrics.EVALUATION_ERROR]
+    assert value("evaluation_return_error", mode="greedy") == line[metrics.GREEDY_ERROR]
+    assert value("evaluation_seconds") == line[metrics.EVALUATION_S] > 0
+    so_far = evaluated[: evaluated.index(line) + 1]
+    best = max(so_far, key=lambda line: line[metrics.EVALUATION_RETURN_MEAN])  # the first of equals
+    assert value("best_return") == best[metrics.EVALUATION_RETURN_MEAN]
+    assert value("best_steps") == best[metrics.STEPS]
 
 
 def test_rpcs_are_counted_by_their_code(tmp_path: Path) -> None:
@@ -210,6 +255,7 @@ def test_series_have_units_help_and_one_label_at_most() -> None:
         assert bool(series.label) == bool(series.value)
     by_name = {series.name: series.label for series in SERIES}
     assert all(by_name[series.name] == series.label for series in SERIES)
-    known = {*metrics.ALL_METRICS, "last_checkpoint_age_s", "checkpoint_failures"}
+    more = {"last_checkpoint_age_s", "checkpoint_failures", "evaluation_steps"}
+    known = {*metrics.ALL_METRICS, *more}
     assert {series.metric for series in SERIES} <= known
     assert len({(series.name, series.value) for series in SERIES}) == len(SERIES)

@@ -36,9 +36,8 @@ from seed_agents import (
 from torch import nn
 
 from impala_common import metrics
-from impala_common.errors import (
-    ConfigError,
-)
+from impala_common.errors import ConfigError, UnknownEnvironmentError
+from impala_common.exit_codes import CONFIG, exit_code_of
 from impala_common.inherited_objects import unpack_object
 from impala_common.metrics import read_metrics
 from impala_server import IMPALA
@@ -145,6 +144,29 @@ def test_seed_row_env_that_is_none_is_refused_with_the_way_round() -> None:
         make_agent(OldGym())
     with pytest.raises(ConfigError, match="a factory"):
         make_agent(42)
+
+
+def test_seed_row_env_with_the_old_reset_says_what_reset_must_be_like() -> None:
+    """Seen to fail with the way of old Gym's own classes named only. Actors end with its text."""
+
+    class OldReset(gymnasium.Env[Any, Any]):
+        observation_space = spaces.Box(-1, 1, (3,), np.float32)
+        action_space = spaces.Discrete(2)
+
+        def reset(self) -> Any:  # type: ignore[override]
+            return np.zeros(3, np.float32)
+
+        def step(self, action: Any) -> Any:
+            return np.zeros(3, np.float32), 0.0, True, {}
+
+    for env in (OldReset(), OldReset):
+        agent = make_agent(env)
+        with pytest.raises(
+            UnknownEnvironmentError,
+            match=r"reset takes no seed.*reset\(self, \*, seed=None, options",
+        ) as caught:
+            agent.eval(1)
+        assert exit_code_of(caught.value) == CONFIG  # an actor is not started again
 
 
 def test_seed_row_eval_env_is_where_eval_plays(trained: Trained) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from impala_common.config import EnvironmentConfig, ModelConfig, TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.exit_codes import CONFIG, OK, USAGE
-from impala_server import local_process
+from impala_server import local_process, train_cli
+from impala_server.local_actors import validate_local_run
 
 
 class Bench:
@@ -105,3 +107,32 @@ def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
 
     assert bench.num_starts == 2
     bench.actor.join(10.0)
+
+
+def test_train_on_an_own_network_that_is_nowhere_ends_before_any_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail with the module looked for by the learner only, ten seconds later."""
+    monkeypatch.setattr("impala_server.train_cli.open_run", lambda unused: pytest.fail("begun"))
+    options = ["--env", "CartPole-v1", "--model", "nope_nets.small:Net"]
+
+    code = train_cli.run([*options, "--run-dir", str(tmp_path / "run")])
+
+    assert code == CONFIG
+    error = capsys.readouterr().err
+    assert "--model is 'nope_nets.small:Net'" in error
+    assert "no nope_nets.small: install it, or name its folder in PYTHONPATH" in error
+
+
+@pytest.mark.parametrize("model", ["own_nets:Net", "own_package.nets:Net", "object:Net", "mlp"])
+def test_validate_looks_for_an_own_network_without_running_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Seen to fail with the module of a package looked for by its whole name."""
+    (tmp_path / "own_nets.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    environment = EnvironmentConfig(env="CartPole-v1")
+
+    validate_local_run(TrainConfig(environment=environment, model=ModelConfig(model=model)))

@@ -12,7 +12,8 @@ HOW_TO_WRAP = (
     "Old Gym environments must be wrapped for Gymnasium: pip install 'shimmy[gym-v26]' and "
     "register shimmy.GymV26CompatibilityV0(env=...) as an environment of your own "
     "('shimmy[gym-v21]' and GymV21CompatibilityV0 where step returns 4 values), or derive the "
-    "class from gymnasium.Env; see docs/environments.md#old-gym"
+    "class from gymnasium.Env, with reset(self, *, seed=None, options=None) that returns "
+    "(observation, info) and a step that returns 5 values; see docs/environments.md#old-gym"
 )
 
 
