@@ -64,7 +64,9 @@ def _render_summary(results: dict[str, Result]) -> str:
 def _render_page(results: dict[str, Result]) -> str:
     parts = [
         "# Results\n\nEvery figure was measured by the command beside it; the JSON files hold "
-        "processor, versions and commit. Written by `python -m benchmarks.report`.\n"
+        "processor, versions and commit. Written by `python -m benchmarks.report`.\n",
+        "\n![Learning curves, one line per seed; dotted: the bar, dashed: published A2C]"
+        "(../images/learning.png)\n",
     ]
     for name, result in results.items():
         machine = result["machine"]
