@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbclient
@@ -18,8 +20,10 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 SCRIPT = """
-    import gymnasium, os, sys
+    import gymnasium, os, signal, sys
     from impala_server import IMPALA
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run with nohup
 
     class MyEnv(gymnasium.ObservationWrapper):
         def observation(self, observation):
@@ -34,18 +38,23 @@ SCRIPT = """
 """
 
 
-def start_script(path: Path, env: str, steps: int) -> subprocess.Popen[str]:
-    """Starts a user's script without `if __name__ == "__main__"`."""
+@contextlib.contextmanager
+def start_script(path: Path, env: str, steps: int) -> Iterator[subprocess.Popen[str]]:
+    """Starts a user's script without `if __name__ == "__main__"`; ends with it."""
     script = path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT.format(env=env, steps=steps)))
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script), str(path / "run")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=path,
         start_new_session=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_script_without_a_guard_trains_on_an_id_it_registers(tmp_path: Path) -> None:
