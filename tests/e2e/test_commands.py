@@ -291,8 +291,8 @@ def test_actor_with_environment_that_cannot_work_says_why(
         env, text = "MinAtar/Breakout-v1", "pip install 'impala-rl[minatar]'"
         environment = block_module(tmp_path, "minatar")
     elif case == "space":
-        env, text = "my_env:Mine-v0", "Box"
-        environment = register_module(tmp_path, "spaces.Box(-1.0, 1.0, (2,), np.float32)")
+        env, text = "my_env:Mine-v0", "Text"
+        environment = register_module(tmp_path, "spaces.Text(5)")
     elif case == "module":
         env, text = "no_such_module:Mine-v0", "module no_such_module cannot be imported"
     else:

@@ -51,7 +51,7 @@ def test_captured_commands_sent_again_have_one_effect(learner: RunningServer) ->
     """The same bytes 8 x n times at once, then to another life."""
     number = amount(5, 100)
     header = admin_pb2.MutationHeader(request_id="captured")
-    captured = admin_pb2.SaveCheckpointRequest(header=header, name="best").SerializeToString()
+    captured = admin_pb2.SaveCheckpointRequest(header=header, name="good").SerializeToString()
 
     def send(unused: int) -> bytes:
         with grpc.insecure_channel(_target(learner)) as channel:

@@ -169,7 +169,7 @@ def test_unknown_bytes_do_not_break_the_service(server: RunningServer, admin: Ad
 
 COMMANDS = (
     "status", "watch --count 2 --interval-s 0.1", "actors", "parameters", "checkpoints", "pause",
-    "resume", "checkpoint best", "set entropy_cost 0.02", "rollback best", "logs warning",
+    "resume", "checkpoint good", "set entropy_cost 0.02", "rollback good", "logs warning",
     "profile 1", "evict actor-0", "ban ghost", "unban ghost", "drain", "shutdown",
 )  # fmt: skip
 
