@@ -75,6 +75,8 @@ class Mp4Writer:
     def take(self, frame: Frame) -> None:
         """See VideoWriter."""
         if self._pipe is None:
+            # ffmpeg is started without forking in Python: gRPC's threads may be in this process.
+            os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
             import imageio_ffmpeg
 
             self._shape = frame.shape

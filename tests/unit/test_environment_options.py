@@ -15,6 +15,7 @@ from gymnasium import spaces
 from impala_actor.actor_loop import Actor, ActorConfig
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment, register_environment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.specs import pack_environment_options
 from impala_common.config import TrainConfig
 from impala_common.config.cli import parse_train_config
@@ -165,11 +166,16 @@ def test_options_never_come_from_the_learner(monkeypatch: pytest.MonkeyPatch) ->
     defaults = types.SimpleNamespace(environment=theirs, num_slots=1)
     monkeypatch.setattr(actor._client, "get_defaults", lambda: defaults)
     made: list[EnvironmentConfig] = []
-    monkeypatch.setattr(
-        "impala_actor.actor_loop.make_environment", lambda _id, _n, config, _t: made.append(config)
-    )
 
-    actor._make_environment()
+    def make(
+        env_id: str, num_slots: int, config: EnvironmentConfig, num_threads: int
+    ) -> EnvironmentAdapter:
+        made.append(config)
+        return make_environment(env_id, num_slots, config, num_threads)
+
+    monkeypatch.setattr("impala_actor.actor_loop.make_environment", make)
+
+    actor._make_environment(EnvironmentWatchdog(0.0)).close()
     actor.abandon()
 
     (config,) = made

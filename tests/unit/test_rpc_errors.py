@@ -60,6 +60,8 @@ STAYS_HOME = {
     "RUN_IN_USE": "the server would not have started",
     "ADDRESS_IN_USE": "the server would not have started",
     "DIVERGED": "the learner stops; actors are told UNAVAILABLE",
+    "DEVICE_MEMORY": "the learner pauses, and its status says why, or stops",
+    "ENVIRONMENT_FAILED": "environments are made by actors",
     "ACTOR_SETTINGS": "impala-train's name for what one of its actors ended with",
     "RUN_FINISHED": "an actor's name for DRAIN_REASON_FINISHED",
 }
