@@ -11,7 +11,7 @@ import pytest
 
 from impala_common.config import TrainConfig
 from impala_common.config.cli import TrainArguments, parse_train_config
-from impala_common.config.presets import make_preset
+from impala_common.config.presets import PRESETS, make_preset
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ConfigError
 
@@ -41,6 +41,12 @@ def test_no_options_are_the_generic_preset() -> None:
         verbose=False,
         extra=ServeOptions(),
     )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_chosen_by_its_name(name: str) -> None:
+    """Seen to fail with a list of names of its own in the command line's code."""
+    assert parse("--env", "CartPole-v1", "--preset", name).preset == name
 
 
 def test_options_win_over_file_and_file_over_preset(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -27,7 +27,10 @@ from impala_common.errors import ConfigError
 from impala_common.logs import LogFormat
 from impala_common.run_directory import RunDirectory
 
-_PresetName = Literal["cartpole", "classic", "minatar", "atari", "generic"]
+if TYPE_CHECKING:
+    _PresetName = str
+else:
+    _PresetName = Literal[tuple(PRESETS)]
 
 
 def _path_option(metavar: str, hint: str) -> object:
