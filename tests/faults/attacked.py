@@ -112,6 +112,10 @@ class Attacked:
         """Returns the open files of the front end."""
         return int(self._front_end.num_fds())
 
+    def log_lines(self) -> list[str]:
+        """Returns all lines the server wrote so far."""
+        return self._server.err.splitlines()
+
     def channel(self) -> grpc.Channel:
         """Returns a channel with the actor token."""
         return make_channel(self.address, self.security)
@@ -125,7 +129,7 @@ class Attacked:
           max_rss_mib: bound of what the front end's memory may grow by, at its peak.
         """
         attack = Attack()
-        num_lines = len(self._server.err.splitlines())
+        num_lines = len(self.log_lines())
         accepted, rss_mib, start_s = self.accepted(), self.rss_mib(), time.monotonic()
         with Bystander(self) as bystander:
             yield attack
@@ -133,7 +137,7 @@ class Attacked:
             was = self.accepted()
             self._server.wait_until(lambda: self.accepted() > was, "unrolls after it", _WAIT_S)
         grown_mib = max(bystander.peak_rss_mib, self.rss_mib()) - rss_mib
-        attack.log = self._server.err.splitlines()[num_lines:]
+        attack.log = self.log_lines()[num_lines:]
         assert bystander.failures == [], f"somebody else was not served: {bystander.failures[:3]}"
         assert grown_mib <= max_rss_mib, f"the front end grew by {grown_mib:.0f} MiB"
         for line in attack.log:

@@ -96,7 +96,9 @@ def test_guesses_of_the_token_are_refused_and_fill_no_log(attacked: Attacked) ->
     peer.close()
     assert codes == {"UNAUTHENTICATED": number}
     told = [line for line in attack.log if "refused" in line]
-    assert 1 <= len(told) <= 2 + attack.figures["seconds"] / 10
+    assert len(told) <= 2 + attack.figures["seconds"] / 10
+    # One in 10 s: where another test's client was refused just before, that line tells of both.
+    assert any("refused" in line for line in attacked.log_lines())
 
 
 async def _fetch(attacked: Attacked, number: int, sizes: Counter[int]) -> None:
