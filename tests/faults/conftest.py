@@ -8,7 +8,7 @@ import pytest
 from faults.attacked import Attacked
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     """A server and its actor, which outlive every test that attacks them."""
     with Attacked(tmp_path_factory.mktemp("attacked")) as server:
