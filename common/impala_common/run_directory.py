@@ -60,6 +60,7 @@ class RunDirectory:
         self.profiles_path = self.path / "profiles"
         self.log_path = self.path / "logs"
         self.lock_path = self.path / "lock"
+        self._lock: RunLock | None = None
 
     def __repr__(self) -> str:
         """Returns the class name and the path."""
@@ -79,13 +80,23 @@ class RunDirectory:
 
         Returns:
           The held lock: a context manager, also released by `close()` and by
-          the end of the process, however it ends.
+          the end of the process, however it ends, and of those it was handed on to.
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        return RunLock(self.lock_path)
+        self._lock = RunLock(self.lock_path)
+        return self._lock
+
+    @property
+    def lock_descriptors(self) -> tuple[int, ...]:
+        """The held lock's file descriptor; empty where this object holds none.
+
+        For children that write here: the run is not free before they have ended, too.
+        """
+        descriptor = self._lock.descriptor if self._lock is not None else None
+        return () if descriptor is None else (descriptor,)
 
 
 class RunLock:
@@ -93,15 +104,18 @@ class RunLock:
 
     The file stays when the lock is released: removing it would let two
     processes hold locks on two files of the same name.
+
+    Attributes:
+      descriptor: of the locked file; None once it is released.
     """
 
     def __init__(self, path: Path) -> None:
-        # O_CLOEXEC (python's default): a child started by exec does not keep the lock alive.
-        self._descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # O_CLOEXEC (python's default): only a child it is handed to keeps the lock alive.
+        self.descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
+            holder = os.read(self.descriptor, 32).decode("ascii", "replace").strip()
             self.close()
             raise RunInUseError(
                 f"run directory {path.parent} is in use by process "
@@ -111,14 +125,14 @@ class RunLock:
         except BaseException:
             self.close()
             raise
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Releases the lock; does nothing when it is released already."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def __enter__(self) -> RunLock:
         """Returns the held lock."""

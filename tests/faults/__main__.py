@@ -1,6 +1,6 @@
 """A faulted run by command: `make faults` and `make soak`.
 
-    python -m faults [--minutes 14] [--seed N] [--results docs/results/faults.json]
+    python -m faults [--minutes 9.5] [--seed N] [--control] [--results docs/results/faults.json]
 
 Ends with 0 if everything that was promised held. A run that is interrupted (Ctrl-C, SIGTERM) heals
 and judges what it has. Figures are written twice a minute, under the name of the run.
@@ -25,22 +25,22 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 from benchmarks.machine import describe_machine  # noqa: E402
 from faults.cluster import Cluster  # noqa: E402
 from faults.nemesis import Nemesis, write_result  # noqa: E402
-from faults.plan import counts_for, make_plan  # noqa: E402
+from faults.plan import SHORT_MINUTES, counts_for, make_plan  # noqa: E402
 
 
 def main() -> int:
     """Runs and returns the exit code."""
     parser = argparse.ArgumentParser(prog="faults", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=13.0)
+    parser.add_argument("--minutes", type=float, default=SHORT_MINUTES)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--name", default="")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "faults.json")
+    parser.add_argument("--control", action="store_true", help="the same without faults")
     parser.add_argument("--keep", action="store_true", help="keep the run's files")
     arguments = parser.parse_args()
     name = arguments.name or f"faults-{arguments.seed}"
-    # The quarter of an hour of `make faults` has two minutes to begin, to heal and to judge.
-    minutes = arguments.minutes
-    counts = counts_for(minutes if minutes > 30 else minutes * 15 / 13)
+    counts = {} if arguments.control else counts_for(arguments.minutes)
+    calm_s = arguments.minutes * 6 if arguments.minutes > 30 else 0.0
     folder = Path(tempfile.mkdtemp(prefix="impala-faults-"))
     facts = {"machine": describe_machine(), "seed": arguments.seed, "minutes": arguments.minutes}
     facts |= {"load_average_before": round(os.getloadavg()[0], 2), "planned": counts}
@@ -50,8 +50,9 @@ def main() -> int:
         write_result(arguments.results, name, facts | result)
 
     duration_s = arguments.minutes * 60
+    plan = make_plan(arguments.seed, duration_s, counts, calm_s)
     with Cluster(folder, step_ms=2.0 if arguments.minutes <= 30 else 6.0) as cluster:
-        nemesis = Nemesis(cluster, make_plan(arguments.seed, duration_s, counts), duration_s, save)
+        nemesis = Nemesis(cluster, plan, duration_s, save)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *unused: nemesis.stop.set())
         result = nemesis.run()

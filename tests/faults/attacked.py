@@ -21,7 +21,9 @@ from commands import Command, newest_metric
 from faults.row_figures import record
 
 from impala_common import metrics
+from impala_common.errors import LearnerUnavailableError
 from impala_common.rpc.channel import make_channel
+from impala_common.rpc.errors import error_from
 from impala_common.rpc.security import ClientSecurity
 from impala_common.run_directory import RunDirectory
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
@@ -33,6 +35,7 @@ MIB = 2.0**20
 _WAIT_S = 60.0
 _PROBE_S = 0.05
 _CALL_TIMEOUT_S = 20.0
+_TRY_S = 5.0
 
 
 class Attack:
@@ -115,6 +118,14 @@ class Attacked:
     def log_lines(self) -> list[str]:
         """Returns all lines the server wrote so far."""
         return self._server.err.splitlines()
+
+    def count_lines(self, text: str) -> int:
+        """Returns in how many lines of its log `text` stands."""
+        return sum(text in line for line in self.log_lines())
+
+    def wait_for_line(self, text: str, number: int) -> None:
+        """Waits until `text` stands in at least `number` lines of the server's log."""
+        self._server.wait_until(lambda: self.count_lines(text) >= number, text, _WAIT_S)
 
     def channel(self) -> grpc.Channel:
         """Returns a channel with the actor token."""
@@ -200,15 +211,17 @@ class Bystander:
 
 
 def ask_until_answered(stub: learner_pb2_grpc.LearnerServiceStub) -> None:
-    """Calls GetConfig, again while the learner is unavailable, as actors do."""
+    """Calls GetConfig, again where the product's clients would, for 20 s in all.
+
+    A call that a dying server had open may end as CANCELLED, or with no answer.
+    """
     deadline_s = time.monotonic() + _CALL_TIMEOUT_S
     while True:
         try:
-            stub.GetConfig(
-                learner_pb2.GetConfigRequest(), timeout=_CALL_TIMEOUT_S, wait_for_ready=True
-            )
+            stub.GetConfig(learner_pb2.GetConfigRequest(), timeout=_TRY_S, wait_for_ready=True)
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline_s:
+            is_transient = isinstance(error_from(error), LearnerUnavailableError)
+            if not is_transient or time.monotonic() > deadline_s:
                 raise
         else:
             return

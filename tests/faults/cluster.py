@@ -161,7 +161,7 @@ class Cluster:
     def _note(self, name: str, command: Command) -> None:
         code = command.process.returncode
         self.exits.append((name, code, time.monotonic()))
-        if name == "server" and code == TEMPORARY:  # the killed one's children still hold the run
+        if name == "server" and code == TEMPORARY:  # the killed one's learner still has the run
             self._retry_at_s = time.monotonic() + 0.2
         # Killing only the supervisor leaves its children: they save and end by themselves.
         if code in (OK, TEMPORARY) or code < 0:

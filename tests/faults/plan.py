@@ -68,14 +68,27 @@ class Fault:
     detail: str = ""
 
 
-def make_plan(seed: int, duration_s: float, counts: dict[str, int]) -> list[Fault]:
-    """Returns faults spread over `duration_s`, so many of each kind, in order of time."""
+def make_plan(
+    seed: int, duration_s: float, counts: dict[str, int], calm_s: float = 0.0
+) -> list[Fault]:
+    """Returns faults spread over `duration_s`, so many of each kind, in order of time.
+
+    Args:
+      seed: what is drawn.
+      duration_s: of the run.
+      counts: how many of each kind.
+      calm_s: so long, in the middle, nothing is done to the learner, so that the memory of one
+        life of it can be watched while actors come and go.
+    """
     source = random.Random(seed)
-    plan = [
-        _make_fault(source, kind, (k + source.random()) / count * duration_s)
-        for kind, count in sorted(counts.items())
-        for k in range(count)
-    ]
+    plan = []
+    for kind, count in sorted(counts.items()):
+        left_out_s = calm_s if kind.startswith("learner") else 0.0
+        for k in range(count):
+            at_s = (k + source.random()) / count * (duration_s - left_out_s)
+            if at_s >= (duration_s - left_out_s) / 2:
+                at_s += left_out_s
+            plan.append(_make_fault(source, kind, at_s))
     return sorted(plan, key=lambda fault: fault.at_s)
 
 
@@ -105,29 +118,34 @@ def _make_fault(source: random.Random, kind: str, at_s: float) -> Fault:
     return Fault(at_s, kind, source.randrange(1 << 30), duration_s, detail)
 
 
-def counts_for(minutes: float) -> dict[str, int]:
-    """Returns how many faults of each kind a run of `minutes` has: those of `make faults`, scaled.
+SHORT_MINUTES = 9.5
+_SHORT = {
+    "actor_kill": 115,
+    "actor_stop": 10,
+    "actor_term": 6,
+    "learner_kill": 18,
+    "learner_kill_in_save": 8,
+    "learner_stop": 4,
+    "learner_term": 2,
+    "partition": 6,
+    "acks_lost": 4,
+    "reset": 8,
+    "cut": 6,
+    "flip": 4,
+    "delay": 4,
+}
+"""Of each kind in SHORT_MINUTES: some more than `make faults` promises, as not every fault meets
+somebody who is there."""
+_SOAK = {kind: 8 * count for kind, count in _SHORT.items()} | {
+    "actor_kill": 2200,
+    "learner_kill": 230,
+    "learner_kill_in_save": 110,
+    "partition": 66,
+}
+"""Of each kind in two hours."""
 
-    15 minutes have 105 kills of actors, 22 of learners, 6 of them inside a save, and 5 partitions;
-    in a soak they come closer.
-    """
-    per_quarter = {
-        "actor_kill": 105,
-        "actor_stop": 10,
-        "actor_term": 6,
-        "learner_kill": 16,
-        "learner_kill_in_save": 6,
-        "learner_stop": 4,
-        "learner_term": 2,
-        "partition": 5,
-        "acks_lost": 4,
-        "reset": 8,
-        "cut": 6,
-        "flip": 4,
-        "delay": 4,
-    }
-    if minutes >= 100:
-        per_quarter |= {"actor_kill": 255, "learner_kill": 26, "learner_kill_in_save": 13}
-        per_quarter |= {"partition": 8}
-    scale = minutes / 15
-    return {kind: max(1, round(count * scale)) for kind, count in per_quarter.items()}
+
+def counts_for(minutes: float) -> dict[str, int]:
+    """Returns how many faults of each kind a run of `minutes` has; from 100 on, as in a soak."""
+    per_run, scale = (_SOAK, minutes / 120) if minutes >= 100 else (_SHORT, minutes / SHORT_MINUTES)
+    return {kind: max(1, round(count * scale)) for kind, count in per_run.items()}

@@ -81,7 +81,7 @@ def test_what_clients_send_forges_no_line_of_the_log(attacked: Attacked) -> None
     """Every line of the server's log stays one JSON object, and short."""
     forged = '"}\n{"level": "error", "message": "FORGED"}\x1b[2J\r\u2028' + "x" * (1 << 20)
     number = amount(10, 200)
-    with attacked.channel() as channel, attacked.under_attack(60, max_rss_mib=60) as attack:
+    with attacked.channel() as channel, attacked.under_attack(60, max_rss_mib=200) as attack:
         stub = learner_pb2_grpc.LearnerServiceStub(channel)
         actor = header_pb2.ActorHeader(actor_id=forged, actor_run_id=1)
         hello = learner_pb2.PushHello(actor=actor)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from faults.cluster import Cluster
 from faults.nemesis import RETURN_BAR, Nemesis
-from faults.plan import MARKS, Fault, counts_for, make_plan
+from faults.plan import MARKS, SHORT_MINUTES, Fault, counts_for, make_plan
 from faults.row_figures import only_where_asked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -43,7 +43,7 @@ def test_nemesis_plan_of_every_kind_breaks_no_promise(tmp_path: Path) -> None:
 
 
 def test_plan_of_a_seed_is_the_same_again_and_has_what_was_asked_for() -> None:
-    counts = counts_for(15)
+    counts = counts_for(SHORT_MINUTES)
     plan = make_plan(3, 900.0, counts)
 
     assert plan == make_plan(3, 900.0, counts)
@@ -55,6 +55,9 @@ def test_plan_of_a_seed_is_the_same_again_and_has_what_was_asked_for() -> None:
     partitions = [one.duration_s for one in plan if one.kind == "partition"]
     assert len(partitions) >= 5
     assert all(10 <= seconds <= 30 for seconds in partitions)
+    calm = [one.at_s for one in make_plan(3, 900.0, counts, 90.0) if one.kind[:7] == "learner"]
+    assert len(calm) == sum(count for kind, count in counts.items() if kind[:7] == "learner")
+    assert not [at_s for at_s in calm if 405.0 <= at_s < 495.0]
     soak = counts_for(120)
     assert soak["actor_kill"] >= 2000
     assert soak["learner_kill"] + soak["learner_kill_in_save"] >= 300

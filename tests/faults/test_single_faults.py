@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from commands import Command
 from faults.proxy import FaultProxy
@@ -14,7 +15,8 @@ from harness import RunningServer, make_config
 from impala_common import failpoints, metrics
 from impala_common.addresses import port_of
 from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
-from impala_common.exit_codes import OK
+from impala_common.exit_codes import OK, TEMPORARY
+from impala_common.run_directory import RunDirectory
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import SIGNED_ID
 
@@ -110,3 +112,27 @@ def test_actor_goes_on_with_a_learner_that_comes_back_elsewhere(
     report.raise_if_violated()
     assert (report.figures["learner_lives"], report.figures["actor_lives"]) == (2, 1)
     assert report.figures["steps_lost_at_most"] == 0, "it was stopped in order"
+
+
+def test_learner_whose_supervisor_was_killed_keeps_its_run_until_it_has_ended(
+    tmp_path: Path,
+) -> None:
+    """Else the next one reads the run before it has saved. Seen with a lock of the supervisor's
+    alone: two lives went on from one checkpoint.
+    """
+    options = ["--env", "CartPole-v1", "--run-dir", "run", "--quiet", "--resume-if-exists"]
+    run = RunDirectory(tmp_path / "run")
+    with Command(tmp_path, "impala-server", *options, "--port", "0") as first:
+        first.wait_until(run.address_path.exists, "address")
+        (learner,) = first.children("impala_server.learner")
+        learner.suspend()
+        first.process.kill()
+        first.wait()
+        with Command(tmp_path, "impala-server", *options, "--port", "0") as second:
+            assert second.wait() == TEMPORARY
+        learner.resume()
+        psutil.wait_procs([learner], timeout=20.0)
+
+    with run.lock():
+        pass  # free again
+    assert "in use" in second.err

@@ -47,9 +47,10 @@ def server_options(max_connections: int = 0) -> Options:
         # Clients ping every 5 s; by default the server would cut them off for it.
         ("grpc.http2.min_ping_interval_without_data_ms", 3_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 8_000),
-        ("grpc.http2.ping_timeout_ms", 8_000),
+        # As for clients: an actor whose host is gone frees its place within 10 s.
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 4_000),
+        ("grpc.http2.ping_timeout_ms", 4_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Nobody of ours lets gRPC compress: nothing is unpacked that might be a bomb.
