@@ -36,6 +36,7 @@ from impala_common.testing.patterns import BEST_RETURN
 
 _TICK_S = 0.05
 _SAMPLE_S = 5.0
+_HEALED_S = 2.0  # metrics this much younger come from a learner that nobody has touched
 RETURN_BAR = 0.9 * BEST_RETURN
 """Mean return that a run must reach at its end, faulted or not."""
 _TERM_SERVER_S, _TERM_ACTOR_S = 25.0, 6.0
@@ -185,6 +186,7 @@ class Nemesis:
             heapq.heappop(self._ends)[2]()
         self._cluster.heal()
         self._note("healed")
+        self._healed_at = time.time()  # of the same clock as the times of files
 
     def _wait_for_training(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -201,7 +203,9 @@ class Nemesis:
             self._tick(time.monotonic())
             self.samples.take(self._cluster.processes())
             newest = newest_metric(self._cluster.run.path, metrics.RETURN_MEAN)
-            if newest >= RETURN_BAR and self._is_whole():
+            if self._cluster.run.metrics_path.stat().st_mtime < self._healed_at + _HEALED_S:
+                newest = 0.0  # what was there before
+            elif newest >= RETURN_BAR and self._is_whole():
                 break
             time.sleep(0.5)
         return newest
