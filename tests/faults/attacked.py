@@ -119,14 +119,6 @@ class Attacked:
         """Returns all lines the server wrote so far."""
         return self._server.err.splitlines()
 
-    def count_lines(self, text: str) -> int:
-        """Returns in how many lines of its log `text` stands."""
-        return sum(text in line for line in self.log_lines())
-
-    def wait_for_line(self, text: str, number: int) -> None:
-        """Waits until `text` stands in at least `number` lines of the server's log."""
-        self._server.wait_until(lambda: self.count_lines(text) >= number, text, _WAIT_S)
-
     def channel(self) -> grpc.Channel:
         """Returns a channel with the actor token."""
         return make_channel(self.address, self.security)
@@ -213,7 +205,7 @@ class Bystander:
 def ask_until_answered(stub: learner_pb2_grpc.LearnerServiceStub) -> None:
     """Calls GetConfig, again where the product's clients would, for 20 s in all.
 
-    A call that a dying server had open may end as CANCELLED, or with no answer.
+    An attack may cost somebody else a try, never more.
     """
     deadline_s = time.monotonic() + _CALL_TIMEOUT_S
     while True:

@@ -32,6 +32,7 @@ from impala_server.front_end.credentials import bind
 from impala_server.front_end.debug_services import add_debug_services
 from impala_server.front_end.health import ADMIN_SERVICE, add_health
 from impala_server.front_end.listener import Listener
+from impala_server.front_end.path_guard import make_guarded_server
 from impala_server.front_end.request_guard import RequestGuard
 from impala_server.front_end.server_facts import ServerFacts
 
@@ -116,9 +117,7 @@ class AdminPlane:
         servicer = AdminServicer(self._facts, AdminChanges(self._facts, audit, who))
 
         def build(address: str) -> tuple[grpc.aio.Server, str]:
-            server = grpc.aio.server(
-                options=options, interceptors=guards, maximum_concurrent_rpcs=_MAX_CALLS
-            )
+            server = make_guarded_server(options, guards, _MAX_CALLS)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
             add_health(server, self._facts.link)
             add_debug_services(server, host, (ADMIN_SERVICE,))

@@ -21,6 +21,7 @@ from impala_common.errors import PermissionDeniedError, SecurityError, Unauthent
 from impala_common.logs import printable
 from impala_common.rpc.errors import status_of
 from impala_common.rpc.tokens import Scope, TokenBook, read_token
+from impala_server.front_end.path_guard import UNKNOWN_METHOD
 from impala_server.front_end.scopes import scope_of_method, validate_scopes
 
 _LOG = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)  # looks it up; nothing is read yet
         if is_known and (scope is None or scope in self._open_scopes):
             return handler
+        if handler is None and method == UNKNOWN_METHOD:
+            return None  # UNIMPLEMENTED to all: tools that try a service's older name need it
         if not self._book.scopes and (handler is None or self._open_scopes == set(Scope)):
             return handler  # no tokens here: an unknown method is just that
         kind, error = self._judge(handler_call_details, method, is_known, scope, handler)

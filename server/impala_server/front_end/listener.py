@@ -1,10 +1,10 @@
 """A gRPC server that stays: one that dies is made anew on the same address.
 
 Runs on the front end's event loop, once for the data plane and once for
-administration. grpc.aio (1.81 to 1.85 at least) reads the path of every call as UTF-8
-in the one loop that takes calls in, before any interceptor: whoever can connect ends
-that loop, and with it the server, with one header of other bytes. What it had open
-then ends within seconds, as if the connection had broken: actors reconnect and resend.
+administration. grpc.aio takes calls in by one loop, whose end is the server's.
+`PathGuard` keeps away what is known to end it; this is for what is not, and for a
+gRPC that cannot be guarded. What a dead server had open ends within seconds, as if
+the connection had broken: actors reconnect and resend.
 """
 
 from __future__ import annotations

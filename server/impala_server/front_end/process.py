@@ -32,6 +32,7 @@ from impala_server.front_end.health import LEARNER_SERVICE, add_health
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.learner_servicer import LearnerServicer
 from impala_server.front_end.listener import Listener
+from impala_server.front_end.path_guard import make_guarded_server
 from impala_server.front_end.request_guard import RequestGuard
 from impala_server.front_end.server_facts import ServerFacts
 from impala_server.storage.ends import ProcessEnds
@@ -86,7 +87,7 @@ async def _serve_rpcs(
     options = server_options(max_connections(transport.max_actors, raise_descriptor_limit()))
 
     def build(address: str) -> tuple[grpc.aio.Server, str]:
-        server = grpc.aio.server(options=options, interceptors=guards)
+        server = make_guarded_server(options, guards)
         learner_pb2_grpc.add_LearnerServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         evaluation_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, server)  # type: ignore[no-untyped-call]
         add_health(server, link)
