@@ -1,6 +1,6 @@
 """A faulted run by command: `make faults` and `make soak`.
 
-    python -m faults [--minutes 9.5] [--seed N] [--control] [--results docs/results/faults.json]
+    python -m faults [--minutes 8] [--seed N] [--control] [--results docs/results/faults.json]
 
 Ends with 0 if everything that was promised held. A run that is interrupted (Ctrl-C, SIGTERM) heals
 and judges what it has. Figures are written twice a minute, under the name of the run.

@@ -118,7 +118,7 @@ def _make_fault(source: random.Random, kind: str, at_s: float) -> Fault:
     return Fault(at_s, kind, source.randrange(1 << 30), duration_s, detail)
 
 
-SHORT_MINUTES = 9.5
+SHORT_MINUTES = 8.0
 _SHORT = {
     "actor_kill": 115,
     "actor_stop": 10,

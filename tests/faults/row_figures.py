@@ -2,9 +2,8 @@
 
 `record(row, ...)` merges them into the JSON file that the environment variable IMPALA_FAULT_FIGURES
 names (docs/results/hostile.json in `make faults`), by row and test, and does nothing without it.
-`amount` says how much a test tries: all where IMPALA_FAULTS is "full" (`make faults`), a little
-where it is "small". Without it, what attacks a server or breaks a whole run is left out: `make
-test` has to give the same answer on any machine, however busy.
+`amount` says how much a test tries: all where IMPALA_FAULTS is "full" (`make faults`), else a
+little, for `make test`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,6 @@ FILE_VARIABLE = "IMPALA_FAULT_FIGURES"
 FULL_VARIABLE = "IMPALA_FAULTS"
 
 IS_FULL = os.environ.get(FULL_VARIABLE) == "full"
-IS_ASKED_FOR = bool(os.environ.get(FULL_VARIABLE))
-ONLY_WHERE_ASKED = "breaks a whole server: `make faults`, or IMPALA_FAULTS=small"
-only_where_asked = pytest.mark.skipif(not IS_ASKED_FOR, reason=ONLY_WHERE_ASKED)
-"""Marks a test that runs where IMPALA_FAULTS is set."""
 full_only = pytest.mark.skipif(not IS_FULL, reason="long: only in `make faults`")
 """Marks a test that only `make faults` runs."""
 

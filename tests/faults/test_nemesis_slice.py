@@ -12,7 +12,6 @@ import pytest
 from faults.cluster import Cluster
 from faults.nemesis import RETURN_BAR, Nemesis
 from faults.plan import MARKS, SHORT_MINUTES, Fault, counts_for, make_plan
-from faults.row_figures import only_where_asked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -27,7 +26,6 @@ def shorten(fault: Fault) -> Fault:
     )
 
 
-@only_where_asked
 def test_nemesis_plan_of_every_kind_breaks_no_promise(tmp_path: Path) -> None:
     """One plan, two actors; about forty seconds."""
     counts = dict.fromkeys(MARKS, 1) | {"actor_kill": 3}

@@ -41,6 +41,7 @@ def main(
     objects_fd, _ = split_objects_option(more)
     config = load_config(run.config_path)
     failpoints.arm_from_environment(config.transport.host)
+    torch.manual_seed(config.job.seed)  # what networks draw in updates; a checkpoint's goes on
     learner_main(config, run, ends, objects_fd)
 
 
