@@ -112,7 +112,8 @@ MINUTES ?= 120
 .PHONY: faults
 faults: $(STAMP) ## Break a run on purpose for a quarter of an hour and judge it (ARGS="--seed 7")
 	@code=0; IMPALA_FAULTS=full IMPALA_FAULT_FIGURES=docs/results/hostile.json \
-	  $(BIN)/pytest tests/faults -k "hostile or kill" || code=$$?; \
+	  $(BIN)/pytest tests/faults tests/integration/test_reconnect.py \
+	  -k "hostile or kill or links or hosts or reconnect" || code=$$?; \
 	  (cd tests && ../$(BIN)/python -m faults $(ARGS)) || code=$$?; $(MAKE) docs; exit $$code
 
 .PHONY: soak

@@ -81,7 +81,7 @@ def render() -> str:
         ]
         missing = [str(number) for number in numbers if number not in {r.number for r in rows}]
         if missing:
-            lines.append(f"\nNot tried here yet: {', '.join(missing)} of the list in issue 6.")
+            lines.append(f"\nNot tried here yet: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -23,13 +24,24 @@ TO_LEARNER, TO_ACTOR = "to_learner", "to_actor"
 class FaultProxy:
     """One listening port whose connections go to `target_port`."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, idle_s: float = 0.0) -> None:
+        """Prepares.
+
+        Args:
+          target_port: of 127.0.0.1, where connections go.
+          idle_s: a connection one of whose sides says nothing for so long is reset, as
+            middleboxes do; 0: never.
+        """
         self.target_port = target_port
         self.port = 0
+        self.num_idle_resets = 0
+        self._idle_s = idle_s or None
         self.num_bytes = {TO_LEARNER: 0, TO_ACTOR: 0}
         self.num_connections = 0
         self._held: set[str] = set()
         self._delay_s = 0.0
+        self._bytes_per_s = 0.0
+        self._free_s = {TO_LEARNER: 0.0, TO_ACTOR: 0.0}  # when the link has carried what came
         self._cut_after = self._flip_after = -1
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -60,6 +72,10 @@ class FaultProxy:
         """Delivers everything late."""
         self._do(lambda: setattr(self, "_delay_s", seconds))
 
+    def limit_rate(self, bytes_per_s: float) -> None:
+        """Carries no more than that each way, over all connections together."""
+        self._do(lambda: setattr(self, "_bytes_per_s", bytes_per_s))
+
     def cut_after(self, num_bytes: int) -> None:
         """Ends the connection that carries the n-th next byte to the learner, in its midst."""
         self._do(lambda: setattr(self, "_cut_after", num_bytes))
@@ -77,7 +93,8 @@ class FaultProxy:
 
         def end() -> None:
             self._held.clear()
-            self._delay_s, self._cut_after, self._flip_after = 0.0, -1, -1
+            self._delay_s = self._bytes_per_s = 0.0
+            self._cut_after = self._flip_after = -1
 
         self._do(end)
 
@@ -132,9 +149,11 @@ class FaultProxy:
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str
     ) -> None:
-        while data := await reader.read(_CHUNK):
+        while data := await self._read(reader):
             if self._delay_s:
                 await asyncio.sleep(self._delay_s)
+            if self._bytes_per_s:
+                await self._wait_for_link(len(data), direction)
             async with self._changed:
                 await self._changed.wait_for(lambda: direction not in self._held)
             self.num_bytes[direction] += len(data)
@@ -143,6 +162,22 @@ class FaultProxy:
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError("the other side has ended")  # ends the pump the other way too
+
+    async def _read(self, reader: asyncio.StreamReader) -> bytes:
+        # In pieces of a twentieth of a second, so that a slow link flows rather than jumps.
+        size = max(int(self._bytes_per_s / 20), 1) if self._bytes_per_s else _CHUNK
+        try:
+            async with asyncio.timeout(self._idle_s):
+                return await reader.read(size)
+        except TimeoutError:
+            self.num_idle_resets += 1
+            raise
+
+    async def _wait_for_link(self, num_bytes: int, direction: str) -> None:
+        now_s = time.monotonic()
+        begin_s = max(self._free_s[direction], now_s)
+        self._free_s[direction] = begin_s + num_bytes / self._bytes_per_s
+        await asyncio.sleep(self._free_s[direction] - now_s)
 
     def _damage(self, data: bytes, writer: asyncio.StreamWriter) -> bytes:
         if self._flip_after >= 0:

@@ -116,6 +116,33 @@ def test_cut_and_reset_end_connections_that_stand(proxy: FaultProxy) -> None:
         assert ask(client, b"again") == b"again"
 
 
+def test_rate_is_kept_each_way_until_healed(proxy: FaultProxy) -> None:
+    with connect(proxy) as client:
+        proxy.limit_rate(10_000)
+        start_s = time.monotonic()
+        assert ask(client, b"x" * 4_000) == b"x" * 4_000
+        assert time.monotonic() - start_s >= 0.4
+
+        client.sendall(b"y" * 200_000)  # 20 s each way
+        proxy.heal()
+
+        assert ask(client, b"") == b""
+        assert len(client.recv(1)) == 1
+        assert time.monotonic() - start_s < 10.0
+
+
+def test_connection_of_which_one_side_is_silent_is_reset(echo: int) -> None:
+    with FaultProxy(echo, idle_s=0.3) as proxy, connect(proxy) as client:
+        for _ in range(4):
+            assert ask(client, b"here") == b"here"
+            time.sleep(0.1)
+        assert proxy.num_idle_resets == 0
+
+        with pytest.raises(ConnectionError):
+            client.recv(1)
+    assert proxy.num_idle_resets >= 1
+
+
 def write(path: Path, *events: tuple[str, float, dict[str, Any]]) -> None:
     path.parent.mkdir(exist_ok=True)
     lines = [{"event": event, "time_s": time_s, **fields} for event, time_s, fields in events]

@@ -7,27 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 from commands import Command
 from faults.proxy import FaultProxy
 from harness import RunningServer, make_config
 
 from impala_common import failpoints, metrics
 from impala_common.addresses import port_of
-from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
 from impala_common.exit_codes import OK, TEMPORARY
 from impala_common.run_directory import RunDirectory
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import SIGNED_ID
 
 CONFIG = make_config(environment={"envs_per_actor": 4}, transport={"port": 0})
-
-
-@pytest.fixture
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "history"))
-    monkeypatch.setenv(ROWS_VARIABLE, "1")
-    return tmp_path / "history"
 
 
 def train_through(

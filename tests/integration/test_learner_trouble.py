@@ -11,7 +11,7 @@ import torch
 from admin_peer import admin_of, wait_for_updates
 from harness import TINY, RunningServer, make_config
 
-from impala_common import metrics
+from impala_common import failpoints, metrics
 from impala_common.config import TrainConfig
 from impala_common.errors import (
     CheckpointWriteError,
@@ -136,6 +136,34 @@ def test_run_that_nobody_administrates_ends_with_the_reason(
             wait_for_end(server)
 
     assert all(np.isfinite(array).all() for array in server.weights().values())
+
+
+def test_learner_thread_that_raises_ends_the_run_in_order_and_the_next_life_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Row 11: one of two threads, with a mistake nobody expects.
+
+    Seen to fail with a failure that ends its thread alone: the other trained on as if nothing were.
+    """
+    config = make_config(
+        environment={"envs_per_actor": 4}, rollout={"batch_size": 4, "num_learners": 2}
+    )
+    with RunningServer(tmp_path, config) as server:
+        server.run_actor(ENV)
+        wait_for_updates(server)
+        with (
+            failpoints.armed("learner.before_update=@10:raise"),
+            pytest.raises(ImpalaError, match="InjectedError: failpoint learner"),
+        ):
+            wait_for_end(server)
+    saved = server.checkpoint().step
+    assert saved == server.metrics()[-1][metrics.STEPS] > 0, "saved after the last update"
+
+    with RunningServer(tmp_path, config) as server:
+        server.run_actor(ENV)
+        wait_for_updates(server)
+        assert min(line[metrics.STEPS] for line in server.metrics()) > 0
+        assert server.stop()[metrics.STEPS] > saved
 
 
 def wait_for_end(server: RunningServer) -> None:
