@@ -54,7 +54,7 @@ def test_link_that_collapses_delays_its_actor_and_wedges_nothing(
             healed_s = time.monotonic()
             wait_for_messages(far, num_envs, 2)
             resume_s = time.monotonic() - healed_s
-            wait_for_messages(far, num_envs, 10)
+            wait_for_messages(far, num_envs, 4)
             for actor in (far, near):
                 actor.stop()
         server.address = address
@@ -119,29 +119,31 @@ def test_connections_of_a_limited_age_are_followed_by_others_and_nothing_is_lost
 def test_pings_of_our_clients_are_welcome_and_too_many_of_others_are_not(
     tmp_path: Path, interval_s: float
 ) -> None:
-    """Row 22. Seen to fail, after 20 s, with gRPC's own minimum of 5 minutes between pings."""
+    """Row 22. Seen to fail, at full length, with gRPC's own minimum of 5 minutes between pings."""
     patience_s = amount(1, 30)
     with (
         RunningServer(tmp_path, CONFIG) as server,
         FaultProxy(port_of(server.address)) as proxy,
+        FaultProxy(port_of(server.address)) as idle_proxy,  # else both share a connection
+        contextlib.closing(Peer(f"127.0.0.1:{idle_proxy.port}")) as idle,
     ):
         address, server.address = server.address, f"127.0.0.1:{proxy.port}"
         actor = server.run_actor("CartPole-v1")
-        with contextlib.closing(Peer(server.address)) as idle:
-            idle.register()
-            before, connections = updates(server), proxy.num_connections
-            start_s = time.monotonic()
-            num_pings, told = ping_until_cut(address, interval_s)
-            cut_s = time.monotonic() - start_s
-            threading.Event().wait(max(0.0, patience_s - cut_s))
-            idle.register()
-            server.wait_until(lambda status: status[metrics.UPDATES] > before + 5)
+        before = updates(server)  # so the run is there
+        idle.register()
+        start_s = time.monotonic()
+        num_pings, told = ping_until_cut(address, interval_s)
+        cut_s = time.monotonic() - start_s
+        threading.Event().wait(max(0.0, patience_s - cut_s))
+        idle.register()
+        server.wait_until(lambda status: status[metrics.UPDATES] > before + 5)
         actor.stop()
         server.address = address
 
     assert b"too_many_pings" in told
-    assert proxy.num_connections == connections, "one of ours was cut"
-    record(22, patience_s=patience_s, pings=num_pings, cut_s=cut_s, reconnects=0)
+    reconnects = proxy.num_connections + idle_proxy.num_connections - 2
+    record(22, patience_s=patience_s, pings=num_pings, cut_s=cut_s, reconnects=reconnects)
+    assert reconnects == 0, "one of ours was cut"
 
 
 @full_only
