@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 
 _WARM_S = 20.0
+_TERM_SERVER_S, _TERM_ACTOR_S = 25.0, 6.0
 _MIB = 2.0**20
 
 
@@ -83,6 +84,42 @@ def measure_recovery(folder: Path) -> dict[str, Any]:
             if not _overlaps(blocked[actor], back_s, float(first[0])):
                 returns.append(float(first[0]) - back_s)
     return {"kill_to_update_s": _quantiles(updates), "back_to_actors_s": _quantiles(returns)}
+
+
+def find_late_exits(faults: list[dict[str, Any]]) -> list[str]:
+    """Returns who did not end in time after SIGTERM, of what a nemesis wrote down.
+
+    A process that is stopped cannot answer: its time begins when it goes on.
+    """
+    late = []
+    for asked in faults:
+        if asked["event"] not in ("actor_term", "learner_term"):
+            continue
+        is_actor = asked["event"] == "actor_term"
+        name = f"actor-{asked['target']}" if is_actor else "server"
+        limit_s = _TERM_ACTOR_S if is_actor else _TERM_SERVER_S
+        since_s = asked["time_s"]
+        for begin_s, end_s in _stopped(faults, asked["target"], is_actor):
+            if begin_s <= since_s < end_s:
+                since_s = end_s
+        ends = [one for one in faults if one["event"] == "exit" and one["name"] == name]
+        times = [one["noticed_s"] for one in ends if one["noticed_s"] >= asked["time_s"]]
+        ended_s = times[0] if times else faults[-1]["time_s"]
+        if ended_s > since_s + limit_s:
+            late.append(f"{name}: not within {limit_s:g} s (at {asked['time_s']:.1f})")
+    return late
+
+
+def _stopped(
+    faults: list[dict[str, Any]], target: int, is_actor: bool
+) -> Iterator[tuple[float, float]]:
+    """Yields when a process, or one that it has to wait for, was stopped; all go on at the end."""
+    healed_s = next((one["time_s"] for one in faults if one["event"] == "healed"), float("inf"))
+    for one in faults:
+        if one["event"] == ("actor_stop" if is_actor else "learner_stop") and (
+            not is_actor or one["target"] == target
+        ):
+            yield one["time_s"], min(one["time_s"] + one["duration_s"], healed_s)
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from commands import newest_metric
 from faults.cluster import Cluster, _signal
-from faults.figures import Samples, measure_recovery
+from faults.figures import Samples, find_late_exits, measure_recovery, read_events
 from faults.plan import Fault
 from faults.proxy import TO_ACTOR
 
@@ -39,7 +39,6 @@ _SAMPLE_S = 5.0
 _HEALED_S = 2.0  # metrics this much younger come from a learner that nobody has touched
 RETURN_BAR = 0.9 * BEST_RETURN
 """Mean return that a run must reach at its end, faulted or not."""
-_TERM_SERVER_S, _TERM_ACTOR_S = 25.0, 6.0
 
 
 class Nemesis:
@@ -59,10 +58,8 @@ class Nemesis:
         self._on_progress = on_progress
         self._ends: list[tuple[float, int, Callable[[], Any]]] = []
         self._numbers = itertools.count()
-        self._terminated: dict[int, tuple[str, float]] = {}
         self._log = (cluster.folder / "nemesis.jsonl").open("a")
         self.done: Counter[str] = Counter()
-        self.late_exits: list[str] = []
         self.samples = Samples()
         self.stop = threading.Event()
 
@@ -86,6 +83,7 @@ class Nemesis:
             time.sleep(_TICK_S)
         self._heal()
         returns = self._wait_for_return(heal_s)
+        self._note("stop")
         codes = self._cluster.stop()
         self._log.close()
         report = check(self._cluster.history)
@@ -104,7 +102,7 @@ class Nemesis:
                 if (actor := cluster.actors[mortal]) is None:
                     return
                 if fault.kind == "actor_term":
-                    self._terminate(actor.process, f"actor-{mortal}", _TERM_ACTOR_S)
+                    _signal(actor.process, signal.SIGTERM)
                 else:
                     self._pause(psutil.Process(actor.process.pid), fault.duration_s)
             case "learner_kill" | "learner_kill_in_save":
@@ -121,7 +119,7 @@ class Nemesis:
             case "learner_term":
                 if cluster.server is None:
                     return
-                self._terminate(cluster.server.process, "server", _TERM_SERVER_S)
+                _signal(cluster.server.process, signal.SIGTERM)
             case "partition":
                 for one in cluster.proxies:
                     one.black_hole()
@@ -153,17 +151,6 @@ class Nemesis:
     def _pause(self, process: psutil.Process, duration_s: float) -> None:
         _signal(process, signal.SIGSTOP)
         self._later(duration_s, lambda: _signal(process, signal.SIGCONT))
-
-    def _terminate(self, process: Any, name: str, limit_s: float) -> None:  # Any: a Popen
-        _signal(process, signal.SIGTERM)
-        asked_s = time.monotonic()
-
-        def look() -> None:
-            if process.poll() is None:
-                self.late_exits.append(f"{name}: not within {limit_s:g} s")
-
-        self._later(limit_s, look)
-        self._terminated[process.pid] = (name, asked_s)
 
     def _later(self, delay_s: float, work: Callable[[], Any]) -> None:
         heapq.heappush(self._ends, (time.monotonic() + delay_s, next(self._numbers), work))
@@ -232,7 +219,8 @@ class Nemesis:
     def _judge(self, report: Report, returns: float, codes: dict[str, int]) -> dict[str, Any]:
         recovery = measure_recovery(self._cluster.folder)
         found = [f"{name}: {text}" for name, texts in report.violations.items() for text in texts]
-        found += self.late_exits
+        late = find_late_exits(list(read_events(self._cluster.folder / "nemesis.jsonl")))
+        found += late
         found += [f"{name} ended with {code}" for name, code in codes.items() if code != OK]
         if self._cluster.exits and (lost := self._killed_nobody()):
             found.append(lost)
@@ -245,8 +233,8 @@ class Nemesis:
             "trained_twice": len(report.violations.get("trained_once", ())),
             "torn_and_trained": len(report.violations.get("nothing_invented", ()))
             + len(report.violations.get("patterns", ())),
-            "late_servers": sum(text.startswith("server") for text in self.late_exits),
-            "late_actors": sum(text.startswith("actor") for text in self.late_exits),
+            "late_servers": sum(text.startswith("server") for text in late),
+            "late_actors": sum(text.startswith("actor") for text in late),
             "mean_return": round(returns, 3),
             "history": report.figures,
             "recovery": recovery,

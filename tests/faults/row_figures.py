@@ -8,6 +8,7 @@ little, for `make test`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -32,13 +33,16 @@ def record(row: int, **figures: float | int | str) -> None:
     name = os.environ.get(FILE_VARIABLE)
     if not name:
         return
-    path = Path(name)
-    known = json.loads(path.read_text()) if path.exists() else {}
     test = os.environ["PYTEST_CURRENT_TEST"].rpartition("::")[2].removesuffix(" (call)")
     rounded = {
         name: round(value, 2) if isinstance(value, float) else value
         for name, value in figures.items()
     }
-    known.setdefault(str(row), {}).setdefault(test, {}).update(rounded)
-    in_order = {key: known[key] for key in sorted(known, key=int)}
-    path.write_text(json.dumps(in_order, indent=1) + "\n")
+    with Path(name).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two runs of pytest may write
+        file.seek(0)
+        known = json.loads(file.read() or "{}")
+        known.setdefault(str(row), {}).setdefault(test, {}).update(rounded)
+        in_order = {key: known[key] for key in sorted(known, key=int)}
+        file.truncate(0)
+        file.write(json.dumps(in_order, indent=1) + "\n")

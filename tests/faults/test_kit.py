@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.figures import Samples, measure_recovery
+from faults.figures import Samples, find_late_exits, measure_recovery
 from faults.proxy import TO_ACTOR, FaultProxy
 
 
@@ -186,3 +186,27 @@ def test_slopes_are_those_of_the_longest_life_once_it_is_warm() -> None:
     assert found["rss_slope_mib_per_h"] == pytest.approx(100.0, rel=0.01)
     assert found["descriptors_slope_per_h"] == pytest.approx(0.0, abs=0.1)
     assert (found["rss_max_mib"], found["descriptors_max"]) == (300.0, 40)
+
+
+def test_late_exit_is_counted_from_when_the_process_could_answer() -> None:
+    """Seen to fail, with an actor that was stopped called late, without the stops looked at."""
+
+    def event(kind: str, time_s: float, target: int = 1, duration_s: float = 0.0) -> dict[str, Any]:
+        return {"event": kind, "time_s": time_s, "target": target, "duration_s": duration_s}
+
+    def exit_of(name: str, at_s: float) -> dict[str, Any]:
+        return {"event": "exit", "time_s": at_s, "name": name, "noticed_s": at_s, "code": 0}
+
+    stopped = [
+        event("actor_stop", 10.0, duration_s=9.0),
+        event("actor_term", 11.0),
+        exit_of("actor-1", 24.0),
+    ]
+
+    assert find_late_exits([*stopped, event("stop", 99.0)]) == []
+    assert find_late_exits([*stopped[:2], exit_of("actor-1", 26.0)]) == [
+        "actor-1: not within 6 s (at 11.0)"
+    ]
+    assert len(find_late_exits([event("learner_term", 1.0), event("stop", 27.0)])) == 1
+    assert find_late_exits([event("learner_term", 1.0), exit_of("server", 25.9)]) == []
+    assert find_late_exits([*stopped[:2], event("healed", 12.0), exit_of("actor-1", 19.0)]) != []

@@ -18,11 +18,12 @@ def client_options() -> Options:
     return [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        # A dead peer is known within 10 s: ping after 5 s of silence, wait 4 s. The second
-        # name is the one that works; the first is kept for cores in which it does.
-        ("grpc.keepalive_time_ms", 5_000),
-        ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),
+        # A dead peer is known within 10 s: ping after 3.5 s of silence, wait 6 s, as on a slow
+        # link the answer stands behind data. The second name of the timeout is the one that
+        # works; the first is kept for cores in which it does.
+        ("grpc.keepalive_time_ms", 3_500),
+        ("grpc.keepalive_timeout_ms", 6_000),
+        ("grpc.http2.ping_timeout_ms", 6_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         # The default backs off up to two minutes; a learner that restarts is back in seconds.
@@ -44,13 +45,13 @@ def server_options(max_connections: int = 0) -> Options:
         # By default a second server on the port starts without a word and takes half the actors.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", 64),
-        # Clients ping every 5 s; by default the server would cut them off for it.
+        # Clients ping every 3.5 s; by default the server would cut them off for it.
         ("grpc.http2.min_ping_interval_without_data_ms", 3_000),
         ("grpc.keepalive_permit_without_calls", 1),
         # As for clients: an actor whose host is gone frees its place within 10 s.
-        ("grpc.keepalive_time_ms", 5_000),
-        ("grpc.keepalive_timeout_ms", 4_000),
-        ("grpc.http2.ping_timeout_ms", 4_000),
+        ("grpc.keepalive_time_ms", 3_500),
+        ("grpc.keepalive_timeout_ms", 6_000),
+        ("grpc.http2.ping_timeout_ms", 6_000),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Nobody of ours lets gRPC compress: nothing is unpacked that might be a bomb.
