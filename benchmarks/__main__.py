@@ -1,54 +1,109 @@
-"""`make bench`: speed of start-up and of training, written to docs/results/speed.json."""
+"""`make bench`: every section in one run; writes docs/results/performance.json and the page.
+
+`--quick` tries all of it in a minute or two and writes nothing; `--only parts system` measures some
+sections anew and keeps the others, each with the machine and the commit it was measured at.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
+import sys
+import time
+from typing import Annotated
 
 import tyro
 
-from benchmarks.machine import save
-from benchmarks.startup import measure_first_update, measure_help
-from benchmarks.throughput import measure_throughput
+from benchmarks.machine import RESULTS, describe_machine
+from benchmarks.performance_page import render_page
+from benchmarks.section import BenchSettings, Json
+from benchmarks.section_process import measure_section
+from benchmarks.sections import SECTIONS
+from benchmarks.targets import load_targets
+
+JSON_PATH = RESULTS / "performance.json"
+PAGE_PATH = RESULTS.parent / "performance.md"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchArguments:
-    """Measures start-up, and steps/s of CartPole, MinAtar Breakout and Atari Pong."""
+    """Measures speed, side by side in one run, and writes docs/performance.md."""
 
-    window_s: float = 60.0
-    """Seconds of each throughput window."""
-    warm_up_s: float = 15.0
-    """Seconds of training before each window."""
-    name: str = "speed"
-    """Name of the result file; empty: not written."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Try everything for seconds; the figures mean nothing and are only printed."""
+    render: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure nothing; write the page again, as after a change of targets.toml."""
+    only: tuple[str, ...] = ()
+    """Sections to measure anew; the others keep their figures. Empty: all of them."""
+    train_options: str = ""
+    """Options of impala-train to measure beside the default ones, in one string."""
+    num_windows: int = 6
+    """Windows of each measurement."""
+    window_s: float = 10.0
+    """Seconds of a window of whole training."""
+    warm_up_s: float = 10.0
+    """Seconds of training before the first of them."""
 
-
-_CASES = (
-    ("CartPole-v1", ()),
-    ("MinAtar/Breakout-v1", ()),
-    ("ALE/Pong-v5", ()),
-)
+    @property
+    def settings(self) -> BenchSettings:
+        """What sections are told."""
+        options = tuple(shlex.split(self.train_options))
+        if self.quick:
+            return BenchSettings(
+                is_quick=True,
+                num_windows=1,
+                window_s=2.0,
+                part_window_s=0.05,
+                warm_up_s=0.0,
+                train_options=options,
+            )
+        return BenchSettings(
+            num_windows=self.num_windows,
+            window_s=self.window_s,
+            warm_up_s=self.warm_up_s,
+            train_options=options,
+        )
 
 
 def main() -> None:
-    """Runs all of it."""
+    """Measures, writes, prints the page."""
     arguments = tyro.cli(BenchArguments, prog="python -m benchmarks")
-    first_update_s = measure_first_update(3)
-    print(f"make train to the first update: {first_update_s} s")
-    help_s = measure_help(5)
-    print(f"impala-actor --help: {help_s} s")
-    rows = []
-    for env, options in _CASES:
-        row = measure_throughput(
-            env, *options, warm_up_s=arguments.warm_up_s, window_s=arguments.window_s
-        )
-        rows.append(row)
-        print(f"{env}: {row['steps_per_s']:,.0f} steps/s, lag {row['policy_lag_mean']:.1f}")
-        print(f"  CPU us/step {row['cpu_us_per_step']}")
-        print(f"  memory MiB  {row['memory_mib']}", flush=True)
-    if arguments.name:
-        result = {"first_update_s": first_update_s, "help_s": help_s, "throughput": rows}
-        print(save(arguments.name, {"command": "make bench", **result}))
+    unknown = set(arguments.only) - set(SECTIONS)
+    if unknown:
+        raise SystemExit(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    is_kept = bool(arguments.only or arguments.render) and JSON_PATH.exists()
+    sections: dict[str, Json] = json.loads(JSON_PATH.read_text())["sections"] if is_kept else {}
+    if not arguments.render:
+        _measure(arguments, sections)
+    sections = {name: sections[name] for name in SECTIONS if name in sections}
+    page = render_page(sections, load_targets())
+    print(page)
+    if not arguments.quick:
+        JSON_PATH.write_text(json.dumps({"sections": sections}, indent=1) + "\n")
+        PAGE_PATH.write_text(page)
+        print(f"wrote {PAGE_PATH} and {JSON_PATH}")
+    failed = [name for name, section in sections.items() if "error" in section]
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def _measure(arguments: BenchArguments, sections: dict[str, Json]) -> None:
+    """Measures and puts the results into `sections`."""
+    settings = arguments.settings
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    machine = describe_machine()
+    for name in SECTIONS:
+        if arguments.only and name not in arguments.only:
+            continue
+        print(f"--- {name}", flush=True)
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        facts = measure_section(name, settings)
+        sections[name] = {"command": command, "machine": machine, "when_utc": when, **facts}
+        if "result" in facts:  # of this run only: a bound holds beside what was measured with it
+            earlier = {**settings.earlier, name: facts["result"]}
+            settings = dataclasses.replace(settings, earlier=earlier)
+        print(f"{name}: {facts['duration_s']} s, {facts.get('error', 'done')}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ _PACKAGES = (
 
 
 def describe_machine() -> dict[str, Any]:  # Any: JSON
-    """Returns processor, cores, versions and commit."""
+    """Returns processor, GPU, cores, versions and commit."""
     return {
         "processor": _processor(),
+        "gpu": _gpu(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
@@ -54,6 +55,16 @@ def _processor() -> str:
     model = named.get("model name", platform.processor())
     family = named.get("cpu family", "?")
     return f"{model} (family {family}; {', '.join(units)})"
+
+
+def _gpu() -> str:
+    """Returns name and driver of the GPUs, "" where there is none; without loading torch."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "; ".join(done.stdout.split("\n")).strip("; ")
 
 
 def _version(package: str) -> str | None:

@@ -21,18 +21,28 @@ Result = dict[str, Any]  # Any: JSON
 
 def main() -> None:
     """Writes both."""
+    sections = read_sections()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    # Figures of faults and fuzzers have pages of their own.
+    # Figures of speed, faults and fuzzers have pages of their own.
     results = {name: result for name, result in found.items() if "machine" in result}
     (RESULTS / "README.md").write_text(_render_page(results))
     readme = _ROOT / "README.md"
     head, rest = readme.read_text().split(_BEGIN)
     tail = rest.split(_END)[1]
-    readme.write_text(f"{head}{_BEGIN}\n{_render_summary(results)}{_END}{tail}")
+    readme.write_text(f"{head}{_BEGIN}\n{_render_summary(results, sections)}{_END}{tail}")
     print("wrote docs/results/README.md and the table of README.md")
 
 
-def _render_summary(results: dict[str, Result]) -> str:
+def read_sections() -> dict[str, Result]:
+    """Returns the sections of `make bench` that were measured, by name."""
+    path = RESULTS / "performance.json"
+    sections: dict[str, Result] = {}
+    if path.exists():
+        sections = json.loads(path.read_text())["sections"]
+    return {name: section for name, section in sections.items() if "result" in section}
+
+
+def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> str:
     rows = []
     ladder = results.get("cartpole_200k")
     if ladder:
@@ -43,21 +53,22 @@ def _render_summary(results: dict[str, Result]) -> str:
             f"{steps // 1000:,}k steps | {ladder['solved']} of {len(ladder['runs'])} seeds, median "
             f"{seconds:.1f} s from the command to the verdict |"
         )
-    speed = results.get("speed")
-    if speed:
+    if "system" in sections:
         rows += [
-            f"| {row['env']}, training | {row['steps_per_s']:,.0f} environment steps/s |"
-            for row in speed["throughput"]
+            f"| {row['title']}, training | {row['steps_per_s']['median']:,.0f} agent steps/s |"
+            for row in sections["system"]["result"]["rows"]
         ]
-        first_s = statistics.median(speed["first_update_s"])
+    if "startup" in sections:
+        first_s = sections["startup"]["result"]["first_update_s"]["median"]
         rows.append(f"| `make train` to the first update | {first_s:.1f} s |")
     if not rows:
         return ""
-    machine = (speed or ladder or {})["machine"]
+    machine = (sections.get("system") or ladder or {})["machine"]
     table = "\n".join(["| measured on 2 cores, no GPU | |", "|---|---|", *rows])
     return (
         f"{table}\n\n{machine['processor']}, torch {machine['packages']['torch']}; commands, seeds "
-        "and commits: [docs/results](docs/results/README.md).\n"
+        "and commits: [docs/performance.md](docs/performance.md), "
+        "[docs/results](docs/results/README.md).\n"
     )
 
 
@@ -82,8 +93,6 @@ def _render_page(results: dict[str, Result]) -> str:
 def _render_result(result: Result) -> str:
     if "runs" in result:
         return _render_ladder(result)
-    if "throughput" in result:
-        return _render_speed(result)
     if "median_evaluator_share" in result:
         return _render_evaluation_cost(result)
     if "processes" in result:
@@ -144,24 +153,6 @@ def _judge(evaluation: Result) -> tuple[str, str]:
 
 def _row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _render_speed(result: Result) -> str:
-    lines = [
-        f"`make train` to the first update: {result['first_update_s']} s. "
-        f"`impala-actor --help`: {result['help_s']} s.\n",
-        "| environment | window s | steps/s | policy lag | CPU us a step, by process | MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in result["throughput"]:
-        cpu = ", ".join(f"{name} {value:g}" for name, value in row["cpu_us_per_step"].items())
-        mib = sum(row["memory_mib"].values())
-        lines.append(
-            f"| {row['env']} | {row['window_s']:g} | {row['steps_per_s']:,.0f} | "
-            f"{row['policy_lag_mean']:.1f} | {cpu} | {mib:,} |"
-        )
-    lines.append("\nMiB: proportional share of all processes together.\n")
-    return "\n".join(lines)
 
 
 def _render_memory(result: Result) -> str:

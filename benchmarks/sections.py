@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from benchmarks import parts, solve, startup, system
 from benchmarks.section import Section
 
-SECTIONS: dict[str, Section] = {}
+SECTIONS: dict[str, Section] = {
+    "parts": parts,
+    "system": system,  # after parts, for the bound
+    "solve": solve,
+    "startup": startup,
+}
 """By name, as in performance.json, targets.toml and `--only`."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +22,14 @@ _STOP_S = 60.0
 class TrainingProcess:
     """impala-train in a folder of its own; stopped in order at the end of the context."""
 
-    def __init__(self, env: str, run_path: Path, *options: str, command: list[str] | None = None):
+    def __init__(
+        self,
+        env: str,
+        run_path: Path,
+        *options: str,
+        command: list[str] | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepares to train `env`.
 
         Args:
@@ -29,17 +37,19 @@ class TrainingProcess:
           run_path: folder of the run.
           options: further options of impala-train.
           command: what to start instead of impala-train (options are added).
+          variables: all environment variables; None: those of this process.
         """
         self.run_path = run_path
         program = [str(Path(sys.executable).with_name("impala-train")), "--env", env]
         self._command = [*(command or program), *options]
         if command is None:
             self._command += ["--run-dir", str(run_path), "--quiet", "--eval-episodes", "0"]
+        self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> TrainingProcess:
         """Starts it."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE)
+        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, env=self._variables)
         return self
 
     def __exit__(
@@ -57,11 +67,15 @@ class TrainingProcess:
         if self._process.poll() is None:
             self._process.kill()
 
-    def last_line(self) -> dict[str, Any]:  # Any: JSON
-        """Returns the newest line of metrics with counts of the learner, empty if there is none."""
+    def lines(self) -> list[dict[str, Any]]:  # Any: JSON
+        """Returns the lines of metrics with counts of the learner, oldest first."""
         path = self.run_path / "metrics.jsonl"
         lines = metrics.read_metrics(path) if path.exists() else []
-        lines = [line for line in lines if metrics.UPDATES in line]  # evaluations have their own
+        return [line for line in lines if metrics.UPDATES in line]  # evaluations have their own
+
+    def last_line(self) -> dict[str, Any]:  # Any: JSON
+        """Returns the newest of these lines, empty if there is none."""
+        lines = self.lines()
         return lines[-1] if lines else {}
 
     def wait_for_updates(self, num_updates: int, timeout_s: float = 120.0) -> dict[str, Any]:
