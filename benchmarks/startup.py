@@ -46,7 +46,7 @@ def measure_first_update(num_runs: int) -> list[float]:
     for _ in range(num_runs):
         with tempfile.TemporaryDirectory() as folder:
             options = f"--run-dir {folder}/run --log-interval-s 0.05 --eval-episodes 0 --quiet"
-            command = ["make", "-C", str(_ROOT), "train", f"ARGS={options}"]
+            command = ["make", "--no-print-directory", "-C", str(_ROOT), "train", f"ARGS={options}"]
             start_s = time.monotonic()
             with TrainingProcess("", Path(folder) / "run", command=command) as run:
                 run.wait_for_updates(1)

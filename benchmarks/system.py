@@ -12,9 +12,19 @@ import statistics
 from benchmarks.cases import CASES, Case, with_options
 from benchmarks.section import BenchSettings, Json, summarise
 from benchmarks.throughput import Window, measure_windows
+from impala_common.devices import resolve_device
 
 TITLE = "The whole system"
 _NUM_ROUNDS = 2
+_ALONE = {
+    "environment": ("environment",),
+    "inference": ("inference",),
+    "build, encode, send": ("build", "encode"),
+    "receive, decode, store": ("decode", "store"),
+    "load": ("load",),
+    "update": ("update",),
+}
+"""Parts of Window.cpu_us_by_part by the parts of part_bench that they hold."""
 
 
 def measure(settings: BenchSettings) -> Json:
@@ -34,11 +44,9 @@ def measure(settings: BenchSettings) -> Json:
             )
             speeds = [round(window.steps_per_s) for window in windows[case.name]]
             print(f"{case.name}: steps/s {speeds}", flush=True)
-    bounds = {
-        row["case"]: row["bound_steps_per_s"]
-        for row in settings.earlier.get("parts", {}).get("rows", ())
-    }
-    rows = [_summarise_case(case, windows[case.name], bounds.get(case.name)) for case in cases]
+    parts_rows = settings.earlier.get("parts", {}).get("rows", ())
+    alone = {row["case"]: row for row in parts_rows}
+    rows = [_summarise_case(case, windows[case.name], alone.get(case.name)) for case in cases]
     return {
         "cores": len(os.sched_getaffinity(0)),
         "window_s": settings.window_s,
@@ -66,9 +74,10 @@ def render(result: Json) -> str:
             f"{row['other_cores']:.2f} |"
         )
     lines += [
-        "\nCPU microseconds per agent step by part. Actors and learner report wall time of their "
-        "parts; their CPU time is shared out in that proportion.\n",
-        *_table(rows, "cpu_us_by_part", ".2f"),
+        "\nCPU microseconds per agent step by part, in brackets the same part alone. Actors and "
+        "learner report wall time of their parts; their CPU time is shared out in that "
+        "proportion.\n",
+        *_table(rows, "cpu_us_by_part", ".2f", "cpu_us_alone"),
         "\nThe same by process:\n",
         *_table(rows, "cpu_us_by_process", ".2f"),
         "\nMemory in MiB: proportional share of each process, at the end of the window in which "
@@ -89,7 +98,11 @@ def figures(result: Json) -> dict[str, float]:
     return named
 
 
-def _summarise_case(case: Case, windows: list[Window], bound: float | None) -> Json:
+def _summarise_case(case: Case, windows: list[Window], alone: Json | None) -> Json:
+    """Returns what is kept of a case; `alone` is its row of the section parts."""
+    # What a GPU does is no CPU time: there the bound of the parts says nothing.
+    is_on_cpu = resolve_device(case.make_config().job.device).type == "cpu"
+    bound = alone["bound_steps_per_s"] if alone and is_on_cpu else None
     speed = summarise([window.steps_per_s for window in windows])
     largest = max(windows, key=lambda window: sum(window.pss_mib_by_process.values()))
     return {
@@ -104,6 +117,11 @@ def _summarise_case(case: Case, windows: list[Window], bound: float | None) -> J
         "other_cores": statistics.median(window.other_cores for window in windows),
         "cpu_us_by_part": _medians([window.cpu_us_by_part for window in windows]),
         "cpu_us_by_process": _medians([window.cpu_us_by_process for window in windows]),
+        "cpu_us_alone": {
+            name: sum(alone["cpu_us"][part]["median"] for part in parts)
+            for name, parts in _ALONE.items()
+            if alone
+        },
         "pss_mib_by_process": largest.pss_mib_by_process,
     }
 
@@ -115,14 +133,21 @@ def _medians(values: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _table(rows: list[Json], key: str, form: str) -> list[str]:
+def _table(rows: list[Json], key: str, form: str, other_key: str = "") -> list[str]:
+    """Returns a table of what is under `key`, with what is under `other_key` in brackets."""
     names = list(dict.fromkeys(name for row in rows for name in row[key]))
     lines = ["| | " + " | ".join(names) + " | sum |", "|---" * (len(names) + 2) + "|"]
     for row in rows:
         values = row[key]
+        others = row[other_key] if other_key else {}
         cells = [_or_dash(values.get(name), form) for name in names]
-        total = format(sum(values.values()), form)
-        lines.append("| " + " | ".join([row["title"], *cells, total]) + " |")
+        cells.append(format(sum(values.values()), form))
+        for position, name in enumerate(names):
+            if name in others:
+                cells[position] += f" ({format(others[name], form)})"
+        if others:
+            cells[-1] += f" ({format(sum(others.values()), form)})"
+        lines.append("| " + " | ".join([row["title"], *cells]) + " |")
     return lines
 
 
