@@ -83,6 +83,7 @@ def main() -> None:
         JSON_PATH.write_text(json.dumps({"sections": sections}, indent=1) + "\n")
         PAGE_PATH.write_text(page)
         print(f"wrote {PAGE_PATH} and {JSON_PATH}")
+        print("for the README's table: python -m benchmarks.report")
     failed = [name for name, section in sections.items() if "error" in section]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
