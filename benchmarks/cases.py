@@ -46,6 +46,12 @@ class Case:
 
 CASES = (
     Case(name="cartpole", title="CartPole-v1, two networks of 2x64", env="CartPole-v1"),
+    Case(
+        name="cartpole_wide",
+        title="CartPole-v1, the same networks, 64 slots",
+        env="CartPole-v1",
+        options=("--preset", "cartpole_wide"),
+    ),
     Case(name="minatar", title="MinAtar/Breakout-v1", env="MinAtar/Breakout-v1"),
     Case(name="pong", title="ALE/Pong-v5, Nature CNN, T 20, B 32", env="ALE/Pong-v5"),
     Case(

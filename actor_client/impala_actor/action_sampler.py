@@ -15,6 +15,8 @@ from impala_common.action_spec import ActionSpec
 
 Array = np.ndarray[Any, Any]
 
+_LEAST_NOISE = np.finfo(np.float32).tiny
+
 
 def choose_actions(action: ActionSpec, logits: Array, random: np.random.Generator | None) -> Array:
     """Draws one action for each row of logits.
@@ -50,9 +52,10 @@ def _choose_categorical(logits: Array, random: np.random.Generator | None) -> Ar
     """Returns int64 [...] for logits [..., A]."""
     if random is None:
         return np.asarray(logits.argmax(axis=-1))
-    # Gumbel-max: -log of a standard exponential is Gumbel-distributed.
+    # Gumbel-max: -log of a standard exponential is Gumbel-distributed. Of millions of draws some
+    # are 0; to all others the addition changes nothing.
     noise = random.standard_exponential(logits.shape, dtype=np.float32)
-    chosen: Array = (logits - np.log(noise)).argmax(axis=-1)
+    chosen: Array = (logits - np.log(noise + _LEAST_NOISE)).argmax(axis=-1)
     return chosen
 
 

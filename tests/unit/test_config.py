@@ -276,6 +276,16 @@ def test_preset_is_chosen_by_environment(env: str, preset: str) -> None:
     assert preset_for_environment(env) == preset
 
 
+@pytest.mark.parametrize("name", ["cartpole", "cartpole_wide"])
+def test_preset_of_cartpole_makes_each_message_a_whole_batch(name: str) -> None:
+    """Seen to fail with two actors of four slots and a batch of eight."""
+    config = make_preset(name)
+
+    assert config.environment.envs_per_actor == config.rollout.batch_size
+    assert config.job.num_actors == config.transport.window == 1
+    assert config.rollout.num_storage_slots == 2
+
+
 def test_preset_of_unknown_name_lists_the_known() -> None:
     with pytest.raises(ConfigError, match=r"one of cartpole, .*atari, generic"):
         make_preset("doom")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_sample_same_seed_repeats_and_leaves_logits_alone(spec: ActionSpec) -> N
     assert torch.equal(draws[0], draws[1])
     assert np.array_equal(others[0], others[1])
     assert torch.equal(logits, before)
+
+
+def test_choice_noise_of_zero_raises_no_floating_point_error() -> None:
+    """Seen to fail with the logarithm of the noise as it is drawn."""
+
+    class Zeros(np.random.Generator):
+        def standard_exponential(self, size: Any = None, dtype: Any = None, **_: Any) -> Any:
+            return np.zeros(size, dtype)
+
+    logits = np.array([[0.0, 5.0, 1.0]], np.float32)
+
+    with np.errstate(all="raise"):
+        chosen = choose_actions(DISCRETE, logits, Zeros(np.random.PCG64(1)))
+
+    assert chosen.tolist() == [1]
 
 
 def test_extreme_logits_give_finite_numbers_and_gradients() -> None:

@@ -31,10 +31,11 @@ GENERIC = "generic"
 def _make_cartpole() -> TrainConfig:
     """CartPole: dense reward, episodes of at most 500 steps; seconds on two cores."""
     return TrainConfig(
-        job=JobConfig(total_steps=200_000, num_actors=2, learner_threads=1),
-        # Messages of half a batch, little storage, a window of one: data that lags five updates
-        # instead of two and a half costs more here than a short wait.
-        environment=EnvironmentConfig(envs_per_actor=4),
+        # One actor whose message is a whole batch: a message, a policy call and a step of the
+        # environment cost much the same for 8 slots as for 4. Little storage, a window of one:
+        # data that lags five updates instead of one and a half costs more here than a short wait.
+        job=JobConfig(total_steps=200_000, num_actors=1, learner_threads=1),
+        environment=EnvironmentConfig(envs_per_actor=8),
         model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
         rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=16),
         transport=TransportConfig(window=1),
@@ -44,6 +45,21 @@ def _make_cartpole() -> TrainConfig:
         optimizer=OptimizerConfig(
             optimizer="adam", learning_rate=2.5e-3, eps=1e-5, max_grad_norm=0.0
         ),
+    )
+
+
+def _make_cartpole_wide() -> TrainConfig:
+    """CartPole with eight times the slots and the batch: most steps a second, few updates."""
+    config = _make_cartpole()
+    return dataclasses.replace(
+        config,
+        job=dataclasses.replace(config.job, total_steps=800_000),
+        environment=EnvironmentConfig(envs_per_actor=64),
+        rollout=RolloutConfig(unroll_length=32, batch_size=64, num_storages=128),
+        loss=dataclasses.replace(config.loss, discount=0.98, vtrace_lambda=0.95),
+        # No momentum: gradients of 2,048 rows have little noise to average out, and data lags two
+        # updates already. With beta1 .9 policies swing and collapse, at any rate that learns.
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=5e-3, adam_beta1=0.0),
     )
 
 
@@ -64,7 +80,8 @@ def _make_cartpole_memory() -> TrainConfig:
     config = _make_cartpole()
     return dataclasses.replace(
         config,
-        job=dataclasses.replace(config.job, total_steps=500_000),
+        job=dataclasses.replace(config.job, total_steps=500_000, num_actors=2),
+        environment=EnvironmentConfig(envs_per_actor=4),
         model=dataclasses.replace(config.model, recurrence="lstm"),
     )
 
@@ -207,6 +224,7 @@ def _make_generic() -> TrainConfig:
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "cartpole": _make_cartpole,
+    "cartpole_wide": _make_cartpole_wide,
     "cartpole_memory": _make_cartpole_memory,
     "pendulum": _make_pendulum,
     "mujoco": _make_mujoco,
