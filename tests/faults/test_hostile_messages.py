@@ -266,7 +266,7 @@ def _is_malformed(method: str, data: bytes) -> bool:
 def _digest_of(message: Any) -> int:
     from impala_common.codec.tensors import digest_of
 
-    return digest_of(message.leaves)
+    return digest_of(tensor.data for tensor in message.leaves)
 
 
 def _varint(number: int) -> bytes:

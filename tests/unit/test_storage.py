@@ -156,6 +156,17 @@ def test_write_without_free_slot_writes_nothing_until_release() -> None:
     np.testing.assert_array_equal(views[0]["rewards"][:, 0], message.leaves["rewards"][:, 4])
 
 
+def test_has_room_for_several_counts_the_open_slot_and_free_ones() -> None:
+    slots, unused_views = make_slots(make_vector_spec(), batch_size=2, num_slots=2)
+    message = decoded(make_vector_spec(), 5, seed=1)
+
+    assert [slots.has_room(n) for n in (4, 5)] == [True, False]
+    slots.write(message, 4, 0, ORIGIN_OF_ALL)
+    assert [slots.has_room(n) for n in (3, 4)] == [True, False]
+    slots.write(message, 4, 0, ORIGIN_OF_ALL)
+    assert [slots.has_room(n) for n in (2, 3)] == [True, False]
+
+
 def test_write_reuses_slots_in_the_order_of_their_release() -> None:
     spec = make_vector_spec()
     slots, _ = make_slots(spec, batch_size=1, num_slots=3)

@@ -181,8 +181,30 @@ def test_unpack_tensor_of_any_bytes_returns_array_or_invalid(data: bytes, shape:
         unpack_tensor(message, "x", "uint8", (7,))
 
 
-def test_digest_of_tensors_depends_on_data_and_order() -> None:
-    one, two = pack_tensor(np.array([1])), pack_tensor(np.array([2]))
+@pytest.mark.parametrize("begins_with_noise", [False, True])
+def test_pack_tensor_of_a_large_one_with_noise_in_it_is_compressed_where_that_pays(
+    begins_with_noise: bool,
+) -> None:
+    """Seen to fail with a sample from the beginning only."""
+    noise = np.random.default_rng(1).integers(0, 256, (10, 7056), np.uint8)
+    calm = np.zeros((190, 7056), np.uint8)
+    array = np.concatenate([noise, calm] if begins_with_noise else [calm, noise])
+
+    assert pack_tensor(array, compress=True).codec == pb.CODEC_ZSTD
+
+
+def test_pack_tensor_of_noise_that_repeats_from_row_to_row_is_compressed() -> None:
+    """Seen to fail with samples of less than two rows."""
+    row = np.random.default_rng(1).integers(0, 256, 100_000, np.uint8)
+
+    message = pack_tensor(np.tile(row, (80, 1)), compress=True)
+
+    assert message.codec == pb.CODEC_ZSTD
+    assert len(message.data) < 200_000
+
+
+def test_digest_of_data_depends_on_data_and_order() -> None:
+    one, two = np.array([1]).tobytes(), np.array([2]).tobytes()
 
     assert digest_of([one, two]) == digest_of([one, two])
     assert len({digest_of([one, two]), digest_of([two, one]), digest_of([one])}) == 3

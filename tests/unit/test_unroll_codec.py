@@ -34,7 +34,7 @@ def sealed(message: unroll_pb2.UnrollBatch) -> unroll_pb2.UnrollBatch:
     tensors = list(message.leaves)
     if message.HasField("frames"):
         tensors += [message.frames.unique_frames, message.frames.frame_index]
-    message.digest = digest_of(tensors)
+    message.digest = digest_of(tensor.data for tensor in tensors)
     return message
 
 

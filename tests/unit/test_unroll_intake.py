@@ -287,6 +287,62 @@ def test_offer_that_has_begun_to_write_is_finished_after_any_time() -> None:
     run(test, capacity_timeout_s=0.05)
 
 
+def test_offer_now_with_room_does_what_offer_does() -> None:
+    """Two doors, the same messages through each: verdicts, storage and counts are equal."""
+
+    async def test(front: Front) -> None:
+        other = Front()
+        try:
+            corrupt = make_message(3)
+            corrupt.digest += 1
+            future = make_message(3, policy_version=VERSION + 1)
+            messages = [make_message(1, 1), make_message(1, 1), corrupt, future]
+            messages += [make_message(0), make_message(3, 2)]
+            for message in messages:
+                verdict = front.intake.offer_now(front.session, message)
+                assert verdict == await other.intake.offer(other.session, message)
+
+            assert front.intake.counts == other.intake.counts
+            assert front.intake.counts.accepted == 3
+            assert front.full_slots() == other.full_slots() == [0]
+            assert bytes(front.memory) == bytes(other.memory)
+            assert front.session.last_sequence == other.session.last_sequence == 3
+        finally:
+            other.close()
+
+    run(test)
+
+
+def test_offer_now_without_room_for_all_of_it_touches_nothing() -> None:
+    async def test(front: Front) -> None:
+        await front.offer(1, num_unrolls=3)
+        before = bytes(front.memory)
+
+        assert front.intake.offer_now(front.session, make_message(2, 2)) is None
+
+        assert bytes(front.memory) == before
+        assert front.session.last_sequence == 1
+        assert front.intake.counts.accepted == 3
+
+    run(test)
+
+
+def test_offer_now_while_others_have_their_turn_does_not_overtake_them() -> None:
+    """Seen to fail without the look at tasks under way."""
+
+    async def test(front: Front) -> None:
+        before = front.intake.start(front.session, make_message(1, 1))
+        other = front.register("b")
+
+        assert front.intake.offer_now(other, make_message(1, 1)) is None
+
+        assert (await before).outcome == Outcome.ACCEPTED
+        await asyncio.sleep(0)  # the task is struck off the list
+        assert front.intake.offer_now(other, make_message(1, 1)) == Verdict(Outcome.ACCEPTED)
+
+    run(test)
+
+
 def test_start_of_a_message_whose_stream_dies_is_finished() -> None:
     async def test(front: Front) -> None:
         offered = front.intake.start(front.session, make_message(1, 6))

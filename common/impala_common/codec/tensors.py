@@ -24,12 +24,16 @@ from impala_rl.v1 import tensor_pb2 as pb
 DTYPE_TO_PROTO: dict[str, Any] = {  # Any: the stubs have no type for enum values
     name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES
 }
+_NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
 PROTO_TO_DTYPE: dict[Any, str] = {number: name for name, number in DTYPE_TO_PROTO.items()}
 
 _MIN_COMPRESSED_BYTES = 4096
 """Below this, compression costs more than the bytes it saves."""
 _MIN_RATIO = 1.2
 """Compressed data is sent only if it is smaller by at least this factor."""
+_MIN_SAMPLE_BYTES = 1 << 16
+_SAMPLE_ROWS = 4
+"""What a tensor is tried on before all of it is compressed: repetition from row to row counts."""
 _MAX_RANK = 8
 
 _local = threading.local()  # zstd contexts are not thread-safe: one pair per thread
@@ -42,19 +46,34 @@ def pack_tensor(array: np.ndarray[Any, Any], compress: bool = False) -> pb.Tenso
       array: any dtype of `specs.DTYPES`, any shape.
       compress: whether zstd (level 1) may be used, where it pays.
     """
-    plain = np.ascontiguousarray(array).tobytes()
-    codec, data = pb.CODEC_UNSPECIFIED, plain
-    if compress and len(plain) >= _MIN_COMPRESSED_BYTES:
+    tensor = pb.Tensor()
+    pack_into(tensor, array, compress)
+    return tensor
+
+
+def pack_into(tensor: pb.Tensor, array: np.ndarray[Any, Any], compress: bool = False) -> bytes:
+    """Makes the empty message `tensor` that of `array`, and returns its `data`.
+
+    In place and with the data at hand, because each look at `tensor.data` copies it.
+    """
+    plain = array.tobytes()  # in C order, whatever the array's is
+    tensor.dtype = DTYPE_TO_PROTO[array.dtype.name]
+    tensor.shape.extend(array.shape)
+    if compress and _may_shrink(plain, array.shape[0] if array.ndim else 1):
         squeezed = _compressor().compress(plain)
-        if len(squeezed) * _MIN_RATIO <= len(plain):
-            codec, data = pb.CODEC_ZSTD, squeezed
-    return pb.Tensor(
-        dtype=DTYPE_TO_PROTO[array.dtype.name], shape=array.shape, data=data, codec=codec
-    )
+        if _pays(squeezed, plain):
+            tensor.codec, tensor.data = pb.CODEC_ZSTD, squeezed
+            return squeezed
+    tensor.data = plain
+    return plain
 
 
 def unpack_tensor(
-    tensor: pb.Tensor, name: str, dtype: str, shape: tuple[int, ...]
+    tensor: pb.Tensor,
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    data: bytes | None = None,
 ) -> np.ndarray[Any, Any]:
     """Returns the array in `tensor`, read-only, after checking it against dtype and shape.
 
@@ -63,6 +82,7 @@ def unpack_tensor(
       name: what to call it in errors.
       dtype: expected element type.
       shape: expected shape.
+      data: `tensor.data`, where it is at hand: each look at it copies.
 
     Raises:
       InvalidUnrollError: naming the first thing that differs.
@@ -74,24 +94,39 @@ def unpack_tensor(
     if tensor.dtype != DTYPE_TO_PROTO[dtype]:
         got = PROTO_TO_DTYPE.get(tensor.dtype, f"unknown type {tensor.dtype}")
         raise InvalidUnrollError(f"{name}: expected dtype {dtype}, got {got}")
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    data = _plain_bytes(tensor, name, num_bytes)
-    array = np.frombuffer(data, dtype=np.dtype(dtype)).reshape(shape)
-    if dtype == "bool" and array.size and array.view(np.uint8).max() > 1:
+    numpy_dtype = _NUMPY_DTYPES[dtype]
+    num_bytes = math.prod(shape) * numpy_dtype.itemsize
+    plain = _plain_bytes(tensor, tensor.data if data is None else data, name, num_bytes)
+    if dtype == "bool" and plain.translate(None, b"\0\1"):
         raise InvalidUnrollError(f"{name}: expected booleans (0 or 1), got other bytes")
-    return array
+    return np.frombuffer(plain, numpy_dtype).reshape(shape)
 
 
-def digest_of(tensors: Iterable[pb.Tensor]) -> int:
-    """Returns xxh3-64 over the `data` of all tensors, in order."""
+def digest_of(data: Iterable[bytes]) -> int:
+    """Returns xxh3-64 over the `data` of tensors, in order."""
     state = xxhash.xxh3_64()
-    for tensor in tensors:
-        state.update(tensor.data)
+    for part in data:
+        state.update(part)
     return state.intdigest()
 
 
-def _plain_bytes(tensor: pb.Tensor, name: str, num_bytes: int) -> bytes:
-    data = tensor.data
+def _may_shrink(plain: bytes, num_rows: int) -> bool:
+    """Returns whether compressing all of `plain` is worth a try: large ones are tried in part."""
+    if len(plain) < _MIN_COMPRESSED_BYTES:
+        return False
+    sample_bytes = max(_MIN_SAMPLE_BYTES, _SAMPLE_ROWS * len(plain) // num_rows)
+    if 8 * sample_bytes > len(plain):
+        return True
+    view, middle = memoryview(plain), len(plain) // 2
+    samples = (view[:sample_bytes], view[middle : middle + sample_bytes])
+    return any(_pays(_compressor().compress(sample), sample) for sample in samples)
+
+
+def _pays(squeezed: bytes, plain: bytes | memoryview) -> bool:
+    return len(squeezed) * _MIN_RATIO <= len(plain)
+
+
+def _plain_bytes(tensor: pb.Tensor, data: bytes, name: str, num_bytes: int) -> bytes:
     if tensor.codec == pb.CODEC_ZSTD:
         try:
             declared = zstandard.frame_content_size(data)

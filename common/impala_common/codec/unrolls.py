@@ -8,13 +8,14 @@ No grpc, no torch.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from impala_common.codec.action_ranges import ActionRanges
 from impala_common.codec.frames import UniqueFrames, split_frames
-from impala_common.codec.tensors import digest_of, pack_tensor, unpack_tensor
+from impala_common.codec.tensors import digest_of, pack_into, unpack_tensor
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2 as pb
@@ -48,28 +49,36 @@ def pack_unrolls(unrolls: Unrolls, spec: UnrollSpec, compress: bool) -> pb.Unrol
     """
     message = pb.UnrollBatch(unroll_count=unrolls["actions"].shape[1])
     num_observations = len(spec.environment.observation_leaves)
-    for position, leaf in enumerate(spec.leaves):
+    data: list[bytes] = []
+    frames_data: list[bytes] = []
+    for position, leaf in enumerate(_leaves_of(spec)):
+        tensor = message.leaves.add()
+        array = unrolls[leaf.tensor.name]
         if spec.uses_unique_frames and position == 0:
-            message.leaves.add()
-            unique = split_frames(unrolls[leaf.tensor.name])
-            message.frames.unique_frames.CopyFrom(pack_tensor(unique.frames, compress))
-            message.frames.frame_counts.extend(unique.counts.tolist())
-            message.frames.frame_index.CopyFrom(pack_tensor(unique.frame_index, compress))
+            unique, frames = split_frames(array), message.frames
+            frames.frame_counts.extend(unique.counts.tolist())
+            frames_data.append(pack_into(frames.unique_frames, unique.frames, compress))
+            frames_data.append(pack_into(frames.frame_index, unique.frame_index, compress))
             continue
-        may_compress = compress and position < num_observations
-        message.leaves.append(pack_tensor(unrolls[leaf.tensor.name], may_compress))
-    message.digest = _digest(message)
+        data.append(pack_into(tensor, array, compress and position < num_observations))
+    message.digest = digest_of(data + frames_data)
     return message
 
 
+@functools.lru_cache(8)
+def _leaves_of(spec: UnrollSpec) -> tuple[UnrollLeaf, ...]:
+    return spec.leaves
+
+
 class UnrollDecoder:
-    """Turns messages into checked arrays. Immutable; used by the front end only."""
+    """Turns messages into checked arrays. Used by the front end only, on its event loop."""
 
     def __init__(self, spec: UnrollSpec, max_unrolls: int) -> None:
         """Prepares to decode unrolls of `spec`, at most `max_unrolls` to a message."""
         self._spec = spec
         self._max_unrolls = max_unrolls
         self._leaves = spec.leaves
+        self._shapes: dict[int, list[tuple[int, ...]]] = {}  # by number of unrolls
         self._actions = ActionRanges(spec.environment.action)
 
     @property
@@ -96,26 +105,40 @@ class UnrollDecoder:
             raise InvalidUnrollError(
                 f"frames: expected {'set' if self._spec.uses_unique_frames else 'unset'}"
             )
-        if _digest(message) != message.digest:
+        tensors = list(message.leaves)
+        data = [tensor.data for tensor in tensors]  # once: each look at it copies
+        frames_data: list[bytes] = []
+        if self._spec.uses_unique_frames:
+            stack = message.frames
+            frames_data = [stack.unique_frames.data, stack.frame_index.data]
+        if digest_of(data + frames_data) != message.digest:
             raise InvalidUnrollError("digest: the data was damaged on its way")
+        shapes = self._shapes_of(num_unrolls)
         leaves: Unrolls = {}
         frames = None
         for position, leaf in enumerate(self._leaves):
             name = leaf.tensor.name
             if self._spec.uses_unique_frames and position == 0:
-                if message.leaves[position].ByteSize():
+                if tensors[position].ByteSize():
                     raise InvalidUnrollError(f"{name}: expected empty, frames takes its place")
-                frames = self._decode_frames(message.frames, leaf, num_unrolls)
+                frames = self._decode_frames(message.frames, frames_data, leaf, num_unrolls)
                 continue
-            shape = leaf.shape(self._spec.unroll_length, num_unrolls)
-            array = unpack_tensor(message.leaves[position], name, leaf.tensor.dtype, shape)
+            array = unpack_tensor(
+                tensors[position], name, leaf.tensor.dtype, shapes[position], data[position]
+            )
             _require_finite(name, array)
             leaves[name] = array
         self._actions.validate(leaves)
         return DecodedUnrolls(num_unrolls, leaves, frames)
 
+    def _shapes_of(self, num_unrolls: int) -> list[tuple[int, ...]]:
+        if num_unrolls not in self._shapes:  # at most max_unrolls of them
+            length = self._spec.unroll_length
+            self._shapes[num_unrolls] = [leaf.shape(length, num_unrolls) for leaf in self._leaves]
+        return self._shapes[num_unrolls]
+
     def _decode_frames(
-        self, message: pb.FrameStack, leaf: UnrollLeaf, num_unrolls: int
+        self, message: pb.FrameStack, data: list[bytes], leaf: UnrollLeaf, num_unrolls: int
     ) -> UniqueFrames:
         spec = self._spec
         counts = np.array(message.frame_counts, np.int64)
@@ -125,21 +148,14 @@ class UnrollDecoder:
             )
         frame_shape = (int(counts.sum()), *leaf.tensor.shape[1:])
         frames = unpack_tensor(
-            message.unique_frames, "unique_frames", leaf.tensor.dtype, frame_shape
+            message.unique_frames, "unique_frames", leaf.tensor.dtype, frame_shape, data[0]
         )
         _require_finite("unique_frames", frames)
         index_shape = (spec.unroll_length + 1, num_unrolls, spec.environment.frame_stack)
-        index = unpack_tensor(message.frame_index, "frame_index", "int32", index_shape)
+        index = unpack_tensor(message.frame_index, "frame_index", "int32", index_shape, data[1])
         if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
             raise InvalidUnrollError("frame_index: points outside its unroll's frames")
         return UniqueFrames(frames, counts.astype(np.int32), index)
-
-
-def _digest(message: pb.UnrollBatch) -> int:
-    if not message.HasField("frames"):
-        return digest_of(message.leaves)
-    frames = message.frames
-    return digest_of([*message.leaves, frames.unique_frames, frames.frame_index])
 
 
 def _require_finite(name: str, array: Array) -> None:

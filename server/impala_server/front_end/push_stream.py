@@ -98,14 +98,17 @@ class PushStream:
         if self._find(run, message.actor) is not session:
             raise InvalidRequestError("the unrolls are of another session than hello was")
         failpoints.hit("push.before_take")
-        # A task of the intake's own: a client that goes away must not stop a message half-way
-        # into storage.
-        offered = run.intake.start(session, message)
-        await asyncio.wait({offered, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not offered.done():
-            await self._end(run, session)
-            return False
-        await self._answer(run, message.sequence_number, offered.result())
+        verdict = run.intake.offer_now(session, message)
+        if verdict is None:
+            # A task of the intake's own: a client that goes away must not stop a message half-way
+            # into storage.
+            offered = run.intake.start(session, message)
+            await asyncio.wait({offered, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not offered.done():
+                await self._end(run, session)
+                return False
+            verdict = offered.result()
+        await self._answer(run, message.sequence_number, verdict)
         return True
 
     async def _answer(self, run: OpenRun, sequence_number: int, verdict: Verdict) -> None:

@@ -3,7 +3,8 @@
 Called by the servicer on the front end's event loop; owns the batch slots and
 the counts. Knows nothing of gRPC: it gets a parsed message and returns a
 verdict, and while storage is full it simply does not return. Order of checks:
-duplicate, specification and digest and finiteness, version, lag, room.
+duplicate, specification and digest and finiteness, version, lag, room. Where
+nothing has to wait, a message is taken in one go (`offer_now`).
 """
 
 from __future__ import annotations
@@ -155,6 +156,31 @@ class UnrollIntake:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def offer_now(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict | None:
+        """Takes one message of `session` if that needs no waiting.
+
+        Returns:
+          The verdict; None if the message has to wait for room or its turn, so that it has to
+          be offered to `start`. Nothing has happened then.
+
+        Raises:
+          LearnerUnavailableError: the learner is gone.
+        """
+        if self._tasks or self._writing.locked() or not self._slots.has_room(message.unroll_count):
+            return None
+        try:
+            checked = self._check(session, message)
+            if not isinstance(checked, Verdict):
+                origin = self._begin(session, message)
+                first = 0
+                while first < checked.num_unrolls:
+                    first += self._write_some(checked, first, message.policy_version, origin)
+                failpoints.hit("intake.after_enqueue")
+                checked = Verdict(Outcome.ACCEPTED)
+        except InvalidUnrollError as error:
+            checked = self._refuse(session, error)
+        return self._count(session, message, checked)
+
     async def offer(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
         """Takes one message of `session`, waiting while storage is full.
 
@@ -162,20 +188,21 @@ class UnrollIntake:
           LearnerUnavailableError: the learner is gone.
         """
         try:
-            verdict = await self._judge(session, message)
+            checked = self._check(session, message)
+            if not isinstance(checked, Verdict):
+                checked = await self._take(session, message, checked)
         except InvalidUnrollError as error:
-            _LOG.warning("invalid unrolls from actor %s: %s", session.actor_id, error)
-            verdict = Verdict(Outcome.INVALID, str(error))
-        name = verdict.outcome.value
-        num_unrolls = max(1, min(message.unroll_count, 1 << 16))
-        lag = max(0, self._newest_version() - message.policy_version)
-        session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
-        if verdict.outcome is not Outcome.ACCEPTED:  # those are counted as they are written
-            setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
-            self._record(name, session, message)
-        return verdict
+            checked = self._refuse(session, error)
+        return self._count(session, message, checked)
 
-    async def _judge(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
+    def _check(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch
+    ) -> DecodedUnrolls | Verdict:
+        """Returns the unrolls of a message that may be taken, else why it is not.
+
+        Raises:
+          InvalidUnrollError: it breaks the specification.
+        """
         sequence, version = message.sequence_number, message.policy_version
         if sequence < 1:
             raise InvalidUnrollError(f"sequence_number: expected at least 1, got {sequence}")
@@ -191,24 +218,51 @@ class UnrollIntake:
                 Outcome.STALE,
                 f"lags {newest - version} updates behind, more than {self.max_policy_lag}",
             )
+        return unrolls
+
+    async def _take(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: DecodedUnrolls
+    ) -> Verdict:
+        """Writes the unrolls of a message once it is its turn and there is room."""
         try:
             async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:
                 await self._wait_for_room()
                 deadline.reschedule(None)  # once begun it is finished, however long that takes
-                failpoints.hit("intake.before_enqueue")
-                if sequence <= session.last_sequence:  # it also came on a second stream
+                if message.sequence_number <= session.last_sequence:  # also on a second stream
                     return Verdict(Outcome.DUPLICATE)
-                session.last_sequence = sequence
-                self._note(message)
-                self._record("accepted", session, message)
-                origin = UnrollOrigin(session.index, session.epoch, sequence)
-                await self._write(unrolls, version, origin)
+                origin = self._begin(session, message)
+                await self._write(unrolls, message.policy_version, origin)
                 failpoints.hit("intake.after_enqueue")
         except TimeoutError:
             return Verdict(
                 Outcome.CAPACITY, f"no room in rollout storage for {self._capacity_timeout_s:g} s"
             )
         return Verdict(Outcome.ACCEPTED)
+
+    def _begin(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> UnrollOrigin:
+        """Uses up the number of a message whose unrolls are now going to be written."""
+        failpoints.hit("intake.before_enqueue")
+        session.last_sequence = message.sequence_number
+        self._note(message)
+        self._record("accepted", session, message)
+        return UnrollOrigin(session.index, session.epoch, message.sequence_number)
+
+    def _refuse(self, session: ActorSession, error: InvalidUnrollError) -> Verdict:
+        _LOG.warning("invalid unrolls from actor %s: %s", session.actor_id, error)
+        return Verdict(Outcome.INVALID, str(error))
+
+    def _count(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, verdict: Verdict
+    ) -> Verdict:
+        """Counts a message whose verdict is known; returns the verdict."""
+        name = verdict.outcome.value
+        num_unrolls = max(1, min(message.unroll_count, 1 << 16))
+        lag = max(0, self._newest_version() - message.policy_version)
+        session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
+        if verdict.outcome is not Outcome.ACCEPTED:  # those are counted as they are written
+            setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
+            self._record(name, session, message)
+        return verdict
 
     async def _wait_for_room(self) -> None:
         while not self._slots.has_room():
@@ -219,15 +273,22 @@ class UnrollIntake:
         """Writes all unrolls, waiting for room in between."""
         first = 0
         while first < unrolls.num_unrolls:
-            count, full = self._slots.write(unrolls, first, version, origin)
+            count = self._write_some(unrolls, first, version, origin)
             first += count
-            self.counts.accepted += count
-            if full is not None:
-                self._hand_over(full)
-            elif count == 0:
+            if count == 0:
                 await self._wait_for_room()
-            else:
-                failpoints.hit("intake.mid_batch")
+
+    def _write_some(
+        self, unrolls: DecodedUnrolls, first: int, version: int, origin: UnrollOrigin
+    ) -> int:
+        """Writes what the open slot has room for; returns how many unrolls that were."""
+        count, full = self._slots.write(unrolls, first, version, origin)
+        self.counts.accepted += count
+        if full is not None:
+            self._hand_over(full)
+        elif count:
+            failpoints.hit("intake.mid_batch")
+        return count
 
     def _note(self, message: unroll_pb2.UnrollBatch) -> None:
         times = message.times

@@ -57,9 +57,12 @@ class BatchSlots:
         """Share of rollout storage in use, 0 to 1: being filled, waiting, or trained on."""
         return self.num_queued / (self._layout.num_slots * self._layout.batch_size)
 
-    def has_room(self) -> bool:
-        """Whether at least one column can be written now."""
-        return self._open is not None or bool(self._free)
+    def has_room(self, num_unrolls: int = 1) -> bool:
+        """Whether that many columns can be written now."""
+        num_free = len(self._free) * self._layout.batch_size
+        if self._open is not None:
+            num_free += self._layout.batch_size - self._column
+        return num_unrolls <= num_free
 
     def release(self, slot: int) -> None:
         """Takes back a slot that the learner has finished with."""

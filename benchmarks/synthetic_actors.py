@@ -1,0 +1,253 @@
+"""Actors without environment and policy: they send the same unrolls again and again.
+
+They use the product's own client, session, packing and sender, so to the server they are
+actors that never think; the server is the limit, or the wire. `SyntheticActors` is the
+benchmark's side; this module run as a process is a share of them, a thread for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.section import Json
+from benchmarks.worker_process import WorkerProcess, serve
+
+if TYPE_CHECKING:
+    from impala_rl.v1 import unroll_pb2
+
+_MODULE = "benchmarks.synthetic_actors"
+
+
+class ActorTotals(NamedTuple):
+    """What synthetic actors did since they started.
+
+    Attributes:
+      num_unrolls: unrolls that were accepted.
+      num_messages: messages they came in.
+      cpu_s: CPU seconds of their processes.
+      time_s: when that was, on the monotonic clock.
+    """
+
+    num_unrolls: int
+    num_messages: int
+    cpu_s: float
+    time_s: float
+
+
+class SyntheticActors:
+    """Any number of synthetic actors, spread over a few processes; they begin paused."""
+
+    def __init__(
+        self,
+        address: str,
+        source: Path,
+        num_actors: int,
+        num_processes: int = 2,
+        packs_each: bool = True,
+        compress: bool = True,
+        name: str = "a",
+        cores: list[int] | None = None,
+    ) -> None:
+        """Starts and registers them.
+
+        Args:
+          address: of the learner.
+          source: folder of an UnrollSource.
+          num_actors: streams.
+          num_processes: processes that share them.
+          packs_each: whether each message is packed anew, as an actor does; otherwise each is
+            packed once, so that the sender costs as little as it can.
+          compress: whether observations may be compressed.
+          name: what the actors' names begin with.
+          cores: cores they may run on; None: all.
+        """
+        num_processes = min(num_processes, num_actors)
+        shares = [len(range(k, num_actors, num_processes)) for k in range(num_processes)]
+        common = {
+            "address": address,
+            "source": str(source),
+            "packs_each": packs_each,
+            "compress": compress,
+        }
+        with contextlib.ExitStack() as stack:
+            self._workers = [
+                stack.enter_context(
+                    WorkerProcess(
+                        _MODULE,
+                        {**common, "name": f"{name}{k}", "num_actors": share},
+                        cores=cores,
+                    )
+                )
+                for k, share in enumerate(shares)
+            ]
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> SyntheticActors:
+        """They have registered already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Lets them say goodbye."""
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def at_work(self, warm_up_s: float) -> Iterator[None]:
+        """A context in which they send as fast as verdicts come, after a warm-up."""
+        self._ask("run")
+        try:
+            time.sleep(warm_up_s)
+            yield
+        finally:
+            self._ask("pause")
+
+    def totals(self) -> ActorTotals:
+        """Returns what all of them did so far."""
+        answers = self._ask("totals")
+        return ActorTotals(
+            sum(answer["num_unrolls"] for answer in answers),
+            sum(answer["num_messages"] for answer in answers),
+            sum(worker.cpu_s for worker in self._workers),
+            time.monotonic(),
+        )
+
+    def _ask(self, kind: str) -> list[Json]:
+        for worker in self._workers:
+            worker.send(kind)
+        return [worker.receive() for worker in self._workers]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What one process of them is told."""
+
+    address: str
+    source: str
+    name: str
+    num_actors: int
+    packs_each: bool
+    compress: bool
+
+
+class _Share:
+    """The synthetic actors of this process."""
+
+    def __init__(self, settings: _Settings) -> None:
+        from benchmarks.unroll_source import UnrollSource
+        from impala_actor.learner_client import LearnerClient
+        from impala_actor.unroll_sender import UnrollSender
+
+        self._settings = settings
+        self._source = UnrollSource.load(Path(settings.source))
+        self._gate = threading.Event()
+        self._stop = threading.Event()
+        self._clients = [
+            LearnerClient(settings.address, f"{settings.name}-{k}", 60.0, self._stop)
+            for k in range(settings.num_actors)
+        ]
+        self._senders = []
+        for client in self._clients:
+            own_connection(client)
+            session = client.register(self._source.spec.environment, self._source.num_slots)
+            self._senders.append(UnrollSender(client, session, lambda unused_version: None))
+        self._threads = [
+            threading.Thread(target=self._act, args=(k,), name=f"synthetic-{k}")
+            for k in range(settings.num_actors)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def answer(self, request: Json) -> Json:
+        """Does what the benchmark asks for."""
+        if request["kind"] == "run":
+            self._gate.set()
+        elif request["kind"] == "pause":
+            self._gate.clear()
+        num_messages = sum(sender.outcomes.get("ACCEPTED", 0) for sender in self._senders)
+        refused = {
+            name: count
+            for sender in self._senders
+            for name, count in sender.outcomes.items()
+            if name != "ACCEPTED"
+        }
+        if refused:
+            raise SystemExit(f"the learner refused unrolls: {refused}")
+        return {
+            "num_messages": num_messages,
+            "num_unrolls": num_messages * self._source.num_slots,
+        }
+
+    def close(self) -> None:
+        """Ends all of them."""
+        self._stop.set()
+        self._gate.set()
+        for thread in self._threads:
+            thread.join()
+        for sender, client in zip(self._senders, self._clients, strict=True):
+            sender.close()
+            client.close()
+
+    def _act(self, index: int) -> None:
+        from impala_common.errors import ImpalaError
+
+        sender, messages = self._senders[index], self._messages(index)
+        with contextlib.suppress(ImpalaError):  # the learner ends, or we do
+            while not self._stop.is_set():
+                self._gate.wait()
+                sender.wait_for_room()
+                sender.send(next(messages))
+
+    def _messages(self, index: int) -> Iterator[unroll_pb2.UnrollBatch]:
+        from impala_common.codec.unrolls import pack_unrolls
+
+        source, compress = self._source, self._settings.compress
+        unrolls = itertools.islice(itertools.cycle(source.messages), index, None)
+        if self._settings.packs_each:
+            yield from (pack_unrolls(message, source.spec, compress) for message in unrolls)
+            return
+        # More than the window: whoever is sent again has had its verdict.
+        packed = [pack_unrolls(next(unrolls), source.spec, compress) for _ in range(4)]
+        yield from itertools.cycle(packed)
+
+
+def own_connection(client: object) -> None:
+    """Gives a client a connection of its own: in one process, gRPC shares them by default."""
+    import grpc
+
+    from impala_common.rpc.channel import client_options
+    from impala_rl.v1 import learner_pb2_grpc
+
+    options = [*client_options(), ("grpc.use_local_subchannel_pool", 1)]
+    channel = grpc.insecure_channel(client.address, options=options)  # type: ignore[attr-defined]
+    client._channel.close()  # type: ignore[attr-defined]
+    client._channel = channel  # type: ignore[attr-defined]
+    client._stub = learner_pb2_grpc.LearnerServiceStub(channel)  # type: ignore[attr-defined,no-untyped-call]
+
+
+def main() -> None:
+    """Body of one process of them."""
+    logging.basicConfig(level=logging.ERROR)
+    share = _Share(_Settings(**json.loads(sys.argv[1])))
+    try:
+        serve(share.answer)
+    finally:
+        share.close()
+
+
+if __name__ == "__main__":
+    main()
