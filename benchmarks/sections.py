@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import parts, solve, startup, system
+from benchmarks import growth, parts, solve, startup, system, wire
 from benchmarks.section import Section
 
 SECTIONS: dict[str, Section] = {
@@ -10,5 +10,7 @@ SECTIONS: dict[str, Section] = {
     "system": system,  # after parts, for the bound
     "solve": solve,
     "startup": startup,
+    "wire": wire,
+    "growth": growth,
 }
 """By name, as in performance.json, targets.toml and `--only`."""

@@ -73,6 +73,7 @@ class SyntheticActors:
           cores: cores they may run on; None: all.
         """
         num_processes = min(num_processes, num_actors)
+        self._num_actors = num_actors
         shares = [len(range(k, num_actors, num_processes)) for k in range(num_processes)]
         common = {
             "address": address,
@@ -107,14 +108,19 @@ class SyntheticActors:
         self._stack.close()
 
     @contextlib.contextmanager
-    def at_work(self, warm_up_s: float) -> Iterator[None]:
-        """A context in which they send as fast as verdicts come, after a warm-up."""
-        self._ask("run")
+    def at_work(self, warm_up_s: float, num_actors: int = 0) -> Iterator[None]:
+        """A context in which they send as fast as verdicts come, after a warm-up.
+
+        Args:
+          warm_up_s: seconds before the context begins.
+          num_actors: how many of them; the others stay connected and idle. 0: all.
+        """
+        self._ask("run", num_actors or self._num_actors)
         try:
             time.sleep(warm_up_s)
             yield
         finally:
-            self._ask("pause")
+            self._ask("run", 0)
 
     def totals(self) -> ActorTotals:
         """Returns what all of them did so far."""
@@ -126,9 +132,9 @@ class SyntheticActors:
             time.monotonic(),
         )
 
-    def _ask(self, kind: str) -> list[Json]:
-        for worker in self._workers:
-            worker.send(kind)
+    def _ask(self, kind: str, num_actors: int = 0) -> list[Json]:
+        for k, worker in enumerate(self._workers):
+            worker.send(kind, num_actors=len(range(k, num_actors, len(self._workers))))
         return [worker.receive() for worker in self._workers]
 
 
@@ -154,7 +160,7 @@ class _Share:
 
         self._settings = settings
         self._source = UnrollSource.load(Path(settings.source))
-        self._gate = threading.Event()
+        self._gates = [threading.Event() for _ in range(settings.num_actors)]
         self._stop = threading.Event()
         self._clients = [
             LearnerClient(settings.address, f"{settings.name}-{k}", 60.0, self._stop)
@@ -175,9 +181,7 @@ class _Share:
     def answer(self, request: Json) -> Json:
         """Does what the benchmark asks for."""
         if request["kind"] == "run":
-            self._gate.set()
-        elif request["kind"] == "pause":
-            self._gate.clear()
+            self._let_run(request["num_actors"])
         num_messages = sum(sender.outcomes.get("ACCEPTED", 0) for sender in self._senders)
         refused = {
             name: count
@@ -195,12 +199,19 @@ class _Share:
     def close(self) -> None:
         """Ends all of them."""
         self._stop.set()
-        self._gate.set()
+        self._let_run(len(self._gates))
         for thread in self._threads:
             thread.join()
         for sender, client in zip(self._senders, self._clients, strict=True):
             sender.close()
             client.close()
+
+    def _let_run(self, num_actors: int) -> None:
+        for k, gate in enumerate(self._gates):
+            if k < num_actors:
+                gate.set()
+            else:
+                gate.clear()
 
     def _act(self, index: int) -> None:
         from impala_common.errors import ImpalaError
@@ -208,7 +219,7 @@ class _Share:
         sender, messages = self._senders[index], self._messages(index)
         with contextlib.suppress(ImpalaError):  # the learner ends, or we do
             while not self._stop.is_set():
-                self._gate.wait()
+                self._gates[index].wait()
                 sender.wait_for_room()
                 sender.send(next(messages))
 

@@ -30,31 +30,35 @@ class IngestWindow:
       unrolls_per_s: accepted.
       server_ms: CPU milliseconds of the front end for each unroll.
       client_ms: of the synthetic actors.
+      server_cores: how many cores the front end kept busy.
     """
 
     unrolls_per_s: float
     server_ms: float
     client_ms: float
+    server_cores: float
 
 
 def measure_window(
     server: FrontEndAlone[Any],
     actors: SyntheticActors,
     window_s: float,
-    warm_up_s: float = _WARM_UP_S,
+    num_actors: int = 0,
 ) -> IngestWindow:
-    """Lets actors send for a window."""
-    with actors.at_work(warm_up_s):
+    """Lets `num_actors` of the actors send for a window; 0: all."""
+    with actors.at_work(_WARM_UP_S, num_actors):
         before, server_before_s = actors.totals(), server.cpu_s
         time.sleep(window_s)
         after, server_after_s = actors.totals(), server.cpu_s
     num_unrolls = after.num_unrolls - before.num_unrolls
     if num_unrolls == 0:
         raise SystemExit("no unroll arrived within a window")
+    wall_s, server_s = after.time_s - before.time_s, server_after_s - server_before_s
     return IngestWindow(
-        num_unrolls / (after.time_s - before.time_s),
-        1e3 * (server_after_s - server_before_s) / num_unrolls,
+        num_unrolls / wall_s,
+        1e3 * server_s / num_unrolls,
         1e3 * (after.cpu_s - before.cpu_s) / num_unrolls,
+        server_s / wall_s,
     )
 
 
@@ -107,6 +111,7 @@ def measure_ingest(
         "unrolls_per_s": summarise([window.unrolls_per_s for window in windows]),
         "server_ms_per_unroll": summarise(server_ms),
         "client_ms_per_unroll": summarise(client_ms),
+        "server_cores": statistics.median(window.server_cores for window in windows),
         "raw_unrolls_per_s": summarise(raw),
         "ratio_to_raw": summarise(ratios),
         "server_s_per_gb": statistics.median(server_ms) / 1e3 / unroll_gb,

@@ -157,7 +157,7 @@ def test_write_without_free_slot_writes_nothing_until_release() -> None:
 
 
 def test_has_room_for_several_counts_the_open_slot_and_free_ones() -> None:
-    slots, unused_views = make_slots(make_vector_spec(), batch_size=2, num_slots=2)
+    slots, _ = make_slots(make_vector_spec(), batch_size=2, num_slots=2)
     message = decoded(make_vector_spec(), 5, seed=1)
 
     assert [slots.has_room(n) for n in (4, 5)] == [True, False]
