@@ -24,6 +24,7 @@ from impala_actor.environments.rebuilt import (
     all_finite,
 )
 from impala_actor.environments.watchdog import EnvironmentWatchdog
+from impala_actor.inference.selection import make_inference
 from impala_actor.learner_client import LearnerClient, Session
 from impala_actor.policy import Policy, PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
@@ -31,6 +32,7 @@ from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common import failpoints
 from impala_common.codec.unrolls import pack_unrolls
+from impala_common.config.sections import InferenceBackendName
 from impala_common.errors import (
     LearnerUnavailableError,
     ModelError,
@@ -68,6 +70,7 @@ class ActorConfig:
     env_timeout_s: float = 600.0
     max_env_failures: int = 5
     model: str = ""
+    inference_backend: InferenceBackendName = "auto"
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
 
@@ -148,6 +151,11 @@ class Actor:
         return self._config.compress
 
     @property
+    def inference_backend(self) -> InferenceBackendName:
+        """How the policy's network is run."""
+        return self._config.inference_backend
+
+    @property
     def device(self) -> str:
         """Device of the policy."""
         return self._config.device
@@ -171,7 +179,16 @@ class _SessionLoop:
         num_slots = environment.num_slots
         model = _make_model(session, environment)
         action = environment.spec.action
-        self._policy = Policy(model, action, num_slots, session.seed, actor.device)
+        inference = make_inference(
+            # A run that is to be repeated must not depend on what a measurement finds.
+            "eager" if session.is_lockstep else actor.inference_backend,
+            model,
+            environment.spec,
+            num_slots,
+            session.unroll.unroll_length,
+            actor.device,
+        )
+        self._policy = Policy(model, action, num_slots, session.seed, inference)
         self._builder = UnrollBuilder(session.unroll, num_slots)
         self._episodes = EpisodeTracker(num_slots)
         self._times = unroll_pb2.ActorTimes()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -24,7 +25,7 @@ from impala_common.config.checks import (
     require_positive,
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
-from impala_common.config.sections import validate_device
+from impala_common.config.sections import InferenceBackendName, validate_device
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
 from impala_common.inherited_objects import split_objects_option
@@ -67,6 +68,10 @@ class ActorArguments:
     """Device of the policy: auto (the CPU), cpu, cuda or cuda:N."""
     torch_threads: int = 1
     """CPU threads of the policy."""
+    inference_backend: InferenceBackendName = "auto"
+    """How the network is run: eager (torch, float32), numpy (networks for vectors), bfloat16
+    (encoders), onnxruntime (extra onnx; seconds to prepare); auto: what of the first three a short
+    measurement finds fastest, eager on a GPU and with lockstep."""
     compress: bool = True
     """Whether observations are compressed on the wire, where it pays."""
     ca_file: str = ""
@@ -139,6 +144,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
+    # numpy's products are small here: threads of its own would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
     import torch
 
     from impala_actor.actor_loop import Actor, ActorConfig
@@ -163,6 +170,7 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
         env_wrapper=arguments.env_wrapper,
         env_threads=arguments.env_threads,
         device=device,
+        inference_backend=arguments.inference_backend,
         compress=arguments.compress,
         connect_timeout_s=arguments.connect_timeout_s,
         heartbeat_file=arguments.heartbeat_file,

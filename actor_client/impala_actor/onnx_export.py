@@ -124,13 +124,21 @@ def has_onnx() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in _MODULES)
 
 
-def make_onnx(model: AgentModel, environment: EnvironmentSpec, interface: PolicyInterface) -> bytes:
+def make_onnx(
+    model: AgentModel,
+    environment: EnvironmentSpec,
+    interface: PolicyInterface,
+    *,
+    is_simplified: bool = True,
+) -> bytes:
     """Returns the policy as an ONNX file's bytes, after comparing it with torch.
 
     Args:
       model: on the CPU.
       environment: what it acts in.
       interface: from `make_interface`.
+      is_simplified: whether what follows from weights alone is computed now; else every weight
+        stays a constant of its own, under its name.
 
     Raises:
       MissingExtraError: the libraries are not there.
@@ -151,6 +159,7 @@ def make_onnx(model: AgentModel, environment: EnvironmentSpec, interface: Policy
                 dynamic_shapes=(dimensions,),
                 input_names=interface.input_names,
                 output_names=interface.output_names,
+                optimize=is_simplified,
                 verbose=False,
             )
             assert program is not None

@@ -1,8 +1,8 @@
 """The policy as an actor runs it: one batched call for all environment slots.
 
 Owned by the actor's loop (or the evaluator). Keeps what the network needs from
-one step to the next: recurrent state, previous action and reward. Sampling has
-a generator of its own, so that a seed decides everything.
+one step to the next: previous action and reward, and, in its InferenceBackend,
+recurrent state. Sampling has a generator of its own, so that a seed decides everything.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from impala_actor.action_sampler import choose_actions
+from impala_actor.inference.backend import InferenceBackend, StepInputs
+from impala_actor.inference.eager import EagerInference
 from impala_common.action_spec import ActionSpec
-from impala_common.models.contract import AgentModel, ModelInputs
+from impala_common.models.contract import AgentModel
 
 Array = np.ndarray[Any, Any]
 
@@ -42,15 +43,21 @@ class Policy:
         action: ActionSpec,
         num_slots: int,
         seed: int,
-        device: str = "cpu",
+        inference: InferenceBackend | None = None,
     ) -> None:
-        """Acts in `num_slots` slots; sampling derives from `seed`."""
+        """Acts in `num_slots` slots; sampling derives from `seed`.
+
+        Args:
+          model: the network.
+          action: what an action consists of.
+          num_slots: N.
+          seed: of draws.
+          inference: how logits are computed, made for `model` and as many slots; None: eager, in
+            float32 on the CPU.
+        """
         self._action = action
-        self._device = torch.device(device)
-        self._model = model.to(self._device).eval()
-        self._weights = {name: value.detach() for name, value in model.state_dict().items()}
+        self._inference = EagerInference(model, num_slots) if inference is None else inference
         self._random = np.random.default_rng(np.random.SeedSequence((seed, 0x5A)))
-        self._state = tuple(s.to(self._device) for s in model.initial_state(num_slots))
         tensor = action.tensor
         self.previous_action = np.zeros((num_slots, *tensor.shape), tensor.dtype)
         self.previous_reward = np.zeros(num_slots, np.float32)
@@ -58,7 +65,7 @@ class Policy:
     @property
     def agent_state(self) -> tuple[Array, ...]:
         """Recurrent state before the next decision, each float32 [L, N, H]."""
-        return tuple(state.cpu().numpy() for state in self._state)
+        return self._inference.agent_state
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Takes over new weights; recurrent state stays.
@@ -66,10 +73,7 @@ class Policy:
         Args:
           weights: every tensor of the network by name.
         """
-        with torch.no_grad():
-            targets = list(self._weights.values())
-            sources = [torch.from_numpy(weights[name]) for name in self._weights]
-            torch._foreach_copy_(targets, sources)
+        self._inference.load(weights)
 
     def act(
         self, observations: Mapping[str, Array], is_first: Array, is_greedy: bool = False
@@ -81,15 +85,9 @@ class Policy:
           is_first: bool [N]: the observation opens an episode.
           is_greedy: take the likeliest action instead of drawing one.
         """
-        with torch.inference_mode():
-            inputs = ModelInputs(
-                {name: self._tensor(array) for name, array in observations.items()},
-                self._tensor(is_first),
-                self._tensor(self.previous_action),
-                self._tensor(self.previous_reward),
-            )
-            logits_row, self._state = self._model.act(inputs, self._state)
-            logits = logits_row[0].cpu().numpy()
+        logits = self._inference.infer(
+            StepInputs(observations, is_first, self.previous_action, self.previous_reward)
+        )
         random = None if is_greedy else self._random
         actions = choose_actions(self._action, logits, random)
         self.previous_action = actions
@@ -99,14 +97,14 @@ class Policy:
         """Notes what the last decision led to.
 
         Args:
-          rewards: float32 [N].
+          rewards: float32 [N]; kept until the next `observe`, not copied.
           is_first: bool [N]: whether the new observation opens an episode.
         """
+        if not np.count_nonzero(is_first):
+            self.previous_reward = rewards
+            return
         self.previous_reward = np.where(is_first, np.float32(0.0), rewards)
         if self.previous_action.ndim > 1:
             is_first = is_first[:, None]
         zero = self.previous_action.dtype.type(0)
         self.previous_action = np.where(is_first, zero, self.previous_action)
-
-    def _tensor(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(array).to(self._device).unsqueeze(0)

@@ -87,6 +87,7 @@ class LocalActors:
 def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     command = [sys.executable, "-m", "impala_actor", "--actor-id", actor_id]
     command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
+    command += ["--inference-backend", config.job.inference_backend]
     return command + client_options(config, address, config.environment.env)
 
 

@@ -6,6 +6,7 @@ are processes. Afterwards the frozen weights are evaluated by impala-eval.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
 from impala_server.local_actors import validate_local_run
 from impala_server.local_training import LocalTraining
+from impala_server.local_tuning import choose_local_run, find_machine_facts
 from impala_server.progress import ProgressDisplay
 
 _DESCRIPTION = (
@@ -48,6 +50,7 @@ def run(argv: Sequence[str]) -> int:
         level = "INFO" if arguments.verbose else "WARNING"
         configure_logging(level, "train", _log_format(arguments))
         validate_local_run(arguments.config)
+        arguments = _fit_to_machine(arguments)
         run_directory, lock = open_run(arguments)
         with lock:
             _train_and_evaluate(arguments, run_directory)
@@ -55,6 +58,14 @@ def run(argv: Sequence[str]) -> int:
         write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
+
+
+def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
+    """Returns the arguments with actors, slots and threads chosen where nobody named them."""
+    choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
+    if choice.text and not arguments.quiet:
+        write_line("info", choice.text)
+    return dataclasses.replace(arguments, config=choice.config)
 
 
 def _log_format(arguments: TrainArguments) -> LogFormat:

@@ -214,7 +214,7 @@ def test_cue_is_not_remembered_if_state_is_dropped_between_unrolls(
     play_unrolls = actor_loop._SessionLoop._play_unrolls
 
     def play_without_carried_state(loop: actor_loop._SessionLoop) -> None:
-        loop._policy._state = tuple(torch.zeros_like(state) for state in loop._policy._state)
+        loop._policy._inference.reset()
         play_unrolls(loop)
 
     monkeypatch.setattr(actor_loop._SessionLoop, "_play_unrolls", play_without_carried_state)

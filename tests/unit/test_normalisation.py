@@ -183,7 +183,8 @@ def test_published_snapshot_carries_present_statistics() -> None:
     block = SharedBlock.create("weights")
     store = WeightsStore(block, model)
     updater = make_updater(model)
-    policy = Policy(make_normalised(seed=2), VECTOR.action, num_slots=B, seed=1)
+    acting = make_normalised(seed=2)
+    policy = Policy(acting, VECTOR.action, num_slots=B, seed=1)
 
     for batch in batches:
         updater.apply(batch, 1e-3)
@@ -196,8 +197,6 @@ def test_published_snapshot_carries_present_statistics() -> None:
     with torch.no_grad():
         logits = model(inputs, ()).policy_logits[0]
     torch.testing.assert_close(torch.from_numpy(step.logits), logits)
-    acting = policy._model
-    assert isinstance(acting, NormalisedModel)
     for ours, theirs in zip(model.statistics(), acting.statistics(), strict=True):
         assert torch.equal(ours, theirs)
     assert acting.statistics()[0].abs().max() > 1.0

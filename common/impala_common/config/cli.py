@@ -13,6 +13,7 @@ light: it runs before anyone knows whether torch is needed.
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +22,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
-from impala_common.config.toml_io import NONE, load_config
+from impala_common.config.toml_io import NONE, load_config, setting_names
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 from impala_common.logs import LogFormat
@@ -82,6 +83,7 @@ class TrainArguments:
       quiet: whether only warnings and errors are shown.
       verbose: whether details are logged.
       log_format: how log records look.
+      named: settings, by field, that an option or a file names; all of them for a resumed run.
       extra: the command's own options, an instance of what was passed as `extra`.
     """
 
@@ -93,6 +95,7 @@ class TrainArguments:
     quiet: bool
     verbose: bool
     log_format: LogFormat = "auto"
+    named: frozenset[str] = frozenset()
     extra: Any = None  # Any: the caller's dataclass
 
 
@@ -154,6 +157,7 @@ def parse_train_config(
         quiet=parsed.run.quiet,
         verbose=parsed.run.verbose,
         log_format=parsed.run.log_format,
+        named=_find_named(argv, named),
         extra=getattr(parsed, "command", None),
     )
 
@@ -169,6 +173,20 @@ def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if option in names and (equals or position + 1 < len(argv)):
             found[option] = value if equals else argv[position + 1]
     return found
+
+
+def _find_named(argv: Sequence[str], named: dict[str, str]) -> frozenset[str]:
+    """Returns the settings that the options, or the files they start from, name."""
+    settings = {name.rpartition(".")[2] for name in setting_names()}
+    if "resume" in named:
+        return frozenset(settings)
+    options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word[:2] == "--"}
+    found = options & settings
+    if "config" in named:
+        with Path(named["config"]).open("rb") as file:
+            tables = tomllib.load(file)
+        found |= {name for table in tables.values() for name in table}
+    return frozenset(found)
 
 
 def _resume_if_exists(named: dict[str, str]) -> dict[str, str]:

@@ -31,6 +31,9 @@ InitMethod = Literal[
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
 
+InferenceBackendName = Literal["auto", "eager", "numpy", "bfloat16", "onnxruntime"]
+"""Ways in which an actor can run the network; auto is the fastest of those ready at once."""
+
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
 """Names of shipped networks; auto picks by the observation's shape."""
 
@@ -375,6 +378,10 @@ class JobConfig:
     """Learner's device: auto, cpu, cuda or cuda:N."""
     learner_threads: int = 0
     """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
+    inference_backend: InferenceBackendName = "auto"
+    """How the actors of impala-train run the network: eager (torch, float32), numpy (networks for
+    vectors), bfloat16 (encoders), onnxruntime (extra onnx; seconds to prepare); auto: what of the
+    first three a short measurement finds fastest, eager with lockstep."""
     lockstep: bool = False
     """Deterministic mode: one actor that waits for each update; slow, for checks."""
     eval_episodes: int = 100
@@ -387,6 +394,7 @@ class JobConfig:
         require_at_least("seed", self.seed, 0)
         require_at_least("learner_threads", self.learner_threads, 0)
         require_at_least("eval_episodes", self.eval_episodes, 0)
+        require_one_of("inference_backend", self.inference_backend, get_args(InferenceBackendName))
         validate_device(self.device)
 
 

@@ -16,7 +16,8 @@ from impala_common.models.contract import AgentModel, AgentState, ModelInputs, M
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
 from impala_common.vtrace import compute_suffix_recursion
 
-_EPS = 1e-8
+VARIANCE_EPS = 1e-8
+"""Added to variances before the root: a constant has a deviation, too."""
 
 
 class RunningMoments(nn.Module):
@@ -39,7 +40,7 @@ class RunningMoments(nn.Module):
     @property
     def std(self) -> Tensor:
         """Standard deviation, float64, greater than 0."""
-        return (self.variance + _EPS).sqrt()
+        return (self.variance + VARIANCE_EPS).sqrt()
 
     @torch.no_grad()
     def update(self, rows: Tensor, is_counted: Tensor) -> None:

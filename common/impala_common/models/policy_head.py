@@ -45,6 +45,11 @@ class PolicyHead(nn.Linear):
             self.log_std = nn.Parameter(torch.full((num_gaussian,), log_std_init))
         initialise_head(self, init_method, POLICY_HEAD_GAIN)
 
+    @property
+    def logit_order(self) -> Tensor | None:
+        """Which of (linear outputs, log_stds) each logit is; None: all in order as it is."""
+        return self._order
+
     def forward(self, features: Tensor) -> Tensor:
         """Returns policy logits, float32 [..., P], of features [..., F]."""
         outputs = super().forward(features)

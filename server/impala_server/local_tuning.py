@@ -1,0 +1,179 @@
+"""How many actors, environment slots and threads impala-train takes where nobody says.
+
+Starts from the preset, whose numbers are those that learning was measured with on two cores,
+and fits them to the machine before the run's folder is made, so that config.toml holds what
+was chosen and a resumed run keeps it. A pure function of settings and MachineFacts.
+Called by impala-train's main thread; no torch, no gymnasium: environments are known by id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from impala_common.config import TrainConfig
+from impala_common.config.presets import preset_for_environment
+
+EnvironmentKind = Literal["light", "atari", "python"]
+"""light: vectorised code, a step costs less than the calls around it; atari: emulators, about
+300 us a step; python: environments that step one after the other, anything from 4 us up."""
+
+TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads")
+"""What is chosen here; a setting named by an option or a file is left alone."""
+
+_PRESET_CORES = 2
+_ACTOR_MIB = {"light": 250, "atari": 330, "python": 280}
+_SERVER_MIB = 700
+_LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "pendulum"})
+_MAX_ACTORS = 64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MachineFacts:
+    """What the choice depends on.
+
+    Attributes:
+      num_cores: cores that this process may use, at least 1.
+      free_mib: memory that is free for new processes; None: not known.
+      has_gpu: whether a CUDA device is there.
+    """
+
+    num_cores: int
+    free_mib: int | None = None
+    has_gpu: bool = False
+
+
+class LocalChoice(NamedTuple):
+    """What was chosen.
+
+    Attributes:
+      config: the settings with it.
+      text: one line for people: what, and why; empty where nothing was left to choose.
+    """
+
+    config: TrainConfig
+    text: str
+
+
+def find_machine_facts(cgroup_path: Path = Path("/sys/fs/cgroup")) -> MachineFacts:
+    """Returns the facts of this machine, within the limits of this process's container."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _read_words(cgroup_path / "cpu.max")
+    if len(quota) == 2 and quota[0].isdecimal() and quota[1].isdecimal():
+        num_cores = min(num_cores or 1, -(-int(quota[0]) // int(quota[1])))
+    return MachineFacts(
+        num_cores=max(1, num_cores or 1),
+        free_mib=_find_free_mib(cgroup_path),
+        has_gpu=Path("/dev/nvidiactl").exists(),
+    )
+
+
+def choose_local_run(
+    config: TrainConfig, named: frozenset[str], facts: MachineFacts
+) -> LocalChoice:
+    """Returns `config` with actors, slots and threads that fit the machine.
+
+    Slots in all are the preset's, whatever they are shared out to: learning depends on how many
+    there are and on how old their data gets. Only actors of environments that cost more
+    than the learner's share of a step grow in number with the cores.
+
+    Args:
+      config: the settings, from preset, file and options.
+      named: settings that a file or an option names, by field; they stay.
+      facts: of the machine.
+    """
+    if config.job.lockstep or named.issuperset(TUNED_SETTINGS):
+        return LocalChoice(config, "")
+    kind = find_environment_kind(config)
+    uses_gpu = facts.has_gpu and config.job.device != "cpu"
+    num_actors, num_slots = config.job.num_actors, config.environment.envs_per_actor
+    if "num_actors" not in named and num_actors:
+        wanted = _count_actors(kind, num_actors, facts.num_cores, uses_gpu)
+        chosen = _limit_by_memory(wanted, kind, facts.free_mib)
+        if chosen < num_actors and "envs_per_actor" not in named:
+            # As many slots in all, in fewer processes: larger batches of inference.
+            num_slots = -(-num_actors * num_slots // chosen)
+        num_actors = chosen
+    num_threads = config.job.learner_threads
+    if "learner_threads" not in named and not num_threads:
+        num_threads = 1 if uses_gpu else max(1, facts.num_cores - num_actors)
+    job = dataclasses.replace(config.job, num_actors=num_actors, learner_threads=num_threads)
+    environment = dataclasses.replace(config.environment, envs_per_actor=num_slots)
+    chosen_config = dataclasses.replace(config, job=job, environment=environment)
+    return LocalChoice(chosen_config, _describe(chosen_config, kind, facts))
+
+
+def find_environment_kind(config: TrainConfig) -> EnvironmentKind:
+    """Returns what kind of environment the settings name, by its id and backend."""
+    preset = preset_for_environment(config.environment.env)
+    backend = config.environment.env_backend
+    is_changed = config.environment.changes_single_environments
+    if backend == "ale" or (preset == "atari" and backend in ("auto", "envpool")):
+        return "atari"
+    if backend == "envpool" or (preset in _LIGHT_PRESETS and backend in ("auto", "entry-point")):
+        return "python" if is_changed else "light"
+    return "python"
+
+
+def _count_actors(kind: EnvironmentKind, num_actors: int, num_cores: int, uses_gpu: bool) -> int:
+    """Returns how many actors pay, memory aside."""
+    if kind == "light" or num_cores == 1:
+        return 1
+    if num_cores <= _PRESET_CORES:
+        return num_actors
+    # The learner of a CPU takes about as much of a step as environment and inference together.
+    for_actors = num_cores - 1 if uses_gpu else num_cores // 2
+    return min(max(num_actors, for_actors), _MAX_ACTORS)
+
+
+def _limit_by_memory(num_actors: int, kind: EnvironmentKind, free_mib: int | None) -> int:
+    if free_mib is None:
+        return num_actors
+    return max(1, min(num_actors, (free_mib - _SERVER_MIB) // _ACTOR_MIB[kind]))
+
+
+def _describe(config: TrainConfig, kind: EnvironmentKind, facts: MachineFacts) -> str:
+    why = {
+        "light": "its steps cost less than the calls around them, so few processes share them",
+        "atari": "emulators get the cores that the learner leaves",
+        "python": "it is stepped in Python, by one core an actor",
+    }[kind]
+    gpu = " and a GPU" if facts.has_gpu and config.job.device != "cpu" else ""
+    return (
+        f"{_count(config.job.num_actors, 'actor')} with "
+        f"{_count(config.environment.envs_per_actor, 'environment slot')} each, "
+        f"{_count(config.job.learner_threads, 'learner thread')}, for "
+        f"{_count(facts.num_cores, 'core')}{gpu} and {config.environment.env}: {why}"
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _find_free_mib(cgroup_path: Path) -> int | None:
+    """Returns what the machine has available and the container still allows, the smaller one."""
+    found = []
+    for line in _read_lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) // 1024)
+    limit, used = (
+        _read_words(cgroup_path / "memory.max"),
+        _read_words(cgroup_path / "memory.current"),
+    )
+    if limit and used and limit[0].isdecimal() and used[0].isdecimal():
+        found.append(max(0, int(limit[0]) - int(used[0])) // 2**20)
+    return min(found, default=None)
+
+
+def _read_words(path: Path) -> list[str]:
+    return " ".join(_read_lines(path)).split()
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
