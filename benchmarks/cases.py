@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from impala_common.config import TrainConfig
 from impala_common.config.cli import parse_train_config
+from impala_server.local_tuning import choose_local_run, find_machine_facts
 
 ENDLESS = ("--total-steps", "2000000000")
 """Options of a training that only ends when it is told to."""
@@ -41,7 +42,8 @@ class Case:
         """Returns the settings that impala-train would train with."""
         argv = ["--env", self.env, *ENDLESS, *self.options, *options]
         argv += ["--run-dir", tempfile.gettempdir()]  # never made: nothing is trained
-        return parse_train_config("impala-train", argv, "").config
+        arguments = parse_train_config("impala-train", argv, "")
+        return choose_local_run(arguments.config, arguments.named, find_machine_facts()).config
 
 
 CASES = (

@@ -28,6 +28,7 @@ from benchmarks.cases import Case
 from benchmarks.section import Json, summarise
 from impala_actor.environments.adapter import StepResult
 from impala_actor.environments.factory import make_environment
+from impala_actor.inference.selection import make_inference
 from impala_actor.policy import Policy, PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
 from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
@@ -72,7 +73,10 @@ class PartBench:
         )
         self._slots = BatchSlots(layout, storage.map())
         model = make_model(self._learner.model_spec, environment, seed=0)
-        self._policy = Policy(model, environment.action, self.num_slots, seed=1)
+        inference = make_inference(
+            config.job.inference_backend, model, environment, self.num_slots, unroll_length
+        )
+        self._policy = Policy(model, environment.action, self.num_slots, 1, inference)
         self._builder = UnrollBuilder(self._spec, self.num_slots)
         self._decoder = UnrollDecoder(self._spec, self.num_slots)
         self._random = np.random.default_rng(1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks import growth, parts, solve, startup, system, wire
+from benchmarks import growth, inference, parts, solve, startup, system, wire
 from benchmarks.section import Section
 
 SECTIONS: dict[str, Section] = {
     "parts": parts,
     "system": system,  # after parts, for the bound
+    "inference": inference,
     "solve": solve,
     "startup": startup,
     "wire": wire,

@@ -97,7 +97,7 @@ def make_weights(model: AgentModel, seed: int) -> dict[str, Array]:
 
 
 def make_steps(environment: EnvironmentSpec, num_steps: int) -> list[StepInputs]:
-    return [selection._draw_inputs(environment, N, seed) for seed in range(10, 10 + num_steps)]
+    return [selection.draw_inputs(environment, N, seed) for seed in range(10, 10 + num_steps)]
 
 
 def compute_wanted(

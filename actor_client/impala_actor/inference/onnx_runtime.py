@@ -21,6 +21,7 @@ from impala_actor.onnx_export import (
     POLICY_LOGITS,
     PREVIOUS_ACTION,
     PREVIOUS_REWARD,
+    VALUE,
     has_onnx,
     make_interface,
     make_onnx,
@@ -39,27 +40,29 @@ class OnnxRuntimeInference(InferenceBackend):
     tolerance: ClassVar[float] = 1e-3
 
     def __init__(
-        self, model: AgentModel, environment: EnvironmentSpec, num_slots: int, num_threads: int
+        self,
+        model: AgentModel,
+        environment: EnvironmentSpec,
+        num_slots: int,
+        num_threads: int,
+        graph: Any = None,  # Any: onnx.ModelProto, which has no types
     ) -> None:
-        """Makes the graph of `model` and starts from its present weights.
+        """Starts from the present weights of `model`.
+
+        Args:
+          model: the network.
+          environment: what it consumes.
+          num_slots: N.
+          num_threads: CPU threads of one call.
+          graph: from `make_graph`, for any number of slots; None: it is made now.
 
         Raises:
           UnsuitableModelError: the extra is missing, or the network cannot be traced.
         """
-        if not has_onnx():
-            raise UnsuitableModelError(f"the extra {EXTRA} is not installed")
-        import onnx
+        graph = make_graph(model, environment) if graph is None else graph
         import onnxruntime
 
         interface = make_interface(model, environment, uses_previous_step=True)
-        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-        try:
-            traced = _make_distinct(model)
-            data = make_onnx(traced, environment, interface, is_simplified=False)
-            graph = onnx.load_from_string(data)
-        except ConfigError as error:
-            raise UnsuitableModelError(str(error)) from error
-        self._weight_names = _make_weights_inputs(graph, set(model.state_dict()))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
@@ -69,11 +72,14 @@ class OnnxRuntimeInference(InferenceBackend):
         self._binding = self._session.io_binding()
         self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._input_names = {node.name for node in self._session.get_inputs()}
+        self._weight_names = [
+            name.removeprefix(_PREFIX) for name in self._input_names if name.startswith(_PREFIX)
+        ]
         self._state_specs = interface.states
         self._outputs = [POLICY_LOGITS, *(f"next_{spec.name}" for spec in interface.states)]
         self._num_slots = num_slots
         self.reset()
-        self.load(weights)
+        self.load({name: value.cpu().numpy() for name, value in model.state_dict().items()})
 
     def reset(self) -> None:
         """See InferenceBackend."""
@@ -117,6 +123,27 @@ class OnnxRuntimeInference(InferenceBackend):
         return tuple(self._state.values())
 
 
+def make_graph(model: AgentModel, environment: EnvironmentSpec) -> Any:  # Any: onnx.ModelProto
+    """Returns the policy of `model` with its weights as inputs; takes seconds.
+
+    Raises:
+      UnsuitableModelError: the extra is missing, or the network cannot be traced.
+    """
+    if not has_onnx():
+        raise UnsuitableModelError(f"the extra {EXTRA} is not installed")
+    import onnx
+
+    interface = make_interface(model, environment, uses_previous_step=True)
+    traced = _make_distinct(model)
+    try:
+        data = make_onnx(traced, environment, interface, is_simplified=False)
+    except ConfigError as error:
+        raise UnsuitableModelError(str(error)) from error
+    graph = onnx.load_from_string(data)
+    _make_weights_inputs(graph, set(model.state_dict()))
+    return graph
+
+
 def _make_distinct(model: AgentModel) -> AgentModel:
     """Returns a copy with other weights, no two tensors alike.
 
@@ -132,21 +159,16 @@ def _make_distinct(model: AgentModel) -> AgentModel:
     return distinct
 
 
-def _make_weights_inputs(graph: Any, names: set[str]) -> list[str]:  # Any: onnx has no types
-    """Moves the network's weights from the graph's constants to its inputs; drops the value.
-
-    Returns:
-      Names of the weights that the graph reads, as the network calls them.
-    """
+def _make_weights_inputs(graph: Any, names: set[str]) -> None:  # Any: onnx.ModelProto
+    """Moves the network's weights from the graph's constants to its inputs; drops the value."""
     import onnx
 
-    moved = [item for item in graph.graph.initializer if item.name.removeprefix(_PREFIX) in names]
-    for item in moved:
-        graph.graph.initializer.remove(item)
+    constants = graph.graph.initializer
+    for item in [item for item in constants if item.name.removeprefix(_PREFIX) in names]:
+        constants.remove(item)
         graph.graph.input.append(
             onnx.helper.make_tensor_value_info(item.name, item.data_type, list(item.dims))
         )
-    outputs = [item for item in graph.graph.output if item.name != "value"]
+    outputs = [item for item in graph.graph.output if item.name != VALUE]
     del graph.graph.output[:]
     graph.graph.output.extend(outputs)
-    return [item.name.removeprefix(_PREFIX) for item in moved]

@@ -75,7 +75,7 @@ def make_inference(
     if name == "eager" or (name == "auto" and device != "cpu"):
         return eager
     weights = {key: value.cpu().numpy().copy() for key, value in model.state_dict().items()}
-    inputs = [_draw_inputs(environment, num_slots, seed) for seed in range(_NUM_COMPARED_STEPS)]
+    inputs = [draw_inputs(environment, num_slots, seed) for seed in range(_NUM_COMPARED_STEPS)]
     try:
         if name == "auto":
             return _choose(eager, model, weights, inputs, unroll_length)
@@ -215,7 +215,7 @@ def compute_difference(wanted: Array, got: Array) -> float:
     return float(np.abs(wanted.astype(np.float64) - got).max(initial=0.0)) / scale
 
 
-def _draw_inputs(environment: EnvironmentSpec, num_slots: int, seed: int) -> StepInputs:
+def draw_inputs(environment: EnvironmentSpec, num_slots: int, seed: int) -> StepInputs:
     """Returns random inputs of one step."""
     random = np.random.default_rng(seed)
     observations = {
