@@ -152,7 +152,7 @@ def _make_decided(model: AgentModel) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("policy_head."):
-                parameter *= _HEAD_GAIN
+                parameter.mul_(_HEAD_GAIN)
 
 
 def _make_graph(model: AgentModel, environment: EnvironmentSpec) -> Any:  # Any: onnx.ModelProto
