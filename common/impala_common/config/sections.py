@@ -367,7 +367,8 @@ class JobConfig:
     total_steps: Annotated[int, _alias("num-train-steps")] = 1_000_000
     """Agent steps to train on; the run ends there."""
     num_actors: int = 2
-    """Actor processes that impala-train starts on this machine."""
+    """Actor processes that impala-train starts on this machine; where neither an option nor a
+    file says, it fits them, envs_per_actor and learner_threads to cores, memory and environment."""
     seed: int = 1
     """Seed from which all others derive: network, actors, environment slots, sampling."""
     tag: str = "default"
