@@ -39,7 +39,7 @@ class Case:
         return {**os.environ, **self.variables}
 
     def make_config(self, *options: str) -> TrainConfig:
-        """Returns the settings that impala-train would train with."""
+        """Returns the settings that impala-train would train with on this machine."""
         argv = ["--env", self.env, *ENDLESS, *self.options, *options]
         argv += ["--run-dir", tempfile.gettempdir()]  # never made: nothing is trained
         arguments = parse_train_config("impala-train", argv, "")

@@ -5,7 +5,7 @@ torch thread, as an actor has. A part works on what was really played: unrolls t
 when the bench was built.
 
     environment  vector environment, random actions
-    inference    Policy.act and observe in all slots
+    inference    Policy: new weights, then T steps in all slots
     build        UnrollBuilder: rows side by side
     encode       pack_unrolls and the message's bytes
     decode       the message, checked, as arrays
@@ -54,6 +54,7 @@ class PartBench:
       parts: name -> a function that runs the part once and returns the agent steps it worked on.
       config: the settings.
       num_slots: environment slots, as one actor has.
+      inference_name: of the backend that an actor would choose.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -76,7 +77,9 @@ class PartBench:
         inference = make_inference(
             config.job.inference_backend, model, environment, self.num_slots, unroll_length
         )
+        self.inference_name = inference.name
         self._policy = Policy(model, environment.action, self.num_slots, 1, inference)
+        self._weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
         self._builder = UnrollBuilder(self._spec, self.num_slots)
         self._decoder = UnrollDecoder(self._spec, self.num_slots)
         self._random = np.random.default_rng(1)
@@ -157,6 +160,7 @@ class PartBench:
         return self.num_slots - int(np.count_nonzero(self._result.is_padding))
 
     def _infer(self) -> int:
+        self._policy.load(self._weights)
         for before, _, after in self._rows:
             self._policy.act(before.observations, before.is_first)
             self._policy.observe(after.rewards, after.is_first)
@@ -231,6 +235,7 @@ def measure_parts(bench: PartBench, num_windows: int, window_s: float) -> Json:
         raise SystemExit(f"{bench.num_skipped_updates} updates were skipped: no figures")
     return {
         "num_slots": bench.num_slots,
+        "inference": bench.inference_name,
         "unroll_length": bench.config.rollout.unroll_length,
         "batch_size": bench.config.rollout.batch_size,
         "wire_bytes_per_step": round(bench.message_bytes_per_step, 1),

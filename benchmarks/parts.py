@@ -65,9 +65,11 @@ def render(result: Json) -> str:
         cells += [f"{values[group]:.2f}" for group in GROUPS]
         cells += [f"{sum(values.values()):.2f}", f"**{row['bound_steps_per_s']:,.0f}**"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    backends = ", ".join(f"{row['case']} {row['inference']}" for row in result["rows"])
+    lines.append(f"\nInference, as an actor chooses it: {backends}.\n")
     parts = [part for group in GROUPS.values() for part in group]
     lines += [
-        "\nWire is encode + decode, batch is build (rows side by side in the actor) + store "
+        "Wire is encode + decode, batch is build (rows side by side in the actor) + store "
         "(columns of rollout storage) + load (tensors of them). One by one, with bytes on the "
         "wire:\n",
         "| | " + " | ".join(parts) + " | bytes |",

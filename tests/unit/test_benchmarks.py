@@ -43,6 +43,7 @@ def make_results() -> dict[str, Any]:
         "case": "pong",
         "title": "ALE Pong",
         "num_slots": 16,
+        "inference": "eager",
         "unroll_length": 20,
         "batch_size": 32,
         "wire_bytes_per_step": 90.0,
