@@ -31,11 +31,11 @@ GENERIC = "generic"
 def _make_cartpole() -> TrainConfig:
     """CartPole: dense reward, episodes of at most 500 steps; seconds on two cores."""
     return TrainConfig(
-        # One actor whose message is a whole batch: a message, a policy call and a step of the
-        # environment cost much the same for 8 slots as for 4. Little storage, a window of one:
-        # data that lags five updates instead of one and a half costs more here than a short wait.
-        job=JobConfig(total_steps=200_000, num_actors=1, learner_threads=1),
-        environment=EnvironmentConfig(envs_per_actor=8),
+        # Messages of half a batch, little storage, a window of one: data that lags five updates
+        # instead of two and a half costs more here than a short wait. Where impala-train shares
+        # the eight slots out itself, one actor has them all and a message is a whole batch.
+        job=JobConfig(total_steps=200_000, num_actors=2, learner_threads=1),
+        environment=EnvironmentConfig(envs_per_actor=4),
         model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
         rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=16),
         transport=TransportConfig(window=1),
@@ -53,7 +53,7 @@ def _make_cartpole_wide() -> TrainConfig:
     config = _make_cartpole()
     return dataclasses.replace(
         config,
-        job=dataclasses.replace(config.job, total_steps=800_000),
+        job=dataclasses.replace(config.job, total_steps=800_000, num_actors=1),
         environment=EnvironmentConfig(envs_per_actor=64),
         rollout=RolloutConfig(unroll_length=32, batch_size=64, num_storages=128),
         loss=dataclasses.replace(config.loss, discount=0.98, vtrace_lambda=0.95),
@@ -80,8 +80,7 @@ def _make_cartpole_memory() -> TrainConfig:
     config = _make_cartpole()
     return dataclasses.replace(
         config,
-        job=dataclasses.replace(config.job, total_steps=500_000, num_actors=2),
-        environment=EnvironmentConfig(envs_per_actor=4),
+        job=dataclasses.replace(config.job, total_steps=500_000),
         model=dataclasses.replace(config.model, recurrence="lstm"),
     )
 
