@@ -5,12 +5,17 @@
 The previous action and reward, if used, are appended to the encoder's output. A
 `hidden_dim` of 0 means no further layer, so that nature_cnn is the usual three
 convolutions, dense 512 and heads; an LSTM or GRU is then as wide as the encoder's output.
+
+Under torch.autocast the encoder alone runs in the lower precision: memory, heads, and
+so logits and values, stay in float32.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
@@ -66,25 +71,33 @@ class TrunkModel(AgentModel):
 
     def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
         """Runs encoder, memory and both heads; see AgentModel."""
-        features, state = self._compute_features(inputs, state)
+        features = self._encode(inputs)
         rows = inputs.is_first.shape
-        return ModelOutputs(
-            policy_logits=self.policy_head(features).view(*rows, -1),
-            values=self.value_head(features).view(rows),
-            state=state,
-        )
+        with _full_precision(features.device.type):
+            features, state = self._remember(features, inputs, state)
+            return ModelOutputs(
+                policy_logits=self.policy_head(features).view(*rows, -1),
+                values=self.value_head(features).view(rows),
+                state=state,
+            )
 
     def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
         """Runs encoder, memory and the policy head only; see AgentModel."""
-        features, state = self._compute_features(inputs, state)
-        policy_logits = self.policy_head(features)
-        return policy_logits.view(*inputs.is_first.shape, -1), state
+        features = self._encode(inputs)
+        with _full_precision(features.device.type):
+            features, state = self._remember(features, inputs, state)
+            policy_logits = self.policy_head(features)
+            return policy_logits.view(*inputs.is_first.shape, -1), state
 
-    def _compute_features(
-        self, inputs: ModelInputs, state: AgentState
+    def _encode(self, inputs: ModelInputs) -> Tensor:
+        """Returns the encoder's output, float32 [T*B, num_features]."""
+        features: Tensor = self.encoder(inputs.observations)
+        return features.to(torch.float32)
+
+    def _remember(
+        self, features: Tensor, inputs: ModelInputs, state: AgentState
     ) -> tuple[Tensor, AgentState]:
         """Returns the heads' input, float32 [T*B, F], and the state after the last row."""
-        features: Tensor = self.encoder(inputs.observations)
         if self.uses_previous_step:
             features = append_previous_step(features, inputs, self.action)
         if self.core is not None:
@@ -92,3 +105,10 @@ class TrunkModel(AgentModel):
             features, state = self.core(features.view(*rows, -1), inputs.is_first, state)
             features = features.flatten(0, 1)
         return self.hidden(features), state
+
+
+def _full_precision(device_type: str) -> contextlib.AbstractContextManager[None]:
+    """Ends the reach of torch.autocast, where it is on at all."""
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return contextlib.nullcontext()

@@ -8,6 +8,7 @@ stop through its pipe, and the end of that pipe means stop too.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -32,6 +33,9 @@ def main(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(log_level, "learner", log_format)
     ends = ProcessEnds.from_argument(descriptors)
+    # Activations come and go with every update: with huge pages they cost a tenth of the page
+    # faults. torch reads this when it is imported.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
     from impala_server.learner.process import learner_main

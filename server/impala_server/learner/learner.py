@@ -46,6 +46,7 @@ from impala_server.learner.optimizers import (
     name_state,
 )
 from impala_server.learner.parameters import ParameterTable, Value
+from impala_server.learner.precision import choose_encoder_dtype
 from impala_server.learner.profiles import UpdateProfiler
 from impala_server.learner.run_files import load_initial_weights
 from impala_server.learner.stats import LearnerStats
@@ -96,7 +97,12 @@ class Learner:
             validate_model(self._model, environment)  # on the device that it is to run on
         self.weights_specs = weights_specs(self._model)
         self._optimizer = make_optimizer(config.optimizer, self._model)
-        self._updater = Updater(config, self._model, self._optimizer, environment.action)
+        self.encoder_dtype = choose_encoder_dtype(
+            config.job, self.model_spec, self._model, environment
+        )
+        self._updater = Updater(
+            config, self._model, self._optimizer, environment.action, self.encoder_dtype
+        )
         self.health = LearnerHealth()
         self._candidate: Snapshot | None = None
         if checkpoint is not None:

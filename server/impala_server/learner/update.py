@@ -57,8 +57,12 @@ class Updater:
         model: AgentModel,
         optimizer: torch.optim.Optimizer,
         action: ActionSpec,
+        encoder_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Updates `model`, a policy over `action`, with `optimizer`."""
+        """Updates `model`, a policy over `action`, with `optimizer`.
+
+        Its encoder computes in `encoder_dtype`; all else stays in float32.
+        """
         self._action = action
         self.configure(config)
         self._model = model
@@ -70,6 +74,11 @@ class Updater:
         state = model.state_dict().values()
         self._floats = [value.detach() for value in state if value.is_floating_point()]
         self._num_parts = 1
+        self._autocast = torch.autocast(
+            self._parameters[0].device.type,
+            encoder_dtype,
+            enabled=encoder_dtype != torch.float32,
+        )
 
     def configure(self, config: TrainConfig) -> None:
         """Takes over losses and gradient clipping of `config`, from the next step on."""
@@ -83,7 +92,7 @@ class Updater:
           DeviceMemoryError: no memory for it, not even in halves; nothing has changed.
         """
         values = self._accumulate_gradient(batch)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        grad_norm = self._clip_gradient()
         values = torch.cat([values, grad_norm.reshape(1)])
         if not bool(torch.isfinite(grad_norm + values[0])):
             self._put_statistics_back()
@@ -147,6 +156,13 @@ class Updater:
             parts.append(values)
         return torch.stack(parts).sum(0)
 
+    def _clip_gradient(self) -> Tensor:
+        """Scales the gradient down to its largest norm; returns the norm before, a scalar."""
+        if self._max_grad_norm < torch.inf:
+            return torch.nn.utils.clip_grad_norm_(self._parameters, self._max_grad_norm)
+        gradients = [parameter.grad for parameter in self._parameters]
+        return torch.nn.utils.get_total_norm([grad for grad in gradients if grad is not None])
+
     def _give_memory_back(self) -> None:
         self._put_statistics_back()
         self._optimizer.zero_grad(set_to_none=True)
@@ -176,7 +192,8 @@ class Updater:
 
     def compute_losses(self, batch: Batch) -> LossOutputs:
         """Runs the model over the whole unroll and returns the losses, with gradient."""
-        outputs = self._model(batch.inputs, batch.initial_agent_state)
+        with self._autocast:
+            outputs = self._model(batch.inputs, batch.initial_agent_state)
         return compute_losses(
             action=self._action,
             target_policy_logits=outputs.policy_logits[:-1],
