@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import growth, inference, parts, solve, startup, system, wire
+from benchmarks import growth, inference, parts, solve, startup, system, update, wire
 from benchmarks.section import Section
 
 SECTIONS: dict[str, Section] = {
@@ -11,6 +11,7 @@ SECTIONS: dict[str, Section] = {
     "inference": inference,
     "solve": solve,
     "startup": startup,
+    "update": update,
     "wire": wire,
     "growth": growth,
 }

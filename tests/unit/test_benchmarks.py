@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import throughput
+from benchmarks import throughput, update
 from benchmarks.cases import Case
 from benchmarks.part_bench import PartBench, measure_parts
 from benchmarks.performance_page import render_page
-from benchmarks.section import interleave, summarise
+from benchmarks.section import BenchSettings, interleave, summarise
 from benchmarks.sections import SECTIONS
 from benchmarks.targets import Target, load_targets
 
-from impala_common import metrics
+from impala_common import metrics, vtrace
 
 MACHINE = {
     "processor": "a processor",
@@ -172,3 +174,40 @@ def test_parts_of_cartpole_run_alone_and_count_their_steps() -> None:
     assert set(result["cpu_us"]) == set(PART_NAMES)
     assert result["cpu_us"]["inference"]["median"] > 0.0
     assert result["wire_bytes_per_step"] > 16.0  # four float32
+
+
+def test_update_section_measures_and_tells_each_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [
+        dataclasses.replace(network, unroll_length=2, batch_size=2)
+        for network in update._CPU_NETWORKS
+        if network.name in ("nature_b32", "mlp_b8")
+    ]
+    monkeypatch.setattr(update, "_CPU_NETWORKS", small)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = BenchSettings(is_quick=True, num_windows=2, part_window_s=0.001)
+
+    result = update.measure(settings)
+
+    figures = update.figures(result)
+    for name in ("cpu_nature_b32_float32", "cpu_nature_b32_bfloat16", "cpu_mlp_b8_float32"):
+        assert figures[f"{name}_wall_us"] > 0.0
+    assert "cpu_mlp_b8_bfloat16_wall_us" not in figures  # it has no encoder
+    assert figures["cpu_vtrace_ratio"] > 0.0
+    page = update.render(result)
+    assert page.count("| nature_b32 | cpu |") == 2
+    assert page.count("| mlp_b8 | cpu |") == 1
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 63, 64, 80])
+def test_loop_that_the_scan_is_compared_with_gives_the_same(num_rows: int) -> None:
+    """To 1e-6 with factors of V-trace, at most 1. Seen failing with factors of the row below."""
+    generator = torch.Generator().manual_seed(1)
+    offsets = torch.randn(num_rows, 32, generator=generator)
+    factors = torch.rand(num_rows, 32, generator=generator)
+
+    torch.testing.assert_close(
+        vtrace.compute_suffix_recursion(offsets, factors),
+        update._loop(offsets, factors),
+        atol=1e-6,
+        rtol=1e-6,
+    )

@@ -30,9 +30,7 @@ SIDE = 44
 IMAGES = EnvironmentSpec(
     (TensorSpec("observation", (4, SIDE, SIDE), "uint8"),), ActionSpec.discrete(A), frame_stack=4
 )
-VECTORS = EnvironmentSpec(
-    (TensorSpec("observation", (3,), "float32"),), ActionSpec.discrete(A)
-)
+VECTORS = EnvironmentSpec((TensorSpec("observation", (3,), "float32"),), ActionSpec.discrete(A))
 
 
 def make_network(

@@ -86,20 +86,24 @@ def measure_gain(encoder: Encoder, environment: EnvironmentSpec) -> float:
     except RuntimeError as error:
         _LOG.info("no bfloat16 here: %s", error)
         return 0.0
-    return best_s[torch.float32] / best_s[torch.bfloat16]
+    return best_s[torch.float32] / max(best_s[torch.bfloat16], 1e-9)
 
 
 def _time_once(
     encoder: Encoder, observations: dict[str, Tensor], dtype: torch.dtype, device: torch.device
 ) -> float:
-    """Returns the seconds of one forward and backward pass; gradients are thrown away."""
-    start_s = time.perf_counter()
+    """Returns the seconds of one forward and backward pass; gradients are thrown away.
+
+    Of CPU time, where that is what works: the machine may be busy with actors that start.
+    """
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start_s = clock()
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         features = encoder(observations)
     torch.autograd.grad(features.sum(), list(encoder.parameters()))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start_s
+    return clock() - start_s
 
 
 def _find_encoder(model: nn.Module) -> Encoder | None:
