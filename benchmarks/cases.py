@@ -60,7 +60,8 @@ CASES = (
         name="pong_fp32",
         title="ALE/Pong-v5 without AMX and bf16",
         env="ALE/Pong-v5",
-        # What a processor without these units would do, whatever settings would like.
+        options=("--precision", "float32", "--inference-backend", "eager"),
+        # Nor may any library use these units.
         variables={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     ),
 )

@@ -108,7 +108,7 @@ def _measure_case(case: Case, settings: BenchSettings) -> Json:
         text=True,
         check=True,
         timeout=TIMEOUT_S,
-        env=case.process_variables,
+        env={"THP_MEM_ALLOC_ENABLE": "1", **case.process_variables},  # as the learner sets it
     )
     row: Json = json.loads(done.stdout)
     return row
