@@ -28,6 +28,8 @@ from impala_common.specs import OBSERVATION, EnvironmentSpec, TensorSpec
 torch.set_num_threads(1)
 
 N = 5
+OFFSET = 1e6
+"""Of leaves of float64, which float32 has no fractions for."""
 CHOICE = ActionSpec.discrete(3)
 VECTOR = EnvironmentSpec((TensorSpec(OBSERVATION, (4,), "float32"),), CHOICE)
 PARTS = EnvironmentSpec(
@@ -92,12 +94,21 @@ def make_weights(model: AgentModel, seed: int) -> dict[str, Array]:
         array = tensor.numpy().copy()
         if "policy_head" in name:
             array = array * 50.0
+        if "log_std" in name:
+            array = np.linspace(-6.0, 3.0, array.size, dtype=array.dtype)  # beyond both limits
+        if name == "observation_moments.0.mean" and array.dtype == np.float64 and array.size == 3:
+            array = array + OFFSET
         weights[name] = np.asarray(array + 0.05 * random.random(array.shape), array.dtype)
     return weights
 
 
 def make_steps(environment: EnvironmentSpec, num_steps: int) -> list[StepInputs]:
-    return [selection.draw_inputs(environment, N, seed) for seed in range(10, 10 + num_steps)]
+    steps = [selection.draw_inputs(environment, N, seed) for seed in range(10, 10 + num_steps)]
+    for step in steps:
+        for leaf in step.observations.values():
+            if leaf.dtype == np.float64:
+                leaf += OFFSET
+    return steps
 
 
 def compute_wanted(
@@ -157,7 +168,7 @@ def test_numpy_network_equals_forward(name: str) -> None:
     "name", ["atari", "atari-lstm", "minatar-hidden", "resnet", "gru", "lstm-normalised"]
 )
 def test_bfloat16_network_is_near_forward(name: str) -> None:
-    """Planted: the policy head in bfloat16 (its logits then come as bfloat16)."""
+    """Planted: the memory's input left in bfloat16."""
     model, environment = make_case(name)
 
     assert_equal(Bfloat16Inference(model, N), model, environment)
@@ -259,14 +270,15 @@ def test_auto_takes_the_cheapest_with_weights_counted(
 def test_auto_leaves_weights_and_state_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
     """Planted: the changed weights of the comparison left in the network, or in the backend."""
     caplog.set_level(logging.INFO)
-    for name in ("mlp", "atari-lstm"):
+    cases = ("mlp", "auto"), ("atari-lstm", "auto"), ("mlp", "numpy"), ("atari-lstm", "bfloat16")
+    for name, choice in cases:
         model, environment = make_case(name)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         steps = make_steps(environment, 3)
         weights = {key: value.numpy() for key, value in before.items()}
         wanted, _state = compute_wanted(model, weights, steps)
 
-        backend = make_inference("auto", model, environment, N, 20)
+        backend = make_inference(choice, model, environment, N, 20)  # type: ignore[arg-type]
 
         for key, value in model.state_dict().items():
             assert torch.equal(value, before[key])
