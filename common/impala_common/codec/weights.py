@@ -59,6 +59,9 @@ def unpack_snapshot(data: bytes) -> dict[str, Array]:
         raise ImpalaError(f"the weights snapshot cannot be read: {error}") from error
 
 
-def digest_of_snapshot(data: bytes) -> int:
-    """Returns xxh3-64 of a snapshot."""
-    return xxhash.xxh3_64_intdigest(data)
+def digest_of_snapshot(*pieces: bytes) -> int:
+    """Returns xxh3-64 of a snapshot, whole or in pieces."""
+    state = xxhash.xxh3_64()
+    for piece in pieces:
+        state.update(piece)
+    return state.intdigest()

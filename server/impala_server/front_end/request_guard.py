@@ -3,7 +3,7 @@
 The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
 wait for ever for a client that opens a call and sends nothing, and answers bytes
 that are no message with a stack trace in the log. Methods with a stream of requests
-look after themselves.
+look after themselves. Responses may be bytes: messages that were serialised before.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RequestGuard(grpc.aio.ServerInterceptor):
             return handler
         codec = {
             "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
+            "response_serializer": _unless_bytes(handler.response_serializer),
         }
         if not handler.response_streaming:
             call = self._answer(handler.unary_unary)
@@ -77,3 +77,7 @@ class RequestGuard(grpc.aio.ServerInterceptor):
                 raise InvalidRequestError("expected a request")
             return request
         raise AssertionError("unreachable: translated aborts")
+
+
+def _unless_bytes(serialise: Callable[[Any], bytes]) -> Callable[[Any], bytes]:  # Any: messages
+    return lambda response: response if isinstance(response, bytes) else serialise(response)

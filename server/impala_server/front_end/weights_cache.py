@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.rpc.limits import WEIGHTS_CHUNK_BYTES
+from impala_rl.v1 import learner_pb2
 from impala_server.storage.weights_block import WeightsReader
 
 
@@ -20,13 +21,14 @@ class ServedWeights(NamedTuple):
 
     Attributes:
       policy_version: which.
-      chunks: the snapshot cut into pieces of at most 1 MiB, once for all who are sent it.
+      messages: GetWeightsResponse with a chunk of at most 1 MiB each, as they go on the wire: made
+        once for all who are sent it.
       num_bytes: of the snapshot.
       digest: xxh3-64 of the snapshot.
     """
 
     policy_version: int
-    chunks: tuple[bytes, ...]
+    messages: tuple[bytes, ...]
     num_bytes: int
     digest: int
 
@@ -55,10 +57,13 @@ class WeightsCache:
     def newest(self) -> ServedWeights:
         """Returns the newest weights, reading them if they are newer than those at hand."""
         if self._served is None or self._served.policy_version < self._reader.policy_version:
-            version, data = self._reader.read()
-            size = WEIGHTS_CHUNK_BYTES
-            chunks = tuple(data[start : start + size] for start in range(0, len(data), size))
-            self._served = ServedWeights(version, chunks, len(data), digest_of_snapshot(data))
+            self._served = None  # memory for one version is enough; who is being sent it keeps it
+            version, pieces = self._reader.read(WEIGHTS_CHUNK_BYTES)
+            num_bytes, digest = sum(map(len, pieces)), digest_of_snapshot(*pieces)
+            for place, piece in enumerate(pieces):  # in place, for the same reason
+                message = learner_pb2.GetWeightsResponse(chunk=piece)
+                pieces[place] = message.SerializeToString()
+            self._served = ServedWeights(version, tuple(pieces), num_bytes, digest)
         return self._served
 
     async def wait_for(self, policy_version: int, timeout_s: float) -> None:

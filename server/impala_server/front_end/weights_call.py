@@ -55,8 +55,8 @@ class WeightsCall:
             header.total_bytes = weights.num_bytes
             header.digest = weights.digest
             await write_in_time(self._context, learner_pb2.GetWeightsResponse(header=header))
-            for chunk in weights.chunks:
-                await write_in_time(self._context, learner_pb2.GetWeightsResponse(chunk=chunk))
+            for message in weights.messages:
+                await write_in_time(self._context, message)
                 failpoints.hit("weights.mid_stream")
 
     def _require_deadline(self) -> None:

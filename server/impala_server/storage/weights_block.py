@@ -22,10 +22,15 @@ _MAX_TRIES = 1000
 
 
 class Snapshot(NamedTuple):
-    """One published version, serialised."""
+    """One published version, serialised, in pieces of equal size but for the last."""
 
     policy_version: int
-    data: bytes
+    pieces: list[bytes]
+
+    @property
+    def data(self) -> bytes:
+        """All of it in one piece."""
+        return b"".join(self.pieces)
 
 
 def weights_block_bytes(snapshot_bytes: int) -> int:
@@ -81,8 +86,8 @@ class WeightsReader:
         """Agent steps trained on when they were published."""
         return int(self._header[_STEPS])
 
-    def read(self) -> Snapshot:
-        """Returns a copy of the newest snapshot.
+    def read(self, piece_bytes: int = 1 << 20) -> Snapshot:
+        """Returns a copy of the newest snapshot, in pieces of `piece_bytes`.
 
         Raises:
           LearnerUnavailableError: the learner overwrote every copy while it was made.
@@ -93,9 +98,13 @@ class WeightsReader:
             before = int(self._header[_SEQUENCE + active])
             version = int(self._header[_VERSION + active])
             start = _HEADER_BYTES + active * _padded(num_bytes)
-            data = bytes(self._buffer[start : start + num_bytes])
+            stop = start + num_bytes
+            pieces = [
+                bytes(self._buffer[place : min(place + piece_bytes, stop)])
+                for place in range(start, stop, piece_bytes)
+            ]
             if before % 2 == 0 and before == int(self._header[_SEQUENCE + active]):
-                return Snapshot(version, data)
+                return Snapshot(version, pieces)
         raise LearnerUnavailableError("weights change faster than they can be read")
 
 
