@@ -23,7 +23,8 @@ from impala_common.checkpoint_manifest import (
     unpack_manifest,
 )
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
-from impala_common.codec.unrolls import UnrollDecoder, _digest, pack_unrolls
+from impala_common.codec.tensors import digest_of
+from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.codec.weights_transfer import assemble_weights
 from impala_common.errors import ImpalaError
@@ -58,7 +59,8 @@ def decode_unrolls(data: bytes) -> bool:
     try:
         message = unroll_pb2.UnrollBatch.FromString(data[1:])
         if not data or data[0] < 128:
-            message.digest = _digest(message)
+            tensors = [*message.leaves, message.frames.unique_frames, message.frames.frame_index]
+            message.digest = digest_of(tensor.data for tensor in tensors)
         unrolls = UnrollDecoder(spec, _MAX_UNROLLS).decode(message)
     except (DecodeError, ImpalaError):
         return False

@@ -168,7 +168,8 @@ def test_auto_takes_bfloat16_only_where_it_was_measured_to_pay(
     monkeypatch.setattr(precision, "measure_gain", lambda encoder, environment: gain)
     spec, model = make_network()
 
-    assert precision.choose_encoder_dtype(make_config().job, spec, model, IMAGES) == expected
+    job = make_config(job={"precision": "auto"}).job
+    assert precision.choose_encoder_dtype(job, spec, model, IMAGES) == expected
 
 
 def test_auto_stays_in_float32_with_lockstep_and_for_vectors(
@@ -178,11 +179,13 @@ def test_auto_stays_in_float32_with_lockstep_and_for_vectors(
     monkeypatch.setattr(precision, "measure_gain", lambda encoder, environment: 9.0)
     spec, model = make_network()
     lockstep = make_config(
-        job={"lockstep": True}, environment={"envs_per_actor": 8}, rollout={"batch_size": 8}
+        job={"lockstep": True, "precision": "auto"},
+        environment={"envs_per_actor": 8},
+        rollout={"batch_size": 8},
     )
 
     assert precision.choose_encoder_dtype(lockstep.job, spec, model, IMAGES) == torch.float32
-    job = make_config().job
+    job = make_config(job={"precision": "auto"}).job
     for recurrence in ("none", "lstm"):
         spec, model = make_network("mlp", VECTORS, recurrence)
         assert precision.choose_encoder_dtype(job, spec, model, VECTORS) == torch.float32

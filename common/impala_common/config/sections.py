@@ -377,7 +377,7 @@ class JobConfig:
     """Folder of a checkpoint whose weights the run starts from; empty: drawn from the seed."""
     device: str = "auto"
     """Learner's device: auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     """Numbers that the learner computes the encoder's output in, and its gradient; weights, heads,
     losses and V-trace are always float32. auto: bfloat16 for nature_cnn where a measurement at
     start finds it faster, never with lockstep."""
