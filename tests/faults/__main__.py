@@ -1,6 +1,6 @@
 """A faulted run by command: `make faults` and `make soak`.
 
-    python -m faults [--minutes 8] [--seed N] [--control] [--results docs/results/faults.json]
+    python -m faults [--minutes 8] [--seed N] [--control | --spare-learner] [--results FILE]
 
 Ends with 0 if everything that was promised held. A run that is interrupted (Ctrl-C, SIGTERM) heals
 and judges what it has. Figures are written twice a minute, under the name of the run.
@@ -36,10 +36,16 @@ def main() -> int:
     parser.add_argument("--name", default="")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results" / "faults.json")
     parser.add_argument("--control", action="store_true", help="the same without faults")
+    parser.add_argument(
+        "--spare-learner", action="store_true", help="nothing is done to it: for its memory"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the run's files")
     arguments = parser.parse_args()
-    name = arguments.name or f"faults-{arguments.seed}"
+    kind = "control" if arguments.control else "learner-spared" if arguments.spare_learner else ""
+    name = arguments.name or kind or f"faults-{arguments.seed}"
     counts = {} if arguments.control else counts_for(arguments.minutes)
+    if arguments.spare_learner:
+        counts = {kind: count for kind, count in counts.items() if not kind.startswith("learner")}
     calm_s = arguments.minutes * 6 if arguments.minutes > 30 else 0.0
     folder = Path(tempfile.mkdtemp(prefix="impala-faults-"))
     facts = {"machine": describe_machine(), "seed": arguments.seed, "minutes": arguments.minutes}

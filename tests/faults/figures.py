@@ -20,16 +20,18 @@ class Samples:
     """Memory and descriptors of processes over time, by name and life."""
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, int], list[tuple[float, int, int]]] = {}
+        # By name and when it began: the numbers of processes come again.
+        self._series: dict[tuple[str, float], list[tuple[float, int, int]]] = {}
 
     def take(self, processes: Iterable[tuple[str, psutil.Process]]) -> None:
         """Adds a sample of each."""
         for name, process in processes:
             try:
+                key = (name, process.create_time())
                 sample = (time.monotonic(), process.memory_info().rss, process.num_fds())
             except psutil.Error:
                 continue
-            self._series.setdefault((name, process.pid), []).append(sample)
+            self._series.setdefault(key, []).append(sample)
 
     def summarise(self) -> dict[str, Any]:
         """Returns, by name, the most memory and descriptors, and slopes of its longest life."""
