@@ -26,6 +26,7 @@ from impala_common.testing.unrolls import make_unrolls
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, unroll_pb2
 
 WAIT_S = 10.0
+REGISTER_S = 60.0  # the learner may still be importing torch
 ENVIRONMENT = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), ActionSpec.discrete(2))
 B = 8
 """Unrolls of a batch in make_config."""
@@ -101,7 +102,7 @@ class Peer:
             "host": "test",
         }
         request = learner_pb2.RegisterRequest(**(fields | changes))
-        response = self.stub.Register(request, timeout=WAIT_S)
+        response = self.stub.Register(request, timeout=REGISTER_S)
         self.actor.session_epoch = response.session_epoch
         self.learner_run_id = response.learner.learner_run_id
         self.unroll = unpack_unroll_spec(response.unroll, spec)
