@@ -31,7 +31,7 @@ from impala_common.codec.specs import (
 from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights_transfer import assemble_weights, max_snapshot_bytes
 from impala_common.config import EnvironmentConfig
-from impala_common.errors import LearnerUnavailableError, StaleSessionError
+from impala_common.errors import DamagedRequestError, LearnerUnavailableError, StaleSessionError
 from impala_common.heartbeat import Heartbeat
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
@@ -54,6 +54,7 @@ from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 
 _LOG = logging.getLogger(__name__)
 _REMIND_S = 10.0
+_MAX_DAMAGED = 5
 _T = TypeVar("_T")
 
 
@@ -227,9 +228,10 @@ class LearnerClient:
     ) -> tenacity.Retrying:
         """Returns the policy for work that is to be tried until the learner can be reached.
 
-        It tries again after LearnerUnavailableError only, with jittered waits, until `stop`
-        is set or `connect_timeout_s` is over, and then raises the last error. Where TLS is what
-        keeps the two apart it raises TlsError at once: waiting would not help.
+        It tries again after LearnerUnavailableError, and a few times after DamagedRequestError,
+        with jittered waits, until `stop` is set or `connect_timeout_s` is over, and then raises the
+        last error. Where TLS is what keeps the two apart it raises TlsError at once: waiting would
+        not help.
 
         Args:
           timeout_s: a limit of this work alone, beside connect_timeout_s; 0: none.
@@ -240,7 +242,7 @@ class LearnerClient:
         limit_s = min(filter(None, (self.connect_timeout_s, timeout_s)), default=math.inf)
         give_up = give_up | tenacity.stop_after_delay(limit_s)
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(LearnerUnavailableError),
+            retry=tenacity.retry_if_exception_type(LearnerUnavailableError) | _RetryDamaged(),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
             stop=give_up,
             sleep=tenacity.sleep_using_event(self.stop),
@@ -286,6 +288,18 @@ class LearnerClient:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
             _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+
+
+class _RetryDamaged(tenacity.retry_base):
+    """Allows a few attempts at what arrived damaged; if all do, it is no accident."""
+
+    def __init__(self) -> None:
+        self._num_left = _MAX_DAMAGED
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._num_left -= isinstance(error, DamagedRequestError)
+        return isinstance(error, DamagedRequestError) and self._num_left >= 0
 
 
 class _StopUnless(tenacity.stop.stop_base):

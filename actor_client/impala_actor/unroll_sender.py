@@ -18,7 +18,12 @@ import grpc
 
 from impala_actor.learner_client import LearnerClient, Session
 from impala_common import failpoints
-from impala_common.errors import ImpalaError, LearnerUnavailableError, QueueClosedError
+from impala_common.errors import (
+    DamagedRequestError,
+    ImpalaError,
+    LearnerUnavailableError,
+    QueueClosedError,
+)
 from impala_common.event_history import EventHistory
 from impala_common.rpc.errors import error_from
 from impala_rl.v1 import learner_pb2, unroll_pb2
@@ -171,7 +176,7 @@ class UnrollSender:
                     num_answers += 1
         except grpc.RpcError as rpc_error:
             error = error_from(rpc_error)
-            if isinstance(error, LearnerUnavailableError) and num_answers:
+            if isinstance(error, LearnerUnavailableError | DamagedRequestError) and num_answers:
                 raise _StreamBrokenError(str(error)) from rpc_error
             raise error from rpc_error
         finally:

@@ -82,6 +82,12 @@ class InvalidRequestError(ImpalaError):
     reason = "INVALID_REQUEST"
 
 
+class DamagedRequestError(InvalidRequestError):
+    """A request whose bytes are no message: damaged on its way, if the sender is one of ours."""
+
+    reason = "DAMAGED_REQUEST"
+
+
 class ProtocolMismatchError(ImpalaError):
     """The other side speaks another version of the protocol."""
 

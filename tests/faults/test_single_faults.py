@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from commands import Command
 from faults.proxy import FaultProxy
 from harness import RunningServer, make_config
+from peer import ENVIRONMENT
 
+from impala_actor.learner_client import LearnerClient
 from impala_common import failpoints, metrics
 from impala_common.addresses import port_of
+from impala_common.errors import DamagedRequestError
 from impala_common.exit_codes import OK, TEMPORARY
 from impala_common.run_directory import RunDirectory
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import SIGNED_ID
+from impala_rl.v1 import learner_pb2
 
 CONFIG = make_config(environment={"envs_per_actor": 4}, transport={"port": 0})
 
@@ -127,3 +134,31 @@ def test_learner_whose_supervisor_was_killed_keeps_its_run_until_it_has_ended(
     with run.lock():
         pass  # free again
     assert "in use" in second.err
+
+
+@pytest.mark.parametrize(("num_damaged", "is_taken"), [(2, True), (50, False)])
+def test_registration_damaged_on_its_way_is_made_again_a_few_times(
+    tmp_path: Path, num_damaged: int, is_taken: bool
+) -> None:
+    """Seen in a soak: a flipped bit in a registration ended the actor."""
+    with RunningServer(tmp_path / "run", CONFIG) as server:
+        client = LearnerClient(server.address, "a", connect_timeout_s=30.0)
+        numbers = itertools.count()
+
+        def serialise(request: learner_pb2.RegisterRequest) -> bytes:
+            is_damaged = next(numbers) < num_damaged
+            return b"\xff\xff" if is_damaged else request.SerializeToString()
+
+        with contextlib.closing(client):
+            client._stub.Register = client._channel.unary_unary(
+                "/impala_rl.v1.LearnerService/Register",
+                request_serializer=serialise,
+                response_deserializer=learner_pb2.RegisterResponse.FromString,
+            )
+            if is_taken:
+                assert client.register(ENVIRONMENT, 4).actor.actor_id == "a"
+                assert next(numbers) == num_damaged + 1
+            else:
+                with pytest.raises(DamagedRequestError, match="no message"):
+                    client.register(ENVIRONMENT, 4)
+                assert next(numbers) <= 10

@@ -35,6 +35,7 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.ConfigError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.UnsupportedSpaceError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.InvalidRequestError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
+    errors.DamagedRequestError: WireError(grpc.StatusCode.INVALID_ARGUMENT, True),
     errors.InvalidUnrollError: WireError(grpc.StatusCode.INVALID_ARGUMENT, False),
     errors.UnauthenticatedError: WireError(grpc.StatusCode.UNAUTHENTICATED, False),
     errors.PermissionDeniedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),

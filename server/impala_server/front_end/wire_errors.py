@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from impala_common.errors import ImpalaError, InvalidRequestError
+from impala_common.errors import DamagedRequestError, ImpalaError
 from impala_common.logs import printable
 from impala_common.rpc.errors import status_of
 
@@ -29,7 +29,7 @@ async def translated(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterat
         await context.abort_with_status(status_of(error))
     except DecodeError:
         _LOG.warning("bytes that are no message from %s", printable(context.peer(), 80))
-        refusal = InvalidRequestError("the bytes of the request are no message of this method")
+        refusal = DamagedRequestError("the bytes of the request are no message of this method")
         await context.abort_with_status(status_of(refusal))
     except TimeoutError as error:
         await context.abort(grpc.StatusCode.UNAVAILABLE, f"the learner took too long: {error}")
