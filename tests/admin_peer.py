@@ -34,8 +34,9 @@ def admin_of(server: RunningServer, **settings: Any) -> Iterator[Admin]:
 
 
 def wait_for_updates(server: RunningServer, number: int = 5) -> None:
-    first = server.supervisor.status.get(metrics.UPDATES, 0)
-    server.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= first + number)
+    """Waits for more updates than the learner's first status of this life tells."""
+    first = server.wait_until(lambda status: metrics.UPDATES in status)[metrics.UPDATES]
+    server.wait_until(lambda status: status[metrics.UPDATES] >= first + number)
 
 
 def audit(server: RunningServer) -> list[dict[str, Any]]:

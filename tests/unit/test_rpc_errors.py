@@ -35,6 +35,7 @@ MUST_CROSS = {
     "CONFIG": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "UNSUPPORTED_SPACE": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "INVALID_REQUEST": (grpc.StatusCode.INVALID_ARGUMENT, False),
+    "DAMAGED_REQUEST": (grpc.StatusCode.INVALID_ARGUMENT, True),
     "INVALID_UNROLL": (grpc.StatusCode.INVALID_ARGUMENT, False),
     "UNAUTHENTICATED": (grpc.StatusCode.UNAUTHENTICATED, False),
     "PERMISSION_DENIED": (grpc.StatusCode.PERMISSION_DENIED, False),
