@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ def measure_recovery(folder: Path) -> dict[str, Any]:
             updates.append(after[0][1] - gone_s)
     oks = [_verdict_times(path) for path in (folder / "history").glob("actor-*")]
     blocked = {actor: _blocked(faults, actor) for actor, _ in oks}
-    for back_s, next_s in zip(backs[1:], [*backs[2:], float("inf")], strict=True):
+    for back_s, next_s in itertools.pairwise([*backs[1:], float("inf")]):
         for actor, times in oks:
             first = times[np.searchsorted(times, back_s) :][:1]
             if not len(first) or times[0] > back_s or first[0] > next_s:

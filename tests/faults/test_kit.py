@@ -210,3 +210,14 @@ def test_late_exit_is_counted_from_when_the_process_could_answer() -> None:
     assert len(find_late_exits([event("learner_term", 1.0), event("stop", 27.0)])) == 1
     assert find_late_exits([event("learner_term", 1.0), exit_of("server", 25.9)]) == []
     assert find_late_exits([*stopped[:2], event("healed", 12.0), exit_of("actor-1", 19.0)]) != []
+
+
+def test_recovery_of_a_run_whose_learner_nobody_killed_is_empty(tmp_path: Path) -> None:
+    """Seen to fail, with a list too short by one."""
+    write(tmp_path / "history" / "learner-0.jsonl", ("begin", 0.0, {}), ("trained", 1.0, {}))
+    write(tmp_path / "history" / "front_end-0.jsonl", ("begin", 1.0, {}))
+    write(tmp_path / "nemesis.jsonl", ("healed", 5.0, {}))
+
+    figures = measure_recovery(tmp_path)
+
+    assert figures == {"kill_to_update_s": {"count": 0}, "back_to_actors_s": {"count": 0}}
