@@ -130,7 +130,7 @@ def _summarise(results: dict[str, Any]) -> list[str]:
             run.get("mean_return"),
             run.get("num_violations"),
         ]
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join("-" if c is None else str(c) for c in cells) + " |")
     for name, run in sorted(results.items()):
         facts = [f"seed {run['seed']}", f"commit {run['machine']['commit']}"]
         facts += [f"{run['machine']['cores']} cores", run["machine"]["processor"]]

@@ -165,6 +165,8 @@ def validate_restores(history: RunHistory) -> Iterator[str]:
         elif begin["restored"] is not None and state not in may_be:
             wanted = newest["name"] if newest else "none"
             yield f"life {run_id} restored {begin['restored']} {state}; newest committed: {wanted}"
+        elif begin["restored"] is not None:  # committed, whether its life lived to write that down
+            newest = {**begin, "name": begin["restored"]}
         unfinished = []
         for event in life.events:
             match event["event"]:
