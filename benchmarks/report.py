@@ -24,7 +24,7 @@ def main() -> None:
     sections = read_sections()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
     # Figures of speed, faults and fuzzers have pages of their own.
-    results = {name: result for name, result in found.items() if "machine" in result}
+    results = {name: result for name, result in found.items() if "command" in result}
     (RESULTS / "README.md").write_text(_render_page(results))
     readme = _ROOT / "README.md"
     head, rest = readme.read_text().split(_BEGIN)

@@ -72,8 +72,14 @@ def render() -> str:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     run = _choose_run({name: one for name, one in results.items() if name not in SPECIAL})
     special = {SPECIAL[name]: one for name, one in results.items() if name in SPECIAL}
-    hostile = json.loads(HOSTILE.read_text()) if HOSTILE.exists() else {}
+    single = json.loads(HOSTILE.read_text()) if HOSTILE.exists() else {}
+    hostile = single.get("rows", {})
     lines = [_HEAD, *_summarise(results)]
+    if single:
+        machine = single["machine"]
+        facts = [f"commit {machine['commit']}", f"{machine['cores']} cores", machine["processor"]]
+        facts += [single["note"]] if "note" in single else []
+        lines.append(f"\nFigures of single tests (results/hostile.json): {', '.join(facts)}.")
     rows = read_rows()
     for title, numbers in GROUPS.items():
         lines.append(f"\n## {title}\n")

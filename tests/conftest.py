@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-# Test modules may import `harness` and `reference_loop` from this folder, whatever folder and
-# import mode pytest runs with.
+# Test modules may import `harness` and `reference_loop` from this folder, and `benchmarks`,
+# whatever folder and import mode pytest runs with.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[1]))
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 import pytest
+from benchmarks.machine import describe_machine
 
 FILE_VARIABLE = "IMPALA_FAULT_FIGURES"
 FULL_VARIABLE = "IMPALA_FAULTS"
@@ -41,8 +42,9 @@ def record(row: int, **figures: float | int | str) -> None:
     with Path(name).open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # two runs of pytest may write
         file.seek(0)
-        known = json.loads(file.read() or "{}")
+        known = json.loads(file.read() or "{}").get("rows", {})
         known.setdefault(str(row), {}).setdefault(test, {}).update(rounded)
         in_order = {key: known[key] for key in sorted(known, key=int)}
+        contents = {"machine": describe_machine(), "rows": in_order}
         file.truncate(0)
-        file.write(json.dumps(in_order, indent=1) + "\n")
+        file.write(json.dumps(contents, indent=1) + "\n")

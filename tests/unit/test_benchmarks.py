@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from benchmarks import throughput, update
 from benchmarks.cases import Case
 from benchmarks.part_bench import PartBench, measure_parts
