@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,24 @@ from faults.attacked import Attacked
 
 from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
 
+_ATTACKED = contextlib.ExitStack()
 
-@pytest.fixture(scope="package")
+
+@pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     """A server and its actor, which outlive every test that attacks them."""
-    with Attacked(tmp_path_factory.mktemp("attacked")) as server:
-        yield server
+    with _ATTACKED:
+        yield _ATTACKED.enter_context(Attacked(tmp_path_factory.mktemp("attacked")))
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Ends that server after the last test of it, not of all: it would keep a core busy."""
+    if "attacked" in getattr(item, "fixturenames", ()):
+        of_it = [
+            one for one in item.session.items if "attacked" in getattr(one, "fixturenames", ())
+        ]
+        if item is of_it[-1]:
+            _ATTACKED.close()
 
 
 @pytest.fixture
