@@ -23,9 +23,10 @@ from impala_common.config.checks import (
     require_at_least,
     require_own_model,
     require_positive,
+    validate_device,
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
-from impala_common.config.sections import InferenceBackendName, validate_device
+from impala_common.config.sections import InferenceBackendName
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
 from impala_common.inherited_objects import split_objects_option

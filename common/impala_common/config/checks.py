@@ -48,3 +48,10 @@ def require_own_model(name: str, value: str) -> None:
 def require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """Raises ConfigError unless `value` is one of `allowed`."""
     require(name, value, value in allowed, "one of " + ", ".join(allowed))
+
+
+def validate_device(device: str) -> None:
+    """Raises ConfigError unless `device` is auto, cpu, cuda or cuda:N."""
+    index = device.removeprefix("cuda:")
+    is_known = device in ("auto", "cpu", "cuda") or (index != device and index.isdecimal())
+    require("device", device, is_known, "auto, cpu, cuda or cuda:N")

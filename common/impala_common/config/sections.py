@@ -21,6 +21,7 @@ from impala_common.config.checks import (
     require_between,
     require_one_of,
     require_positive,
+    validate_device,
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
@@ -30,10 +31,7 @@ InitMethod = Literal[
 ]  # fmt: skip
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
-
 InferenceBackendName = Literal["auto", "eager", "numpy", "bfloat16", "onnxruntime"]
-"""Ways in which an actor can run the network; auto is the fastest of those ready at once."""
-
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
 """Names of shipped networks; auto picks by the observation's shape."""
 
@@ -367,8 +365,7 @@ class JobConfig:
     total_steps: Annotated[int, _alias("num-train-steps")] = 1_000_000
     """Agent steps to train on; the run ends there."""
     num_actors: int = 2
-    """Actor processes that impala-train starts on this machine; where neither an option nor a
-    file says, it fits them, envs_per_actor and learner_threads to cores, memory and environment."""
+    """Actor processes of impala-train; where nothing says, it fits them to cores and memory."""
     seed: int = 1
     """Seed from which all others derive: network, actors, environment slots, sampling."""
     tag: str = "default"
@@ -378,15 +375,13 @@ class JobConfig:
     device: str = "auto"
     """Learner's device: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Numbers that the learner computes the encoder's output in, and its gradient; weights, heads,
-    losses and V-trace are always float32. auto: bfloat16 for nature_cnn where a measurement at
-    start finds it faster, never with lockstep."""
+    """Numbers that the learner's encoder computes in; weights, heads, losses and V-trace are always
+    float32. auto: bfloat16 for nature_cnn where that is measured to be faster."""
     learner_threads: int = 0
     """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
     inference_backend: InferenceBackendName = "auto"
-    """How the actors of impala-train run the network: eager (torch, float32), numpy (networks for
-    vectors), bfloat16 (encoders), onnxruntime (extra onnx; seconds to prepare); auto: what of the
-    first three a short measurement finds fastest, eager with lockstep."""
+    """How actors run the network: eager (torch), numpy (vectors), bfloat16 (encoders), onnxruntime
+    (extra onnx); auto: the fastest of the first three, by a measurement; eager with lockstep."""
     lockstep: bool = False
     """Deterministic mode: one actor that waits for each update; slow, for checks."""
     eval_episodes: int = 100
@@ -402,10 +397,3 @@ class JobConfig:
         require_one_of("inference_backend", self.inference_backend, get_args(InferenceBackendName))
         require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
         validate_device(self.device)
-
-
-def validate_device(device: str) -> None:
-    """Raises ConfigError unless `device` is auto, cpu, cuda or cuda:N."""
-    index = device.removeprefix("cuda:")
-    is_known = device in ("auto", "cpu", "cuda") or (index != device and index.isdecimal())
-    require("device", device, is_known, "auto, cpu, cuda or cuda:N")

@@ -175,8 +175,7 @@ class UnrollIntake:
                 first = 0
                 while first < checked.num_unrolls:
                     first += self._write_some(checked, first, message.policy_version, origin)
-                failpoints.hit("intake.after_enqueue")
-                checked = Verdict(Outcome.ACCEPTED)
+                checked = self._accept()
         except InvalidUnrollError as error:
             checked = self._refuse(session, error)
         return self._count(session, message, checked)
@@ -232,11 +231,15 @@ class UnrollIntake:
                     return Verdict(Outcome.DUPLICATE)
                 origin = self._begin(session, message)
                 await self._write(unrolls, message.policy_version, origin)
-                failpoints.hit("intake.after_enqueue")
         except TimeoutError:
             return Verdict(
                 Outcome.CAPACITY, f"no room in rollout storage for {self._capacity_timeout_s:g} s"
             )
+        return self._accept()
+
+    def _accept(self) -> Verdict:
+        """Returns the verdict on a message that is in storage as a whole."""
+        failpoints.hit("intake.after_enqueue")
         return Verdict(Outcome.ACCEPTED)
 
     def _begin(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> UnrollOrigin:
