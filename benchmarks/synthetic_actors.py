@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.section import Json
-from benchmarks.worker_process import WorkerProcess, serve
+from benchmarks.worker_process import serve, start_workers
 
 if TYPE_CHECKING:
     from impala_rl.v1 import unroll_pb2
@@ -81,18 +81,14 @@ class SyntheticActors:
             "packs_each": packs_each,
             "compress": compress,
         }
-        with contextlib.ExitStack() as stack:
-            self._workers = [
-                stack.enter_context(
-                    WorkerProcess(
-                        _MODULE,
-                        {**common, "name": f"{name}{k}", "num_actors": share},
-                        cores=cores,
-                    )
-                )
+        self._workers, self._stack = start_workers(
+            _MODULE,
+            [
+                {**common, "name": f"{name}{k}", "num_actors": share}
                 for k, share in enumerate(shares)
-            ]
-            self._stack = stack.pop_all()
+            ],
+            cores,
+        )
 
     def __enter__(self) -> SyntheticActors:
         """They have registered already."""

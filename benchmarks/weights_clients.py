@@ -7,7 +7,6 @@ a share of them, a thread for each.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 from benchmarks.section import Json
 from benchmarks.synthetic_actors import own_connection
-from benchmarks.worker_process import WorkerProcess, serve
+from benchmarks.worker_process import serve, start_workers
 
 _MODULE = "benchmarks.weights_clients"
 _FETCH_S = 600.0
@@ -59,23 +58,13 @@ class WeightsClients:
           cores: cores they may run on; None: all.
         """
         num_processes = min(num_processes, num_clients)
-        with contextlib.ExitStack() as stack:
-            self._workers = [
-                stack.enter_context(
-                    WorkerProcess(
-                        _MODULE,
-                        {
-                            "address": address,
-                            "environment": environment,
-                            "name": f"w{k}",
-                            "num_clients": len(range(k, num_clients, num_processes)),
-                        },
-                        cores=cores,
-                    )
-                )
-                for k in range(num_processes)
-            ]
-            self._stack = stack.pop_all()
+        shares = [len(range(k, num_clients, num_processes)) for k in range(num_processes)]
+        common = {"address": address, "environment": environment}
+        self._workers, self._stack = start_workers(
+            _MODULE,
+            [{**common, "name": f"w{k}", "num_clients": share} for k, share in enumerate(shares)],
+            cores,
+        )
 
     def __enter__(self) -> WeightsClients:
         """They have registered already."""

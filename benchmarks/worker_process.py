@@ -115,6 +115,22 @@ class WorkerProcess:
         self._process.stdout.close()
 
 
+def start_workers(
+    module: str, settings_of_each: Iterable[Json], cores: Iterable[int] | None = None
+) -> tuple[list[WorkerProcess], contextlib.ExitStack]:
+    """Starts a helper for each of the settings; closing the stack ends them all.
+
+    Where one does not start, those before it are ended.
+    """
+    cores = None if cores is None else tuple(cores)
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(WorkerProcess(module, settings, cores=cores))
+            for settings in settings_of_each
+        ]
+        return workers, stack.pop_all()
+
+
 def pin(process: psutil.Process, cores: Iterable[int]) -> None:
     """Keeps a process, and what it starts from now on, on `cores`, where the system can do that."""
     if hasattr(os, "sched_setaffinity"):

@@ -10,6 +10,8 @@ import sys
 import typing
 from pathlib import Path
 
+from generated_page import write_or_check
+
 from impala_common.config import TrainConfig
 from impala_common.config.presets import PRESETS, make_preset
 from impala_common.config.toml_io import document_fields
@@ -86,18 +88,5 @@ def _show(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def main() -> int:
-    """Writes or checks the page; returns the exit code."""
-    text = render()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text)
-        print(f"wrote {PAGE.name}")
-        return 0
-    if PAGE.exists() and PAGE.read_text() == text:
-        return 0
-    print(f"{PAGE.name} is out of date: run make docs")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, render()))

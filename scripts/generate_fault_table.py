@@ -13,6 +13,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from generated_page import write_or_check
+
 ROOT = Path(__file__).parents[1]
 ROWS = ROOT / "tests" / "faults" / "rows.toml"
 RESULTS = ROOT / "docs" / "results" / "faults.json"
@@ -159,18 +161,5 @@ def _render_row(row: Row, run: dict[str, Any]) -> str:
     return f"| {row.number} | {row.fault} | {row.expected} | {measured} | {tests} |"
 
 
-def main() -> int:
-    """Writes or checks the page; returns the exit code."""
-    text = render()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text)
-        print(f"wrote {PAGE.name}")
-        return 0
-    if PAGE.exists() and PAGE.read_text() == text:
-        return 0
-    print(f"{PAGE.name} is out of date: run make docs")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(PAGE, render()))

@@ -46,7 +46,6 @@ def main() -> int:
     counts = {} if arguments.control else counts_for(arguments.minutes)
     if arguments.spare_learner:
         counts = {kind: count for kind, count in counts.items() if not kind.startswith("learner")}
-    calm_s = arguments.minutes * 6 if arguments.minutes > 30 else 0.0
     folder = Path(tempfile.mkdtemp(prefix="impala-faults-"))
     facts = {"machine": describe_machine(), "seed": arguments.seed, "minutes": arguments.minutes}
     facts |= {"load_average_before": round(os.getloadavg()[0], 2), "planned": counts}
@@ -56,7 +55,7 @@ def main() -> int:
         write_result(arguments.results, name, facts | result)
 
     duration_s = arguments.minutes * 60
-    plan = make_plan(arguments.seed, duration_s, counts, calm_s)
+    plan = make_plan(arguments.seed, duration_s, counts)
     with Cluster(folder, step_ms=2.0 if arguments.minutes <= 30 else 6.0) as cluster:
         nemesis = Nemesis(cluster, plan, duration_s, save)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -68,27 +68,14 @@ class Fault:
     detail: str = ""
 
 
-def make_plan(
-    seed: int, duration_s: float, counts: dict[str, int], calm_s: float = 0.0
-) -> list[Fault]:
-    """Returns faults spread over `duration_s`, so many of each kind, in order of time.
-
-    Args:
-      seed: what is drawn.
-      duration_s: of the run.
-      counts: how many of each kind.
-      calm_s: so long, in the middle, nothing is done to the learner, so that the memory of one
-        life of it can be watched while actors come and go.
-    """
+def make_plan(seed: int, duration_s: float, counts: dict[str, int]) -> list[Fault]:
+    """Returns faults spread over `duration_s`, so many of each kind, in order of time."""
     source = random.Random(seed)
-    plan = []
-    for kind, count in sorted(counts.items()):
-        left_out_s = calm_s if kind.startswith("learner") else 0.0
-        for k in range(count):
-            at_s = (k + source.random()) / count * (duration_s - left_out_s)
-            if at_s >= (duration_s - left_out_s) / 2:
-                at_s += left_out_s
-            plan.append(_make_fault(source, kind, at_s))
+    plan = [
+        _make_fault(source, kind, (k + source.random()) / count * duration_s)
+        for kind, count in sorted(counts.items())
+        for k in range(count)
+    ]
     return sorted(plan, key=lambda fault: fault.at_s)
 
 
