@@ -24,7 +24,7 @@ from benchmarks.section import Json
 from benchmarks.worker_process import serve, start_workers
 
 if TYPE_CHECKING:
-    from impala_rl.v1 import unroll_pb2
+    from impala_rl.v1 import learner_pb2
 
 _MODULE = "benchmarks.synthetic_actors"
 
@@ -212,24 +212,30 @@ class _Share:
     def _act(self, index: int) -> None:
         from impala_common.errors import ImpalaError
 
-        sender, messages = self._senders[index], self._messages(index)
+        sender, requests = self._senders[index], self._requests(index)
         with contextlib.suppress(ImpalaError):  # the learner ends, or we do
             while not self._stop.is_set():
                 self._gates[index].wait()
                 sender.wait_for_room()
-                sender.send(next(messages))
+                sender.send(next(requests))
 
-    def _messages(self, index: int) -> Iterator[unroll_pb2.UnrollBatch]:
-        from impala_common.codec.unrolls import pack_unrolls
+    def _requests(self, index: int) -> Iterator[learner_pb2.PushUnrollsRequest]:
+        from impala_common.codec.unrolls import Unrolls, pack_unrolls
+        from impala_rl.v1 import learner_pb2
 
         source, compress = self._source, self._settings.compress
         unrolls = itertools.islice(itertools.cycle(source.messages), index, None)
+
+        def pack(message: Unrolls) -> learner_pb2.PushUnrollsRequest:
+            request = learner_pb2.PushUnrollsRequest()
+            pack_unrolls(message, source.spec, compress, request.unrolls)
+            return request
+
         if self._settings.packs_each:
-            yield from (pack_unrolls(message, source.spec, compress) for message in unrolls)
+            yield from map(pack, unrolls)
             return
         # More than the window: whoever is sent again has had its verdict.
-        packed = [pack_unrolls(next(unrolls), source.spec, compress) for _ in range(4)]
-        yield from itertools.cycle(packed)
+        yield from itertools.cycle([pack(next(unrolls)) for _ in range(4)])
 
 
 def own_connection(client: object) -> None:

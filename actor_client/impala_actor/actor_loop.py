@@ -46,7 +46,7 @@ from impala_common.models.registry import make_model
 from impala_common.models.weights import weights_specs
 from impala_common.rpc.security import ClientSecurity
 from impala_common.specs import validate_same_weights
-from impala_rl.v1 import unroll_pb2
+from impala_rl.v1 import learner_pb2, unroll_pb2
 
 _LOG = logging.getLogger(__name__)
 
@@ -269,7 +269,8 @@ class _SessionLoop:
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls
-        message = pack_unrolls(unrolls, self._session.unroll, self._actor.compress)
+        request = learner_pb2.PushUnrollsRequest()
+        message = pack_unrolls(unrolls, self._session.unroll, self._actor.compress, request.unrolls)
         message.policy_version = self._version
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
@@ -277,7 +278,7 @@ class _SessionLoop:
         num_failures = self._environment.num_failures
         message.environment_failure_count = num_failures - self._num_failures_told
         self._num_failures_told = num_failures
-        self._sender.send(message, self._marks_of(unrolls))
+        self._sender.send(request, self._marks_of(unrolls))
         self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
 
     def _marks_of(self, unrolls: dict[str, np.ndarray[Any, Any]]) -> list[str]:

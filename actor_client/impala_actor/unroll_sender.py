@@ -26,7 +26,7 @@ from impala_common.errors import (
 )
 from impala_common.event_history import EventHistory
 from impala_common.rpc.errors import error_from
-from impala_rl.v1 import learner_pb2, unroll_pb2
+from impala_rl.v1 import learner_pb2
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
@@ -66,7 +66,7 @@ class UnrollSender:
         self._session = session
         self._on_version = on_version
         self._changed = threading.Condition()
-        self._unanswered: OrderedDict[int, unroll_pb2.UnrollBatch] = OrderedDict()
+        self._unanswered: OrderedDict[int, learner_pb2.PushUnrollsRequest] = OrderedDict()
         self._marks: dict[int, Sequence[str]] = {}  # of unanswered messages, for the history
         self._next_sequence = 1
         self._unsent: list[int] = []  # sequence numbers still to go out on this stream
@@ -102,17 +102,18 @@ class UnrollSender:
             if self._failure is not None:
                 raise self._failure
 
-    def send(self, message: unroll_pb2.UnrollBatch, marks: Sequence[str] = ()) -> None:
-        """Takes over a message; `wait_for_room` comes first. Does not block.
+    def send(self, request: learner_pb2.PushUnrollsRequest, marks: Sequence[str] = ()) -> None:
+        """Takes over a request with unrolls; `wait_for_room` comes first. Does not block.
 
         Args:
-          message: all but actor and sequence number are set.
+          request: all but actor and sequence number of its unrolls are set. They are packed into
+            the request itself, as a message that is put into another is copied.
           marks: of its unrolls, for the history.
         """
-        message.actor.CopyFrom(self._session.actor)
+        request.unrolls.actor.CopyFrom(self._session.actor)
         failpoints.hit("actor.before_send")
         with self._changed:
-            self._enqueue(message, marks)
+            self._enqueue(request, marks)
 
     def close(self) -> None:
         """Says goodbye, if the stream still stands, and ends the thread."""
@@ -124,10 +125,11 @@ class UnrollSender:
             for sequence_number in self._unanswered:
                 self._record("info", sequence_number)
 
-    def _enqueue(self, message: unroll_pb2.UnrollBatch, marks: Sequence[str]) -> None:
+    def _enqueue(self, request: learner_pb2.PushUnrollsRequest, marks: Sequence[str]) -> None:
+        message = request.unrolls
         message.sequence_number = self._next_sequence
         self._record("invoke", self._next_sequence, version=message.policy_version, marks=marks)
-        self._unanswered[self._next_sequence] = message
+        self._unanswered[self._next_sequence] = request
         self._marks[self._next_sequence] = marks
         self._unsent.append(self._next_sequence)
         self._next_sequence += 1
@@ -206,8 +208,8 @@ class UnrollSender:
                     return
                 if not self._unsent:
                     break
-                message = self._unanswered[self._unsent.pop(0)]
-            yield learner_pb2.PushUnrollsRequest(unrolls=message)
+                request = self._unanswered[self._unsent.pop(0)]
+            yield request
         goodbye = learner_pb2.PushGoodbye(text="the actor ends")
         yield learner_pb2.PushUnrollsRequest(goodbye=goodbye)
 
@@ -227,11 +229,11 @@ class UnrollSender:
             verdict.sequence_number, outcome=name.lower(),
         )  # fmt: skip
         with self._changed:
-            message = self._unanswered.pop(verdict.sequence_number, None)
+            request = self._unanswered.pop(verdict.sequence_number, None)
             marks = self._marks.pop(verdict.sequence_number, ())
             self.outcomes[name] = self.outcomes.get(name, 0) + 1
-            if message is not None and name == "CAPACITY":
-                self._enqueue(message, marks)  # not taken: the same unrolls under a new number
+            if request is not None and name == "CAPACITY":
+                self._enqueue(request, marks)  # not taken: the same unrolls under a new number
             self._changed.notify_all()
         if name in ("INVALID", "STALE", "CAPACITY"):
             _LOG.warning("unrolls %d: %s: %s", verdict.sequence_number, name, verdict.text)

@@ -152,7 +152,8 @@ class Bench:
     def send(self, marker: int) -> None:
         """Sends a message that can be told by its policy_version."""
         self.sender.wait_for_room()
-        self.sender.send(unroll_pb2.UnrollBatch(policy_version=marker))
+        message = unroll_pb2.UnrollBatch(policy_version=marker)
+        self.sender.send(learner_pb2.PushUnrollsRequest(unrolls=message))
 
     def wait_for_outcomes(self, **expected: int) -> None:
         """Waits until so many verdicts of each outcome, and no others, have been counted."""

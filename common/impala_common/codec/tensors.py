@@ -56,14 +56,17 @@ def pack_into(tensor: pb.Tensor, array: np.ndarray[Any, Any], compress: bool = F
 
     In place and with the data at hand, because each look at `tensor.data` copies it.
     """
-    plain = array.tobytes()  # in C order, whatever the array's is
     tensor.dtype = DTYPE_TO_PROTO[array.dtype.name]
     tensor.shape.extend(array.shape)
-    if compress and _may_shrink(plain, array.shape[0] if array.ndim else 1):
-        squeezed = _compressor().compress(plain)
-        if _pays(squeezed, plain):
-            tensor.codec, tensor.data = pb.CODEC_ZSTD, squeezed
-            return squeezed
+    if compress and array.nbytes >= _MIN_COMPRESSED_BYTES:
+        # Compressed where it lies, if it lies in C order: what pays is then never copied.
+        view = np.ascontiguousarray(array).data.cast("B")
+        if _may_shrink(view, array.shape[0]):
+            squeezed = _compressor().compress(view)
+            if _pays(squeezed, view):
+                tensor.codec, tensor.data = pb.CODEC_ZSTD, squeezed
+                return squeezed
+    plain = array.tobytes()  # in C order, whatever the array's is
     tensor.data = plain
     return plain
 
@@ -110,19 +113,17 @@ def digest_of(data: Iterable[bytes]) -> int:
     return state.intdigest()
 
 
-def _may_shrink(plain: bytes, num_rows: int) -> bool:
+def _may_shrink(plain: memoryview, num_rows: int) -> bool:
     """Returns whether compressing all of `plain` is worth a try: large ones are tried in part."""
-    if len(plain) < _MIN_COMPRESSED_BYTES:
-        return False
     sample_bytes = max(_MIN_SAMPLE_BYTES, _SAMPLE_ROWS * len(plain) // num_rows)
     if 8 * sample_bytes > len(plain):
         return True
-    view, middle = memoryview(plain), len(plain) // 2
-    samples = (view[:sample_bytes], view[middle : middle + sample_bytes])
+    middle = len(plain) // 2
+    samples = (plain[:sample_bytes], plain[middle : middle + sample_bytes])
     return any(_pays(_compressor().compress(sample), sample) for sample in samples)
 
 
-def _pays(squeezed: bytes, plain: bytes | memoryview) -> bool:
+def _pays(squeezed: bytes, plain: memoryview) -> bool:
     return len(squeezed) * _MIN_RATIO <= len(plain)
 
 

@@ -39,15 +39,19 @@ class DecodedUnrolls(NamedTuple):
     frames: UniqueFrames | None
 
 
-def pack_unrolls(unrolls: Unrolls, spec: UnrollSpec, compress: bool) -> pb.UnrollBatch:
+def pack_unrolls(
+    unrolls: Unrolls, spec: UnrollSpec, compress: bool, message: pb.UnrollBatch | None = None
+) -> pb.UnrollBatch:
     """Returns a message with leaves, frames, unroll_count and digest set; the rest is the sender's.
 
     Args:
       unrolls: every leaf of `spec`, stacked over N environment slots.
       spec: what an unroll consists of.
       compress: whether observations may be compressed.
+      message: the empty one to fill, part of a larger one for instance; None: a new one.
     """
-    message = pb.UnrollBatch(unroll_count=unrolls["actions"].shape[1])
+    message = pb.UnrollBatch() if message is None else message
+    message.unroll_count = unrolls["actions"].shape[1]
     num_observations = len(spec.environment.observation_leaves)
     data: list[bytes] = []
     frames_data: list[bytes] = []
