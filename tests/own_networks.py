@@ -1,10 +1,15 @@
-"""Networks of somebody's own, good and bad, as `--model own_networks:Name` finds them in tests."""
+"""Networks of somebody's own, as `--model own_networks:Name` finds them, and what makes them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from impala_common.action_spec import ActionSpec
+from impala_common.config.sections import ModelConfig
 from impala_common.models.contract import (
     AgentModel,
     AgentState,
@@ -12,8 +17,25 @@ from impala_common.models.contract import (
     ModelOutputs,
     make_state_specs,
 )
+from impala_common.models.registry import make_model, register_model, resolve_model_spec
 from impala_common.models.trunk import Encoder
 from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+
+ENVIRONMENT = EnvironmentSpec((TensorSpec("observation", (5,), "float32"),), ActionSpec.discrete(4))
+
+
+def make(name: str, environment: EnvironmentSpec = ENVIRONMENT, **config: Any) -> AgentModel:
+    return make_model(
+        resolve_model_spec(ModelConfig(model=name, **config), environment), environment, 1
+    )
+
+
+def make_object(
+    maker: Callable[..., Any], environment: EnvironmentSpec = ENVIRONMENT
+) -> AgentModel:
+    """Returns what a maker that the class handed over makes."""
+    register_model("object:net", maker)
+    return make("object:net", environment)
 
 
 class Plain(nn.Module):

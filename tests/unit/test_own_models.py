@@ -1,4 +1,4 @@
-"""Networks of one's own: how they are found, and that each rule of the contract is checked.
+"""The contract of networks of one's own: each rule is checked, and networks that keep it pass.
 
 Each bad network breaks one rule; that it is refused by its own rule's text shows that the
 check for it works and that the checks before it let good networks through.
@@ -7,7 +7,6 @@ check for it works and that the checks before it let good networks through.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,308 +15,53 @@ import numpy as np
 import own_networks
 import pytest
 import torch
+from bad_networks import (
+    BadStateName,
+    BatchNorm,
+    DetachedValue,
+    Doubles,
+    Dropout,
+    Earlier,
+    Forgets,
+    Frozen,
+    Good,
+    Half,
+    Infinite,
+    InPlace,
+    KeepsState,
+    Later,
+    Lazy,
+    LogitsOnly,
+    Mode,
+    NeverReset,
+    NewBuffer,
+    NoParameters,
+    OtherAct,
+    Pair,
+    ResetAtTheStart,
+    ResetForAll,
+    RootOfZero,
+    Squeezed,
+    TwoStates,
+    ValueColumn,
+    WideState,
+)
+from own_networks import ENVIRONMENT, make, make_object
 from torch import Tensor, nn
 
 from impala_common.action_spec import ActionPart, ActionSpec
-from impala_common.config.checks import is_own_model
-from impala_common.config.sections import ModelConfig
-from impala_common.errors import ConfigError, ModelError, SpecMismatchError
-from impala_common.models.contract import AgentModel, ModelInputs, ModelOutputs, make_state_specs
-from impala_common.models.own_model import ForwardModel
-from impala_common.models.registry import make_model, register_model, resolve_model_spec
-from impala_common.models.trunk import Encoder, TrunkModel
+from impala_common.errors import ModelError
+from impala_common.models.contract import ModelInputs, make_state_specs
+from impala_common.models.trunk import Encoder
 from impala_common.models.validation import validate_model
-from impala_common.specs import (
-    EnvironmentSpec,
-    TensorSpec,
-    validate_same_model,
-    validate_same_weights,
-)
-
-ENVIRONMENT = EnvironmentSpec((TensorSpec("observation", (5,), "float32"),), ActionSpec.discrete(4))
-
-
-def make(name: str, environment: EnvironmentSpec = ENVIRONMENT, **config: Any) -> AgentModel:
-    return make_model(
-        resolve_model_spec(ModelConfig(model=name, **config), environment), environment, 1
-    )
-
-
-def make_object(
-    maker: Callable[..., Any], environment: EnvironmentSpec = ENVIRONMENT
-) -> AgentModel:
-    """Returns what a maker that the class handed over makes."""
-    register_model("object:net", maker)
-    return make("object:net", environment)
-
-
-def test_make_by_name_takes_agent_models_plain_modules_and_encoders() -> None:
-    assert isinstance(make("own_networks:Remembering"), own_networks.Remembering)
-    assert isinstance(make("own_networks:Plain"), ForwardModel)
-    encoded = make("own_networks:Features", feature_dim=6, recurrence="gru", hidden_dim=7)
-    assert isinstance(encoded, TrunkModel)
-    assert isinstance(encoded.encoder, own_networks.Features)
-    assert encoded.agent_state_specs() == make_state_specs((1, 7))
-    normalised = make("own_networks:Plain", normalise_observations=True)
-    assert any(name.endswith(".count") for name in normalised.state_dict())
-
-
-def test_make_twice_with_one_seed_gives_the_same_weights_and_leaves_the_random_stream() -> None:
-    before = torch.get_rng_state()
-
-    first, second = make("own_networks:Remembering"), make("own_networks:Remembering")
-
-    assert torch.equal(torch.get_rng_state(), before)
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name])
-    assert all(parameter.grad is None for parameter in first.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("no_such_nets:Net", "cannot be imported: .*No module named 'no_such_nets'.*PYTHONPATH"),
-        ("own_networks:Nope", "own_networks was imported, but Nope is nowhere in it"),
-        ("own_networks:no_class", "no_class is no torch.nn.Module"),
-        ("own_networks:make_state_specs", "make_state_specs is no torch.nn.Module"),
-        (
-            "own_networks:Unmakeable",
-            r"cannot be made .*KeyError: 'a table .*\(own_networks.py:\d+\)",
-        ),
-        ("object:elsewhere", "was not handed to this process"),
-    ],
-)
-def test_make_of_what_is_no_network_names_it(name: str, message: str) -> None:
-    with pytest.raises(ModelError, match=message) as caught:
-        make(name)
-
-    assert str(caught.value).startswith(f"model {name} ")
-
-
-def test_import_finds_modules_of_the_working_directory_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Planted: the working directory first; json.py was taken for the standard library's."""
-    source = "from own_networks import Plain as Net\n"
-    (tmp_path / "nets_of_this_folder.py").write_text(source)
-    (tmp_path / "broken_nets.py").write_text("import json\n1 / 0\n")
-    (tmp_path / "tomllib.py").write_text(source)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    before = list(sys.path)
-
-    assert isinstance(make("nets_of_this_folder:Net"), ForwardModel)
-    with pytest.raises(ModelError, match=r"ZeroDivisionError: .*\(broken_nets.py:2\)"):
-        make("broken_nets:Net")
-    monkeypatch.delitem(sys.modules, "tomllib", raising=False)
-    with pytest.raises(ModelError, match="Net is nowhere in it"):
-        make("tomllib:Net")
-
-    assert sys.path == before
-
-
-@pytest.mark.parametrize(
-    ("name", "is_good"),
-    [
-        ("my_nets:Net", True),
-        ("package.my_nets:Outer.Net", True),
-        ("object:it", True),
-        ("my_nets", False),
-        ("my nets:Net", False),
-        ("my_nets:", False),
-        ("/tmp/my_nets:Net", False),
-        ("..my_nets:Net", False),
-    ],
-)
-def test_own_model_name_is_a_module_and_a_class(name: str, is_good: bool) -> None:
-    assert is_own_model(name) == is_good
-
-
-def test_register_of_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="object:Name"):
-        register_model("my_nets:Net", own_networks.Plain)
-
-
-class Good(own_networks.Remembering):
-    """Keeps the contract; the bad ones below each break one rule of it."""
-
-
-class Dropout(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        return nn.functional.dropout(super().features(inputs), 0.5, self.training)
-
-
-class Mode(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        return super().features(inputs) * (1.0 if self.training else 1.1)
-
-
-class BatchNorm(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        features = super().features(inputs)
-        return features - features.mean(dim=1, keepdim=True)
-
-
-class Later(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        features = super().features(inputs)
-        return features + torch.cat((features[1:], features[-1:]))
-
-
-class Earlier(own_networks.Plain):
-    """Sees the row before, of which actors, who have one row, know nothing."""
-
-    def features(self, inputs: ModelInputs) -> Tensor:
-        features = super().features(inputs)
-        return features + torch.cat((features[:1], features[:-1]))
-
-
-class Doubles(own_networks.Plain):
-    def forward(self, inputs: ModelInputs, state: Any) -> Any:
-        return ModelOutputs(
-            *(x.double() if isinstance(x, Tensor) else x for x in super().forward(inputs, state))
-        )
-
-
-class Pair(own_networks.Plain):
-    def forward(self, inputs: ModelInputs, state: Any) -> Any:
-        return super().forward(inputs, state)[:2]
-
-
-class Squeezed(own_networks.Plain):
-    def forward(self, inputs: ModelInputs, state: Any) -> Any:
-        outputs = super().forward(inputs, state)
-        return outputs._replace(values=outputs.values.squeeze())
-
-
-class ValueColumn(own_networks.Plain):
-    def forward(self, inputs: ModelInputs, state: Any) -> Any:
-        outputs = super().forward(inputs, state)
-        return outputs._replace(values=outputs.values.unsqueeze(-1))
-
-
-class Infinite(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        return super().features(inputs) / 0.0
-
-
-class RootOfZero(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        return super().features(inputs) + (super().features(inputs) * 0.0).sqrt()
-
-
-class DetachedValue(own_networks.Plain):
-    def forward(self, inputs: ModelInputs, state: Any) -> Any:
-        outputs = super().forward(inputs, state)
-        return outputs._replace(values=outputs.values.detach())
-
-
-class InPlace(own_networks.Plain):
-    def features(self, inputs: ModelInputs) -> Tensor:
-        inputs.observations["observation"].mul_(0.5)
-        return super().features(inputs)
-
-
-class NewBuffer(own_networks.Plain):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.register_buffer("mean", torch.zeros(()))
-
-    def features(self, inputs: ModelInputs) -> Tensor:
-        self.mean = self.mean.clone()
-        return super().features(inputs)
+from impala_common.specs import EnvironmentSpec, TensorSpec
 
 
 class Raises(own_networks.Plain):
+    """Stands here because its error is to name this file."""
+
     def features(self, inputs: ModelInputs) -> Tensor:
         return self.body(inputs.observations["observation"][..., :4])
-
-
-class NoParameters(nn.Module):
-    def __init__(self, *unused_arguments: Any) -> None:
-        super().__init__()
-
-
-class Frozen(own_networks.Plain):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.requires_grad_(False)
-
-
-class Lazy(own_networks.Plain):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.body = nn.LazyLinear(16)
-
-
-class Half(own_networks.Plain):
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.register_buffer("table", torch.zeros(3, dtype=torch.bfloat16))
-
-
-class NeverReset(own_networks.Remembering):
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        return super().forward(inputs._replace(is_first=torch.zeros_like(inputs.is_first)), state)
-
-
-class ResetAtTheStart(own_networks.Remembering):
-    """Knows only the first row's resets: what a loop over whole unrolls forgets."""
-
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        is_first = inputs.is_first.clone()
-        is_first[1:] = False
-        return super().forward(inputs._replace(is_first=is_first), state)
-
-
-class ResetForAll(own_networks.Remembering):
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        is_first = inputs.is_first.any(dim=1, keepdim=True).expand_as(inputs.is_first)
-        return super().forward(inputs._replace(is_first=is_first), state)
-
-
-class Forgets(own_networks.Remembering):
-    """Hands back the state it was given."""
-
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        return super().forward(inputs, state)._replace(state=state)
-
-
-class KeepsState(own_networks.Remembering):
-    memory: Any = None
-
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        outputs = super().forward(inputs, self.memory or state)
-        if inputs.is_first.shape[1] == 3:
-            self.memory = tuple(tensor.detach().clone() for tensor in outputs.state)
-        return outputs
-
-
-class WideState(own_networks.Remembering):
-    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        return make_state_specs((1, 9))
-
-
-class TwoStates(own_networks.Remembering):
-    def forward(self, inputs: ModelInputs, state: Any) -> ModelOutputs:
-        outputs = super().forward(inputs, state)
-        return outputs._replace(state=outputs.state * 2)
-
-
-class BadStateName(own_networks.Remembering):
-    def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        return (TensorSpec("hidden", (1, 8), "float32"),)
-
-
-class OtherAct(own_networks.Remembering):
-    def act(self, inputs: ModelInputs, state: Any) -> Any:
-        logits, state = super().act(inputs, state)
-        return logits + 1.0, state
-
-
-class LogitsOnly(own_networks.Remembering):
-    def act(self, inputs: ModelInputs, state: Any) -> Any:
-        return super().act(inputs, state)[0]
 
 
 @pytest.mark.parametrize(
@@ -471,39 +215,3 @@ def test_validate_leaves_the_network_as_it_was() -> None:
     assert model.training
     assert not model.network.body.training
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("run", "actor", "message"),
-    [
-        ("mlp", "", None),
-        ("auto", "", None),
-        ("a:Net", "a:Net", None),
-        ("a:Net", "", "expected a:Net, .* got started with no --model: add --model a:Net"),
-        ("a:Net", "b:Net", "got started with --model b:Net: start it with --model a:Net"),
-        ("mlp", "b:Net", "expected mlp, .* got started with --model b:Net: start it without"),
-    ],
-)  # fmt: skip
-def test_validate_same_model_says_what_to_type(run: str, actor: str, message: str | None) -> None:
-    if message is None:
-        validate_same_model(run, actor)
-        return
-    with pytest.raises(SpecMismatchError, match=f"model: .*{message}"):
-        validate_same_model(run, actor)
-
-
-def test_validate_same_weights_names_the_first_difference() -> None:
-    one, two = TensorSpec("a", (2,), "float32"), TensorSpec("b", (3, 4), "float32")
-    wide, other = TensorSpec("b", (3, 5), "float32"), TensorSpec("b", (3, 4), "float64")
-    cases = [
-        ((one, two), (one, wide), r"weights of x:Net, b: expected float32 \[3, 4\].*\[3, 5\]"),
-        ((one, two), (one, other), r"b: expected float32 \[3, 4\] .*got float64 \[3, 4\]"),
-        ((one, two), (one,), "b: .*got no such tensor: both sides"),
-        ((one,), (one, two), r"b: expected no such tensor.*got float32 \[3, 4\]"),
-        ((one, two), (two, one), "order"),
-    ]
-    validate_same_weights("x:Net", (one, two), (one, two))
-
-    for expected, actual, message in cases:
-        with pytest.raises(SpecMismatchError, match=message):
-            validate_same_weights("x:Net", expected, actual)
