@@ -54,8 +54,20 @@ CASES = (
         env="CartPole-v1",
         options=("--preset", "cartpole_wide"),
     ),
+    Case(
+        name="cartpole_two_actors",
+        title="CartPole-v1, default settings, the same slots in two actors",
+        env="CartPole-v1",
+        options=("--num-actors", "2", "--envs-per-actor", "4"),
+    ),
     Case(name="minatar", title="MinAtar/Breakout-v1", env="MinAtar/Breakout-v1"),
     Case(name="pong", title="ALE/Pong-v5, Nature CNN, T 20, B 32", env="ALE/Pong-v5"),
+    Case(
+        name="pong_two_actors",
+        title="ALE/Pong-v5, the same slots in two actors",
+        env="ALE/Pong-v5",
+        options=("--num-actors", "2", "--envs-per-actor", "16", "--env-threads", "1"),
+    ),
     Case(
         name="pong_fp32",
         title="ALE/Pong-v5 without AMX and bf16",

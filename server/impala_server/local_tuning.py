@@ -20,7 +20,7 @@ EnvironmentKind = Literal["light", "atari", "python"]
 """light: vectorised code, a step costs less than the calls around it; atari: emulators, about
 300 us a step; python: environments that step one after the other, anything from 4 us up."""
 
-TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads")
+TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads", "env_threads")
 """What is chosen here; a setting named by an option or a file is left alone."""
 
 _PRESET_CORES = 2
@@ -99,7 +99,15 @@ def choose_local_run(
     num_threads = config.job.learner_threads
     if "learner_threads" not in named and not num_threads:
         num_threads = 1 if uses_gpu else max(1, facts.num_cores - num_actors)
-    job = dataclasses.replace(config.job, num_actors=num_actors, learner_threads=num_threads)
+    env_threads = config.job.env_threads
+    if "env_threads" not in named and not env_threads:
+        env_threads = _count_env_threads(kind, num_actors, facts.num_cores)
+    job = dataclasses.replace(
+        config.job,
+        num_actors=num_actors,
+        learner_threads=num_threads,
+        env_threads=env_threads,
+    )
     environment = dataclasses.replace(config.environment, envs_per_actor=num_slots)
     chosen_config = dataclasses.replace(config, job=job, environment=environment)
     return LocalChoice(chosen_config, _describe(chosen_config, kind, facts))
@@ -122,10 +130,20 @@ def _count_actors(kind: EnvironmentKind, num_actors: int, num_cores: int, uses_g
     if kind == "light" or num_cores == 1:
         return 1
     if num_cores <= _PRESET_CORES:
-        return num_actors
+        return 1 if kind == "atari" else num_actors  # one with two threads: half the lag
     # The learner of a CPU takes about as much of a step as environment and inference together.
     for_actors = num_cores - 1 if uses_gpu else num_cores // 2
     return min(max(num_actors, for_actors), _MAX_ACTORS)
+
+
+def _count_env_threads(kind: EnvironmentKind, num_actors: int, num_cores: int) -> int:
+    """Returns how many threads step the slots of one actor; only emulators can use several.
+
+    On few cores they may all be busy at once: while the policy thinks they are the learner's.
+    """
+    if kind != "atari" or num_cores > _PRESET_CORES:
+        return 1
+    return max(1, num_cores // num_actors)
 
 
 def _limit_by_memory(num_actors: int, kind: EnvironmentKind, free_mib: int | None) -> int:
@@ -140,10 +158,11 @@ def _describe(config: TrainConfig, kind: EnvironmentKind, facts: MachineFacts) -
         "atari": "emulators get the cores that the learner leaves",
         "python": "it is stepped in Python, by one core an actor",
     }[kind]
+    threads = f" on {config.job.env_threads} threads" if config.job.env_threads > 1 else ""
     gpu = " and a GPU" if facts.has_gpu and config.job.device != "cpu" else ""
     return (
         f"{_count(config.job.num_actors, 'actor')} with "
-        f"{_count(config.environment.envs_per_actor, 'environment slot')} each, "
+        f"{_count(config.environment.envs_per_actor, 'environment slot')} each{threads}, "
         f"{_count(config.job.learner_threads, 'learner thread')}, for "
         f"{_count(facts.num_cores, 'core')}{gpu} and {config.environment.env}: {why}"
     )

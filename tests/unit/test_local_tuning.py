@@ -23,30 +23,37 @@ NOTHING: frozenset[str] = frozenset()
 
 
 def make_config(
-    env: str, num_actors: int = 2, num_slots: int = 16, learner_threads: int = 0
+    env: str,
+    num_actors: int = 2,
+    num_slots: int = 16,
+    learner_threads: int = 0,
+    env_threads: int = 0,
 ) -> TrainConfig:
     return TrainConfig(
-        job=JobConfig(num_actors=num_actors, learner_threads=learner_threads),
+        job=JobConfig(
+            num_actors=num_actors, learner_threads=learner_threads, env_threads=env_threads
+        ),
         environment=EnvironmentConfig(env=env, envs_per_actor=num_slots),
     )
 
 
 def choose(config: TrainConfig, facts: MachineFacts, named: frozenset[str] = NOTHING) -> list[int]:
     chosen = choose_local_run(config, named, facts).config
-    return [chosen.job.num_actors, chosen.environment.envs_per_actor, chosen.job.learner_threads]
+    job = chosen.job
+    return [job.num_actors, chosen.environment.envs_per_actor, job.learner_threads, job.env_threads]
 
 
 @pytest.mark.parametrize(
     ("env", "num_cores", "has_gpu", "chosen"),
     [
-        ("ALE/Pong-v5", 1, False, [1, 32, 1]),
-        ("ALE/Pong-v5", 2, False, [2, 16, 1]),
-        ("ALE/Pong-v5", 16, False, [8, 16, 8]),
-        ("ALE/Pong-v5", 16, True, [15, 16, 1]),
-        ("MinAtar/Breakout-v1", 2, False, [2, 16, 1]),
-        ("my_module:Mine-v0", 8, False, [4, 16, 4]),
-        ("CartPole-v1", 2, False, [1, 32, 1]),
-        ("CartPole-v1", 64, False, [1, 32, 63]),
+        ("ALE/Pong-v5", 1, False, [1, 32, 1, 1]),
+        ("ALE/Pong-v5", 2, False, [1, 32, 1, 2]),
+        ("ALE/Pong-v5", 16, False, [8, 16, 8, 1]),
+        ("ALE/Pong-v5", 16, True, [15, 16, 1, 1]),
+        ("MinAtar/Breakout-v1", 2, False, [2, 16, 1, 1]),
+        ("my_module:Mine-v0", 8, False, [4, 16, 4, 1]),
+        ("CartPole-v1", 2, False, [1, 32, 1, 1]),
+        ("CartPole-v1", 64, False, [1, 32, 63, 1]),
     ],
 )
 def test_choice_follows_cores_and_kind_of_environment(
@@ -68,10 +75,11 @@ def test_threads_of_a_preset_that_gains_nothing_from_more_stay() -> None:
 @pytest.mark.parametrize("named", TUNED_SETTINGS)
 def test_named_setting_stays(named: str) -> None:
     """Planted: `named` not looked at."""
-    config = make_config("CartPole-v1", num_actors=3, num_slots=5, learner_threads=2)
+    config = make_config("ALE/Pong-v5", 3, num_slots=5, learner_threads=2, env_threads=4)
     index = TUNED_SETTINGS.index(named)
+    chosen = choose(config, MachineFacts(num_cores=1), frozenset({named}))
 
-    assert choose(config, MachineFacts(num_cores=64), frozenset({named}))[index] == [3, 5, 2][index]
+    assert chosen[index] == [3, 5, 2, 4][index]
 
 
 def test_all_named_or_lockstep_changes_nothing_and_says_nothing() -> None:
@@ -93,15 +101,16 @@ def test_little_memory_means_fewer_actors_with_the_same_slots_in_all() -> None:
     """Planted: the limit of memory left out."""
     config = make_config("ALE/Pong-v5")
 
-    assert choose(config, MachineFacts(num_cores=2, free_mib=1100)) == [1, 32, 1]
-    assert choose(config, MachineFacts(num_cores=2, free_mib=100)) == [1, 32, 1]
+    assert choose(config, MachineFacts(num_cores=2, free_mib=1100)) == [1, 32, 1, 2]
+    assert choose(config, MachineFacts(num_cores=2, free_mib=100)) == [1, 32, 1, 2]
 
 
 def test_text_says_what_was_chosen_and_for_what() -> None:
     choice = choose_local_run(make_config("ALE/Pong-v5"), NOTHING, MachineFacts(num_cores=2))
 
     assert choice.text == (
-        "2 actors with 16 environment slots each, 1 learner thread, for 2 cores and ALE/Pong-v5: "
+        "1 actor with 32 environment slots each on 2 threads, 1 learner thread, for 2 cores and "
+        "ALE/Pong-v5: "
         "emulators get the cores that the learner leaves"
     )
 

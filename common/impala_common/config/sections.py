@@ -379,6 +379,8 @@ class JobConfig:
     float32. auto: bfloat16 for nature_cnn where that is measured to be faster."""
     learner_threads: int = 0
     """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
+    env_threads: int = 0
+    """Threads that step the emulators of one local actor; 0: impala-train fits them to the cores."""
     inference_backend: InferenceBackendName = "auto"
     """How actors run the network: eager (torch), numpy (vectors), bfloat16 (encoders), onnxruntime
     (extra onnx); auto: the fastest of the first three, by a measurement; eager with lockstep."""
@@ -393,6 +395,7 @@ class JobConfig:
         require_between("num_actors", self.num_actors, 0, 1024)
         require_at_least("seed", self.seed, 0)
         require_at_least("learner_threads", self.learner_threads, 0)
+        require_at_least("env_threads", self.env_threads, 0)
         require_at_least("eval_episodes", self.eval_episodes, 0)
         require_one_of("inference_backend", self.inference_backend, get_args(InferenceBackendName))
         require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
