@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.section import Json
 from benchmarks.worker_process import serve, start_workers
+from impala_common.allocator import keep_large_buffers
 
 if TYPE_CHECKING:
     from impala_rl.v1 import learner_pb2
@@ -255,6 +256,7 @@ def own_connection(client: object) -> None:
 def main() -> None:
     """Body of one process of them."""
     logging.basicConfig(level=logging.ERROR)
+    keep_large_buffers()  # as an actor does
     share = _Share(_Settings(**json.loads(sys.argv[1])))
     try:
         serve(share.answer)

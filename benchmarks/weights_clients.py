@@ -20,6 +20,7 @@ from typing import NamedTuple
 from benchmarks.section import Json
 from benchmarks.synthetic_actors import own_connection
 from benchmarks.worker_process import serve, start_workers
+from impala_common.allocator import keep_large_buffers
 
 _MODULE = "benchmarks.weights_clients"
 _FETCH_S = 600.0
@@ -142,6 +143,7 @@ class _Share:
 def main() -> None:
     """Body of one process of them."""
     logging.basicConfig(level=logging.ERROR)
+    keep_large_buffers()  # as an actor does
     share = _Share(_Settings(**json.loads(sys.argv[1])))
     try:
         serve(share.answer)

@@ -18,6 +18,7 @@ import tyro
 from impala_actor.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common import failpoints
 from impala_common.addresses import host_of, is_address
+from impala_common.allocator import keep_large_buffers
 from impala_common.config.checks import (
     require,
     require_at_least,
@@ -147,6 +148,7 @@ def run(argv: Sequence[str]) -> int:
 def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
     # numpy's products are small here: threads of its own would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
+    keep_large_buffers()
     import torch
 
     from impala_actor.actor_loop import Actor, ActorConfig

@@ -76,9 +76,10 @@ def _take_chunks(
     """Yields chunks; no more messages are taken once there are too many bytes in them."""
     for message in messages:
         failpoints.hit("actor.weights_mid_stream")
-        if not message.chunk:
+        chunk = message.chunk  # once: each look at it copies
+        if not chunk:
             raise LearnerUnavailableError("a weights transfer has a message without a chunk")
-        num_bytes -= len(message.chunk)
+        num_bytes -= len(chunk)
         if num_bytes < 0:
             raise LearnerUnavailableError("a weights transfer is longer than announced")
-        yield message.chunk
+        yield chunk

@@ -380,7 +380,7 @@ class JobConfig:
     learner_threads: int = 0
     """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
     env_threads: int = 0
-    """Threads that step the emulators of one local actor; 0: impala-train fits them to the cores."""
+    """Threads that step the emulators of one local actor; 0: impala-train fits them to cores."""
     inference_backend: InferenceBackendName = "auto"
     """How actors run the network: eager (torch), numpy (vectors), bfloat16 (encoders), onnxruntime
     (extra onnx); auto: the fastest of the first three, by a measurement; eager with lockstep."""

@@ -10,10 +10,11 @@ import signal
 import sys
 
 from impala_common import failpoints
+from impala_common.allocator import keep_large_buffers
 from impala_common.config.toml_io import load_config
 from impala_common.logs import LogFormat, configure_logging
 from impala_common.run_directory import RunDirectory
-from impala_server.front_end.process import front_end_main, keep_large_buffers
+from impala_server.front_end.process import front_end_main
 from impala_server.storage.ends import ProcessEnds
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 from typing import TYPE_CHECKING
 
@@ -161,13 +160,3 @@ async def _first_of(*waits: object) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def keep_large_buffers() -> None:
-    """Stops glibc from returning every freed megabyte to the kernel and faulting it in again."""
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(mmap_threshold, 32 << 20)
-        libc.mallopt(trim_threshold, 256 << 20)
-        libc.mallopt(top_pad, 8 << 20)

@@ -1,0 +1,21 @@
+"""How this process's C allocator treats large buffers: kept, not returned and faulted in again.
+
+Called at the start of processes that make and free megabytes with every message: the front
+end and actors. Changes nothing where the C library is not glibc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+
+
+def keep_large_buffers() -> None:
+    """Stops glibc from returning every freed megabyte to the kernel and faulting it in again."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_TRIM_THRESHOLD, 256 << 20)
+        libc.mallopt(_TOP_PAD, 8 << 20)
