@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
+from collections.abc import Awaitable, Callable
 from multiprocessing import Pipe
 from typing import Any
 
@@ -73,3 +75,28 @@ def make_message(sequence: int, num_unrolls: int = 2, **fields: Any) -> unroll_p
     message.policy_version = fields.pop("policy_version", VERSION)
     assert not fields
     return message
+
+
+def rewards_of(sequence: int, num_unrolls: int = 2) -> Any:
+    return make_unrolls(SPEC, num_unrolls, seed=sequence % 1000)["rewards"]
+
+
+def run(test: Callable[[Front], Awaitable[None]], **settings: Any) -> None:
+    """Runs an asynchronous test on a fresh Front, with a deadline."""
+
+    async def body() -> None:
+        front = Front(**settings)
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await test(front)
+        finally:
+            front.close()
+
+    asyncio.run(body())
+
+
+async def settle(*tasks: asyncio.Task[Verdict]) -> None:
+    """Lets tasks run as far as they get: nothing here waits for anything but the test."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
