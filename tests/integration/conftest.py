@@ -1,4 +1,4 @@
-"""Fixtures of the admin tests: a server, its admin client, and a server that trains."""
+"""Fixtures of several files: a server, its admin client, a server that trains, a trained agent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from admin_peer import Admin, admin_of
 from harness import RunningServer
+from seed_agents import Trained
 
 from impala_common import metrics
 
@@ -30,3 +31,9 @@ def training(server: RunningServer) -> RunningServer:
     server.run_actor("CartPole-v1")
     server.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= 3)
     return server
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """An agent that has trained. Do not change it."""
+    return Trained(tmp_path_factory.mktemp("seed"))

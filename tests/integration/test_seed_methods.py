@@ -11,14 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from seed_agents import (
-    STEPS,
-    Trained,
-    are_equal,
-    make_agent,
-    make_batch,
-    weights_of,
-)
+from seed_agents import STEPS, Trained, are_equal, make_agent, make_batch, weights_of
 from torch import nn
 
 from impala_agent.results import TrainResult
@@ -32,11 +25,6 @@ from impala_common.errors import (
 )
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("seed"))
 
 
 def test_seed_row_freeze_builds_all_and_fixes_the_structure() -> None:
