@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from impala_common import metrics
 from impala_common.metrics import read_metrics
 from impala_common.run_directory import RunDirectory
 
@@ -33,6 +34,10 @@ MODULES = {
     "impala-evaluator": "impala_actor.evaluator_cli",
     "impala-admin": "impala_actor.admin_cli",
 }
+ENV = "CartPole-v1"
+FOR_EVER = "100000000"
+SMALL = ["--port", "0", "--num-actors", "1", "--log-interval-s", "0.2"]
+TRAIN = ["--env", ENV, *SMALL]
 WAIT_S = 40.0
 _POLL_S = 0.05
 
@@ -142,6 +147,11 @@ def newest_metric(run: Path, name: str) -> float:
     path = RunDirectory(run).metrics_path
     lines = read_metrics(path) if path.exists() else []
     return float(lines[-1].get(name, 0)) if lines else 0.0
+
+
+def steps_of(run: RunDirectory) -> float:
+    """Returns how many steps a run has trained on, by the newest line of its metrics."""
+    return newest_metric(run.path, metrics.STEPS)
 
 
 def free_port() -> int:
