@@ -3,7 +3,7 @@
 Synthetic actors send packed Pong unrolls, so that the front end is the limit: 1 to 256 of them,
 more environment slots to a message, longer unrolls, larger batches; and weights of more megabytes.
 One thing grows at a time from the sizes in `_BASE`; its values are measured in turn, round by
-round. A section of the suite, or alone.
+round. Then front ends: several of them against one. A section of the suite, or alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from benchmarks.alone import run_alone
 from benchmarks.front_end_alone import make_config, stand_in
+from benchmarks.front_ends import find_figures, measure_front_ends, render_front_ends
 from benchmarks.section import BenchSettings, Json, summarise
 from benchmarks.synthetic_actors import SyntheticActors
 from benchmarks.unroll_source import record_atari
@@ -90,6 +91,7 @@ def measure(settings: BenchSettings) -> Json:
             **{name: find_knee(_costs(rows)) for name, rows in ingest.items()},
             "weights_mb": find_knee({row["value"]: row["server_s_per_gb"] for row in weights}),
         },
+        "front_ends": measure_front_ends(settings),
     }
 
 
@@ -169,7 +171,7 @@ def _describe(value: int, sizes: Sizes, windows: list[IngestWindow]) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns one table and the knees."""
+    """Returns one table, the knees, and several front ends against one."""
     base = result["base"]
     lines = [
         f"{result['env']} unrolls, packed once, from synthetic actors; N {base['num_slots']}, "
@@ -205,18 +207,20 @@ def render(result: Json) -> str:
         f"| {_TITLES.get(name, 'weights, MB')} | {knee['from']} | {knee['until']} |"
         for name, knee in result["knees"].items()
     ]
+    if "front_ends" in result:  # results of earlier commits have none
+        lines.append(render_front_ends(result["front_ends"]))
     return "\n".join(lines) + "\n"
 
 
 def figures(result: Json) -> dict[str, float]:
-    """Returns the knees, and what one front end takes in from many actors."""
+    """Returns the knees, what one front end takes in from many actors, and several against it."""
     found = {f"{name}_cheap_from": float(knee["from"]) for name, knee in result["knees"].items()}
     found |= {f"{name}_cheap_until": float(knee["until"]) for name, knee in result["knees"].items()}
     for row in result["ingest"]["num_actors"]:
         if row["value"] == _FRONT_END_ACTORS:
             found["one_front_end_steps_per_s"] = row["steps_per_s"]["median"]
             found["one_front_end_cores"] = row["server_cores"]
-    return found
+    return found | (find_figures(result["front_ends"]) if "front_ends" in result else {})
 
 
 def main() -> None:

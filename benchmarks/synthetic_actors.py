@@ -15,13 +15,13 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.section import Json
-from benchmarks.worker_process import serve, start_workers
+from benchmarks.worker_process import pin, serve, start_workers
 from impala_common.allocator import keep_large_buffers
 
 if TYPE_CHECKING:
@@ -118,6 +118,11 @@ class SyntheticActors:
             yield
         finally:
             self._ask("run", 0)
+
+    def pin(self, cores: Iterable[int]) -> None:
+        """Keeps them on `cores` from now on."""
+        for worker in self._workers:
+            pin(worker.process, cores)
 
     def totals(self) -> ActorTotals:
         """Returns what all of them did so far."""

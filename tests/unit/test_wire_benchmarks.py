@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks import growth, wire
+from benchmarks import front_ends, growth, wire
 from benchmarks.section import summarise
+from benchmarks.synthetic_actors import ActorTotals
 from benchmarks.targets import load_targets
 from benchmarks.unroll_source import UnrollSource, make_pixels, make_vectors
 
@@ -30,6 +33,25 @@ def make_learner_row(**traffic: Any) -> dict[str, Any]:
     return {**told, "p99_ratio_wall": 1.1, "p99_ratio_cpu": 1.0, **traffic}
 
 
+FRONT_ENDS_RESULT = {
+    "cores": 2,
+    "num_actors": 64,
+    "rows": [
+        {
+            "kind": "vectors",
+            "title": "vectors",
+            "placement": "free",
+            "front_ends": count,
+            "steps_per_s": summarise([6000.0 * ratio]),
+            "ratio_to_one": summarise([ratio]),
+            "front_end_us_per_step": summarise([3.0]),
+            "actor_us_per_step": summarise([4.0]),
+            "front_end_cores": summarise([1.4]),
+            "actor_cores": summarise([0.6]),
+        }
+        for count, ratio in ((1, 1.0), (2, 1.5))
+    ],
+}
 WIRE_RESULT = {
     "env": "ALE/Pong-v5",
     "atari": [make_ingest_row(16, 3000.0), make_ingest_row(64, 2500.0)],
@@ -107,6 +129,101 @@ def test_growth_page_tells_costs_and_knees() -> None:
     assert "| actors | 64 | 2 | 10 | 2.00 (100%) | 0.90 |" in lines
     assert "| actors | 64 | 64 |" in lines
     assert growth.figures(result)["one_front_end_cores"] == 0.9
+    assert not [line for line in lines if line.startswith("More than one front end")]
+
+    lines = growth.render({**result, "front_ends": FRONT_ENDS_RESULT}).splitlines()
+    found = growth.figures({**result, "front_ends": FRONT_ENDS_RESULT})
+
+    assert "| vectors | free | 2 | 9,000 | 1.50 (0%) | 3.00 | 4.00 | 1.40 | 0.60 |" in lines
+    assert found["two_front_ends_ratio_vectors_free"] == 1.5
+    assert found["one_front_end_cores"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "counts", "placements"),
+    [
+        (1, (1, 2), [("free", [0], [0])]),
+        (2, (1, 2), [("free", [0, 1], [0, 1]), ("pinned", [0], [1])]),
+        (6, (1, 2, 4), [("free", [*range(6)], [*range(6)]), ("pinned", [0, 1, 2], [3, 4, 5])]),
+    ],
+)
+def test_front_ends_on_more_cores_are_compared_in_greater_numbers(
+    num_cores: int, counts: tuple[int, ...], placements: list[tuple[str, list[int], list[int]]]
+) -> None:
+    assert front_ends.choose_counts(num_cores) == counts
+    assert front_ends.choose_placements(range(num_cores)) == placements
+
+
+class ServingDouble:
+    """A front end and its actors in one: each look at them finds a second gone.
+
+    A second has 100 unrolls, and takes 0.5 s CPU of the front end and 0.25 s of the actors.
+    """
+
+    def __init__(self) -> None:
+        self.process = "front end"
+        self.num_seconds = 0
+        self.is_at_work = False
+        self.actor_cores: list[int] = []
+
+    @property
+    def server(self) -> ServingDouble:
+        return self
+
+    @property
+    def actors(self) -> ServingDouble:
+        return self
+
+    @property
+    def cpu_s(self) -> float:
+        return 0.5 * self.num_seconds
+
+    @contextlib.contextmanager
+    def at_work(self, unused_warm_up_s: float) -> Iterator[None]:
+        self.is_at_work = True
+        yield
+        self.is_at_work = False
+
+    def totals(self) -> ActorTotals:
+        assert self.is_at_work
+        self.num_seconds += 1
+        now = self.num_seconds
+        return ActorTotals(100 * now, 100 * now, 0.25 * now, float(now))
+
+    def pin(self, cores: list[int]) -> None:
+        self.actor_cores = cores
+
+
+def test_front_ends_in_one_window_are_added_up_and_held_against_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen failing with the rate of the first front end for all of them."""
+    started: dict[int, list[ServingDouble]] = {}
+    pinned: list[list[int]] = []
+
+    def start(*arguments: Any) -> list[ServingDouble]:
+        count = arguments[3]
+        started[count] = [ServingDouble() for _ in range(count)]
+        return started[count]
+
+    monkeypatch.setattr(front_ends, "_start", start)
+    monkeypatch.setattr(front_ends, "pin", lambda unused_process, cores: pinned.append(cores))
+    monkeypatch.setattr(front_ends, "_WARM_UP_S", 0.0)
+    kind = front_ends.Kind("vectors", "vectors", make_vectors(5, 2, 2), batch_size=4)
+
+    rows = front_ends.measure_kind(kind, (1, 2), (4, 5), num_actors=4, num_windows=2, window_s=0.0)
+
+    free_one, free_two, pinned_one, pinned_two = rows
+    assert [row["placement"] for row in rows] == ["free", "free", "pinned", "pinned"]
+    for one, two in ((free_one, free_two), (pinned_one, pinned_two)):
+        assert (one["front_ends"], one["steps_per_s"]["windows"]) == (1, [500.0, 500.0])
+        assert (two["front_ends"], two["steps_per_s"]["windows"]) == (2, [1000.0, 1000.0])
+        assert two["ratio_to_one"]["windows"] == [2.0, 2.0]
+        assert (two["front_end_cores"]["median"], two["actor_cores"]["median"]) == (1.0, 0.5)
+        assert two["front_end_us_per_step"]["median"] == pytest.approx(1000.0)
+        assert two["actor_us_per_step"]["median"] == pytest.approx(500.0)
+    assert pinned == [[4, 5]] * 3 + [[4]] * 3 + [[4, 5]] * 3 + [[4]] * 3
+    assert [one.actor_cores for several in started.values() for one in several] == [[5]] * 3
 
 
 @pytest.mark.parametrize("source", [make_pixels(2, 1, 2), make_vectors(3, 4, 2)])
