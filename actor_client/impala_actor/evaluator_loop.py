@@ -114,8 +114,7 @@ class Evaluator:
             env_backend=self._config.env_backend,  # type: ignore[arg-type]
             env_kwargs=self._config.env_kwargs,  # names code: never what the learner sends
             env_wrapper=self._config.env_wrapper,
-            atari_episodic_life=False,  # judged by whole games, whatever ends one in training
-        )
+        ).with_whole_games()
         if self._config.record_dir:
             self._videos = EvaluationVideos(
                 self._config.record_dir, self._config.record_every, self._config.env, config

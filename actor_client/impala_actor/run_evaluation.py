@@ -90,8 +90,7 @@ def evaluate_frozen_run(
     """Judges a run that is loaded already; otherwise as `evaluate_run`."""
     env = env or run.env
     num_slots = min(num_slots, num_episodes)
-    # Judged by whole games, whatever ended an episode in training.
-    config = dataclasses.replace(run.environment_config, atari_episodic_life=False)
+    config = run.environment_config.with_whole_games()
     with contextlib.closing(make_environment(env, num_slots, config)) as environment:
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, num_slots, seed)

@@ -7,7 +7,6 @@ actor gets its own from the learner that it talks gRPC to.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import threading
 
 from impala_actor.actor_loop import Actor, ActorConfig
@@ -37,8 +36,7 @@ def evaluate_in_process(
       num_episodes: see `impala_actor.evaluator.evaluate`.
     """
     num_slots = max(1, min(num_episodes, _MAX_SLOTS))
-    # Judged by whole games, whatever ended an episode in training.
-    environment_config = dataclasses.replace(config.environment, atari_episodic_life=False)
+    environment_config = config.environment.with_whole_games()
     seed = config.job.seed + _EVALUATION_SEED
     with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
         policy = Policy(network, environment.spec.action, num_slots, seed)

@@ -7,7 +7,6 @@ records. What cannot be drawn is refused with the way round.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -67,9 +66,8 @@ def make_rendered_environment(env_id: str, config: EnvironmentConfig) -> Rendere
       ImpalaError: see `impala_actor.environments.factory.make_environment`.
       ConfigError: the environment draws nothing.
     """
-    config = dataclasses.replace(config, atari_episodic_life=False)
     try:
-        adapter = make_environment(env_id, 1, config, is_rendered=True)
+        adapter = make_environment(env_id, 1, config.with_whole_games(), is_rendered=True)
     except TypeError as error:  # its constructor takes no render_mode
         raise _explain(env_id, error) from error
     return RenderedEnvironment(env_id, adapter)

@@ -103,6 +103,10 @@ class EnvironmentConfig:
         """Whether slots must be single environments, because arguments or wrappers change them."""
         return bool(self.parsed_env_kwargs or self.env_wrapper)
 
+    def with_whole_games(self) -> EnvironmentConfig:
+        """Returns the settings to judge by: whole games, whatever ended an episode in training."""
+        return dataclasses.replace(self, atari_episodic_life=False)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
