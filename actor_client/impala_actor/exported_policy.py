@@ -11,16 +11,16 @@ import json
 from pathlib import Path
 
 from impala_actor.export import DESCRIPTION_FILE, FORMAT, FORMAT_VERSION, WEIGHTS_FILE
-from impala_actor.frozen_run import load_weights, unpack_model_spec
+from impala_actor.frozen_run import unpack_model_spec
 from impala_actor.policy import Policy
 from impala_common.checkpoint_manifest import MAX_MANIFEST_BYTES, read_bytes, read_tensors
-from impala_common.checkpoints import Checkpoint
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import unpack_config
 from impala_common.config.train import TrainConfig
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
+from impala_common.models.weights import restore_weights
 from impala_common.specs import EnvironmentSpec, ModelSpec
 
 
@@ -92,5 +92,5 @@ def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPol
             f"{path} names this network, and what a file says is not imported by itself",
         )
     model = make_model(model_spec, environment, seed=0)
-    load_weights(model, Checkpoint(folder.name, step, {"weights": weights}, {}))
+    restore_weights(model, weights, folder.name)
     return ExportedPolicy(env, environment, config.environment, model_spec, model, step)

@@ -12,14 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import load_config
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
+from impala_common.models.weights import restore_weights
 from impala_common.run_directory import RunDirectory
 from impala_common.specs import EnvironmentSpec, ModelSpec
 
@@ -103,12 +102,4 @@ def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
     """
     if "weights" not in checkpoint.tensors:
         raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")
-    weights = {
-        name: torch.from_numpy(array) for name, array in checkpoint.tensors["weights"].items()
-    }
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.name} is of another network: {error}"
-        ) from error
+    restore_weights(model, checkpoint.tensors["weights"], checkpoint.name)

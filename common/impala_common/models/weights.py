@@ -1,10 +1,18 @@
-"""What the weights of a network consist of: told to actors at Register, compared there."""
+"""The weights of a network: what they consist of, as actors hear at Register; taking them over."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
 from torch import nn
 
+from impala_common.errors import CheckpointError
 from impala_common.specs import TensorSpec
+
+Array = np.ndarray[Any, Any]
 
 
 def weights_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
@@ -13,3 +21,17 @@ def weights_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
         TensorSpec(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
         for name, value in model.state_dict().items()
     )
+
+
+def restore_weights(model: nn.Module, weights: Mapping[str, Array], checkpoint_name: str) -> None:
+    """Puts the weights of a checkpoint into the model.
+
+    Raises:
+      CheckpointError: they are not the weights of this network.
+    """
+    try:
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint_name} does not fit this run's network: {error}"
+        ) from error

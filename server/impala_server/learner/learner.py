@@ -15,7 +15,6 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
 from impala_common.checkpoints import Checkpoint
@@ -31,7 +30,7 @@ from impala_common.event_history import open_history
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.models.validation import validate_model
-from impala_common.models.weights import weights_specs
+from impala_common.models.weights import restore_weights, weights_specs
 from impala_common.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.learner.checkpoint_writer import Snapshot
@@ -57,7 +56,6 @@ from impala_server.storage.layout import StorageLayout
 from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
-Array = np.ndarray[Any, Any]
 
 
 class Learner:
@@ -111,7 +109,7 @@ class Learner:
             self.parameters.restore(checkpoint.state.get("parameters"))
             self._take_over_parameters()
         elif (weights_to_start := load_initial_weights(config)) is not None:
-            self._load_weights(config.job.init_model_path, weights_to_start)
+            restore_weights(self._model, weights_to_start, config.job.init_model_path)
         self.agent_state = self._model.agent_state_specs()
         unroll = UnrollSpec(config.rollout.unroll_length, environment, self.agent_state)
         layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
@@ -334,22 +332,13 @@ class Learner:
             raise CheckpointError(
                 f"checkpoint {checkpoint.name} was not written by a learner: {error!r}"
             ) from error
-        self._load_weights(checkpoint.name, weights)
+        restore_weights(self._model, weights, checkpoint.name)
         if saved_optimizer == self.config.optimizer.optimizer:
             import_state(self._optimizer, self._model, groups.get("optimizer", {}))
         else:
             _LOG.warning("optimizer changed from %s: its state starts anew", saved_optimizer)
         if "torch_cpu" in groups.get("rng", {}):
             torch.set_rng_state(torch.from_numpy(groups["rng"]["torch_cpu"]))
-
-    def _load_weights(self, name: str, weights: dict[str, Array]) -> None:
-        try:
-            self._model.load_state_dict({key: torch.from_numpy(a) for key, a in weights.items()})
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"checkpoint {name} does not fit this run's network "
-                f"({self.model_spec.name}): {error}"
-            ) from error
 
     def _take_over_parameters(self) -> None:
         self.config = self.parameters.config
