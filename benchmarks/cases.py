@@ -61,6 +61,12 @@ CASES = (
         options=("--num-actors", "2", "--envs-per-actor", "4"),
     ),
     Case(name="minatar", title="MinAtar/Breakout-v1", env="MinAtar/Breakout-v1"),
+    Case(
+        name="minatar_two_actors",
+        title="MinAtar/Breakout-v1, the same slots in two actors",
+        env="MinAtar/Breakout-v1",
+        options=("--num-actors", "2", "--envs-per-actor", "16"),
+    ),
     Case(name="pong", title="ALE/Pong-v5, Nature CNN, T 20, B 32", env="ALE/Pong-v5"),
     Case(
         name="pong_two_actors",

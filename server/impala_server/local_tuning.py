@@ -26,7 +26,7 @@ TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads", "env_thread
 _PRESET_CORES = 2
 _ACTOR_MIB = {"light": 250, "atari": 330, "python": 280}
 _SERVER_MIB = 700
-_LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "pendulum"})
+_LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "pendulum", "minatar"})
 _MAX_ACTORS = 64
 
 

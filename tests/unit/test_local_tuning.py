@@ -50,7 +50,7 @@ def choose(config: TrainConfig, facts: MachineFacts, named: frozenset[str] = NOT
         ("ALE/Pong-v5", 2, False, [1, 32, 1, 2]),
         ("ALE/Pong-v5", 16, False, [8, 16, 8, 1]),
         ("ALE/Pong-v5", 16, True, [15, 16, 1, 1]),
-        ("MinAtar/Breakout-v1", 2, False, [2, 16, 1, 1]),
+        ("MinAtar/Breakout-v1", 2, False, [1, 32, 1, 1]),
         ("my_module:Mine-v0", 8, False, [4, 16, 4, 1]),
         ("CartPole-v1", 2, False, [1, 32, 1, 1]),
         ("CartPole-v1", 64, False, [1, 32, 63, 1]),

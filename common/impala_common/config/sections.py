@@ -378,7 +378,7 @@ class JobConfig:
     """Folder of a checkpoint whose weights the run starts from; empty: drawn from the seed."""
     device: str = "auto"
     """Learner's device: auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Numbers that the learner's encoder computes in; weights, heads, losses and V-trace are always
     float32. auto: bfloat16 for nature_cnn where that is measured to be faster."""
     learner_threads: int = 0
