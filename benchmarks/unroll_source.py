@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from impala_actor.environments.adapter import StepResult
 from impala_actor.environments.factory import make_environment
 from impala_actor.policy import PolicyStep
 from impala_actor.unroll_builder import UnrollBuilder
-from impala_common.codec.unrolls import pack_unrolls
+from impala_common.codec.frames import UniqueFrames
+from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, split_unrolls
 
 Array = np.ndarray[Any, Any]
 _WARM_UP_STEPS = 100
@@ -32,20 +35,21 @@ class UnrollSource:
     Attributes:
       spec: of each unroll.
       num_slots: N, unrolls of one message.
-      messages: leaf name -> array, as `pack_unrolls` takes them, for each message.
+      messages: what each of them carries, as an actor's UnrollBuilder hands it over.
     """
 
     spec: UnrollSpec
     num_slots: int
-    messages: tuple[dict[str, Array], ...]
+    messages: tuple[Unrolls, ...]
 
     def save(self, path: Path) -> None:
         """Writes it into the folder `path`."""
-        arrays = {
-            f"{number}/{name}": array
-            for number, message in enumerate(self.messages)
-            for name, array in message.items()
-        }
+        arrays: dict[str, Array] = {}
+        for number, message in enumerate(self.messages):
+            arrays |= {f"{number}/leaf/{name}": array for name, array in message.leaves.items()}
+            if message.frames is not None:
+                frames = message.frames._asdict().items()
+                arrays |= {f"{number}/unique/{name}": array for name, array in frames}
         np.savez(path / "unrolls.npz", **arrays)  # type: ignore[arg-type]
         described = {
             "environment": self.spec.environment.to_json(),
@@ -60,13 +64,23 @@ class UnrollSource:
         described = json.loads((path / "unrolls.json").read_text())
         environment = EnvironmentSpec.from_json(described["environment"])
         spec = UnrollSpec(described["unroll_length"], environment)
-        messages: dict[int, dict[str, Array]] = {}
+        leaves: dict[int, dict[str, Array]] = {}
+        unique: dict[int, dict[str, Array]] = {}
         with np.load(path / "unrolls.npz", allow_pickle=False) as arrays:
             for key in arrays.files:
-                number, name = key.split("/", 1)
-                messages.setdefault(int(number), {})[name] = arrays[key]
-        in_order = tuple(messages[number] for number in sorted(messages))
-        return cls(spec, described["num_slots"], in_order)
+                number, kind, name = key.split("/", 2)
+                part = leaves if kind == "leaf" else unique
+                part.setdefault(int(number), {})[name] = arrays[key]
+        num_slots = described["num_slots"]
+        messages = tuple(
+            Unrolls(
+                num_slots,
+                leaves[number],
+                UniqueFrames(**unique[number]) if number in unique else None,
+            )
+            for number in sorted(leaves)
+        )
+        return cls(spec, num_slots, messages)
 
     def message_bytes(self, compress: bool) -> float:
         """Returns the mean size of a packed message."""
@@ -79,42 +93,43 @@ def record_atari(
 ) -> UnrollSource:
     """Plays `env_id` at random through the actor's own environment and unroll builder."""
     environment = make_environment(env_id, num_slots * num_messages)
+    spec = UnrollSpec(unroll_length, environment.spec)
     try:
-        columns = _play(environment, UnrollSpec(unroll_length, environment.spec))
+        messages = _play(environment, spec, num_slots)
     finally:
         environment.close()
-    spec = UnrollSpec(unroll_length, environment.spec)
-    rows = {leaf.tensor.name: leaf.rows for leaf in spec.leaves}
-    messages = []
-    for number in range(num_messages):
-        part = slice(number * num_slots, (number + 1) * num_slots)
-        messages.append(
-            {
-                name: np.ascontiguousarray(array[part] if rows[name] == "none" else array[:, part])
-                for name, array in columns.items()
-            }
-        )
-    return UnrollSource(spec, num_slots, tuple(messages))
+    return UnrollSource(spec, num_slots, messages)
 
 
-def _play(environment: Any, spec: UnrollSpec) -> dict[str, Array]:  # Any: an EnvironmentAdapter
+def _play(environment: Any, spec: UnrollSpec, num_slots: int) -> tuple[Unrolls, ...]:
+    """Returns the unrolls of all slots of an EnvironmentAdapter, `num_slots` to a message."""
     random = np.random.default_rng(1)
-    num_slots = environment.num_slots
+    num_all = environment.num_slots
     num_actions = spec.environment.action.num_logits
     observations = environment.reset(seed=1)
-    is_first = np.ones(num_slots, np.bool_)
-    builder = UnrollBuilder(spec, num_slots)
+    is_first = np.ones(num_all, np.bool_)
+    parts = [slice(first, first + num_slots) for first in range(0, num_all, num_slots)]
+    builders = [UnrollBuilder(spec, num_slots) for _ in parts]
     for step in range(_WARM_UP_STEPS + spec.unroll_length):
         if step == _WARM_UP_STEPS:
             nothing = np.zeros(num_slots, np.int64), np.zeros(num_slots, np.float32)
-            builder.begin(observations, is_first, (), *nothing)
-        logits = random.standard_normal((num_slots, num_actions)).astype(np.float32)
-        decision = PolicyStep(random.integers(0, num_actions, num_slots), logits)
+            for part, builder in zip(parts, builders, strict=True):
+                builder.begin(_cut(observations, part), is_first[part], (), *nothing)
+        logits = random.standard_normal((num_all, num_actions)).astype(np.float32)
+        decision = PolicyStep(random.integers(0, num_actions, num_all), logits)
         result = environment.step(decision.actions)
-        if step >= _WARM_UP_STEPS:
-            builder.add(decision, result)
         observations, is_first = result.observations, result.is_first
-    return builder.unrolls
+        if step < _WARM_UP_STEPS:
+            continue
+        for part, builder in zip(parts, builders, strict=True):
+            decided = PolicyStep(*(array[part] for array in decision))
+            arrays = (array[part] for array in result[1:])
+            builder.add(decided, StepResult(_cut(observations, part), *arrays))
+    return tuple(builder.unrolls for builder in builders)
+
+
+def _cut(observations: Mapping[str, Array], part: slice) -> dict[str, Array]:
+    return {name: array[part] for name, array in observations.items()}
 
 
 def make_pixels(unroll_length: int, num_slots: int, num_messages: int) -> UnrollSource:
@@ -135,5 +150,7 @@ def _make_random(
     leaves: tuple[TensorSpec, ...], unroll_length: int, num_slots: int, num_messages: int
 ) -> UnrollSource:
     spec = UnrollSpec(unroll_length, EnvironmentSpec(leaves, ActionSpec.discrete(6)))
-    messages = tuple(make_unrolls(spec, num_slots, seed) for seed in range(num_messages))
+    messages = tuple(
+        split_unrolls(make_unrolls(spec, num_slots, seed), spec) for seed in range(num_messages)
+    )
     return UnrollSource(spec, num_slots, messages)

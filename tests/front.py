@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from multiprocessing import Pipe
 from typing import Any
 
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
-from impala_common.testing.unrolls import make_unrolls, make_vector_spec
+from impala_common.codec.unrolls import UnrollDecoder
+from impala_common.testing.unrolls import make_unrolls, make_vector_spec, pack_stacked
 from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.sessions import ActorSession, SessionTable
 from impala_server.front_end.unroll_intake import UnrollIntake, Verdict
@@ -70,7 +70,7 @@ class Front:
 def make_message(sequence: int, num_unrolls: int = 2, **fields: Any) -> unroll_pb2.UnrollBatch:
     """Returns a good message whose numbers derive from its sequence number."""
     unrolls = make_unrolls(SPEC, num_unrolls, seed=abs(sequence) % 1000)
-    message = pack_unrolls(unrolls, SPEC, compress=False)
+    message = pack_stacked(unrolls, SPEC, compress=False)
     message.sequence_number = sequence
     message.policy_version = fields.pop("policy_version", VERSION)
     assert not fields

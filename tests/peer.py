@@ -18,11 +18,10 @@ from grpc_status import rpc_status
 from harness import RunningServer
 
 from impala_common.codec.specs import pack_environment_spec, unpack_unroll_spec
-from impala_common.codec.unrolls import pack_unrolls
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import DOMAIN
 from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, pack_stacked
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, unroll_pb2
 
 WAIT_S = 10.0
@@ -119,7 +118,7 @@ class Peer:
         unrolls = make_unrolls(self.unroll, num_unrolls, seed=self._number)
         for name, value in changes.items():
             unrolls[name].flat[0] = value
-        message = pack_unrolls(unrolls, self.unroll, compress=False)
+        message = pack_stacked(unrolls, self.unroll, compress=False)
         message.actor.CopyFrom(self.actor)
         message.sequence_number = self._number
         return message

@@ -31,7 +31,7 @@ from impala_actor.unroll_builder import UnrollBuilder
 from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common import failpoints
-from impala_common.codec.unrolls import pack_unrolls
+from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.config.sections import InferenceBackendName
 from impala_common.errors import (
     LearnerUnavailableError,
@@ -253,7 +253,7 @@ class _SessionLoop:
             environment_s += stepped_s - acted_s
             start_s = stepped_s
         self._client.heartbeat.beat()
-        if not all_finite(builder.unrolls):
+        if not _is_finite(builder.unrolls):
             environment.abandon("an observation, a reward or a decision is not finite")
             raise UnrollAbandonedError
         environment.note_unroll()
@@ -279,14 +279,15 @@ class _SessionLoop:
         message.environment_failure_count = num_failures - self._num_failures_told
         self._num_failures_told = num_failures
         self._sender.send(request, self._marks_of(unrolls))
-        self._actor.num_steps += unrolls["actions"].size - int(unrolls["is_padding"].sum())
+        self._actor.num_steps += int((~unrolls.leaves["is_padding"]).sum())
 
-    def _marks_of(self, unrolls: dict[str, np.ndarray[Any, Any]]) -> list[str]:
+    def _marks_of(self, unrolls: Unrolls) -> list[str]:
         """Returns the marks of unrolls for the history; none where it is off."""
         if not self._history.is_on:
             return []
-        leaves = self._session.unroll.leaves
-        return marks_of(unrolls, {leaf.tensor.name: leaf.rows != "none" for leaf in leaves})
+        spec = self._session.unroll
+        rows = {leaf.tensor.name: leaf.rows != "none" for leaf in spec.leaves}
+        return marks_of(unrolls.stacked(spec), rows)
 
     def _refresh_weights(self) -> None:
         if self._session.is_lockstep:
@@ -311,6 +312,11 @@ class _SessionLoop:
                     environment_slot=record.environment_slot,
                 )
             )
+
+
+def _is_finite(unrolls: Unrolls) -> bool:
+    frames = {} if unrolls.frames is None else {"frames": unrolls.frames.frames}
+    return all_finite(unrolls.leaves | frames)
 
 
 def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:

@@ -3,7 +3,8 @@
 Owned by the actor's loop. Row t is the decision taken at observation t and what
 came of it; nothing is shifted. The last observation of one unroll is the first
 of the next, and only it is carried over. The arrays are used again for every
-unroll: whoever packs them does so before the next step.
+unroll: whoever packs them does so before the next step. Where observations are
+stacks of frames, only new frames are kept (`FrameStore`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from impala_actor.environments.adapter import StepResult
+from impala_actor.frame_store import FrameStore
 from impala_actor.policy import PolicyStep
+from impala_common.codec.unrolls import Unrolls
 from impala_common.specs import UnrollSpec
 
 Array = np.ndarray[Any, Any]
@@ -26,14 +29,20 @@ class UnrollBuilder:
     def __init__(self, spec: UnrollSpec, num_slots: int) -> None:
         """Prepares arrays for N unrolls of `spec`; `begin` comes first."""
         self._spec = spec
+        self._num_slots = num_slots
+        self._frames = FrameStore(spec, num_slots) if spec.uses_unique_frames else None
+        self._frame_name = spec.frame_leaf.name
         self._arrays: dict[str, Array] = {
             leaf.tensor.name: np.zeros(leaf.shape(spec.unroll_length, num_slots), leaf.tensor.dtype)
-            for leaf in spec.leaves
+            for leaf in spec.leaves[0 if self._frames is None else 1 :]
         }
         self._observations = {
-            leaf.name: self._arrays[leaf.name] for leaf in spec.environment.observation_leaves
+            leaf.name: self._arrays[leaf.name]
+            for leaf in spec.environment.observation_leaves
+            if leaf.name in self._arrays
         }
         self._row = 0
+        self._unrolls: Unrolls | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -57,8 +66,10 @@ class UnrollBuilder:
           previous_action: [N, ...]: what led to it, 0 after a reset.
           previous_reward: float32 [N]: what came with it, 0 after a reset.
         """
-        self._row = 0
+        self._row, self._unrolls = 0, None
         arrays = self._arrays
+        if self._frames is not None:
+            self._frames.begin(observations[self._frame_name])
         for name, array in self._observations.items():
             array[0] = observations[name]
         arrays["is_first"][0] = is_first
@@ -77,12 +88,17 @@ class UnrollBuilder:
         arrays["truncated"][t] = result.truncated
         arrays["is_padding"][t] = result.is_padding
         arrays["is_first"][t + 1] = result.is_first
+        if self._frames is not None:
+            self._frames.add(result.observations[self._frame_name])
         for name, array in self._observations.items():
             array[t + 1] = result.observations[name]
         self._row = t + 1
 
     @property
-    def unrolls(self) -> dict[str, Array]:
-        """Every leaf of the completed unrolls, valid until the next `begin`."""
+    def unrolls(self) -> Unrolls:
+        """The completed unrolls, valid until the next `begin`."""
         assert self.is_complete
-        return self._arrays
+        if self._unrolls is None:
+            frames = None if self._frames is None else self._frames.unique_frames()
+            self._unrolls = Unrolls(self._num_slots, self._arrays, frames)
+        return self._unrolls

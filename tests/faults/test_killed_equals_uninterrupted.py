@@ -19,11 +19,10 @@ from faults.row_figures import amount, record
 from peer import ACCEPTED, Peer
 
 from impala_common.checkpoints import Checkpoint, CheckpointStore
-from impala_common.codec.unrolls import pack_unrolls
 from impala_common.exit_codes import OK
 from impala_common.failpoints import VARIABLE
 from impala_common.run_directory import RunDirectory
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, pack_stacked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -65,7 +64,7 @@ def send_until_the_end(run: RunDirectory) -> None:
         assert peer.unroll is not None
         for number in range(1, 1000):
             unrolls = make_unrolls(peer.unroll, NUM_UNROLLS, seed=version)
-            message = pack_unrolls(unrolls, peer.unroll, compress=False)
+            message = pack_stacked(unrolls, peer.unroll, compress=False)
             message.actor.CopyFrom(peer.actor)
             message.sequence_number = number
             # Storage holds two batches: what was sent before those has been trained on.

@@ -24,12 +24,17 @@ from impala_common.checkpoint_manifest import (
 )
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
 from impala_common.codec.tensors import digest_of
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.codec.weights_transfer import assemble_weights
 from impala_common.errors import ImpalaError
 from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
-from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import (
+    make_frames_spec,
+    make_unrolls,
+    make_vector_spec,
+    pack_stacked,
+)
 from impala_rl.v1 import learner_pb2, unroll_pb2
 
 SPECS = (make_vector_spec(), make_frames_spec())
@@ -148,7 +153,7 @@ def _unroll_seeds() -> list[bytes]:
     for index, spec in enumerate(SPECS):
         for num_unrolls, compress in ((1, False), (2, True)):
             unrolls = make_unrolls(spec, num_unrolls, seed=index + 1)
-            message = pack_unrolls(unrolls, spec, compress)
+            message = pack_stacked(unrolls, spec, compress)
             seeds.append(bytes([index]) + message.SerializeToString())
     return seeds
 

@@ -16,9 +16,8 @@ from peer import ENVIRONMENT
 
 from impala_actor.learner_client import LearnerClient, Session
 from impala_actor.unroll_sender import UnrollSender
-from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import ImpalaError, LearnerUnavailableError, StaleSessionError
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, pack_stacked
 from impala_rl.v1 import learner_pb2
 
 pytestmark = pytest.mark.timeout(180)
@@ -65,7 +64,7 @@ class SyntheticActor(threading.Thread):
                 if sender.outcomes.get("ACCEPTED") and not self.has_accepted.is_set():
                     self.accepted_s = time.monotonic()
                     self.has_accepted.set()
-                message = pack_unrolls(unrolls, session.unroll, compress=False)
+                message = pack_stacked(unrolls, session.unroll, compress=False)
                 sender.send(learner_pb2.PushUnrollsRequest(unrolls=message))
         finally:
             sender.close()

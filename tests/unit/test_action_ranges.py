@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import ActionPart, ActionSpec
-from impala_common.testing.unrolls import make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import make_unrolls, make_vector_spec, pack_stacked
 
 CHOICES = ActionPart("action/a", "categorical", (2,), "int64", (2, 4), (7, -7))
 FLAGS = ActionPart("action/b", "bernoulli", (2,), "int8")
@@ -26,7 +26,7 @@ PLAIN = make_vector_spec()
 def decode(spec: Any, change: Any) -> dict[str, np.ndarray]:
     unrolls = make_unrolls(spec, 3, seed=1)
     change(unrolls)
-    return UnrollDecoder(spec, 4).decode(pack_unrolls(unrolls, spec, compress=False)).leaves
+    return UnrollDecoder(spec, 4).decode(pack_stacked(unrolls, spec, compress=False)).leaves
 
 
 def setting(leaf: str, component: Any, value: float) -> Any:

@@ -20,13 +20,13 @@ from impala_actor.environments.spaces import make_environment_spec
 from impala_actor.policy import Policy
 from impala_actor.unroll_builder import UnrollBuilder
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import SpecMismatchError, UnsupportedSpaceError
 from impala_common.models.contract import ModelInputs
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.specs import UnrollSpec, validate_same_environment
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, pack_stacked
 
 torch.set_num_threads(1)
 
@@ -122,7 +122,7 @@ def test_chosen_actions_travel_and_are_in_the_space(
         assert decision.actions.dtype == environment.action.tensor.dtype
     unrolls["previous_action"][:] = policy.previous_action
 
-    decoded = UnrollDecoder(spec, N).decode(pack_unrolls(unrolls, spec, compress=False)).leaves
+    decoded = UnrollDecoder(spec, N).decode(pack_stacked(unrolls, spec, compress=False)).leaves
     batch = ActionDecoder(space, environment.action)(decoded["actions"][1])
 
     np.testing.assert_array_equal(decoded["actions"][1], policy.previous_action)
@@ -299,7 +299,7 @@ def test_unroll_holds_the_drawn_action_and_the_environment_gets_it_clipped() -> 
         builder.add(decision, step)
         observations, is_first = step.observations, step.is_first
 
-    stored = builder.unrolls["actions"]
+    stored = builder.unrolls.leaves["actions"]
     given_to_env = np.stack([np.stack(env.actions) for env in envs], axis=1)
     assert np.abs(stored).max() > 1.5  # the first policy is a standard normal
     assert np.abs(given_to_env).max() == 2.0

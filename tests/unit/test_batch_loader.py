@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.specs import ModelSpec, UnrollSpec
-from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import (
+    make_frames_spec,
+    make_unrolls,
+    make_vector_spec,
+    pack_stacked,
+)
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.layout import StorageLayout, UnrollOrigin
@@ -42,7 +47,7 @@ def load(
             else unrolls[leaf.tensor.name][:, n : n + 1]
             for leaf in spec.leaves
         }
-        message = decoder.decode(pack_unrolls(one, spec, compress=False))
+        message = decoder.decode(pack_stacked(one, spec, compress=False))
         _, full = slots.write(message, 0, 40 + n, UnrollOrigin(n, 1, 1))
     assert full is not None
     return loader.load(full)

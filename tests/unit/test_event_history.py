@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.event_history import (
     EventHistory,
     marks_of,
@@ -21,7 +21,12 @@ from impala_common.event_history import (
     unpack_rows,
 )
 from impala_common.specs import ModelSpec, UnrollSpec
-from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import (
+    make_frames_spec,
+    make_unrolls,
+    make_vector_spec,
+    pack_stacked,
+)
 from impala_server.learner.batch_loader import BatchLoader
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.layout import StorageLayout, UnrollOrigin
@@ -76,7 +81,7 @@ def test_marks_of_stored_unrolls_are_those_the_actor_made(
     made = marks_of(unrolls, {leaf.tensor.name: leaf.rows != "none" for leaf in spec.leaves})
     layout = StorageLayout(spec, batch_size=4, num_slots=1)
     buffer = memoryview(mmap.mmap(-1, layout.num_bytes))
-    message = UnrollDecoder(spec, 4).decode(pack_unrolls(unrolls, spec, compress=True))
+    message = UnrollDecoder(spec, 4).decode(pack_stacked(unrolls, spec, compress=True))
     BatchSlots(layout, buffer).write(message, 0, 17, UnrollOrigin(5, 2, 30))
     loader = BatchLoader(layout, buffer, MODEL, torch.device("cpu"))
 

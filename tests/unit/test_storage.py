@@ -12,10 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_common.codec.frames import UniqueFrames, join_frames, split_frames
-from impala_common.codec.unrolls import DecodedUnrolls
+from impala_common.codec.frames import UniqueFrames, join_frames
+from impala_common.codec.unrolls import Unrolls
 from impala_common.specs import UnrollSpec
-from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import (
+    make_frames_spec,
+    make_unrolls,
+    make_vector_spec,
+    split_unrolls,
+)
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.layout import (
     FRAME_INDEX,
@@ -40,13 +45,9 @@ def make_slots(
     return BatchSlots(layout, buffer), layout.make_views(buffer)
 
 
-def decoded(spec: UnrollSpec, num_unrolls: int, seed: int) -> DecodedUnrolls:
+def decoded(spec: UnrollSpec, num_unrolls: int, seed: int) -> Unrolls:
     """Returns random unrolls as the decoder would."""
-    leaves = make_unrolls(spec, num_unrolls, seed)
-    if not spec.uses_unique_frames:
-        return DecodedUnrolls(num_unrolls, leaves, None)
-    frames = split_frames(leaves.pop("observation"))
-    return DecodedUnrolls(num_unrolls, leaves, frames)
+    return split_unrolls(make_unrolls(spec, num_unrolls, seed), spec)
 
 
 def observations(spec: UnrollSpec, views: SlotViews) -> Any:

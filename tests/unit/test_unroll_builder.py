@@ -60,7 +60,7 @@ def build(builder: UnrollBuilder, start: int) -> dict[str, Any]:
         assert not builder.is_complete
         builder.add(decision(t), result(t))
     assert builder.is_complete
-    return {name: array.copy() for name, array in builder.unrolls.items()}
+    return {name: array.copy() for name, array in builder.unrolls.leaves.items()}
 
 
 def make_builder() -> UnrollBuilder:
@@ -126,7 +126,7 @@ def test_begin_copies_what_it_is_given() -> None:
 
     for t in (1, 2):
         builder.add(decision(t), result(t))
-    assert not any((array == -7).any() for array in builder.unrolls.values())
+    assert not any((array == -7).any() for array in builder.unrolls.leaves.values())
 
 
 def test_unrolls_before_they_are_complete_cannot_be_had() -> None:

@@ -13,10 +13,15 @@ import zstandard
 
 from impala_common.codec.frames import join_frames
 from impala_common.codec.tensors import digest_of, pack_tensor
-from impala_common.codec.unrolls import UnrollDecoder, pack_unrolls
+from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import DTYPES, ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
-from impala_common.testing.unrolls import make_frames_spec, make_unrolls, make_vector_spec
+from impala_common.testing.unrolls import (
+    make_frames_spec,
+    make_unrolls,
+    make_vector_spec,
+    pack_stacked,
+)
 from impala_rl.v1 import tensor_pb2, unroll_pb2
 
 VECTOR, FRAMES = make_vector_spec(), make_frames_spec()
@@ -39,7 +44,7 @@ def sealed(message: unroll_pb2.UnrollBatch) -> unroll_pb2.UnrollBatch:
 
 
 def packed(spec: UnrollSpec, num_unrolls: int = 3, compress: bool = False) -> Any:
-    return pack_unrolls(make_unrolls(spec, num_unrolls, seed=3), spec, compress)
+    return pack_stacked(make_unrolls(spec, num_unrolls, seed=3), spec, compress)
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -47,7 +52,7 @@ def packed(spec: UnrollSpec, num_unrolls: int = 3, compress: bool = False) -> An
 def test_decode_of_packed_unrolls_gives_every_leaf_back(num_unrolls: int, compress: bool) -> None:
     unrolls = make_unrolls(VECTOR, num_unrolls, seed=1)
     message = unroll_pb2.UnrollBatch.FromString(
-        pack_unrolls(unrolls, VECTOR, compress).SerializeToString()
+        pack_stacked(unrolls, VECTOR, compress).SerializeToString()
     )
 
     decoded = UnrollDecoder(VECTOR, MAX_UNROLLS).decode(message)
@@ -65,7 +70,7 @@ def test_decode_of_packed_frame_stacks_gives_the_stacks_back(compress: bool) -> 
     spec = make_frames_spec(unroll_length=9, stack=4, side=16)
     unrolls = make_unrolls(spec, 3, seed=2)
     unrolls["observation"][:, 1] = 7  # this one compresses
-    message = pack_unrolls(unrolls, spec, compress)
+    message = pack_stacked(unrolls, spec, compress)
 
     decoded = UnrollDecoder(spec, MAX_UNROLLS).decode(message)
 
@@ -81,7 +86,7 @@ def test_decode_of_observations_of_any_type_gives_them_back(dtype: str) -> None:
     spec = UnrollSpec(3, EnvironmentSpec(leaves, ActionSpec.discrete(2)))
     unrolls = make_unrolls(spec, 2, seed=4)
 
-    decoded = UnrollDecoder(spec, 2).decode(pack_unrolls(unrolls, spec, compress=False))
+    decoded = UnrollDecoder(spec, 2).decode(pack_stacked(unrolls, spec, compress=False))
 
     for leaf in leaves:
         np.testing.assert_array_equal(decoded.leaves[leaf.name], unrolls[leaf.name], strict=True)
@@ -120,7 +125,7 @@ def test_decode_with_one_number_not_finite_names_the_leaf(name: str, bad: float)
     unrolls[name].flat[-1] = bad
 
     with pytest.raises(InvalidUnrollError, match=f"^{name}: expected finite numbers"):
-        UnrollDecoder(VECTOR, MAX_UNROLLS).decode(pack_unrolls(unrolls, VECTOR, compress=False))
+        UnrollDecoder(VECTOR, MAX_UNROLLS).decode(pack_stacked(unrolls, VECTOR, compress=False))
 
 
 @pytest.mark.parametrize("bad", [-1, 5, 2**62])
@@ -130,7 +135,7 @@ def test_decode_with_action_out_of_range_names_it(name: str, bad: int) -> None:
     unrolls[name].flat[1] = bad
 
     with pytest.raises(InvalidUnrollError, match=rf"^{name}: expected values in \[0, 5\)"):
-        UnrollDecoder(VECTOR, MAX_UNROLLS).decode(pack_unrolls(unrolls, VECTOR, compress=False))
+        UnrollDecoder(VECTOR, MAX_UNROLLS).decode(pack_stacked(unrolls, VECTOR, compress=False))
 
 
 def with_frame_index(value: int) -> Change:
@@ -208,7 +213,7 @@ def test_decode_of_float_frames_that_are_not_finite_is_refused() -> None:
     unrolls["observation"][1, 0, 1, 2] = np.nan
 
     with pytest.raises(InvalidUnrollError, match=r"^unique_frames: expected finite numbers"):
-        UnrollDecoder(spec, 1).decode(pack_unrolls(unrolls, spec, compress=False))
+        UnrollDecoder(spec, 1).decode(pack_stacked(unrolls, spec, compress=False))
 
 
 @pytest.mark.parametrize("spec", [VECTOR, FRAMES], ids=["vector", "frames"])

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from front import SPEC, VERSION, Front, make_message, rewards_of, run, settle
 
-from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import LearnerUnavailableError
-from impala_common.testing.unrolls import make_unrolls
+from impala_common.testing.unrolls import make_unrolls, pack_stacked
 from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.unroll_intake import Outcome, Verdict
 from impala_server.storage.handoff import FreedSlot
@@ -128,7 +127,7 @@ def test_offer_of_invalid_unrolls_leaves_storage_untouched(corrupt: str) -> None
         unrolls = make_unrolls(SPEC, 2, seed=2)
         if corrupt == "nan":
             unrolls["rewards"][0, 0] = math.nan
-        message = pack_unrolls(unrolls, SPEC, compress=False)
+        message = pack_stacked(unrolls, SPEC, compress=False)
         message.sequence_number, message.policy_version = 2, VERSION
         if corrupt == "digest":
             message.digest ^= 1

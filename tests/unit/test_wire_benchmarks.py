@@ -15,6 +15,10 @@ from benchmarks.synthetic_actors import ActorTotals
 from benchmarks.targets import load_targets
 from benchmarks.unroll_source import UnrollSource, make_pixels, make_vectors
 
+from impala_common.testing.unrolls import make_frames_spec, make_unrolls, split_unrolls
+
+FRAMES = make_frames_spec()
+STACKS = UnrollSource(FRAMES, 2, (split_unrolls(make_unrolls(FRAMES, 2, seed=1), FRAMES),))
 TOLD = summarise([1.0, 2.0, 3.0])
 
 
@@ -226,7 +230,7 @@ def test_front_ends_in_one_window_are_added_up_and_held_against_one(
     assert [one.actor_cores for several in started.values() for one in several] == [[5]] * 3
 
 
-@pytest.mark.parametrize("source", [make_pixels(2, 1, 2), make_vectors(3, 4, 2)])
+@pytest.mark.parametrize("source", [make_pixels(2, 1, 2), make_vectors(3, 4, 2), STACKS])
 def test_unroll_source_that_was_saved_is_the_same(source: UnrollSource, tmp_path: Path) -> None:
     source.save(tmp_path)
 
@@ -234,6 +238,11 @@ def test_unroll_source_that_was_saved_is_the_same(source: UnrollSource, tmp_path
 
     assert (loaded.spec, loaded.num_slots) == (source.spec, source.num_slots)
     for one, other in zip(loaded.messages, source.messages, strict=True):
-        assert one.keys() == other.keys()
-        for name, array in one.items():
-            np.testing.assert_array_equal(array, other[name])
+        assert one.num_unrolls == other.num_unrolls
+        assert one.leaves.keys() == other.leaves.keys()
+        for name, array in one.leaves.items():
+            np.testing.assert_array_equal(array, other.leaves[name], strict=True)
+        assert (one.frames is None) == (other.frames is None)
+        if one.frames is not None and other.frames is not None:
+            for part, of_other in zip(one.frames, other.frames, strict=True):
+                np.testing.assert_array_equal(part, of_other, strict=True)

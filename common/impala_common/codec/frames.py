@@ -4,8 +4,9 @@ An observation that stacks its newest S frames repeats S-1 of them from one
 step to the next. `split_frames` finds that out by comparing, never by trusting
 the environment, so the round trip is exact for any data; after a reset, or
 wherever the stack did not simply move on by one, all frames of the new stack
-are taken. `join_frames` is the inverse (tests; the learner gathers on its
-device instead). numpy only.
+are taken. It is for finished observations; actors do the same as steps come
+(`impala_actor.frame_store`). `join_frames` is the inverse (the history, tests;
+the learner gathers on its device instead). numpy only.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def split_frames(observations: Array) -> UniqueFrames:
                 index = np.append(index[1:], np.int32(start))
                 start += 1
             else:
-                new, index = _whole_stack(observations[t, n], start)
+                new, index = split_stack(observations[t, n], start)
                 pieces.append(new)
                 start += len(new)
             frame_index[t, n] = index
@@ -80,10 +81,14 @@ def _moved_on(observations: Array) -> Array:
     return same
 
 
-def _whole_stack(stack: Array, start: int) -> tuple[Array, Array]:
+def split_stack(stack: Array, start: int) -> tuple[Array, Array]:
     """Returns (frames to add, index [S]) of a stack none of whose places is known yet.
 
     Equal neighbours, as after a reset that repeats one frame, are taken once.
+
+    Args:
+      stack: [S, ...]: the frames, oldest first.
+      start: number of the first frame to add among those of its unroll.
     """
     is_new = [True] + [not np.array_equal(stack[s], stack[s - 1]) for s in range(1, stack.shape[0])]
     index = start + np.cumsum(is_new).astype(np.int32) - 1

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impala_common.codec.action_ranges import ActionRanges
-from impala_common.codec.frames import UniqueFrames, split_frames
+from impala_common.codec.frames import UniqueFrames, join_frames
 from impala_common.codec.tensors import digest_of, pack_into, unpack_tensor
 from impala_common.errors import InvalidUnrollError
 from impala_common.specs import UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2 as pb
 
 Array = np.ndarray[Any, Any]
-Unrolls = dict[str, Array]
+Leaves = dict[str, Array]
 """Leaf name -> [T, N, ...], [T+1, N, ...] or [N, ...], as UnrollSpec.leaves says."""
 
 
-class DecodedUnrolls(NamedTuple):
-    """Unrolls as they came off the wire: checked, read-only.
+class Unrolls(NamedTuple):
+    """Unrolls side by side, as an actor makes them and as they come off the wire.
 
     Attributes:
       num_unrolls: N.
@@ -35,8 +35,14 @@ class DecodedUnrolls(NamedTuple):
     """
 
     num_unrolls: int
-    leaves: Unrolls
+    leaves: Leaves
     frames: UniqueFrames | None
+
+    def stacked(self, spec: UnrollSpec) -> Leaves:
+        """Returns every leaf of `spec` by name, frames in stacks again."""
+        if self.frames is None:
+            return self.leaves
+        return {spec.frame_leaf.name: join_frames(self.frames)} | self.leaves
 
 
 def pack_unrolls(
@@ -45,25 +51,25 @@ def pack_unrolls(
     """Returns a message with leaves, frames, unroll_count and digest set; the rest is the sender's.
 
     Args:
-      unrolls: every leaf of `spec`, stacked over N environment slots.
+      unrolls: every leaf of `spec`, of N environment slots.
       spec: what an unroll consists of.
       compress: whether observations may be compressed.
       message: the empty one to fill, part of a larger one for instance; None: a new one.
     """
     message = pb.UnrollBatch() if message is None else message
-    message.unroll_count = unrolls["actions"].shape[1]
+    message.unroll_count = unrolls.num_unrolls
     num_observations = len(spec.environment.observation_leaves)
     data: list[bytes] = []
     frames_data: list[bytes] = []
     for position, leaf in enumerate(_leaves_of(spec)):
         tensor = message.leaves.add()
-        array = unrolls[leaf.tensor.name]
-        if spec.uses_unique_frames and position == 0:
-            unique, frames = split_frames(array), message.frames
+        if unrolls.frames is not None and position == 0:
+            unique, frames = unrolls.frames, message.frames
             frames.frame_counts.extend(unique.counts.tolist())
             frames_data.append(pack_into(frames.unique_frames, unique.frames, compress))
             frames_data.append(pack_into(frames.frame_index, unique.frame_index, compress))
             continue
+        array = unrolls.leaves[leaf.tensor.name]
         data.append(pack_into(tensor, array, compress and position < num_observations))
     message.digest = digest_of(data + frames_data)
     return message
@@ -90,8 +96,8 @@ class UnrollDecoder:
         """Agent steps of one unroll, padding rows included."""
         return self._spec.unroll_length
 
-    def decode(self, message: pb.UnrollBatch) -> DecodedUnrolls:
-        """Returns the unrolls in `message`.
+    def decode(self, message: pb.UnrollBatch) -> Unrolls:
+        """Returns the unrolls in `message`: checked, read-only.
 
         Raises:
           InvalidUnrollError: naming the first thing that breaks the specification.
@@ -118,7 +124,7 @@ class UnrollDecoder:
         if digest_of(data + frames_data) != message.digest:
             raise InvalidUnrollError("digest: the data was damaged on its way")
         shapes = self._shapes_of(num_unrolls)
-        leaves: Unrolls = {}
+        leaves: Leaves = {}
         frames = None
         for position, leaf in enumerate(self._leaves):
             name = leaf.tensor.name
@@ -133,7 +139,7 @@ class UnrollDecoder:
             _require_finite(name, array)
             leaves[name] = array
         self._actions.validate(leaves)
-        return DecodedUnrolls(num_unrolls, leaves, frames)
+        return Unrolls(num_unrolls, leaves, frames)
 
     def _shapes_of(self, num_unrolls: int) -> list[tuple[int, ...]]:
         if num_unrolls not in self._shapes:  # at most max_unrolls of them

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from impala_common.codec.frames import split_frames
+from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
+from impala_rl.v1 import unroll_pb2
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +49,22 @@ def make_unrolls(spec: UnrollSpec, num_unrolls: int, seed: int) -> dict[str, Arr
     if spec.uses_unique_frames:
         _move_frames_on(unrolls[spec.frame_leaf.name], random)
     return unrolls
+
+
+def split_unrolls(unrolls: dict[str, Array], spec: UnrollSpec) -> Unrolls:
+    """Returns what `make_unrolls` made with stacks taken apart, as an actor has it."""
+    frames = None
+    if spec.uses_unique_frames:
+        unrolls = dict(unrolls)
+        frames = split_frames(unrolls.pop(spec.frame_leaf.name))
+    return Unrolls(unrolls["actions"].shape[1], unrolls, frames)
+
+
+def pack_stacked(
+    unrolls: dict[str, Array], spec: UnrollSpec, compress: bool
+) -> unroll_pb2.UnrollBatch:
+    """Returns the message of what `make_unrolls` made."""
+    return pack_unrolls(split_unrolls(unrolls, spec), spec, compress)
 
 
 def make_actions(action: ActionSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:

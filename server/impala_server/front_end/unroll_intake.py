@@ -18,7 +18,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from impala_common import failpoints
-from impala_common.codec.unrolls import DecodedUnrolls, UnrollDecoder
+from impala_common.codec.unrolls import UnrollDecoder, Unrolls
 from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
 from impala_common.event_history import EventHistory
 from impala_rl.v1 import unroll_pb2
@@ -194,9 +194,7 @@ class UnrollIntake:
             checked = self._refuse(session, error)
         return self._count(session, message, checked)
 
-    def _check(
-        self, session: ActorSession, message: unroll_pb2.UnrollBatch
-    ) -> DecodedUnrolls | Verdict:
+    def _check(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Unrolls | Verdict:
         """Returns the unrolls of a message that may be taken, else why it is not.
 
         Raises:
@@ -220,7 +218,7 @@ class UnrollIntake:
         return unrolls
 
     async def _take(
-        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: DecodedUnrolls
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: Unrolls
     ) -> Verdict:
         """Writes the unrolls of a message once it is its turn and there is room."""
         try:
@@ -272,7 +270,7 @@ class UnrollIntake:
             self._room.clear()
             await self._room.wait()
 
-    async def _write(self, unrolls: DecodedUnrolls, version: int, origin: UnrollOrigin) -> None:
+    async def _write(self, unrolls: Unrolls, version: int, origin: UnrollOrigin) -> None:
         """Writes all unrolls, waiting for room in between."""
         first = 0
         while first < unrolls.num_unrolls:
@@ -281,9 +279,7 @@ class UnrollIntake:
             if count == 0:
                 await self._wait_for_room()
 
-    def _write_some(
-        self, unrolls: DecodedUnrolls, first: int, version: int, origin: UnrollOrigin
-    ) -> int:
+    def _write_some(self, unrolls: Unrolls, first: int, version: int, origin: UnrollOrigin) -> int:
         """Writes what the open slot has room for; returns how many unrolls that were."""
         count, full = self._slots.write(unrolls, first, version, origin)
         self.counts.accepted += count

@@ -13,7 +13,7 @@ from collections import deque
 
 import numpy as np
 
-from impala_common.codec.unrolls import DecodedUnrolls
+from impala_common.codec.unrolls import Unrolls
 from impala_server.storage.layout import (
     FRAME_INDEX,
     FRAMES,
@@ -69,7 +69,7 @@ class BatchSlots:
         self._free.append(slot)
 
     def write(
-        self, unrolls: DecodedUnrolls, first: int, policy_version: int, origin: UnrollOrigin
+        self, unrolls: Unrolls, first: int, policy_version: int, origin: UnrollOrigin
     ) -> tuple[int, int | None]:
         """Writes as many unrolls as the open slot has columns for.
 
@@ -108,7 +108,7 @@ class BatchSlots:
         return count, full
 
 
-def _write_frames(views: SlotViews, unrolls: DecodedUnrolls, column: int, source: slice) -> None:
+def _write_frames(views: SlotViews, unrolls: Unrolls, column: int, source: slice) -> None:
     frames = unrolls.frames
     assert frames is not None
     starts = frames.counts.cumsum() - frames.counts
