@@ -32,7 +32,7 @@ from impala_actor.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.weights_subscriber import WeightsSubscriber
 from impala_common import failpoints
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
-from impala_common.config.sections import InferenceBackendName
+from impala_common.config.job import InferenceBackendName
 from impala_common.errors import (
     LearnerUnavailableError,
     ModelError,

@@ -27,7 +27,7 @@ from impala_common.config.checks import (
     validate_device,
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
-from impala_common.config.sections import InferenceBackendName
+from impala_common.config.job import InferenceBackendName
 from impala_common.errors import ImpalaError
 from impala_common.exit_codes import OK, exit_code_of
 from impala_common.inherited_objects import split_objects_option

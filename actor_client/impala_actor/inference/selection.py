@@ -20,7 +20,7 @@ from impala_actor.inference.backend import Array, InferenceBackend, StepInputs, 
 from impala_actor.inference.bfloat16 import Bfloat16Inference
 from impala_actor.inference.eager import EagerInference
 from impala_actor.inference.numpy_mlp import NumpyMlpInference
-from impala_common.config.sections import InferenceBackendName
+from impala_common.config.job import InferenceBackendName
 from impala_common.models.contract import AgentModel
 from impala_common.specs import EnvironmentSpec
 

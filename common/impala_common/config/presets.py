@@ -12,9 +12,9 @@ import dataclasses
 import re
 from collections.abc import Callable
 
+from impala_common.config.job import JobConfig
 from impala_common.config.sections import (
     EnvironmentConfig,
-    JobConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,

@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen dataclass per concern.
+"""Settings of a run, one frozen dataclass per concern; others beside this: job, evaluation, access.
 
 The text under each field is its documentation: command lines, config.toml and
 docs/configuration.md are made from it. Checks raise ConfigError with name,
@@ -21,7 +21,6 @@ from impala_common.config.checks import (
     require_between,
     require_one_of,
     require_positive,
-    validate_device,
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
@@ -31,7 +30,6 @@ InitMethod = Literal[
 ]  # fmt: skip
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
-InferenceBackendName = Literal["auto", "eager", "numpy", "bfloat16", "onnxruntime"]
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
 """Names of shipped networks; auto picks by the observation's shape."""
 
@@ -360,47 +358,3 @@ class CheckpointConfig:
         require_positive("log_interval_s", self.log_interval_s)
         require_between("prometheus_port", self.prometheus_port, -1, 65535)
         require("prometheus_host", self.prometheus_host, bool(self.prometheus_host), "an address")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JobConfig:
-    """The job as a whole."""
-
-    total_steps: Annotated[int, _alias("num-train-steps")] = 1_000_000
-    """Agent steps to train on; the run ends there."""
-    num_actors: int = 2
-    """Actor processes of impala-train; where nothing says, it fits them to cores and memory."""
-    seed: int = 1
-    """Seed from which all others derive: network, actors, environment slots, sampling."""
-    tag: str = "default"
-    """Name of the run: part of its folder's name when none is given."""
-    init_model_path: str = ""
-    """Folder of a checkpoint whose weights the run starts from; empty: drawn from the seed."""
-    device: str = "auto"
-    """Learner's device: auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers that the learner's encoder computes in; weights, heads, losses and V-trace are always
-    float32. auto: bfloat16 for nature_cnn where that is measured to be faster."""
-    learner_threads: int = 0
-    """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
-    env_threads: int = 0
-    """Threads that step the emulators of one local actor; 0: impala-train fits them to cores."""
-    inference_backend: InferenceBackendName = "auto"
-    """How actors run the network: eager (torch), numpy (vectors), bfloat16 (encoders), onnxruntime
-    (extra onnx); auto: the fastest of the first three, by a measurement; eager with lockstep."""
-    lockstep: bool = False
-    """Deterministic mode: one actor that waits for each update; slow, for checks."""
-    eval_episodes: int = 100
-    """Episodes of the frozen-weight evaluation at the end of impala-train; 0: none."""
-
-    def __post_init__(self) -> None:
-        """Checks the rules of single fields."""
-        require_positive("total_steps", self.total_steps)
-        require_between("num_actors", self.num_actors, 0, 1024)
-        require_at_least("seed", self.seed, 0)
-        require_at_least("learner_threads", self.learner_threads, 0)
-        require_at_least("env_threads", self.env_threads, 0)
-        require_at_least("eval_episodes", self.eval_episodes, 0)
-        require_one_of("inference_backend", self.inference_backend, get_args(InferenceBackendName))
-        require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))
-        validate_device(self.device)

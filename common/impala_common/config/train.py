@@ -8,10 +8,10 @@ from impala_common.addresses import is_local
 from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
+from impala_common.config.job import JobConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
-    JobConfig,
     LossConfig,
     ModelConfig,
     OptimizerConfig,
