@@ -27,6 +27,8 @@ DTYPE_TO_PROTO: dict[str, Any] = {  # Any: the stubs have no type for enum value
 _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
 PROTO_TO_DTYPE: dict[Any, str] = {number: name for name, number in DTYPE_TO_PROTO.items()}
 
+_LEVEL = -1
+"""A fifth less time on both sides than level 1, for 1 to 21 % more bytes of Atari frames."""
 _MIN_COMPRESSED_BYTES = 4096
 """Below this, compression costs more than the bytes it saves."""
 _MIN_RATIO = 1.2
@@ -44,7 +46,7 @@ def pack_tensor(array: np.ndarray[Any, Any], compress: bool = False) -> pb.Tenso
 
     Args:
       array: any dtype of `specs.DTYPES`, any shape.
-      compress: whether zstd (level 1) may be used, where it pays.
+      compress: whether zstd may be used, where it pays.
     """
     tensor = pb.Tensor()
     pack_into(tensor, array, compress)
@@ -149,7 +151,7 @@ def _plain_bytes(tensor: pb.Tensor, data: bytes, name: str, num_bytes: int) -> b
 
 def _compressor() -> zstandard.ZstdCompressor:
     if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=1)
+        _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
     compressor: zstandard.ZstdCompressor = _local.compressor
     return compressor
 
