@@ -80,7 +80,7 @@ def main() -> None:
     page = render_page(sections, load_targets())
     print(page)
     if not arguments.quick:
-        JSON_PATH.write_text(json.dumps({"sections": sections}, indent=1) + "\n")
+        _save(sections)
         PAGE_PATH.write_text(page)
         print(f"wrote {PAGE_PATH} and {JSON_PATH}")
         print("for the README's table: python -m benchmarks.report")
@@ -105,6 +105,12 @@ def _measure(arguments: BenchArguments, sections: dict[str, Json]) -> None:
             earlier = {**settings.earlier, name: facts["result"]}
             settings = dataclasses.replace(settings, earlier=earlier)
         print(f"{name}: {facts['duration_s']} s, {facts.get('error', 'done')}", flush=True)
+        if not arguments.quick:
+            _save(sections)  # minutes of measuring: an end by Ctrl-C costs one section
+
+
+def _save(sections: dict[str, Json]) -> None:
+    JSON_PATH.write_text(json.dumps({"sections": sections}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ class Case:
       env: environment id.
       options: of impala-train, beside the default settings.
       variables: environment variables of all its processes.
+      is_variant: whether it differs from another only in how processes share the work, so that
+        its parts are the other's.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Case:
     env: str
     options: tuple[str, ...] = ()
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    is_variant: bool = False
 
     @property
     def process_variables(self) -> dict[str, str]:
@@ -59,6 +62,7 @@ CASES = (
         title="CartPole-v1, default settings, the same slots in two actors",
         env="CartPole-v1",
         options=("--num-actors", "2", "--envs-per-actor", "4"),
+        is_variant=True,
     ),
     Case(name="minatar", title="MinAtar/Breakout-v1", env="MinAtar/Breakout-v1"),
     Case(
@@ -66,6 +70,7 @@ CASES = (
         title="MinAtar/Breakout-v1, the same slots in two actors",
         env="MinAtar/Breakout-v1",
         options=("--num-actors", "2", "--envs-per-actor", "16"),
+        is_variant=True,
     ),
     Case(name="pong", title="ALE/Pong-v5, Nature CNN, T 20, B 32", env="ALE/Pong-v5"),
     Case(
@@ -73,6 +78,7 @@ CASES = (
         title="ALE/Pong-v5, the same slots in two actors",
         env="ALE/Pong-v5",
         options=("--num-actors", "2", "--envs-per-actor", "16", "--env-threads", "1"),
+        is_variant=True,
     ),
     Case(
         name="pong_fp32",

@@ -33,6 +33,8 @@ def measure(settings: BenchSettings) -> Json:
     cores = len(os.sched_getaffinity(0))
     rows = []
     for case in with_options(CASES, settings.train_options):
+        if case.is_variant:
+            continue
         row = _measure_case(case, settings)
         cpu_us = {
             group: sum(row["cpu_us"][part]["median"] for part in parts)
