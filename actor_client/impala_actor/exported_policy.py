@@ -92,5 +92,5 @@ def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPol
             f"{path} names this network, and what a file says is not imported by itself",
         )
     model = make_model(model_spec, environment, seed=0)
-    restore_weights(model, weights, folder.name)
+    restore_weights(model, weights, folder.name, model_spec.name)
     return ExportedPolicy(env, environment, config.environment, model_spec, model, step)

@@ -102,4 +102,4 @@ def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
     """
     if "weights" not in checkpoint.tensors:
         raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")
-    restore_weights(model, checkpoint.tensors["weights"], checkpoint.name)
+    restore_weights(model, checkpoint.tensors["weights"], checkpoint.name, type(model).__name__)

@@ -49,12 +49,13 @@ class PartsBanditEnv(gymnasium.Env[Any, Any]):
 
 
 def test_answer_in_three_parts_of_an_observation_is_learned(tmp_path: Path) -> None:
-    """Seen: .99 and more over 12,000 steps with seeds 1 and 3, and enough over these 8,000; .95 is
-    demanded. Planted: number and bit hidden from the network .67.
+    """Seen: .995 and more with seeds 1 to 4; .95 is demanded. In lockstep: some runs settled on
+    two parts of the three where chance decided which unrolls met. Planted: number and bit hidden
+    from the network .67.
     """
     register_environment("object:parts-bandit", PartsBanditEnv)
     config = make_config(
-        job={"total_steps": 8_000, "seed": 1},
+        job={"total_steps": 8_000, "seed": 1, "lockstep": True},
         model={"model": "auto", "feature_dim": 64, "hidden_dim": 0},
         optimizer={"learning_rate": 1e-2},
     )

@@ -23,8 +23,16 @@ def weights_specs(model: nn.Module) -> tuple[TensorSpec, ...]:
     )
 
 
-def restore_weights(model: nn.Module, weights: Mapping[str, Array], checkpoint_name: str) -> None:
+def restore_weights(
+    model: nn.Module, weights: Mapping[str, Array], checkpoint_name: str, network: str
+) -> None:
     """Puts the weights of a checkpoint into the model.
+
+    Args:
+      model: takes them over.
+      weights: by name.
+      checkpoint_name: for people.
+      network: what the model is called, for people.
 
     Raises:
       CheckpointError: they are not the weights of this network.
@@ -33,5 +41,6 @@ def restore_weights(model: nn.Module, weights: Mapping[str, Array], checkpoint_n
         model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as error:
         raise CheckpointError(
-            f"checkpoint {checkpoint_name} does not fit this run's network: {error}"
+            f"checkpoint {checkpoint_name} is of another network, it does not fit this run's "
+            f"network ({network}): {error}"
         ) from error

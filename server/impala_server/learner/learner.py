@@ -109,7 +109,9 @@ class Learner:
             self.parameters.restore(checkpoint.state.get("parameters"))
             self._take_over_parameters()
         elif (weights_to_start := load_initial_weights(config)) is not None:
-            restore_weights(self._model, weights_to_start, config.job.init_model_path)
+            restore_weights(
+                self._model, weights_to_start, config.job.init_model_path, self.model_spec.name
+            )
         self.agent_state = self._model.agent_state_specs()
         unroll = UnrollSpec(config.rollout.unroll_length, environment, self.agent_state)
         layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
@@ -332,7 +334,7 @@ class Learner:
             raise CheckpointError(
                 f"checkpoint {checkpoint.name} was not written by a learner: {error!r}"
             ) from error
-        restore_weights(self._model, weights, checkpoint.name)
+        restore_weights(self._model, weights, checkpoint.name, self.model_spec.name)
         if saved_optimizer == self.config.optimizer.optimizer:
             import_state(self._optimizer, self._model, groups.get("optimizer", {}))
         else:
