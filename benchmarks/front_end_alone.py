@@ -25,6 +25,7 @@ import psutil
 from impala_common.codec.weights import SnapshotLayout
 from impala_common.config import (
     CheckpointConfig,
+    JobConfig,
     RolloutConfig,
     TrainConfig,
     TransportConfig,
@@ -47,8 +48,9 @@ _POLL_S = 0.2
 def make_config(
     unroll_length: int, batch_size: int, num_batches: int = 3, max_actors: int = 1024
 ) -> TrainConfig:
-    """Returns settings of a learner that is measured: any free port, no files beside."""
+    """Returns settings of a learner that is measured: any free port, no files, no last step."""
     return TrainConfig(
+        job=JobConfig(total_steps=1_000_000_000_000),
         rollout=RolloutConfig(
             unroll_length=unroll_length,
             batch_size=batch_size,

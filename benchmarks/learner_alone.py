@@ -82,6 +82,7 @@ class _Process:
         self._is_idle = threading.Event()
         self._is_idle.set()
         self._updates = Updates([], [])
+        self._num_refused = 0
         self._threads = [
             threading.Thread(target=self._free_slots),
             threading.Thread(target=self._answer_front_end),
@@ -98,6 +99,10 @@ class _Process:
             return {}
         self._is_updating.clear()
         self._is_idle.wait()
+        if self._num_refused:
+            raise SystemExit(
+                f"{self._num_refused} batches were not trained on: nothing was measured"
+            )
         return self._updates._asdict()
 
     def close(self) -> None:
@@ -159,7 +164,8 @@ class _Process:
             self._is_idle.clear()
             wall_s, cpu_s = time.perf_counter(), time.thread_time()
             while self._is_updating.is_set() and not self._is_closing:
-                learner.train(full, batch, 0.0)  # type: ignore[arg-type]
+                is_trained = learner.train(full, batch, 0.0)  # type: ignore[arg-type]
+                self._num_refused += not is_trained
                 before, wall_s, cpu_s = (wall_s, cpu_s), time.perf_counter(), time.thread_time()
                 self._updates.wall_ms.append(1e3 * (wall_s - before[0]))
                 self._updates.cpu_ms.append(1e3 * (cpu_s - before[1]))

@@ -10,6 +10,7 @@ import json
 import statistics
 from typing import Any
 
+from benchmarks.cases import CASES
 from benchmarks.machine import RESULTS
 from benchmarks.published import PUBLISHED
 
@@ -44,6 +45,7 @@ def read_sections() -> dict[str, Result]:
 
 def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> str:
     rows = []
+    variants = {case.name for case in CASES if case.is_variant}
     ladder = results.get("cartpole_200k")
     if ladder:
         seconds = statistics.median(run["wall_time_s"] for run in ladder["runs"])
@@ -57,6 +59,7 @@ def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> 
         rows += [
             f"| {row['title']}, training | {row['steps_per_s']['median']:,.0f} agent steps/s |"
             for row in sections["system"]["result"]["rows"]
+            if row["case"] not in variants
         ]
     if "startup" in sections:
         first_s = sections["startup"]["result"]["first_update_s"]["median"]
