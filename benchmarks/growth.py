@@ -87,10 +87,6 @@ def measure(settings: BenchSettings) -> Json:
         "tolerance": _TOLERANCE,
         "ingest": ingest,
         "weights": weights,
-        "knees": {
-            **{name: find_knee(_costs(rows)) for name, rows in ingest.items()},
-            "weights_mb": find_knee({row["value"]: row["server_s_per_gb"] for row in weights}),
-        },
         "front_ends": measure_front_ends(settings),
     }
 
@@ -116,8 +112,14 @@ def find_knee(costs: Mapping[int, float], tolerance: float = _TOLERANCE) -> Json
     return {"from": sizes[first], "until": sizes[last], "cheapest": cheapest}
 
 
-def _costs(rows: list[Json]) -> dict[int, float]:
-    return {row["value"]: row["server_us_per_step"]["median"] for row in rows}
+def _find_knees(result: Json) -> dict[str, Json]:
+    """Returns the knee of everything that grows; weights too few for the CPU clock are left out."""
+    knees = {
+        name: find_knee({row["value"]: row["server_us_per_step"]["median"] for row in rows})
+        for name, rows in result["ingest"].items()
+    }
+    costs = {row["value"]: row["server_s_per_gb"] for row in result["weights"]}
+    return {**knees, "weights_mb": find_knee({size: cost for size, cost in costs.items() if cost})}
 
 
 def _measure_growth(
@@ -205,7 +207,7 @@ def render(result: Json) -> str:
     ]
     lines += [
         f"| {_TITLES.get(name, 'weights, MB')} | {knee['from']} | {knee['until']} |"
-        for name, knee in result["knees"].items()
+        for name, knee in _find_knees(result).items()
     ]
     if "front_ends" in result:  # results of earlier commits have none
         lines.append(render_front_ends(result["front_ends"]))
@@ -214,8 +216,9 @@ def render(result: Json) -> str:
 
 def figures(result: Json) -> dict[str, float]:
     """Returns the knees, what one front end takes in from many actors, and several against it."""
-    found = {f"{name}_cheap_from": float(knee["from"]) for name, knee in result["knees"].items()}
-    found |= {f"{name}_cheap_until": float(knee["until"]) for name, knee in result["knees"].items()}
+    knees = _find_knees(result)
+    found = {f"{name}_cheap_from": float(knee["from"]) for name, knee in knees.items()}
+    found |= {f"{name}_cheap_until": float(knee["until"]) for name, knee in knees.items()}
     for row in result["ingest"]["num_actors"]:
         if row["value"] == _FRONT_END_ACTORS:
             found["one_front_end_steps_per_s"] = row["steps_per_s"]["median"]

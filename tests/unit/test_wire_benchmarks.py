@@ -118,20 +118,20 @@ def test_growth_page_tells_costs_and_knees() -> None:
         "server_cores": 0.9,
     }
     weights = {**WIRE_RESULT["weights"][0], "value": 40}
-    knee = {"from": 64, "until": 64, "cheapest": 64}
+    below_the_clock = {**weights, "value": 1, "server_s_per_gb": 0.0}
     result = {
         "env": "ALE/Pong-v5",
         "base": growth._BASE._asdict(),
         "tolerance": 0.2,
         "ingest": {"num_actors": [row]},
-        "weights": [weights],
-        "knees": {"num_actors": knee, "weights_mb": knee},
+        "weights": [below_the_clock, weights],
     }
 
     lines = growth.render(result).splitlines()
 
     assert "| actors | 64 | 2 | 10 | 2.00 (100%) | 0.90 |" in lines
     assert "| actors | 64 | 64 |" in lines
+    assert "| weights, MB | 40 | 40 |" in lines
     assert growth.figures(result)["one_front_end_cores"] == 0.9
     assert not [line for line in lines if line.startswith("More than one front end")]
 
