@@ -95,7 +95,7 @@ check-docs: $(STAMP) ## Fail if they are out of date
 .PHONY: pictures
 pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs/results
 	@$(BIN)/python scripts/make_pictures.py
-	@$(BIN)/python -m benchmarks.curves
+	@$(BIN)/python -m benchmarks.suite.curves
 
 COMPOSE ?= docker-compose
 

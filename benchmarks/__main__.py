@@ -15,12 +15,12 @@ from typing import Annotated
 
 import tyro
 
-from benchmarks.machine import RESULTS, describe_machine
-from benchmarks.performance_page import render_page
-from benchmarks.section import BenchSettings, Json
-from benchmarks.section_process import measure_section
-from benchmarks.sections import SECTIONS
-from benchmarks.targets import load_targets
+from benchmarks.suite.machine import RESULTS, describe_machine
+from benchmarks.suite.performance_page import render_page
+from benchmarks.suite.section import BenchSettings, Json
+from benchmarks.suite.section_process import measure_section
+from benchmarks.suite.section_table import SECTIONS
+from benchmarks.suite.targets import load_targets
 
 JSON_PATH = RESULTS / "performance.json"
 PAGE_PATH = RESULTS.parent / "performance.md"
@@ -83,7 +83,7 @@ def main() -> None:
         _save(sections)
         PAGE_PATH.write_text(page)
         print(f"wrote {PAGE_PATH} and {JSON_PATH}")
-        print("for the README's table: python -m benchmarks.report")
+        print("for the README's table: python -m benchmarks.suite.report")
     failed = [name for name, section in sections.items() if "error" in section]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")

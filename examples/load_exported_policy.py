@@ -9,8 +9,8 @@ Needs impala_actor, torch and the environment; examples/play_onnx.py does withou
 import sys
 
 from impala_actor.environments.factory import make_environment
-from impala_actor.evaluator import evaluate
-from impala_actor.exported_policy import load_exported_policy
+from impala_actor.evaluation.policy_evaluation import evaluate
+from impala_common.policy.exported_policy import load_exported_policy
 
 folder, num_episodes = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8
 exported = load_exported_policy(folder, own_model=sys.argv[3] if len(sys.argv) > 3 else "")

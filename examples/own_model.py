@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.policy_head import PolicyHead
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 NUM_BLOCKS = 2
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from impala_common import metrics
 from impala_common.config.presets import make_preset
 from impala_common.config.toml_io import unpack_config
-from impala_common.run_directory import RunDirectory
-from impala_server.local_actors import LocalActors
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
+from impala_server.local.actors import LocalActors
 from impala_server.progress import ProgressDisplay
 from impala_server.supervisor import Supervisor
 

@@ -1,4 +1,4 @@
-"""What all tests share: one thread for tensor operations, and the path of the harness."""
+"""What all tests share: one thread for tensor operations, and the paths of their helpers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-# Test modules may import `harness` and `reference_loop` from this folder, and `benchmarks`,
-# whatever folder and import mode pytest runs with.
-sys.path.insert(0, str(Path(__file__).parent))
+# Test modules import the helpers in tests/kit, the packages `faults` and `fuzz` beside it, and
+# `benchmarks`, whatever folder and import mode pytest runs with.
+sys.path[:0] = [str(Path(__file__).parent / "kit"), str(Path(__file__).parent)]
 sys.path.append(str(Path(__file__).parents[1]))
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other

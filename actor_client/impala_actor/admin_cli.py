@@ -3,7 +3,7 @@
 Finds the admin service by the run's folder or by an address, makes one call and
 shows its answer, as JSON where asked. Never imports torch, but for `evaluate`,
 which plays episodes in this process. `certs ...` needs no learner and belongs
-to `impala_actor.certs`.
+to `impala_actor.admin.certs_command`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from impala_actor.admin_client import AdminClient, find_address, to_json
-from impala_actor.admin_display import (
+from impala_actor.admin.admin_client import AdminClient, find_address, to_json
+from impala_actor.admin.admin_display import (
     Dashboard,
     describe_status,
     render_actors,
@@ -30,9 +30,9 @@ from impala_actor.admin_display import (
 )
 from impala_common.config.checks import require
 from impala_common.errors import ConfigError, ImpalaError
-from impala_common.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
 from impala_common.rpc.security import ClientSecurity
-from impala_common.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory
 
 _WIDTH = 120  # of tables that go into a file or pipe
 _LEVELS = ("debug", "info", "warning", "error")
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     if argv and argv[0] == "certs":
-        from impala_actor.certs import run_certs
+        from impala_actor.admin.certs_command import run_certs
 
         return run_certs(argv[1:])
     arguments = _make_parser().parse_args(argv)

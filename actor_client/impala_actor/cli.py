@@ -15,10 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_actor.stop_signals import StopSignals, end_process, stop_without_parent
-from impala_common import failpoints
-from impala_common.addresses import host_of, is_address
-from impala_common.allocator import keep_large_buffers
+from impala_actor.acting.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common.config.checks import (
     require,
     require_at_least,
@@ -29,9 +26,12 @@ from impala_common.config.checks import (
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.config.job import InferenceBackendName
 from impala_common.errors import ImpalaError
-from impala_common.exit_codes import OK, exit_code_of
-from impala_common.inherited_objects import split_objects_option
-from impala_common.logs import LogFormat, configure_logging, write_line
+from impala_common.process import failpoints
+from impala_common.process.allocator import keep_large_buffers
+from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.logs import LogFormat, configure_logging, write_line
+from impala_common.process.passed_objects import split_objects_option
+from impala_common.rpc.addresses import host_of, is_address
 
 _LOG = logging.getLogger(__name__)
 
@@ -151,14 +151,14 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
     keep_large_buffers()
     import torch
 
-    from impala_actor.actor_loop import Actor, ActorConfig
-    from impala_actor.learner_client import default_actor_id
-    from impala_common.devices import resolve_device
+    from impala_actor.acting.actor_loop import Actor, ActorConfig
+    from impala_actor.acting.learner_client import default_actor_id
+    from impala_common.process.devices import resolve_device
     from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(arguments.torch_threads)
     if objects_fd is not None:
-        from impala_actor.inherited import register_inherited
+        from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))

@@ -17,12 +17,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_actor.eval_display import RunReport, show_reports
-from impala_common import exit_codes
+from impala_actor.evaluation.evaluation_display import RunReport, show_reports
 from impala_common.config.checks import require, require_at_least
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
-from impala_common.logs import configure_logging
+from impala_common.process import exit_codes
+from impala_common.process.logs import configure_logging
 
 PROGRAM = "impala-eval"
 DESCRIPTION = """Play episodes with the newest checkpoint of each run, weights frozen.
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _validate(arguments)
         reports = _report_all(arguments)
         if arguments.plot is not None:
-            from impala_actor.plotting import plot_runs
+            from impala_actor.evaluation.plotting import plot_runs
 
             plot_runs(arguments.runs, arguments.plot)
     except ImpalaError as error:
@@ -146,11 +146,11 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
 
 def _report(path: Path, arguments: EvalArguments) -> RunReport:
     """Films, judges and exports one run, in this order: an export says how good it is."""
-    from impala_actor.frozen_run import load_frozen_run
-    from impala_actor.run_evaluation import evaluate_frozen_run
+    from impala_actor.evaluation.run_evaluation import evaluate_frozen_run
+    from impala_common.policy.frozen_run import load_frozen_run
 
     if arguments.export is not None:
-        from impala_actor.export import validate_export_folder
+        from impala_actor.evaluation.policy_export import validate_export_folder
 
         validate_export_folder(arguments.export)  # before minutes of episodes, not after
     trained = load_frozen_run(path, arguments.checkpoint)
@@ -162,7 +162,7 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
     run = dataclasses.replace(trained, environment_config=config)
     videos: list[Path] = []
     if arguments.video is not None:
-        from impala_actor.run_video import film_run
+        from impala_actor.video.run_video import film_run
 
         videos = film_run(
             run,
@@ -186,7 +186,7 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
         )
     if arguments.export is None:
         return RunReport(str(path), evaluation, tuple(videos))
-    from impala_actor.export import export_policy
+    from impala_actor.evaluation.policy_export import export_policy
 
     exported = export_policy(
         trained,

@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from impala_actor.stop_signals import StopSignals, end_process, stop_without_parent
-from impala_common.addresses import is_address
+from impala_actor.acting.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common.config.checks import (
     require,
     require_at_least,
@@ -26,9 +25,10 @@ from impala_common.config.checks import (
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
-from impala_common.exit_codes import OK, exit_code_of
-from impala_common.inherited_objects import split_objects_option
-from impala_common.logs import LogFormat, configure_logging, write_line
+from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.logs import LogFormat, configure_logging, write_line
+from impala_common.process.passed_objects import split_objects_option
+from impala_common.rpc.addresses import is_address
 
 _LOG = logging.getLogger(__name__)
 _LOWEST_PRIORITY = 19
@@ -134,8 +134,8 @@ def run(argv: Sequence[str]) -> int:
 def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int | None) -> None:
     import torch
 
-    from impala_actor.evaluator_loop import Evaluator, EvaluatorConfig
-    from impala_actor.learner_client import default_actor_id
+    from impala_actor.acting.learner_client import default_actor_id
+    from impala_actor.evaluation.evaluator_loop import Evaluator, EvaluatorConfig
     from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(1)
@@ -144,7 +144,7 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
 
         prepare_headless()
     if objects_fd is not None:
-        from impala_actor.inherited import register_inherited
+        from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
     config = EvaluatorConfig(

@@ -2,7 +2,7 @@
 
 Every class has a constant `reason` in UPPER_SNAKE. What each reason looks like
 on the wire stands in one table, `impala_common.rpc.errors`; what exit code a
-command ends with stands in `impala_common.exit_codes`. Programming mistakes
+command ends with stands in `impala_common.process.exit_codes`. Programming mistakes
 stay `TypeError` and `AssertionError`.
 """
 

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
 
 def check_actor(path: Path, max_age_s: float) -> tuple[bool, str]:
     """Returns whether the actor that beats into `path` has moved lately, and a line about it."""
-    from impala_common.heartbeat import read_age_s
+    from impala_common.process.heartbeat import read_age_s
 
     try:
         age_s = read_age_s(path)
@@ -54,7 +54,7 @@ def check_server(arguments: argparse.Namespace) -> tuple[bool, str]:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    from impala_common.logs import printable
+    from impala_common.process.logs import printable
     from impala_common.rpc.security import ClientSecurity
 
     server, name = arguments.server, arguments.service or "the server"

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from impala_common import metrics
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ConfigError, ImpalaError
-from impala_common.exit_codes import OK, exit_code_of
-from impala_common.logs import configure_logging, resolve_log_format, write_line
-from impala_common.run_directory import RunDirectory, RunLock, default_run_path
+from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.logs import configure_logging, resolve_log_format, write_line
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory, RunLock, default_run_path
 from impala_server.interrupts import Interrupts
 from impala_server.progress import ProgressDisplay
 from impala_server.supervisor import Supervisor

@@ -8,7 +8,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from impala_common.exit_codes import INTERRUPTED
+from impala_common.process.exit_codes import INTERRUPTED
 
 
 class Interrupts:

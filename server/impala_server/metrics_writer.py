@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from impala_common import metrics as names
-from impala_common.run_directory import RunDirectory, write_text_atomic
+from impala_common.run import metrics as names
+from impala_common.run.run_directory import RunDirectory, write_text_atomic
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class MetricsWriter:
         """Writes one line, and a scalar of each finite number to TensorBoard.
 
         Args:
-          metrics: values by the names of `impala_common.metrics`; what is not
+          metrics: values by the names of `impala_common.run.metrics`; what is not
             finite becomes null.
           step: agent steps trained on.
         """

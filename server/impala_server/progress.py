@@ -1,7 +1,7 @@
 """What a person sees while a run trains: a live display, or plain lines where there is none.
 
 The command's main thread feeds it the learner's status, a table by the names of
-`impala_common.metrics`, and prints through it what must not tear the display.
+`impala_common.run.metrics`, and prints through it what must not tear the display.
 Writes to stderr: stdout belongs to the result.
 """
 
@@ -21,9 +21,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from impala_common import metrics as names
-from impala_common.history import History
-from impala_common.logs import write_line
+from impala_common.process.logs import write_line
+from impala_common.run import metrics as names
+from impala_common.run.sparkline import History
 
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""

@@ -20,15 +20,16 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from impala_common import errors, failpoints
+from impala_common import errors
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError, QueueClosedError
-from impala_common.inherited_objects import ObjectMemory
-from impala_common.logs import LogFormat
-from impala_common.run_directory import RunDirectory, write_text_atomic
-from impala_server.storage.ends import ProcessEnds, make_ends
+from impala_common.process import failpoints
+from impala_common.process.logs import LogFormat
+from impala_common.process.passed_objects import ObjectMemory
+from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_server.storage.handoff import ControlPipe
+from impala_server.storage.process_ends import ProcessEnds, make_ends
 from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)

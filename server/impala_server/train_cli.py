@@ -16,18 +16,18 @@ from typing import Any
 
 from rich.console import Console
 
-from impala_common import metrics
-from impala_common.checkpoint_manifest import BEST
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ImpalaError
-from impala_common.exit_codes import OK, exit_code_of
-from impala_common.logs import LogFormat, configure_logging, write_line
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.logs import LogFormat, configure_logging, write_line
+from impala_common.run import metrics
+from impala_common.run.checkpoint_manifest import BEST
+from impala_common.run.run_directory import RunDirectory
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
-from impala_server.local_actors import validate_local_run
-from impala_server.local_training import LocalTraining
-from impala_server.local_tuning import choose_local_run, find_machine_facts
+from impala_server.local.actors import validate_local_run
+from impala_server.local.training import LocalTraining
+from impala_server.local.tuning import choose_local_run, find_machine_facts
 from impala_server.progress import ProgressDisplay
 
 _DESCRIPTION = (

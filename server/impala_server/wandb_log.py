@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from impala_common.errors import MissingExtraError
-from impala_common.metrics import STEPS
-from impala_common.run_directory import RunDirectory
+from impala_common.run.metrics import STEPS
+from impala_common.run.run_directory import RunDirectory
 
 
 class WandbLog:

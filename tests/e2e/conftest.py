@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from commands import TRAIN, Command
 
-from impala_common.exit_codes import OK
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import OK
+from impala_common.run.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from commands import ENV, FOR_EVER, SMALL, Command, free_port, newest_metric, steps_of
-from harness import RunningServer, make_config
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import RunningServer, make_config
 
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
-from impala_common.exit_codes import CONFIG, OK, UNAVAILABLE
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import CONFIG, OK, UNAVAILABLE
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from commands import ENV, Command
 
-from impala_common.checkpoints import CheckpointStore
-from impala_common.exit_codes import CONFIG, TEMPORARY, UNUSABLE_DATA
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import CONFIG, TEMPORARY, UNUSABLE_DATA
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 from impala_server import cli, train_cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

@@ -26,10 +26,10 @@ from typing import Any
 import pytest
 from commands import free_port
 
-from impala_actor.run_evaluation import evaluate_run
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
-from impala_common.run_directory import RunDirectory
+from impala_actor.evaluation.run_evaluation import evaluate_run
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 

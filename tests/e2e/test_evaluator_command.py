@@ -6,15 +6,15 @@ import signal
 from pathlib import Path
 
 from commands import Command
-from doors import security_of
-from harness import TINY, RunningServer, make_config
+from listener_kit import security_of
+from running_server import TINY, RunningServer, make_config
 
-from impala_actor.certs import make_certificates
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
-from impala_common.exit_codes import NO_PERMISSION, OK
+from impala_actor.admin.certs_command import make_certificates
+from impala_common.process.exit_codes import NO_PERMISSION, OK
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tokens import make_token
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 
 BANDIT = TINY + "ContextualBandit-v0"
 

@@ -15,11 +15,11 @@ import pytest
 from commands import Command, newest_metric
 from namespaces import Hosts, why_not
 
-from impala_actor.certs import make_certificates
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
-from impala_common.exit_codes import NO_PERMISSION, OK
-from impala_common.run_directory import RunDirectory
+from impala_actor.admin.certs_command import make_certificates
+from impala_common.process.exit_codes import NO_PERMISSION, OK
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(180)]
 

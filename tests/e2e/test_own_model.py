@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from commands import Command
-from harness import RunningServer, make_config
+from running_server import RunningServer, make_config
 
 from impala_common.config.toml_io import load_config
-from impala_common.exit_codes import CONFIG, OK
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import CONFIG, OK
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import psutil
 import pytest
 from commands import Command
-from doors import DoorServer, security_of
-from harness import make_config
+from listener_kit import DoorServer, security_of
+from running_server import make_config
 
-from impala_actor.certs import make_certificates
-from impala_common.exit_codes import CONFIG, NO_PERMISSION, OK
+from impala_actor.admin.certs_command import make_certificates
+from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK
 from impala_common.rpc.tokens import read_token
-from impala_common.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

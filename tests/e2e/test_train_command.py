@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from commands import FOR_EVER, SMALL, TRAIN, Command, steps_of, wait_for_end
 
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
 from impala_common.config.cli import parse_train_config
 from impala_common.config.toml_io import load_config
-from impala_common.exit_codes import CONFIG, OK
-from impala_common.metrics import read_metrics
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import CONFIG, OK
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.metrics import read_metrics
+from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

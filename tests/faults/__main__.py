@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+sys.path[:0] = [str(ROOT / "tests" / "kit"), str(ROOT / "tests"), str(ROOT)]
 
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.suite.machine import describe_machine  # noqa: E402
 from faults.cluster import Cluster  # noqa: E402
 from faults.nemesis import Nemesis, write_result  # noqa: E402
 from faults.plan import SHORT_MINUTES, counts_for, make_plan  # noqa: E402

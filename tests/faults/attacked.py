@@ -20,12 +20,12 @@ import psutil
 from commands import Command, newest_metric
 from faults.row_figures import record
 
-from impala_common import metrics
 from impala_common.errors import LearnerUnavailableError
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.security import ClientSecurity
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 
 TOKEN = "a5" * 32

@@ -19,10 +19,10 @@ import psutil
 from commands import Command, free_port
 from faults.proxy import FaultProxy
 
-from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
-from impala_common.exit_codes import OK, TEMPORARY
-from impala_common.failpoints import VARIABLE
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import OK, TEMPORARY
+from impala_common.process.failpoints import VARIABLE
+from impala_common.run.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
+from impala_common.run.run_directory import RunDirectory
 from impala_common.testing.patterns import SIGNED_ID
 
 _SERVER_OPTIONS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from faults.attacked import Attacked
 
-from impala_common.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
+from impala_common.run.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
 
 _ATTACKED = contextlib.ExitStack()
 

@@ -28,9 +28,9 @@ from faults.figures import Samples, find_late_exits, measure_recovery, read_even
 from faults.plan import Fault
 from faults.proxy import TO_ACTOR
 
-from impala_common import metrics
-from impala_common.exit_codes import OK
-from impala_common.run_directory import write_json_atomic
+from impala_common.process.exit_codes import OK
+from impala_common.run import metrics
+from impala_common.run.run_directory import write_json_atomic
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import BEST_RETURN
 

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 import pytest
-from benchmarks.machine import describe_machine
+from benchmarks.suite.machine import describe_machine
 
 FILE_VARIABLE = "IMPALA_FAULT_FIGURES"
 FULL_VARIABLE = "IMPALA_FAULTS"

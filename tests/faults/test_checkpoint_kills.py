@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from faults.row_figures import amount, record
 
-from impala_common.checkpoints import CheckpointStore
+from impala_common.run.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.timeout(560)
 

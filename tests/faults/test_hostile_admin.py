@@ -12,7 +12,6 @@ import grpc
 import pytest
 from admin_peer import Admin, admin_of, audit
 from faults.row_figures import amount, record
-from harness import RunningServer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,9 +21,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import RunningServer
 
-from impala_actor.admin_client import find_address
+from impala_actor.admin.admin_client import find_address
 from impala_common.errors import (
     AlreadyExistsError,
     IllegalTransitionError,

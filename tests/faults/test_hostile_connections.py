@@ -17,7 +17,7 @@ from raw_http2 import RawClient, grpc_message
 
 from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
-from impala_server.front_end.connections import max_connections, raise_descriptor_limit
+from impala_server.front_end.listener.connections import max_connections, raise_descriptor_limit
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -17,15 +17,15 @@ from faults.row_figures import amount, full_only
 from google.protobuf import descriptor_pool, struct_pb2
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
-from peer import Peer
 from raw_http2 import RawClient, grpc_message
+from raw_peer import Peer
 
-from impala_common.log_limit import BURST
+from impala_common.process.log_limit import BURST
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.rpc.protobuf_backend import require_upb
-from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
-from impala_server.front_end.scopes import list_methods
+from impala_server.front_end.listener.scopes import list_methods
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,11 +13,11 @@ import pytest
 from admin_peer import admin_of
 from faults.attacked import SERVICE, Attacked
 from faults.row_figures import amount, record
-from harness import RunningServer
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import RunningServer
 
-from impala_common.checkpoints import CheckpointStore
 from impala_common.errors import ImpalaError, InvalidRequestError
+from impala_common.run.checkpoints import CheckpointStore
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from faults.row_figures import record
 
-from impala_common.checkpoint_manifest import Manifest, pack_manifest
-from impala_common.checkpoints import CheckpointStore
 from impala_common.codec.tensors import unpack_tensor
 from impala_common.codec.weights import unpack_snapshot
 from impala_common.errors import CheckpointError, ImpalaError, InvalidUnrollError
+from impala_common.run.checkpoint_manifest import Manifest, pack_manifest
+from impala_common.run.checkpoints import CheckpointStore
 from impala_rl.v1 import tensor_pb2
 
 

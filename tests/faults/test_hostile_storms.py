@@ -11,11 +11,11 @@ import pytest
 from commands import newest_metric
 from faults.attacked import SERVICE, Attacked
 from faults.row_figures import amount
-from peer import Peer
+from raw_peer import Peer
 
-from impala_common import metrics
 from impala_common.codec.specs import pack_environment_spec
-from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
+from impala_common.run import metrics
+from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 
 pytestmark = pytest.mark.timeout(300)

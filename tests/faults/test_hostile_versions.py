@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 import pytest
 from faults.row_figures import record
-from harness import RunningServer
-from peer import ACCEPTED, peer_of, refused
+from raw_peer import ACCEPTED, peer_of, refused
+from running_server import RunningServer
 
 from impala_rl.v1 import learner_pb2, unroll_pb2
-from impala_server.front_end import learner_servicer
+from impala_server.front_end.data_plane import learner_servicer
 
 UNKNOWN = b"\xc2\x3e\x05hello" + b"\xc8\x3e\x07"  # fields 1000 (bytes) and 1001 (varint)
 

@@ -21,11 +21,11 @@ from faults.row_figures import full_only, record
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_http2 import RawClient
 
-from impala_actor.admin_client import find_address
-from impala_common import metrics
-from impala_common.addresses import port_of
+from impala_actor.admin.admin_client import find_address
+from impala_common.rpc.addresses import port_of
 from impala_common.rpc.channel import make_channel
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 
 pytestmark = pytest.mark.timeout(300)

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from commands import Command
 from faults.row_figures import amount, record
-from peer import ACCEPTED, Peer
+from raw_peer import ACCEPTED, Peer
 
-from impala_common.checkpoints import Checkpoint, CheckpointStore
-from impala_common.exit_codes import OK
-from impala_common.failpoints import VARIABLE
-from impala_common.run_directory import RunDirectory
+from impala_common.process.exit_codes import OK
+from impala_common.process.failpoints import VARIABLE
+from impala_common.run.checkpoints import Checkpoint, CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 from impala_common.testing.unrolls import make_unrolls, pack_stacked
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

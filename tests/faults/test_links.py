@@ -11,13 +11,13 @@ import pytest
 from faults.figures import read_events
 from faults.proxy import FaultProxy
 from faults.row_figures import amount, full_only, record
-from harness import RunningActor, RunningServer, make_config
-from peer import Peer
 from raw_http2 import GOAWAY, PING, RawClient, frame
+from raw_peer import Peer
+from running_server import RunningActor, RunningServer, make_config
 
-from impala_common import metrics
-from impala_common.addresses import port_of
+from impala_common.rpc.addresses import port_of
 from impala_common.rpc.channel import server_options
+from impala_common.run import metrics
 from impala_common.testing.history_checker import check
 from impala_common.testing.patterns import SIGNED_ID
 

@@ -12,15 +12,16 @@ import psutil
 import pytest
 from commands import Command
 from faults.proxy import FaultProxy
-from harness import RunningServer, make_config
-from peer import ENVIRONMENT
+from raw_peer import ENVIRONMENT
+from running_server import RunningServer, make_config
 
-from impala_actor.learner_client import LearnerClient
-from impala_common import failpoints, metrics
-from impala_common.addresses import port_of
+from impala_actor.acting.learner_client import LearnerClient
 from impala_common.errors import DamagedRequestError
-from impala_common.exit_codes import OK, TEMPORARY
-from impala_common.run_directory import RunDirectory
+from impala_common.process import failpoints
+from impala_common.process.exit_codes import OK, TEMPORARY
+from impala_common.rpc.addresses import port_of
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
 from impala_common.testing.history_checker import Report, check
 from impala_common.testing.patterns import SIGNED_ID
 from impala_rl.v1 import learner_pb2

@@ -16,19 +16,19 @@ from typing import NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from impala_common.checkpoint_manifest import (
-    Manifest,
-    _compute_digest,
-    pack_manifest,
-    unpack_manifest,
-)
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
 from impala_common.codec.tensors import digest_of
 from impala_common.codec.unrolls import UnrollDecoder
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.codec.weights_transfer import assemble_weights
 from impala_common.errors import ImpalaError
-from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_common.run.checkpoint_manifest import (
+    Manifest,
+    _compute_digest,
+    pack_manifest,
+    unpack_manifest,
+)
+from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollSpec
 from impala_common.testing.unrolls import (
     make_frames_spec,
     make_unrolls,

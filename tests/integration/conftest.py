@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from admin_peer import Admin, admin_of
-from harness import RunningServer
+from running_server import RunningServer
 from seed_agents import Trained
 
-from impala_common import metrics
+from impala_common.run import metrics
 
 
 @pytest.fixture

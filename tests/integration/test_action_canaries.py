@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import RunningServer, make_config
+from running_server import RunningServer, make_config
 
-from impala_actor.run_evaluation import evaluate_run
+from impala_actor.evaluation.run_evaluation import evaluate_run
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from admin_peer import Admin, admin_of, wait_for_updates
-from harness import RunningServer, make_config
-from peer import peer_of, refused
+from raw_peer import peer_of, refused
+from running_server import RunningServer, make_config
 
-from impala_actor.admin_client import find_address
-from impala_common import exit_codes, failpoints, metrics
-from impala_common.checkpoints import CheckpointStore
+from impala_actor.admin.admin_client import find_address
 from impala_common.errors import (
     AddressInUseError,
     AlreadyExistsError,
@@ -25,6 +23,9 @@ from impala_common.errors import (
     IllegalTransitionError,
     NotFoundError,
 )
+from impala_common.process import exit_codes, failpoints
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 from admin_peer import Admin, admin_of, audit
-from harness import RunningServer, make_config
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import RunningServer, make_config
 
 from impala_actor.admin_cli import run as run_cli
-from impala_common import exit_codes
 from impala_common.errors import (
     IllegalTransitionError,
     ImpalaError,
@@ -25,6 +24,7 @@ from impala_common.errors import (
     RunMismatchError,
     UnauthenticatedError,
 )
+from impala_common.process import exit_codes
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tokens import make_token
 

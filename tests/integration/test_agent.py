@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from harness import _wait_for_threads
+from running_server import _wait_for_threads
 
 from impala_common.errors import ConfigError, ImpalaError, RunInUseError
 from impala_server import IMPALA
@@ -157,7 +157,7 @@ def test_agent_in_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> 
 
 
 def test_agent_in_a_folder_in_use_is_refused(tmp_path: Path) -> None:
-    from impala_common.run_directory import RunDirectory
+    from impala_common.run.run_directory import RunDirectory
 
     with RunDirectory(tmp_path / "run").lock(), pytest.raises(RunInUseError):
         make_agent(tmp_path).train(100)

@@ -16,12 +16,12 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from harness import TINY, RunningServer, make_config
+from running_server import TINY, RunningServer, make_config
 
-from impala_actor import actor_loop
-from impala_common import metrics
+from impala_actor.acting import actor_loop
 from impala_common.config import TrainConfig
 from impala_common.models.contract import AgentModel, ModelInputs
+from impala_common.run import metrics
 from impala_common.testing.environments import BaitEnv, ContextualBanditEnv, Info, Observation
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,15 +14,15 @@ import grpc
 import pytest
 from commands import Command, free_port, newest_metric, wait_for_end
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness import TINY, RunningServer, make_config
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import TINY, RunningServer, make_config
 
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
 from impala_common.errors import LearnerUnavailableError
-from impala_common.exit_codes import INTERNAL, INTERRUPTED, OK
+from impala_common.process.exit_codes import INTERNAL, INTERRUPTED, OK
 from impala_common.rpc.errors import error_from
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 from impala_rl.v1 import learner_pb2
 from impala_server import supervisor as supervisor_module
 

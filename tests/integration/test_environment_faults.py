@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import TINY, RunningServer, make_config
+from running_server import TINY, RunningServer, make_config
 
-from impala_common import metrics
 from impala_common.config import TrainConfig
-from impala_server.local_actors import LocalActors
+from impala_common.run import metrics
+from impala_server.local.actors import LocalActors
 
 pytestmark = pytest.mark.timeout(120)
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[1] / "kit"
 
 
 def make_bandit_config(total_steps: int) -> TrainConfig:

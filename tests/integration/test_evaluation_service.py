@@ -11,14 +11,14 @@ import grpc
 import numpy as np
 import pytest
 from evaluation_peer import EPISODES, evaluation_peer_of, make_result
-from harness import RunningServer, make_config
-from peer import ENVIRONMENT, refused
+from raw_peer import ENVIRONMENT, refused
+from running_server import RunningServer, make_config
 
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.config import TrainConfig
-from impala_common.specs import TensorSpec
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.spec.specs import TensorSpec
 from impala_rl.v1 import learner_pb2
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND

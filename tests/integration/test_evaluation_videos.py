@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import RunningServer, make_config
+from running_server import RunningServer, make_config
 from tensorboardX.proto import event_pb2
 
-from impala_actor import evaluation_videos
 from impala_actor.environments.rendering import prepare_headless
-from impala_common import metrics
+from impala_actor.video import evaluation_videos
+from impala_common.run import metrics
 
 CARTPOLE = "CartPole-v1"
 

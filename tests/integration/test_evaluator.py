@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import TINY, RunningActor, RunningServer, make_config
+from running_server import TINY, RunningActor, RunningServer, make_config
 
-from impala_actor import evaluation_client
-from impala_actor.candidate_subscriber import CandidateSubscriber
 from impala_actor.environments.factory import make_environment
-from impala_actor.evaluation_client import EvaluationClient
-from impala_actor.evaluator_loop import EvaluatorConfig
-from impala_actor.frozen_run import load_weights, read_specs
-from impala_actor.policy import Policy
-from impala_actor.run_evaluation import evaluate_run
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
+from impala_actor.evaluation import evaluation_client
+from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
+from impala_actor.evaluation.evaluation_client import EvaluationClient
+from impala_actor.evaluation.evaluator_loop import EvaluatorConfig
+from impala_actor.evaluation.run_evaluation import evaluate_run
 from impala_common.config import ModelConfig
 from impala_common.errors import LearnerUnavailableError, SpecMismatchError
 from impala_common.models.registry import make_model, resolve_model_spec
+from impala_common.policy.frozen_run import load_weights, read_specs
+from impala_common.policy.policy import Policy
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 
 BANDIT = TINY + "ContextualBandit-v0"
 CUE = TINY + "RepeatCue-v0"

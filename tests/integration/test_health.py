@@ -15,12 +15,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from harness import TINY, RunningServer, make_config
-from peer import peer_of
+from raw_peer import peer_of
+from running_server import TINY, RunningServer, make_config
 
 from impala_common import health_cli
-from impala_common.heartbeat import Heartbeat, read_age_s
-from impala_server.front_end.health import LEARNER_SERVICE, LEARNING, SERVICES
+from impala_common.process.heartbeat import Heartbeat, read_age_s
+from impala_server.front_end.monitoring.health import LEARNER_SERVICE, LEARNING, SERVICES
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -91,7 +91,7 @@ def test_watch_of_unknown_name_says_so_and_watches_are_limited(
     channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen to fail (a third answer) without a limit."""
-    monkeypatch.setattr("impala_server.front_end.health._MAX_WATCHES", 2)
+    monkeypatch.setattr("impala_server.front_end.monitoring.health._MAX_WATCHES", 2)
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service="nobody")
     watches = [stub.Watch(request, timeout=30.0) for _ in range(2)]
@@ -114,7 +114,7 @@ def test_learner_that_hangs_is_not_well(
         peer.register()
         assert check(channel) == SERVING
         for name in ("SILENCE_S", "START_SILENCE_S"):
-            monkeypatch.setattr(f"impala_server.front_end.health.{name}", 0.0)
+            monkeypatch.setattr(f"impala_server.front_end.monitoring.health.{name}", 0.0)
 
         assert check(channel) == NOT_SERVING
 

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from admin_peer import admin_of, wait_for_updates
-from harness import TINY, RunningServer, make_config
+from running_server import TINY, RunningServer, make_config
 
-from impala_common import failpoints, metrics
 from impala_common.config import TrainConfig
 from impala_common.errors import (
     CheckpointWriteError,
@@ -19,6 +18,8 @@ from impala_common.errors import (
     ImpalaError,
     TrainingDivergedError,
 )
+from impala_common.process import failpoints
+from impala_common.run import metrics
 from impala_server.learner.update import Updater
 
 pytestmark = pytest.mark.timeout(60)

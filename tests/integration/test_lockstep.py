@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import RunningServer, make_config
 from reference_loop import train_reference
+from running_server import RunningServer, make_config
 
 from impala_actor.environments.factory import make_environment
-from impala_common import metrics
 from impala_common.config import TrainConfig
+from impala_common.run import metrics
 from impala_server.learner import optimizers
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.update import Updater, UpdateResult

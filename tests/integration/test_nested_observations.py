@@ -9,10 +9,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from harness import RunningServer, make_config
+from running_server import RunningServer, make_config
 
 from impala_actor.environments.factory import register_environment
-from impala_actor.frozen_run import read_specs
+from impala_common.policy.frozen_run import read_specs
 
 pytestmark = pytest.mark.timeout(60)
 

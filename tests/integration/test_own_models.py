@@ -18,21 +18,21 @@ import numpy as np
 import own_networks
 import pytest
 from admin_peer import admin_of, wait_for_updates
-from harness import RunningServer, make_config
-from peer import ENVIRONMENT, peer_of, refused
+from raw_peer import ENVIRONMENT, peer_of, refused
 from reference_loop import train_reference
+from running_server import RunningServer, make_config
 from torch import nn
 
 from impala_actor.environments.factory import make_environment
-from impala_actor.run_evaluation import evaluate_run
-from impala_common.checkpoints import CheckpointStore
+from impala_actor.evaluation.run_evaluation import evaluate_run
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError, ImpalaError, ModelError, SpecMismatchError
-from impala_common.exit_codes import CONFIG, exit_code_of
 from impala_common.models.registry import register_model
 from impala_common.models.weights import weights_specs
-from impala_common.specs import EnvironmentSpec, ModelSpec
-from impala_server.front_end.learner_servicer import LearnerServicer
+from impala_common.process.exit_codes import CONFIG, exit_code_of
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
+from impala_server.front_end.data_plane.learner_servicer import LearnerServicer
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -204,7 +204,7 @@ def test_shipped_networks_of_two_versions_are_told_apart(
     def specs(model: nn.Module) -> Any:
         return weights_specs(model)[1:]
 
-    monkeypatch.setattr("impala_actor.actor_loop.weights_specs", specs)
+    monkeypatch.setattr("impala_actor.acting.actor_loop.weights_specs", specs)
     with RunningServer(tmp_path, make_config()) as server:
         error = error_of(server)
 

@@ -10,8 +10,8 @@ import grpc
 import pytest
 from raw_http2 import RawClient
 
-from impala_server.front_end import path_guard
-from impala_server.front_end.path_guard import TASK, UNKNOWN_METHOD, make_guarded_server
+from impala_server.front_end.listener.listener import path_guard
+from impala_server.front_end.listener.path_guard import TASK, UNKNOWN_METHOD, make_guarded_server
 
 WAIT_S = 20.0
 SERVICE = "test.Service"

@@ -18,13 +18,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from harness import TINY, RunningServer, make_config
+from running_server import TINY, RunningServer, make_config
 from torch import Tensor, nn
 
+from impala_actor.acting.learner_client import LearnerClient
 from impala_actor.environments.factory import make_environment
-from impala_actor.learner_client import LearnerClient
-from impala_common import metrics
 from impala_common.config import EnvironmentConfig, OptimizerConfig, TrainConfig
+from impala_common.run import metrics
 from impala_common.testing.environments import CountingEnv, RepeatCueEnv
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.learner import Learner

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness import TINY, RunningServer, make_config
-from peer import Peer, peer_of
 from prometheus_client.parser import text_string_to_metric_families
+from raw_peer import Peer, peer_of
+from running_server import TINY, RunningServer, make_config
 
-from impala_common import metrics
 from impala_common.config import EvaluationConfig
 from impala_common.errors import AddressInUseError
+from impala_common.run import metrics
 from impala_rl.v1 import header_pb2, learner_pb2
-from impala_server.front_end.prometheus_series import SERIES, exported_names
-from impala_server.front_end.rpc_metrics import RPC_NAMES
+from impala_server.front_end.monitoring.prometheus_series import SERIES, exported_names
+from impala_server.front_end.monitoring.rpc_metrics import RPC_NAMES
 from impala_server.learner.bottleneck import PARTS
 
 pytestmark = pytest.mark.timeout(60)

@@ -12,14 +12,14 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf import duration_pb2
-from harness import RunningServer, make_config
-from peer import ACCEPTED, ENVIRONMENT, WAIT_S, Peer, assert_alive, peer_of, reason_of, refused
+from raw_peer import ACCEPTED, ENVIRONMENT, WAIT_S, Peer, assert_alive, peer_of, reason_of, refused
+from running_server import RunningServer, make_config
 
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.errors import AddressInUseError, ImpalaError, RunInUseError
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
-from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.supervisor import Supervisor

@@ -10,14 +10,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness import RunningServer, make_config
-from peer import ACCEPTED, WAIT_S, B, Peer, assert_alive, peer_of, reason_of, refused
+from raw_peer import ACCEPTED, WAIT_S, B, Peer, assert_alive, peer_of, reason_of, refused
+from running_server import RunningServer, make_config
 
-from impala_common import metrics
 from impala_common.codec.weights import unpack_snapshot
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.run import metrics
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc, unroll_pb2
-from impala_server.front_end import push_stream
+from impala_server.front_end.data_plane import push_stream
 from impala_server.learner import batch_queue
 
 pytestmark = pytest.mark.timeout(60)

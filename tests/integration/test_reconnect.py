@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.row_figures import amount, record
-from harness import RunningServer, make_config
-from peer import ENVIRONMENT
+from raw_peer import ENVIRONMENT
+from running_server import RunningServer, make_config
 
-from impala_actor.learner_client import LearnerClient, Session
-from impala_actor.unroll_sender import UnrollSender
+from impala_actor.acting.learner_client import LearnerClient, Session
+from impala_actor.acting.unroll_sender import UnrollSender
 from impala_common.errors import ImpalaError, LearnerUnavailableError, StaleSessionError
 from impala_common.testing.unrolls import make_unrolls, pack_stacked
 from impala_rl.v1 import learner_pb2

@@ -11,10 +11,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 from raw_http2 import RawClient
 
-from impala_common.addresses import port_of
 from impala_common.errors import AddressInUseError
-from impala_server.front_end.listener import Listener
-from impala_server.front_end.request_guard import RequestGuard
+from impala_common.rpc.addresses import port_of
+from impala_server.front_end.listener.listener import Listener
+from impala_server.front_end.listener.request_guard import RequestGuard
 
 WAIT_S = 20.0
 SERVICE = "test.Service"

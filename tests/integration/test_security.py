@@ -12,13 +12,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from doors import DoorServer, Method, all_methods, call, security_of
-from harness import TINY, RunningServer, make_config
-from peer import Peer
+from listener_kit import DoorServer, Method, all_methods, call, security_of
+from raw_peer import Peer
+from running_server import TINY, RunningServer, make_config
 
-from impala_actor.certs import make_certificates
-from impala_actor.learner_client import LearnerClient
-from impala_common import metrics
+from impala_actor.acting.learner_client import LearnerClient
+from impala_actor.admin.certs_command import make_certificates
 from impala_common.errors import (
     ImpalaError,
     PermissionDeniedError,
@@ -27,8 +26,9 @@ from impala_common.errors import (
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tokens import Scope, make_token, read_token
-from impala_server.front_end import credentials
-from impala_server.front_end.auth_interceptor import AuthInterceptor, make_interceptor
+from impala_common.run import metrics
+from impala_server.front_end.listener.auth_interceptor import AuthInterceptor, make_interceptor
+from impala_server.front_end.listener.listener import credentials
 
 METHODS = all_methods()
 IDENTITIES = ("none", "wrong", "actor", "admin")

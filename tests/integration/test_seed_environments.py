@@ -22,11 +22,11 @@ from seed_agents import (
     weights_of,
 )
 
-from impala_common import metrics
 from impala_common.errors import ConfigError, UnknownEnvironmentError
-from impala_common.exit_codes import CONFIG, exit_code_of
-from impala_common.inherited_objects import unpack_object
-from impala_common.metrics import read_metrics
+from impala_common.process.exit_codes import CONFIG, exit_code_of
+from impala_common.process.passed_objects import unpack_object
+from impala_common.run import metrics
+from impala_common.run.metrics import read_metrics
 from impala_server import IMPALA
 
 pytestmark = pytest.mark.timeout(180)

@@ -15,14 +15,14 @@ from seed_agents import STEPS, Trained, are_equal, make_agent, make_batch, weigh
 from torch import nn
 
 from impala_agent.results import TrainResult
-from impala_common import metrics
-from impala_common.checkpoints import CheckpointStore
 from impala_common.errors import (
     CheckpointError,
     ConfigError,
     IllegalTransitionError,
     SpecMismatchError,
 )
+from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.timeout(180)
 

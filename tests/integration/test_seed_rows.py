@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import RunningServer
+from running_server import RunningServer
 from seed_agents import SMALL, STEPS, Trained, make_agent
 
-from impala_common import metrics
-from impala_common.metrics import read_metrics
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.metrics import read_metrics
+from impala_common.run.run_directory import RunDirectory
 from impala_server import IMPALA
 
 pytestmark = pytest.mark.timeout(180)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from seed_agents import STEPS, Trained, make_agent, make_batch, update_once, weights_of
 
-from impala_common import metrics
+from impala_common.run import metrics
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -17,12 +17,12 @@ import grpc
 import pytest
 from commands import free_port
 from cryptography import x509
-from doors import DoorServer, all_methods, call, security_of
-from harness import RunningServer, make_config
+from listener_kit import DoorServer, all_methods, call, security_of
+from running_server import RunningServer, make_config
 
-from impala_actor.certificates import CertificateAuthority, Pair
-from impala_actor.certs import make_certificates
-from impala_actor.learner_client import LearnerClient
+from impala_actor.acting.learner_client import LearnerClient
+from impala_actor.admin.certificate_authority import CertificateAuthority, Pair
+from impala_actor.admin.certs_command import make_certificates
 from impala_common.errors import (
     ConfigError,
     ImpalaError,

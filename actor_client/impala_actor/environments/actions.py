@@ -16,9 +16,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import DecodeActions
-from impala_common.action_spec import ACTION, MAX_POLICY_LOGITS, ActionPart, ActionSpec
 from impala_common.errors import UnsupportedSpaceError
-from impala_common.tensor_spec import DTYPES
+from impala_common.spec.action_spec import ACTION, MAX_POLICY_LOGITS, ActionPart, ActionSpec
+from impala_common.spec.tensor_spec import DTYPES
 
 Array = NDArray[Any]  # Any: each part has the dtype its spec names
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_common.errors import SpecMismatchError
-from impala_common.specs import EnvironmentSpec
+from impala_common.spec.specs import EnvironmentSpec
 
 BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names

@@ -25,7 +25,7 @@ from impala_common.errors import (
     MissingExtraError,
     UnknownEnvironmentError,
 )
-from impala_common.own_modules import hint_at_import_error, import_own_module
+from impala_common.process.own_modules import hint_at_import_error, import_own_module
 
 GymnasiumBackend = Literal["auto", "entry-point", "sync", "async"]
 

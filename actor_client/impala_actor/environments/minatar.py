@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_common.errors import MissingExtraError, UnknownEnvironmentError
-from impala_common.specs import OBSERVATION, ActionSpec, EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import OBSERVATION, ActionSpec, EnvironmentSpec, TensorSpec
 
 PREFIX = "MinAtar/"
 EXTRA = "minatar"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.adapter import Observations
 from impala_actor.environments.old_gym import is_of_old_gym
 from impala_common.errors import SpecMismatchError, UnsupportedSpaceError
-from impala_common.specs import (
+from impala_common.spec.specs import (
     DTYPES,
     MAX_ELEMENTS,
     MAX_OBSERVATION_LEAVES,

@@ -23,7 +23,7 @@ from impala_actor.environments.adapter import (
     StepResult,
     VectorEnvironment,
 )
-from impala_common.specs import EnvironmentSpec
+from impala_common.spec.specs import EnvironmentSpec
 
 
 class PauseRowAdapter(EnvironmentAdapter):

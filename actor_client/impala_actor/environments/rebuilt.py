@@ -29,7 +29,7 @@ from impala_common.errors import (
     QueueClosedError,
     SpecMismatchError,
 )
-from impala_common.specs import EnvironmentSpec
+from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.1

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
-from impala_common.specs import EnvironmentSpec
+from impala_common.spec.specs import EnvironmentSpec
 
 
 def make_environment_spec(

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from impala_common.exit_codes import TEMPORARY
+from impala_common.process.exit_codes import TEMPORARY
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 
 from impala_common.errors import ConfigError
-from impala_common.own_modules import hint_at_import_error, import_own_module
+from impala_common.process.own_modules import hint_at_import_error, import_own_module
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
 Wrapper = Callable[[AnyEnv], AnyEnv]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from impala_common.action_spec import MAX_ABS_GAUSSIAN, ActionSpec
 from impala_common.errors import InvalidUnrollError
+from impala_common.spec.action_spec import MAX_ABS_GAUSSIAN, ActionSpec
 
 MAX_ABS_LOG_STD = 20.0
 """Largest |log_std| taken; its exponential and the square of that are finite in float32."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from impala_common.action_spec import (
+from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
+from impala_common.errors import InvalidRequestError
+from impala_common.spec.action_spec import (
     ACTION,
     MAX_POLICY_LOGITS,
     ActionKind,
     ActionPart,
     ActionSpec,
 )
-from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
-from impala_common.errors import InvalidRequestError
-from impala_common.tensor_spec import TensorSpec
+from impala_common.spec.tensor_spec import TensorSpec
 from impala_rl.v1 import learner_pb2 as pb
 
 _MAX_PARTS = 256

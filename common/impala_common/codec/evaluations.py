@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impala_common.evaluation_results import EvaluationResult
+from impala_common.run.evaluation_results import EvaluationResult
 from impala_rl.v1 import evaluation_pb2 as pb
 
 

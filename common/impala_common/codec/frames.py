@@ -5,7 +5,7 @@ step to the next. `split_frames` finds that out by comparing, never by trusting
 the environment, so the round trip is exact for any data; after a reset, or
 wherever the stack did not simply move on by one, all frames of the new stack
 are taken. It is for finished observations; actors do the same as steps come
-(`impala_actor.frame_store`). `join_frames` is the inverse (the history, tests;
+(`impala_actor.acting.frame_store`). `join_frames` is the inverse (the history, tests;
 the learner gathers on its device instead). numpy only.
 """
 

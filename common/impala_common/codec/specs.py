@@ -6,7 +6,7 @@ from impala_common.codec.action_specs import pack_action_spec, unpack_action_spe
 from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
-from impala_common.specs import MAX_OBSERVATION_LEAVES, EnvironmentSpec, ModelSpec, UnrollSpec
+from impala_common.spec.specs import MAX_OBSERVATION_LEAVES, EnvironmentSpec, ModelSpec, UnrollSpec
 from impala_rl.v1 import learner_pb2 as pb
 
 

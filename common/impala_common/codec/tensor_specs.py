@@ -6,7 +6,7 @@ import math
 
 from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
 from impala_common.errors import InvalidRequestError
-from impala_common.specs import MAX_ELEMENTS, MAX_RANK, TensorSpec
+from impala_common.spec.specs import MAX_ELEMENTS, MAX_RANK, TensorSpec
 from impala_rl.v1 import tensor_pb2
 
 

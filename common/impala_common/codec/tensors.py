@@ -18,7 +18,7 @@ import xxhash
 import zstandard
 
 from impala_common.errors import InvalidUnrollError
-from impala_common.specs import DTYPES
+from impala_common.spec.specs import DTYPES
 from impala_rl.v1 import tensor_pb2 as pb
 
 DTYPE_TO_PROTO: dict[str, Any] = {  # Any: the stubs have no type for enum values

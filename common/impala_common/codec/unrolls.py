@@ -17,7 +17,7 @@ from impala_common.codec.action_ranges import ActionRanges
 from impala_common.codec.frames import UniqueFrames, join_frames
 from impala_common.codec.tensors import digest_of, pack_into, unpack_tensor
 from impala_common.errors import InvalidUnrollError
-from impala_common.specs import UnrollLeaf, UnrollSpec
+from impala_common.spec.specs import UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2 as pb
 
 Array = np.ndarray[Any, Any]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from impala_common import failpoints
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.errors import LearnerUnavailableError
-from impala_common.tensor_spec import TensorSpec
+from impala_common.process import failpoints
+from impala_common.spec.tensor_spec import TensorSpec
 from impala_rl.v1 import learner_pb2
 
 _HEADER_BYTES = 4096

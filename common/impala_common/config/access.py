@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from impala_common.addresses import host_of, is_address, is_local
 from impala_common.config.checks import require
+from impala_common.rpc.addresses import host_of, is_address, is_local
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,8 +25,8 @@ from impala_common.config.presets import PRESETS, make_preset, preset_for_enviro
 from impala_common.config.toml_io import NONE, load_config, setting_names
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
-from impala_common.logs import LogFormat
-from impala_common.run_directory import RunDirectory
+from impala_common.process.logs import LogFormat
+from impala_common.run.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     _PresetName = str

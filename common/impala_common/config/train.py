@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from impala_common.addresses import is_local
 from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
@@ -18,6 +17,7 @@ from impala_common.config.sections import (
     RolloutConfig,
     TransportConfig,
 )
+from impala_common.rpc.addresses import is_local
 
 HOW_TO_BIND = (
     "Make certificates and tokens with `impala-admin certs init DIR --name HOST` (HOST: the name "

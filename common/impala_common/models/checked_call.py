@@ -10,8 +10,8 @@ from torch import Tensor
 from impala_common.errors import ModelError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.own_model import describe_error
-from impala_common.models.probe import count_logits, describe_observations, name_of_dtype
-from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_common.models.random_inputs import count_logits, describe_observations, name_of_dtype
+from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 
 
 def run_checked(

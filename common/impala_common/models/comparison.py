@@ -13,7 +13,7 @@ from impala_common.models.checked_call import (
     validate_state,
 )
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
-from impala_common.models.probe import (
+from impala_common.models.random_inputs import (
     NUM_COLUMNS,
     NUM_ROWS,
     SEED,
@@ -22,7 +22,7 @@ from impala_common.models.probe import (
     take_first_column,
     take_part,
 )
-from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 
 _TOLERANCE = {"cpu": 1e-4}  # of the largest number; elsewhere sums may be less exact
 _OTHER_TOLERANCE = 1e-2

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from impala_common.specs import TensorSpec
+from impala_common.spec.specs import TensorSpec
 
 AgentState = tuple[Tensor, ...]
 """Recurrent state: tensors [L, B, H], empty for a model without memory."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from impala_common.models.initialisation import initialise_layers
 from impala_common.models.inputs import prepare_image, require_image_layout
 from impala_common.models.trunk import Encoder
-from impala_common.specs import EnvironmentSpec, ModelSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 MIN_SIDE = 4
 SECTION_CHANNELS = (16, 32, 32)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impala_common.action_spec import ActionSpec
 from impala_common.errors import ConfigError
 from impala_common.models.contract import ModelInputs
-from impala_common.specs import EnvironmentSpec, TensorSpec
+from impala_common.spec.action_spec import ActionSpec
+from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 
 PIXEL_SCALE = 1.0 / 255.0
 """Brings uint8 pixels into [0, 1]."""

@@ -24,7 +24,7 @@ from impala_common.models.initialisation import (
 from impala_common.models.inputs import append_previous_step, prepare_vector
 from impala_common.models.policy_head import PolicyHead
 from impala_common.models.trunk import Encoder
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 
 class SeparateMlp(AgentModel):

@@ -25,7 +25,7 @@ from impala_common.models.minatar_cnn import MIN_SIDE, MinAtarCnnEncoder
 from impala_common.models.nature_cnn import MIN_SIDE as MIN_LARGE_SIDE
 from impala_common.models.nature_cnn import NatureCnnEncoder
 from impala_common.models.trunk import Encoder
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 
 class MultiEncoder(Encoder):

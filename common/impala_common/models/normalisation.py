@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
-from impala_common.vtrace import compute_suffix_recursion
+from impala_common.numerics.vtrace import compute_suffix_recursion
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 VARIANCE_EPS = 1e-8
 """Added to variances before the root: a constant has a deviation, too."""

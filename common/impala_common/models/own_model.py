@@ -18,8 +18,8 @@ from torch import nn
 
 from impala_common.errors import ModelError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
-from impala_common.own_modules import hint_at_import_error, import_own_module
-from impala_common.specs import TensorSpec
+from impala_common.process.own_modules import hint_at_import_error, import_own_module
+from impala_common.spec.specs import TensorSpec
 
 _NOT_THEIRS = (
     str(Path(torch.__file__).parent),

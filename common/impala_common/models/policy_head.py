@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from impala_common.action_spec import ActionSpec
 from impala_common.models.initialisation import POLICY_HEAD_GAIN, initialise_head
+from impala_common.spec.action_spec import ActionSpec
 
 MIN_LOG_STD = -5.0
 MAX_LOG_STD = 2.0

@@ -24,7 +24,7 @@ from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentState
 from impala_common.models.initialisation import initialise_recurrent
 from impala_common.models.recurrent_rows import GruRows, LstmRows
-from impala_common.specs import TensorSpec
+from impala_common.spec.specs import TensorSpec
 
 Recurrence = Literal["lstm", "gru"]
 """Kinds of memory; a ModelSpec says "none" where there is none."""

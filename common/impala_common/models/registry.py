@@ -30,7 +30,7 @@ from impala_common.models.normalisation import NormalisedModel
 from impala_common.models.own_model import ForwardModel, describe_error, import_model_class
 from impala_common.models.trunk import Encoder, TrunkModel
 from impala_common.models.validation import validate_encoder, validate_model
-from impala_common.specs import EnvironmentSpec, ModelSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 _ENCODERS: dict[str, Callable[[ModelSpec, EnvironmentSpec], Encoder]] = {
     "mlp": MlpEncoder,

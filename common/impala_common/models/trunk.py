@@ -27,7 +27,7 @@ from impala_common.models.initialisation import (
 from impala_common.models.inputs import append_previous_step
 from impala_common.models.policy_head import PolicyHead
 from impala_common.models.recurrent import RecurrentCore
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 
 class Encoder(nn.Module, ABC):

@@ -19,7 +19,7 @@ from impala_common.models.checked_call import require_tensor, run_checked
 from impala_common.models.comparison import Comparison
 from impala_common.models.contract import AgentModel, ModelOutputs
 from impala_common.models.own_model import describe_error
-from impala_common.models.probe import (
+from impala_common.models.random_inputs import (
     NUM_COLUMNS,
     NUM_ROWS,
     describe_observations,
@@ -29,7 +29,7 @@ from impala_common.models.probe import (
 )
 from impala_common.models.trunk import Encoder
 from impala_common.models.weights import weights_specs
-from impala_common.specs import DTYPES, EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import DTYPES, EnvironmentSpec, TensorSpec
 
 
 def validate_model(model: AgentModel, environment: EnvironmentSpec) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from impala_common.errors import CheckpointError
-from impala_common.specs import TensorSpec
+from impala_common.spec.specs import TensorSpec
 
 Array = np.ndarray[Any, Any]
 

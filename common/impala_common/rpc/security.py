@@ -12,8 +12,8 @@ import ssl
 
 import grpc
 
-from impala_common.addresses import host_of, is_local, is_unix
 from impala_common.errors import ConfigError
+from impala_common.rpc.addresses import host_of, is_local, is_unix
 from impala_common.rpc.tokens import read_secret_file, read_token
 
 

@@ -16,9 +16,9 @@ import time
 
 from cryptography import x509
 
-from impala_common.addresses import host_of, is_unix, port_of
-from impala_common.certificates import names_of
 from impala_common.errors import ConfigError, TlsError
+from impala_common.rpc.addresses import host_of, is_unix, port_of
+from impala_common.rpc.certificate_facts import names_of
 from impala_common.rpc.security import ClientSecurity, make_ssl_context
 
 PROBE_S = 4.0

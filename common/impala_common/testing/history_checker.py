@@ -1,6 +1,6 @@
 """Judges the history of a run that was broken on purpose: what was promised, and did it hold?
 
-Used by tests/faults after every run, on the files that `impala_common.event_history` wrote.
+Used by tests/faults after every run, on the files that `impala_common.run.event_history` wrote.
 Each `validate_*` looks for one kind of violation and says where it is; `check` asks all of
 them. What is promised stands in docs/guarantees.md.
 """

@@ -1,6 +1,6 @@
 """Reads the event files of a run into one table: who said what of which unroll.
 
-For `history_checker`. The events, by who records them (`impala_common.event_history`):
+For `history_checker`. The events, by who records them (`impala_common.run.event_history`):
 
     actor      session, invoke, ok, fail, info (the session ended before a verdict), swap, end
     front_end  accepted, duplicate, stale, capacity, invalid, end (the balance)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from impala_common.event_history import unpack_rows
+from impala_common.run.event_history import unpack_rows
 from impala_common.testing.environments import Info, Observation, TinyEnv
 
 SIGNED_ID = "impala_common.testing.patterns:SignedBandit-v0"

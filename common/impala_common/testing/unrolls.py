@@ -11,7 +11,7 @@ import numpy as np
 
 from impala_common.codec.frames import split_frames
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
-from impala_common.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
+from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec, UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2
 
 Array = np.ndarray[Any, Any]

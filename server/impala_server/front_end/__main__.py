@@ -9,13 +9,13 @@ from __future__ import annotations
 import signal
 import sys
 
-from impala_common import failpoints
-from impala_common.allocator import keep_large_buffers
 from impala_common.config.toml_io import load_config
-from impala_common.logs import LogFormat, configure_logging
-from impala_common.run_directory import RunDirectory
+from impala_common.process import failpoints
+from impala_common.process.allocator import keep_large_buffers
+from impala_common.process.logs import LogFormat, configure_logging
+from impala_common.run.run_directory import RunDirectory
 from impala_server.front_end.process import front_end_main
-from impala_server.storage.ends import ProcessEnds
+from impala_server.storage.process_ends import ProcessEnds
 
 
 def main(run_path: str, descriptors: str, log_level: str, log_format: LogFormat) -> None:

@@ -22,16 +22,16 @@ from impala_common.errors import (
     QueueClosedError,
     UnsupportedSpaceError,
 )
-from impala_common.event_history import open_history
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
-from impala_common.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_common.run.event_history import open_history
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
 from impala_rl.v1 import header_pb2, learner_pb2
-from impala_server.front_end.evaluation_desk import EvaluationDesk, WaitingCandidate
+from impala_server.front_end.data_plane.sessions import SessionTable
+from impala_server.front_end.data_plane.transfer_slots import TransferSlots
+from impala_server.front_end.data_plane.unroll_intake import UnrollIntake
+from impala_server.front_end.data_plane.weights_cache import WeightsCache
+from impala_server.front_end.evaluation.evaluation_desk import EvaluationDesk, WaitingCandidate
 from impala_server.front_end.learner_calls import LearnerCalls
-from impala_server.front_end.sessions import SessionTable
-from impala_server.front_end.transfer_slots import TransferSlots
-from impala_server.front_end.unroll_intake import UnrollIntake
-from impala_server.front_end.weights_cache import WeightsCache
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import ControlPipe, HandoffPipe
 from impala_server.storage.layout import StorageLayout

@@ -14,31 +14,34 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from impala_common.addresses import port_of
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError, QueueClosedError
+from impala_common.rpc.addresses import port_of
 from impala_common.rpc.channel import server_options
 from impala_common.rpc.protobuf_backend import require_upb
-from impala_common.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2_grpc
-from impala_server.front_end.admin_plane import AdminPlane
-from impala_server.front_end.auth_interceptor import make_interceptor
-from impala_server.front_end.connections import max_connections, raise_descriptor_limit
-from impala_server.front_end.credentials import bind, remind_of_insecure_port
-from impala_server.front_end.debug_services import add_debug_services
-from impala_server.front_end.evaluation_servicer import EVALUATION_SERVICE, EvaluationServicer
-from impala_server.front_end.health import LEARNER_SERVICE, add_health
+from impala_server.front_end.admin.admin_plane import AdminPlane
+from impala_server.front_end.data_plane.learner_servicer import LearnerServicer
+from impala_server.front_end.evaluation.evaluation_servicer import (
+    EVALUATION_SERVICE,
+    EvaluationServicer,
+)
 from impala_server.front_end.learner_link import LearnerLink
-from impala_server.front_end.learner_servicer import LearnerServicer
-from impala_server.front_end.listener import Listener
-from impala_server.front_end.path_guard import make_guarded_server
-from impala_server.front_end.request_guard import RequestGuard
-from impala_server.front_end.server_facts import ServerFacts
-from impala_server.storage.ends import ProcessEnds
+from impala_server.front_end.listener.auth_interceptor import make_interceptor
+from impala_server.front_end.listener.connections import max_connections, raise_descriptor_limit
+from impala_server.front_end.listener.credentials import bind, remind_of_insecure_port
+from impala_server.front_end.listener.debug_services import add_debug_services
+from impala_server.front_end.listener.listener import Listener
+from impala_server.front_end.listener.path_guard import make_guarded_server
+from impala_server.front_end.listener.request_guard import RequestGuard
+from impala_server.front_end.monitoring.health import LEARNER_SERVICE, add_health
+from impala_server.front_end.monitoring.server_facts import ServerFacts
 from impala_server.storage.handoff import ControlPipe
+from impala_server.storage.process_ends import ProcessEnds
 
 if TYPE_CHECKING:  # imported where it is wanted: a run without it does not pay for it
-    from impala_server.front_end.prometheus import PrometheusEndpoint
+    from impala_server.front_end.monitoring.prometheus import PrometheusEndpoint
 
 _LOG = logging.getLogger(__name__)
 _REPORT_INTERVAL_S = 0.5
@@ -123,7 +126,7 @@ async def _serve_rpcs(
 def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpoint | None:
     if not config.checkpoint.prometheus_port:
         return None
-    from impala_server.front_end.prometheus import PrometheusEndpoint
+    from impala_server.front_end.monitoring.prometheus import PrometheusEndpoint
 
     return PrometheusEndpoint(config, link)
 

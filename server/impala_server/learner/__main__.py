@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 
-from impala_common import failpoints
 from impala_common.config.toml_io import load_config
-from impala_common.inherited_objects import split_objects_option
-from impala_common.logs import LogFormat, configure_logging
-from impala_common.run_directory import RunDirectory
-from impala_server.storage.ends import ProcessEnds
+from impala_common.process import failpoints
+from impala_common.process.logs import LogFormat, configure_logging
+from impala_common.process.passed_objects import split_objects_option
+from impala_common.run.run_directory import RunDirectory
+from impala_server.storage.process_ends import ProcessEnds
 
 
 def main(

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impala_common.event_history import mark_of, pack_rows
 from impala_common.models.contract import AgentState, ModelInputs
-from impala_common.specs import ModelSpec
+from impala_common.run.event_history import mark_of, pack_rows
+from impala_common.spec.specs import ModelSpec
 from impala_server.storage.layout import (
     FRAME_INDEX,
     FRAMES,

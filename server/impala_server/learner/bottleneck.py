@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from impala_common import metrics
+from impala_common.run import metrics
 
 PARTS = ("no actors", "environment", "inference", "network", "batch assembly", "device")
 """All answers, as the sentence begins."""

@@ -19,7 +19,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from impala_common.checkpoints import CheckpointStore, Tensors
 from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
@@ -27,6 +26,7 @@ from impala_common.errors import (
     CheckpointWriteError,
     ImpalaError,
 )
+from impala_common.run.checkpoints import CheckpointStore, Tensors
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10

@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from impala_common import metrics
 from impala_common.errors import (
     CheckpointWriteError,
     ImpalaError,
     InvalidRequestError,
     LearnerUnavailableError,
 )
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.checkpoint_writer import SaveTicket
 from impala_server.learner.control import State, StateMachine

@@ -14,8 +14,6 @@ import time
 from multiprocessing import connection
 from typing import Any
 
-from impala_common import metrics
-from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.errors import (
@@ -24,8 +22,10 @@ from impala_common.errors import (
     QueueClosedError,
 )
 from impala_common.models.registry import find_maker
-from impala_common.run_directory import RunDirectory, write_json_atomic
-from impala_common.specs import EnvironmentSpec
+from impala_common.run import metrics
+from impala_common.run.checkpoints import Checkpoint, CheckpointStore
+from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket, Snapshot
@@ -38,7 +38,7 @@ from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
 from impala_server.learner.totals import make_totals
 from impala_server.metrics_writer import MetricsWriter
-from impala_server.storage.ends import ProcessEnds
+from impala_server.storage.process_ends import ProcessEnds
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05

@@ -9,8 +9,8 @@ import dataclasses
 
 import torch
 
-from impala_common.checkpoints import Checkpoint
 from impala_common.errors import CheckpointError
+from impala_common.run.checkpoints import Checkpoint
 
 
 @dataclasses.dataclass(slots=True)

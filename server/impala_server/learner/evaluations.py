@@ -13,12 +13,12 @@ import shutil
 from collections import OrderedDict
 from typing import Any, NamedTuple, Protocol
 
-from impala_common import metrics
-from impala_common.best_checkpoint import VERDICT, BestCheckpoint
-from impala_common.checkpoints import CheckpointStore
 from impala_common.config import EvaluationConfig
 from impala_common.errors import CheckpointError, NotFoundError
-from impala_common.run_directory import RunDirectory
+from impala_common.run import metrics
+from impala_common.run.best_checkpoint import VERDICT, BestCheckpoint
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.learner import Learner
 
 _LOG = logging.getLogger(__name__)

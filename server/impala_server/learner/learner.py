@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from impala_common.checkpoints import Checkpoint
 from impala_common.config import TrainConfig
-from impala_common.devices import resolve_device
 from impala_common.errors import (
     CheckpointError,
     DeviceMemoryError,
     ImpalaError,
     TrainingDivergedError,
 )
-from impala_common.event_history import open_history
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.models.validation import validate_model
 from impala_common.models.weights import restore_weights, weights_specs
-from impala_common.specs import EnvironmentSpec, UnrollSpec
+from impala_common.process.devices import resolve_device
+from impala_common.run.checkpoints import Checkpoint
+from impala_common.run.event_history import open_history
+from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch, BatchLoader
 from impala_server.learner.checkpoint_writer import Snapshot
 from impala_server.learner.control import UpdateGate

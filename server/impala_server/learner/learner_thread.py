@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from impala_common import failpoints
 from impala_common.errors import QueueClosedError
+from impala_common.process import failpoints
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.learner import Learner
 

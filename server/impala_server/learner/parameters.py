@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import NONE
 from impala_common.errors import ConfigError, InvalidRequestError, NotFoundError
-from impala_common.logs import printable
+from impala_common.process.logs import printable
 
 _LOG = logging.getLogger(__name__)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)

@@ -19,7 +19,7 @@ from impala_common.config import JobConfig
 from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.trunk import Encoder, TrunkModel
-from impala_common.specs import EnvironmentSpec, ModelSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import logging
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError
-from impala_common.inherited_objects import read_objects
-from impala_common.models.inherited import register_inherited_models
-from impala_common.run_directory import RunDirectory
+from impala_common.models.passed_models import register_inherited_models
+from impala_common.process.passed_objects import read_objects
+from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.controller import Controller
-from impala_server.storage.ends import ProcessEnds
+from impala_server.storage.process_ends import ProcessEnds
 
 _LOG = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from impala_common.errors import IllegalTransitionError
-from impala_common.run_directory import TEMPORARY_PREFIX
+from impala_common.run.run_directory import TEMPORARY_PREFIX
 
 _LOG = logging.getLogger(__name__)
 _KEEP = 16

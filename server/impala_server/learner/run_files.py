@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from impala_common.checkpoints import Checkpoint, CheckpointStore
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
-from impala_common.run_directory import RunDirectory
-from impala_common.specs import EnvironmentSpec
+from impala_common.run.checkpoints import Checkpoint, CheckpointStore
+from impala_common.run.run_directory import RunDirectory
+from impala_common.spec.specs import EnvironmentSpec
 
 Array = np.ndarray[Any, Any]
 

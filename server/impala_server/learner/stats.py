@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 from torch import Tensor
 
-from impala_common import metrics
+from impala_common.run import metrics
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.update import UPDATE_VALUES, UpdateResult
 from impala_server.storage.handoff import FullSlot

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 
-from impala_common import metrics
+from impala_common.run import metrics
 from impala_server.learner.learner import Learner
 
 

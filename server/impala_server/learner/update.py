@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from impala_common import failpoints
-from impala_common.action_spec import ActionSpec
 from impala_common.config import TrainConfig
 from impala_common.errors import DeviceMemoryError
-from impala_common.losses import LossOutputs, compute_losses
 from impala_common.models.contract import AgentModel
 from impala_common.models.normalisation import NormalisedModel
-from impala_common.preprocessing import preprocess_rewards
+from impala_common.numerics.losses import LossOutputs, compute_losses
+from impala_common.numerics.reward_preprocessing import preprocess_rewards
+from impala_common.process import failpoints
+from impala_common.spec.action_spec import ActionSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import set_learning_rate
 from impala_server.learner.split_batch import split_batch

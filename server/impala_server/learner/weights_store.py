@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from impala_common import failpoints
 from impala_common.codec.weights import SnapshotLayout
+from impala_common.process import failpoints
 from impala_server.storage.shared_block import SharedBlock
 from impala_server.storage.weights_block import WeightsWriter, weights_block_bytes
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from impala_common.specs import UnrollSpec
+from impala_common.spec.specs import UnrollSpec
 
 FRAMES = "frames"
 FRAME_INDEX = "frame_index"

@@ -1,0 +1,1 @@
+"""The actor: steps environments, builds unrolls, sends them, fetches weights."""

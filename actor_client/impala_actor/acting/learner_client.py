@@ -1,0 +1,320 @@
+"""Calls to the learner: the only user of generated stubs on this side.
+
+Safe for several threads. Errors of calls come out as errors of this project.
+Calls that may be repeated are, with jittered backoff, while the learner cannot
+be reached; streams of unrolls are not (the sender resends what was not
+answered).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import grpc
+import tenacity
+from google.protobuf import duration_pb2
+
+from impala_common.codec.specs import (
+    pack_environment_spec,
+    unpack_model_spec,
+    unpack_unroll_spec,
+)
+from impala_common.codec.tensor_specs import unpack_tensor_spec
+from impala_common.codec.weights_transfer import assemble_weights, max_snapshot_bytes
+from impala_common.config import EnvironmentConfig
+from impala_common.errors import DamagedRequestError, LearnerUnavailableError, StaleSessionError
+from impala_common.process.heartbeat import Heartbeat
+from impala_common.rpc.channel import make_channel
+from impala_common.rpc.errors import error_from
+from impala_common.rpc.limits import (
+    MAX_WEIGHTS_WAIT_S,
+    PROTOCOL_VERSION,
+    UNARY_DEADLINE_S,
+    WEIGHTS_DEADLINE_S,
+)
+from impala_common.rpc.security import ClientSecurity
+from impala_common.rpc.tls_probe import find_tls_error
+from impala_common.spec.specs import (
+    EnvironmentSpec,
+    ModelSpec,
+    TensorSpec,
+    UnrollSpec,
+    validate_same_model,
+)
+from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
+
+_LOG = logging.getLogger(__name__)
+_REMIND_S = 10.0
+_MAX_DAMAGED = 5
+_T = TypeVar("_T")
+
+
+class Session(NamedTuple):
+    """What the learner handed this actor at Register."""
+
+    actor: header_pb2.ActorHeader
+    learner_run_id: int
+    actor_index: int
+    seed: int
+    unroll: UnrollSpec
+    model: ModelSpec
+    window: int
+    is_lockstep: bool
+    weights: tuple[TensorSpec, ...]
+
+
+class LearnerDefaults(NamedTuple):
+    """What the learner says of environments before they are made."""
+
+    num_slots: int
+    environment: EnvironmentConfig
+
+
+class Weights(NamedTuple):
+    """One version of the weights as it came off the wire, digest checked."""
+
+    policy_version: int
+    data: bytes
+
+
+class LearnerClient:
+    """A connection to one learner address."""
+
+    def __init__(
+        self,
+        address: str,
+        actor_id: str,
+        connect_timeout_s: float = 0.0,
+        stop: threading.Event | None = None,
+        security: ClientSecurity | None = None,
+    ) -> None:
+        """Connects when first used.
+
+        Args:
+          address: HOST:PORT or unix:PATH.
+          actor_id: this actor's name.
+          connect_timeout_s: how long to try while the learner cannot be reached; 0: for ever.
+          stop: ends all waiting when set.
+          security: TLS and token; default: neither.
+
+        Raises:
+          ConfigError: `security` names a file that cannot be used.
+        """
+        self.address = address
+        self.connect_timeout_s = connect_timeout_s
+        self.stop = stop or threading.Event()
+        self.heartbeat = Heartbeat()
+        self._reminded_s = 0.0
+        self._actor = header_pb2.ActorHeader(actor_id=actor_id, actor_run_id=secrets.randbits(64))
+        self._security = security or ClientSecurity()
+        self._channel = make_channel(address, self._security)
+        self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def get_defaults(self) -> LearnerDefaults:
+        """Returns what to know before environments are made, waiting for the learner."""
+        request = learner_pb2.GetConfigRequest(actor=self._actor, protocol_version=PROTOCOL_VERSION)
+        response = self._patiently(lambda: self._stub.GetConfig(request, timeout=UNARY_DEADLINE_S))
+        options = response.environment_options
+        sticky = "atari_sticky_action_probability"
+        environment = EnvironmentConfig(
+            atari_frame_skip=options.atari_frame_skip,
+            atari_frame_stack=options.atari_frame_stack,
+            atari_episodic_life=options.atari_episodic_life,
+            atari_fire_reset=options.atari_fire_reset,
+            atari_noop_max=options.atari_noop_max,
+            atari_sticky_action_probability=(
+                round(options.atari_sticky_action_probability, 6)
+                if options.HasField(sticky)
+                else None
+            ),
+        )
+        return LearnerDefaults(response.environment_slot_count, environment)
+
+    def register(self, environment: EnvironmentSpec, num_slots: int, model: str = "") -> Session:
+        """Opens a session, waiting for the learner.
+
+        Args:
+          environment: what this actor's environment looks like.
+          num_slots: how many of them it steps.
+          model: the own network this actor was started with; "" for none.
+
+        Raises:
+          SpecMismatchError: the run is about another environment or another network.
+          LearnerUnavailableError: not reachable within connect_timeout_s.
+        """
+        request = learner_pb2.RegisterRequest(
+            actor=self._actor,
+            protocol_version=PROTOCOL_VERSION,
+            environment=pack_environment_spec(environment),
+            environment_slot_count=num_slots,
+            host=socket.gethostname()[:64],
+            model=model,
+        )
+        response = self._patiently(
+            lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
+        )
+        # Not only the learner's business: what it says must never decide what is imported here.
+        validate_same_model(response.model.name, model)
+        actor = header_pb2.ActorHeader()
+        actor.CopyFrom(self._actor)
+        actor.session_epoch = response.session_epoch
+        return Session(
+            actor=actor,
+            learner_run_id=response.learner.learner_run_id,
+            actor_index=response.actor_index,
+            seed=response.seed,
+            unroll=unpack_unroll_spec(response.unroll, environment),
+            model=unpack_model_spec(response.model),
+            window=response.limits.window,
+            is_lockstep=response.is_lockstep,
+            weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
+        )
+
+    def get_weights(
+        self, session: Session, have_version: int | None, min_version: int = 0
+    ) -> Weights | None:
+        """Returns the newest weights, or None if `have_version` is the newest.
+
+        Args:
+          session: whose learner life is meant.
+          have_version: version at hand, None for none.
+          min_version: version to wait for, for up to MAX_WEIGHTS_WAIT_S.
+
+        Raises:
+          StaleSessionError: the learner was restarted.
+          LearnerUnavailableError: the transfer failed.
+        """
+        request = learner_pb2.GetWeightsRequest(
+            learner_run_id=session.learner_run_id,
+            have_version=have_version,
+            min_version=min_version,
+            max_wait=duration_pb2.Duration(seconds=int(MAX_WEIGHTS_WAIT_S)),
+        )
+        try:
+            responses = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
+            try:
+                header, data = assemble_weights(responses, max_snapshot_bytes(session.weights))
+            finally:
+                responses.cancel()  # what is not taken must not wait in the connection
+        except grpc.RpcError as error:
+            raise error_from(error) from error
+        if data is None:
+            return None
+        if header.learner.learner_run_id != session.learner_run_id:
+            raise StaleSessionError("the learner was restarted: register again")
+        return Weights(header.learner.policy_version, data)
+
+    def push(
+        self, requests: Iterator[learner_pb2.PushUnrollsRequest]
+    ) -> Any:  # Any: a grpc.Call that iterates over PushUnrollsResponse
+        """Opens a stream of unrolls; iterating the answers raises grpc.RpcError."""
+        return self._stub.PushUnrolls(requests)
+
+    def close(self) -> None:
+        """Closes the connection; calls under way fail."""
+        self._channel.close()
+
+    def retrying(
+        self, timeout_s: float = 0.0, is_wanted: Callable[[], bool] = lambda: True
+    ) -> tenacity.Retrying:
+        """Returns the policy for work that is to be tried until the learner can be reached.
+
+        It tries again after LearnerUnavailableError, and a few times after DamagedRequestError,
+        with jittered waits, until `stop` is set or `connect_timeout_s` is over, and then raises the
+        last error. Where TLS is what keeps the two apart it raises TlsError at once: waiting would
+        not help.
+
+        Args:
+          timeout_s: a limit of this work alone, beside connect_timeout_s; 0: none.
+          is_wanted: whether to try once more.
+        """
+        give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
+        give_up = give_up | _StopUnless(is_wanted)
+        limit_s = min(filter(None, (self.connect_timeout_s, timeout_s)), default=math.inf)
+        give_up = give_up | tenacity.stop_after_delay(limit_s)
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(LearnerUnavailableError) | _RetryDamaged(),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
+            stop=give_up,
+            sleep=tenacity.sleep_using_event(self.stop),
+            before_sleep=self._remind,
+            retry_error_callback=functools.partial(self._give_up, limit_s, is_wanted),
+        )
+
+    def _patiently(
+        self,
+        call: Callable[[], _T],
+        timeout_s: float = 0.0,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> _T:
+        """Makes a call, again and again while the learner cannot be reached; see `retrying`."""
+
+        def attempt() -> _T:
+            try:
+                return call()
+            except grpc.RpcError as error:
+                raise error_from(error) from error
+
+        return self.retrying(timeout_s, is_wanted)(attempt)
+
+    def _give_up(
+        self, limit_s: float, is_wanted: Callable[[], bool], state: tenacity.RetryCallState
+    ) -> NoReturn:
+        """Raises what the last attempt failed with."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        assert error is not None
+        if self.stop.is_set() or not is_wanted():
+            raise error
+        raise LearnerUnavailableError(
+            f"no learner at {self.address} within {limit_s:g} s: {error}"
+        ) from error
+
+    def _remind(self, state: tenacity.RetryCallState) -> None:
+        """Says that it waits, and looks why: at the first failure and then every ten seconds."""
+        self.heartbeat.beat()
+        now_s = time.monotonic()
+        if state.attempt_number == 1 or now_s - self._reminded_s >= _REMIND_S:
+            self._reminded_s = now_s
+            if (tls_error := find_tls_error(self.address, self._security)) is not None:
+                raise tls_error
+            error = state.outcome.exception() if state.outcome is not None else None
+            _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+
+
+class _RetryDamaged(tenacity.retry_base):
+    """Allows a few attempts at what arrived damaged; if all do, it is no accident."""
+
+    def __init__(self) -> None:
+        self._num_left = _MAX_DAMAGED
+
+    def __call__(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._num_left -= isinstance(error, DamagedRequestError)
+        return isinstance(error, DamagedRequestError) and self._num_left >= 0
+
+
+class _StopUnless(tenacity.stop.stop_base):
+    """Ends attempts at what nobody wants any more."""
+
+    def __init__(self, is_wanted: Callable[[], bool]) -> None:
+        self._is_wanted = is_wanted
+
+    def __call__(self, unused_state: tenacity.RetryCallState) -> bool:
+        return not self._is_wanted()
+
+
+def default_actor_id() -> str:
+    """Returns a name no other actor has: host, process and a random part."""
+    host = "".join(
+        c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in socket.gethostname()
+    )
+    return f"{host[:32].strip('-.') or 'actor'}-{os.getpid()}-{secrets.token_hex(3)}"

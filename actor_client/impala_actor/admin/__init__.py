@@ -1,0 +1,1 @@
+"""What impala-admin is made of."""

@@ -1,0 +1,172 @@
+"""Calls to a learner's admin service: the only user of its stubs on this side.
+
+Used by `impala-admin` on one thread. Errors of calls come out as errors of this
+project. A change carries a request id of its own, so that a repetition after a
+lost answer has no second effect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf.message import Message
+
+from impala_common.config.checks import require
+from impala_common.errors import ConfigError, ImpalaError, LearnerUnavailableError
+from impala_common.rpc.addresses import is_address
+from impala_common.rpc.channel import make_channel
+from impala_common.rpc.errors import error_from
+from impala_common.rpc.security import ClientSecurity
+from impala_common.rpc.tls_probe import find_tls_error
+from impala_common.run.run_directory import RunDirectory
+from impala_rl.v1 import admin_pb2, admin_pb2_grpc
+
+
+class AdminClient:
+    """A connection to one learner's admin service."""
+
+    def __init__(
+        self,
+        address: str,
+        security: ClientSecurity | None = None,
+        timeout_s: float = 150.0,
+        request_id: str = "",
+        expected_run_id: int = 0,
+    ) -> None:
+        """Connects when first used.
+
+        Args:
+          address: unix:PATH or HOST:PORT.
+          security: certificates and token.
+          timeout_s: deadline of each call but `watch`.
+          request_id: of the one change to be made; empty: a new one for each.
+          expected_run_id: learner_run_id changes are meant for; 0: any.
+
+        Raises:
+          ConfigError: a file cannot be used.
+        """
+        self.address = address
+        self._timeout_s = timeout_s
+        self._request_id = request_id
+        self._expected_run_id = expected_run_id
+        self._security = security or ClientSecurity()
+        self._channel = make_channel(address, self._security)
+        self._stub = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def call(self, method: str, **fields: Any) -> Any:  # Any: the method's response
+        """Calls a method by name with a request of `fields`.
+
+        Raises:
+          ImpalaError: what the learner refused it with.
+          LearnerUnavailableError: nobody answers at the address.
+        """
+        request = getattr(admin_pb2, f"{method}Request")(**fields)
+        if "header" in request.DESCRIPTOR.fields_by_name:
+            request.header.request_id = self._request_id or secrets.token_hex(8)
+            request.header.expected_run_id = self._expected_run_id
+        try:
+            return getattr(self._stub, method)(request, timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            raise self._explain(error) from error
+
+    def watch(self, interval_s: float) -> Iterator[Any]:  # Any: LearnerStatus
+        """Yields the status again and again until the learner ends; raises as `call`."""
+        request = admin_pb2.WatchStatusRequest()
+        request.interval.FromNanoseconds(int(interval_s * 1e9))
+        responses = self._stub.WatchStatus(request)
+        try:
+            for response in responses:
+                yield response.status
+        except grpc.RpcError as error:
+            raise self._explain(error) from error
+        finally:
+            responses.cancel()
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def _explain(self, error: grpc.RpcError) -> ImpalaError:
+        """Returns the error a failed call stands for; says why nobody could be reached."""
+        found = error_from(error)
+        text = str(found)
+        if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
+            return found
+        return find_tls_error(self.address, self._security) or LearnerUnavailableError(
+            f"no learner answers at {self.address}: does it run, and as the same user? ({text})"
+        )
+
+
+def find_address(run: Path | None, address: str) -> str:
+    """Returns the address of an admin service.
+
+    Args:
+      run: the run's folder, or None.
+      address: the address itself, or empty. Without either, the one run below runs/ that has
+        a learner at work is taken.
+
+    Raises:
+      ConfigError: none is known.
+    """
+    if address:
+        require("--address", address, is_address(address), "unix:PATH or HOST:PORT")
+        return address
+    if run is not None:
+        return _read_address(run)
+    found = sorted(path.parent for path in Path("runs").glob("*/admin_address"))
+    if len(found) == 1:
+        return _read_address(found[0])
+    names = ", ".join(map(str, found))
+    raise ConfigError(
+        "--run", "", "the folder of a run", f"several run: {names}" if found else "none runs here"
+    )
+
+
+def _read_address(run: Path) -> str:
+    path = RunDirectory(run).admin_address_path
+    with contextlib.suppress(OSError):
+        address = path.read_text(encoding="utf-8").strip()
+        if is_address(address):
+            return address
+    raise ConfigError(
+        "--run",
+        str(run),
+        "the folder of a run with a learner at work",
+        f"there is no {path} (no learner runs there, or it was started with --admin-address none)",
+    )
+
+
+def to_json(message: Message) -> dict[str, Any]:  # Any: JSON
+    """Returns a message as JSON with plain numbers: durations in seconds, enums by short name.
+
+    learner_run_id is hexadecimal text: JSON's numbers have 53 bits.
+    """
+    result: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            result[field.name] = dict(value)
+        elif field.is_repeated:
+            result[field.name] = [_one_to_json(field, one) for one in value]
+        elif field.message_type is duration_pb2.Duration.DESCRIPTOR:
+            result[f"{field.name}_s"] = value.ToNanoseconds() / 1e9
+        else:
+            result[field.name] = _one_to_json(field, value)
+    return result
+
+
+def _one_to_json(field: Any, value: Any) -> Any:
+    if field.name == "learner_run_id":
+        return f"{value:016x}"
+    if field.enum_type is not None:
+        prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")
+        return field.enum_type.values_by_number[value].name.removeprefix(prefix)
+    if isinstance(value, timestamp_pb2.Timestamp):
+        return value.ToJsonString()
+    return to_json(value) if isinstance(value, Message) else value

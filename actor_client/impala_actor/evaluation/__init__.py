@@ -1,0 +1,1 @@
+"""Plays episodes with frozen weights, and plots runs."""

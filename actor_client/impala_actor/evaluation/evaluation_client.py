@@ -1,0 +1,191 @@
+"""Calls of an evaluator to the learner; a LearnerClient that knows EvaluationService too.
+
+Safe for several threads. Errors of calls come out as errors of this project.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf import duration_pb2
+
+from impala_actor.acting.learner_client import LearnerClient
+from impala_common.codec.evaluations import pack_result
+from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
+from impala_common.codec.weights import digest_of_snapshot
+from impala_common.errors import LearnerUnavailableError
+from impala_common.rpc.errors import error_from
+from impala_common.rpc.limits import PROTOCOL_VERSION, UNARY_DEADLINE_S, WEIGHTS_DEADLINE_S
+from impala_common.rpc.security import ClientSecurity
+from impala_common.run.evaluation_results import EvaluationResult
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
+from impala_rl.v1 import evaluation_pb2 as pb
+from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
+
+PATIENCE_S = 30.0
+"""How long a call about one candidate is tried while the learner cannot be reached."""
+
+
+class Task(NamedTuple):
+    """A candidate to play."""
+
+    learner_run_id: int
+    candidate: str
+    trained_steps: int
+    policy_version: int
+    num_episodes: int
+    seed: int
+    model: ModelSpec
+
+
+class Welcome(NamedTuple):
+    """The first message of a stream of candidates: the learner knows of this evaluator."""
+
+
+class WatchEnd(NamedTuple):
+    """The last message of a stream of candidates."""
+
+    is_finished: bool
+
+
+class EvaluationClient(LearnerClient):
+    """A connection of an evaluator to one learner address."""
+
+    def __init__(
+        self,
+        address: str,
+        evaluator_id: str,
+        connect_timeout_s: float = 0.0,
+        stop: threading.Event | None = None,
+        security: ClientSecurity | None = None,
+    ) -> None:
+        """Connects when first used; see LearnerClient."""
+        super().__init__(address, evaluator_id, connect_timeout_s, stop, security)
+        self._evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def watch(self, environment: EnvironmentSpec, model: str = "") -> Watch:
+        """Opens a stream of candidates; nothing is raised before it is read.
+
+        Args:
+          environment: what this evaluator's environment looks like.
+          model: the own network it was started with; "" for none.
+        """
+        request = pb.WatchCandidatesRequest(
+            evaluator_id=self._actor.actor_id,
+            protocol_version=PROTOCOL_VERSION,
+            environment=pack_environment_spec(environment),
+            model=model,
+        )
+        return Watch(self._evaluations.WatchCandidates(request))
+
+    def get_candidate_weights(self, task: Task, is_wanted: Callable[[], bool]) -> bytes:
+        """Returns the safetensors file of a candidate's weights, digest checked.
+
+        Args:
+          task: the candidate.
+          is_wanted: whether to try once more when the learner cannot be reached.
+
+        Raises:
+          NotFoundError: the learner no longer has it.
+          StaleSessionError: it is of another life of the learner.
+          LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
+        """
+        request = pb.GetCandidateWeightsRequest(
+            learner_run_id=task.learner_run_id, candidate=task.candidate
+        )
+
+        def attempt() -> bytes:
+            responses = self._evaluations.GetCandidateWeights(request, timeout=WEIGHTS_DEADLINE_S)
+            header = next(iter(responses), pb.GetCandidateWeightsResponse()).header
+            data = b"".join(response.chunk for response in responses)
+            if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
+                raise LearnerUnavailableError("a weights transfer was damaged on its way")
+            return data
+
+        return self._patiently(attempt, PATIENCE_S, is_wanted)
+
+    def report(
+        self,
+        task: Task,
+        sampled: EvaluationResult,
+        greedy: EvaluationResult,
+        duration_s: float,
+        is_wanted: Callable[[], bool],
+    ) -> bool:
+        """Says how a candidate did, again and again until it is heard; returns if it is the best.
+
+        Args:
+          task: the candidate.
+          sampled: how it did drawing actions.
+          greedy: how it did taking the likeliest.
+          duration_s: time that took.
+          is_wanted: whether to try once more when the learner cannot be reached.
+
+        Raises:
+          NotFoundError: the learner no longer wants to know.
+          StaleSessionError: it is of another life of the learner.
+          InvalidRequestError: the numbers cannot be those of an evaluation.
+          LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
+        """
+        duration = duration_pb2.Duration()
+        duration.FromMilliseconds(round(1000 * duration_s))
+        request = pb.ReportEvaluationRequest(
+            evaluator_id=self._actor.actor_id,
+            learner_run_id=task.learner_run_id,
+            candidate=task.candidate,
+            sampled=pack_result(sampled),
+            greedy=pack_result(greedy),
+            duration=duration,
+        )
+
+        def attempt() -> Any:  # Any: a ReportEvaluationResponse; the stub has no types
+            return self._evaluations.ReportEvaluation(request, timeout=UNARY_DEADLINE_S)
+
+        return bool(self._patiently(attempt, PATIENCE_S, is_wanted).is_best)
+
+
+class Watch:
+    """An open stream of candidates."""
+
+    def __init__(self, call: Any) -> None:  # Any: grpc's call, which iterates and cancels
+        """Takes the call over."""
+        self._call = call
+
+    def messages(self) -> Iterator[Task | Welcome | WatchEnd]:
+        """Yields what the learner sends.
+
+        Raises:
+          ImpalaError: the stream broke, or was refused; says why.
+        """
+        try:
+            for response in self._call:
+                match response.WhichOneof("payload"):
+                    case "candidate":
+                        yield _unpack(response)
+                    case "end":
+                        yield WatchEnd(response.end == learner_pb2.DRAIN_REASON_FINISHED)
+                        return
+                    case _:
+                        yield Welcome()
+        except grpc.RpcError as error:
+            raise error_from(error) from error
+
+    def cancel(self) -> None:
+        """Ends the stream. From any thread."""
+        self._call.cancel()
+
+
+def _unpack(response: pb.WatchCandidatesResponse) -> Task:
+    candidate = response.candidate
+    return Task(
+        learner_run_id=response.learner.learner_run_id,
+        candidate=candidate.name,
+        trained_steps=candidate.trained_steps,
+        policy_version=candidate.policy_version,
+        num_episodes=candidate.episode_count,
+        seed=candidate.seed,
+        model=unpack_model_spec(candidate.model),
+    )

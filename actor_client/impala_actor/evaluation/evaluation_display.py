@@ -1,0 +1,129 @@
+"""What impala-eval shows: a table on a terminal, else a plain or JSON line for each run.
+
+Prints (noqa T201), as commands do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from impala_actor.evaluation.run_evaluation import RunEvaluation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunReport:
+    """What was done with one run.
+
+    Attributes:
+      run: its folder, as it was given.
+      evaluation: None if no episodes were asked for.
+      videos: files that were written.
+      exported: files that were written.
+      notes: what the user should know of the export.
+    """
+
+    run: str
+    evaluation: RunEvaluation | None = None
+    videos: tuple[Path, ...] = ()
+    exported: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON
+        """Returns one flat JSON object; what was not asked for is not in it."""
+        data: dict[str, Any] = {"run": self.run}
+        if self.evaluation is not None:
+            data |= self.evaluation.to_json()
+        if self.videos:
+            data["videos"] = [str(path) for path in self.videos]
+        if self.exported:
+            data["exported"] = [str(path) for path in self.exported]
+        return data
+
+
+def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
+    """Prints all of them; notes go to stderr."""
+    for report in reports:
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr)  # noqa: T201
+    if as_json:
+        for report in reports:
+            print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201
+        return
+    results = [report.evaluation for report in reports if report.evaluation is not None]
+    if results and sys.stdout.isatty():
+        _print_table(results)
+    else:
+        for result in results:
+            print(_describe(result))  # noqa: T201
+    for report in reports:
+        for path in (*report.videos, *report.exported):
+            print(f"wrote {path}")  # noqa: T201
+
+
+def _describe(result: RunEvaluation) -> str:
+    """Returns a result as one line of plain text."""
+    evaluation = result.evaluation
+    mode = "greedy" if evaluation.is_greedy else "sampled"
+    cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
+    return (
+        f"{result.run} {result.env} step {result.step}: return {evaluation.return_mean:.2f} "
+        f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) "
+        f"min {evaluation.return_min:g} max {evaluation.return_max:g} "
+        f"length {evaluation.length_mean:.1f} ({evaluation.num_episodes} episodes, {mode}{cut})"
+    )
+
+
+def _format_interval(result: RunEvaluation) -> str:
+    evaluation = result.evaluation
+    if evaluation.confidence_low is None:
+        return ""
+    return f"{evaluation.confidence_low:.2f} to {evaluation.confidence_high:.2f}"
+
+
+def _format_error(result: RunEvaluation) -> str:
+    error = result.evaluation.standard_error
+    return "" if error is None else f"{error:.2f}"
+
+
+def _print_table(results: Sequence[RunEvaluation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Evaluation with frozen weights", title_justify="left")
+    for name in ("run", "environment"):
+        table.add_column(name, overflow="fold")
+    for name in (
+        "step",
+        "return",
+        "std. error",
+        "95 % interval",
+        "min",
+        "max",
+        "length",
+        "episodes",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("actions")
+    for result in results:
+        evaluation = result.evaluation
+        cut = f" ({evaluation.num_cut} cut)" if evaluation.num_cut else ""
+        table.add_row(
+            result.run,
+            result.env,
+            f"{result.step:,}",
+            f"{evaluation.return_mean:.2f}",
+            _format_error(result),
+            _format_interval(result),
+            f"{evaluation.return_min:g}",
+            f"{evaluation.return_max:g}",
+            f"{evaluation.length_mean:.1f}",
+            f"{evaluation.num_episodes}{cut}",
+            "greedy" if evaluation.is_greedy else "sampled",
+        )
+    Console().print(table)

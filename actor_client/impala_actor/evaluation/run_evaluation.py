@@ -1,0 +1,98 @@
+"""evaluate_run: from the folder of a run to an Evaluation of its newest checkpoint.
+
+Loads a frozen run, makes environment and policy, and plays. Called by
+`impala_actor.eval_cli`, which imports this file late, as it needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from impala_actor.environments.factory import make_environment
+from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
+from impala_common.policy.frozen_run import FrozenRun, load_frozen_run
+from impala_common.policy.policy import Policy
+from impala_common.spec.specs import validate_same_environment
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunEvaluation:
+    """An evaluation and what was evaluated.
+
+    Attributes:
+      run: the run's folder, as it was given.
+      env: id of the environment it was judged on.
+      checkpoint: name of the checkpoint.
+      step: agent steps trained at the checkpoint.
+      evaluation: the result.
+    """
+
+    run: str
+    env: str
+    checkpoint: str
+    step: int
+    evaluation: Evaluation
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON
+        """Returns one flat JSON object."""
+        head = {"run": self.run, "env": self.env, "checkpoint": self.checkpoint, "step": self.step}
+        return head | self.evaluation.to_json()
+
+
+def evaluate_run(
+    path: Path,
+    *,
+    num_episodes: int,
+    num_slots: int,
+    seed: int,
+    is_greedy: bool = False,
+    env: str | None = None,
+    checkpoint_name: str | None = None,
+) -> RunEvaluation:
+    """Judges one run by `num_episodes` or slightly more episodes with frozen weights.
+
+    Args:
+      path: the run's folder.
+      num_episodes: see `impala_actor.evaluation.policy_evaluation.evaluate`.
+      num_slots: environment slots; never more than episodes.
+      seed: of environments and draws.
+      is_greedy: take the most probable action in place of drawing one.
+      env: judge on this environment, which must look the same; None: the run's.
+      checkpoint_name: None: the newest undamaged one.
+
+    Raises:
+      ConfigError: no run there, or settings that cannot work.
+      CheckpointError: no usable checkpoint.
+      SpecMismatchError: the environment does not look like the one trained on.
+    """
+    return evaluate_frozen_run(
+        load_frozen_run(path, checkpoint_name),
+        num_episodes=num_episodes,
+        num_slots=num_slots,
+        seed=seed,
+        is_greedy=is_greedy,
+        env=env,
+    )
+
+
+def evaluate_frozen_run(
+    run: FrozenRun,
+    *,
+    num_episodes: int,
+    num_slots: int,
+    seed: int,
+    is_greedy: bool = False,
+    env: str | None = None,
+) -> RunEvaluation:
+    """Judges a run that is loaded already; otherwise as `evaluate_run`."""
+    env = env or run.env
+    num_slots = min(num_slots, num_episodes)
+    config = run.environment_config.with_whole_games()
+    with contextlib.closing(make_environment(env, num_slots, config)) as environment:
+        validate_same_environment(run.environment, environment.spec)
+        policy = Policy(run.model, run.environment.action, num_slots, seed)
+        evaluation = evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
+    return RunEvaluation(str(run.path), env, run.checkpoint, run.step, evaluation)

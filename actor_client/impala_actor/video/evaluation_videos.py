@@ -1,0 +1,109 @@
+"""EvaluationVideos: every n-th candidate of a run that trains, as it plays one episode.
+
+Owned by the evaluator's loop and called on its thread, after a candidate's verdict was
+reported. An mp4 (or GIF) goes to FOLDER/videos, an animated GIF to FOLDER/tensorboard/evaluation,
+a folder that the learner does not write to. Of both the newest NUM_KEPT stay. A video that fails
+is said once and ends videos, never the evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from pathlib import Path
+
+from impala_actor.evaluation.policy_evaluation import EvaluablePolicy
+from impala_actor.video.recording import record_episodes
+from impala_actor.video.video_files import log_video, require_video_format, write_video
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import QueueClosedError
+from impala_common.run.run_directory import TEMPORARY_PREFIX, RunDirectory
+
+_LOG = logging.getLogger(__name__)
+_MAX_FRAMES = 240  # candidates wait while a video is made
+_MAX_SIDE = 240
+TAG = "evaluation/video"
+"""What TensorBoard calls them."""
+NUM_KEPT = 20
+"""Videos of evaluations that stay in a folder; older ones are removed."""
+
+
+class EvaluationVideos:
+    """The videos of one evaluator."""
+
+    def __init__(self, folder: str, every: int, env: str, config: EnvironmentConfig) -> None:
+        """Films in an environment of its own.
+
+        Args:
+          folder: where they go, such as the run's.
+          every: the first evaluation is filmed, and then every so many; 0: none.
+          env: environment id.
+          config: its settings.
+        """
+        self._run = RunDirectory(folder)
+        self._every = every
+        self._env = env
+        self._config = config
+        self._num_evaluations = 0
+
+    def is_next_filmed(self) -> bool:
+        """Counts an evaluation; returns whether this one is to be filmed."""
+        self._num_evaluations += 1
+        return self._every > 0 and (self._num_evaluations - 1) % self._every == 0
+
+    def film(self, policy: EvaluablePolicy, step: int, seed: int) -> Path | None:
+        """Films one episode of drawn actions; returns its file, None where there is none.
+
+        Args:
+          policy: of one slot; whatever it raises but QueueClosedError is a failed video.
+          step: agent steps trained.
+          seed: of the environment.
+
+        Raises:
+          QueueClosedError: the policy says that this is wanted no more.
+        """
+        try:
+            require_video_format("gif")  # before an episode is played for nothing
+            is_mp4 = importlib.util.find_spec("imageio_ffmpeg") is not None
+            (recording,) = record_episodes(
+                policy,
+                self._env,
+                self._config,
+                num_episodes=1,
+                seed=seed,
+                max_frames=_MAX_FRAMES,
+                max_side=_MAX_SIDE,
+            )
+            folder = self._run.tensorboard_path / "evaluation"
+            log_video(folder, TAG, recording, step)
+            _keep_newest(folder, "events.out.tfevents.*")
+            cut = "-cut" if recording.is_cut else ""
+            name = f"step-{step:012d}-return-{recording.episode_return:.6g}{cut}"
+            path = self._run.videos_path / f"{name}.{'mp4' if is_mp4 else 'gif'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(recording, path)
+            _keep_newest(path.parent, "step-*-return-*", f"{TEMPORARY_PREFIX}*")
+        except QueueClosedError:
+            raise
+        except Exception as error:  # whatever a drawing library raises
+            self._every = 0
+            _LOG.warning("evaluation goes on without videos: %s", error or type(error).__name__)
+            return None
+        _LOG.info("filmed %s", path)
+        return path
+
+
+def _keep_newest(folder: Path, *patterns: str) -> None:
+    """Removes all but the newest files of such names, by when they were written.
+
+    The step in a name does not say it: a rollback goes back to smaller ones. Another evaluator
+    may film into the same folder and remove a file first.
+    """
+    found = []
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path))
+    for _time, path in sorted(found)[:-NUM_KEPT]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""Checkpoints of an agent on disk: one folder each, the same as the learner writes.
+
+Used by `IMPALA.save`, `IMPALA.load` and before a training goes on from the agent's
+state. safetensors and JSON; nothing here is or runs code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from impala_common.config import TrainConfig
+from impala_common.config.checks import OBJECT_PREFIX
+from impala_common.config.toml_io import dump_config
+from impala_common.errors import CheckpointError, ConfigError, SpecMismatchError
+from impala_common.run.checkpoint_manifest import MANIFEST, is_name
+from impala_common.run.checkpoints import Checkpoint, CheckpointStore, Tensors
+from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, validate_same_environment
+
+_KEEP_ALL = 1_000_000
+_MATTERS_NOT = ("init_method",)  # how weights began says nothing about what they are
+
+
+def save_checkpoint(
+    path: Path,
+    step: int,
+    tensors: Tensors,
+    state: dict[str, Any],  # Any: JSON
+) -> Path:
+    """Writes a checkpoint as folder `path`, in place of one that is there; returns the folder.
+
+    Raises:
+      ConfigError: there is something else at `path`, or its name is none for a checkpoint.
+      CheckpointError: it could not be written; what was there is untouched.
+    """
+    path = Path(os.path.abspath(path))
+    if not is_name(path.name):
+        raise ConfigError(
+            "path", str(path), "a folder whose name has 1 to 64 letters, digits, '.', '_' or '-'"
+        )
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise ConfigError("path", str(path), "a new folder, or one of an earlier save")
+    staging = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
+    try:
+        written = CheckpointStore(staging).save(step, tensors, state, name="new")
+        if path.exists():
+            os.rename(path, staging / "old")
+        os.rename(written, path)
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Returns the checkpoint that `path` names: its folder, or the newest of a run's folder.
+
+    Raises:
+      CheckpointError: there is none, or it is damaged.
+    """
+    path = Path(os.path.abspath(path))
+    if (path / MANIFEST).is_file():
+        return CheckpointStore(path.parent).load(path.name)
+    for folder in (RunDirectory(path).checkpoints_path, path):
+        store = CheckpointStore(folder)
+        if store.names():
+            return store.load_newest()
+    raise CheckpointError(
+        f"{path} holds no checkpoint: expected a folder that save() wrote, or that of a run"
+    )
+
+
+def validate_fitting(
+    checkpoint: Checkpoint, environment: EnvironmentSpec, model: ModelSpec
+) -> None:
+    """Raises CheckpointError, saying what differs, unless it is of these spaces and network."""
+    try:
+        saved_environment = EnvironmentSpec.from_json(checkpoint.state["environment"])
+        saved_model = dict(checkpoint.state["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name} was not written by a learner: {error!r}"
+        ) from error
+    try:
+        validate_same_environment(environment, saved_environment)
+    except SpecMismatchError as error:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name} is of other spaces: {error} (expected: this agent's; "
+            "got: the checkpoint's)"
+        ) from error
+    differences = []
+    for name, value in dataclasses.asdict(model).items():
+        saved = saved_model.get(name)
+        saved = tuple(saved) if isinstance(saved, list) else saved
+        are_objects = all(str(text).startswith(OBJECT_PREFIX) for text in (value, saved))
+        if saved != value and name not in _MATTERS_NOT and not are_objects:
+            differences.append(f"{name} is {saved!r} there and {value!r} here")
+    if differences:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.name} is of another network: {'; '.join(differences)}"
+        )
+
+
+def write_state(
+    run: RunDirectory,
+    config: TrainConfig,
+    tensors: Tensors,
+    state: dict[str, Any],  # Any: JSON
+) -> Path:
+    """Makes a state the newest of a run: what a learner that starts in it goes on from.
+
+    Checkpoints of later steps are renamed, so that none of them counts as newer.
+
+    Args:
+      run: its folder, whose lock the caller holds.
+      config: all settings.
+      tensors: as the learner exports them.
+      state: likewise.
+
+    Returns:
+      The checkpoint's folder.
+    """
+    run.create()
+    write_text_atomic(run.config_path, dump_config(config))
+    write_json_atomic(
+        run.specs_path, {"environment": state["environment"], "model": state["model"]}
+    )
+    store = CheckpointStore(run.checkpoints_path, keep=_KEEP_ALL)
+    step = int(state["counters"]["trained_steps"])
+    store.set_aside_after(step)
+    return store.save(step, tensors, state)
+
+
+def run_of(path: Path) -> Path | None:
+    """Returns the folder of the run whose newest checkpoint `path` names, if it names one."""
+    path = Path(os.path.abspath(path))
+    for run in (path, path.parent.parent):
+        if RunDirectory(run).specs_path.is_file():
+            return run
+    return None

@@ -1,0 +1,113 @@
+"""A local training on a thread of its own, so that an interrupt never tears it.
+
+Python raises KeyboardInterrupt in the main thread, anywhere. Whoever calls
+`wait` there is doing nothing else; the thread that talks to learner and actors
+hears of it by an event and ends them in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+from rich.console import Console
+
+from impala_common.config import TrainConfig
+from impala_common.errors import ImpalaError
+from impala_common.process.passed_objects import ObjectMemory
+from impala_common.run.run_directory import RunDirectory
+from impala_server.local.training import LocalTraining
+from impala_server.progress import ProgressDisplay
+from impala_server.supervisor import Status
+
+_POLL_S = 0.1
+_STOP_S = 60.0  # twice what an ordered end may take
+
+
+class BackgroundTraining:
+    """One training; made, started and waited for by `IMPALA.train`.
+
+    Attributes:
+      is_interrupted: whether a KeyboardInterrupt ended it.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        objects: ObjectMemory,
+        is_quiet: bool,
+    ) -> None:
+        """Prepares; the caller holds the run's lock and keeps `objects` until the end."""
+        self._training = LocalTraining(
+            config, run, objects=objects, has_log_files=True, log_level="WARNING"
+        )
+        title = f"IMPALA {config.environment.env}"
+        console = Console(stderr=True, quiet=is_quiet)
+        self._display = ProgressDisplay(config.job.total_steps, title, console)
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="impala-training")
+        self.is_interrupted = False
+
+    @property
+    def status(self) -> Status:
+        """The learner's newest status."""
+        return self._training.status
+
+    def wait_for_address(self, timeout_s: float) -> str:
+        """Returns where the learner listens, once it does.
+
+        Raises:
+          ImpalaError: it ended before, or did not listen in time.
+        """
+        is_bound = self._training.is_bound
+        for _ in range(max(1, int(timeout_s / _POLL_S))):
+            if is_bound.wait(_POLL_S) or self._ended.is_set():
+                break
+        if self._training.address is None or self._ended.is_set():
+            raise ImpalaError(f"the learner did not listen within {timeout_s:g} s")
+        return self._training.address
+
+    def stop(self) -> None:
+        """Asks for an ordered end and waits for it; from any thread."""
+        self._stop.set()
+        self._ended.wait(_STOP_S)
+
+    def run(self) -> Status:
+        """Trains to the end and returns the last status; all processes have ended by then.
+
+        A KeyboardInterrupt meanwhile asks for an ordered end, which takes some seconds; a second
+        one changes nothing, as what is being written is the checkpoint.
+
+        Raises:
+          ImpalaError: learner or actors failed; says why.
+        """
+        self._thread.start()
+        try:
+            while True:
+                try:
+                    while not self._ended.wait(_POLL_S):
+                        pass
+                    break
+                except KeyboardInterrupt:
+                    self.is_interrupted = True
+                    self._stop.set()
+        finally:
+            self._stop.set()
+            while self._thread.is_alive():
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._thread.join(_POLL_S)
+        if self._error is not None:
+            raise self._error
+        return self._training.status
+
+    def _run(self) -> None:
+        try:
+            with self._display:
+                self._training.run(self._display, self._stop.is_set)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()

@@ -1,0 +1,244 @@
+"""What a caller may pass as `env`, and what becomes of it.
+
+An id stays an id. A factory, a gymnasium.Env or a vector environment becomes a
+maker with a name ("object:CartPole-v1"), known in this process and packed for
+the actors. Each is made once here, so that what cannot work is said at
+construction and the spaces are known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium
+
+from impala_actor.environments.factory import (
+    is_registered,
+    make_environment,
+    register_environment,
+)
+from impala_actor.environments.old_gym import HOW_TO_WRAP
+from impala_common.config.checks import OBJECT_PREFIX
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import ConfigError, ImpalaError, SpecMismatchError
+from impala_common.process.passed_objects import Kind, pack_object, unpack_object
+from impala_common.spec.specs import EnvironmentSpec, validate_same_environment
+
+Env = gymnasium.Env[Any, Any]  # Any: any spaces
+Maker = Callable[[], Env]
+_WAY_ROUND = "Pass a factory that makes the environment: IMPALA(lambda: MyEnv(...))"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EnvironmentSource:
+    """An environment that this process and those it starts can make.
+
+    Attributes:
+      name: what make_environment takes: an id, or "object:" and a word.
+      spec: what it looks like.
+      objects: what child processes need to make it, by kind and name.
+      num_slots: environments in the vector environment it came from; None: it was none.
+    """
+
+    name: str
+    spec: EnvironmentSpec
+    objects: dict[tuple[Kind, str], bytes]
+    num_slots: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name for people and folders."""
+        return self.name.removeprefix(OBJECT_PREFIX)
+
+
+def make_source(argument: str, value: object, config: EnvironmentConfig) -> EnvironmentSource:
+    """Returns the source for a value of `env` or `eval_env`.
+
+    Args:
+      argument: which of the two, for messages.
+      value: an id, a factory, a gymnasium.Env or a VectorEnv.
+      config: how ids are made.
+
+    Raises:
+      ConfigError: it is something else, fails, or cannot be copied to actors.
+      UnknownEnvironmentError, MissingExtraError: there is no such id here.
+      UnsupportedSpaceError: spaces that this version cannot train on.
+    """
+    if isinstance(value, str):
+        return _from_id(argument, value, config)
+    if isinstance(value, gymnasium.vector.VectorEnv):
+        return _from_vector(argument, value, config)
+    if isinstance(value, gymnasium.Env):
+        return _from_env(argument, value, config)
+    if callable(value):
+        name = getattr(value, "__name__", type(value).__name__)
+        return _from_maker(argument, "factory" if name == "<lambda>" else name, value, config)
+    hint = "an id, a factory, a gymnasium.Env or a gymnasium.vector.VectorEnv"
+    more = ""
+    if hasattr(value, "reset") and hasattr(value, "step"):
+        more = (
+            f"{type(value).__module__}.{type(value).__qualname__} has reset and step but is no "
+            f"gymnasium.Env. {HOW_TO_WRAP}"
+        )
+    raise ConfigError(argument, value, hint, more)
+
+
+def validate_same_spaces(env: EnvironmentSource, eval_env: EnvironmentSource) -> None:
+    """Raises ConfigError naming the first thing in which the evaluation's spaces differ."""
+    try:
+        validate_same_environment(env.spec, eval_env.spec)
+    except SpecMismatchError as error:
+        raise ConfigError(
+            "eval_env",
+            eval_env.title,
+            f"an environment that looks like env ({env.title})",
+            str(error),
+        ) from error
+
+
+def _from_id(argument: str, env_id: str, config: EnvironmentConfig) -> EnvironmentSource:
+    if env_id.startswith(OBJECT_PREFIX) and not is_registered(env_id):
+        raise ConfigError(
+            argument, env_id, "an id or an object", "names of objects are given by this class"
+        )
+    objects: dict[tuple[Kind, str], bytes] = {}
+    spec = gymnasium.registry.get(env_id)
+    if spec is not None and not _is_importable(spec):
+        objects["registration", env_id] = pack_object(argument, spec, _WAY_ROUND)
+    return EnvironmentSource(env_id, _probe(env_id, config), objects)
+
+
+def _is_importable(spec: gymnasium.envs.registration.EnvSpec) -> bool:
+    """Whether a process that imports gymnasium only knows this id."""
+    entry_point = spec.entry_point
+    return isinstance(entry_point, str) and entry_point.startswith("gymnasium.")
+
+
+def _from_vector(
+    argument: str,
+    value: gymnasium.vector.VectorEnv[Any, Any, Any],  # Any: any spaces
+    config: EnvironmentConfig,
+) -> EnvironmentSource:
+    if isinstance(value, gymnasium.vector.VectorWrapper):
+        raise ConfigError(
+            argument,
+            value,
+            "a vector environment without wrappers around it",
+            f"{type(value).__name__} works on all environments at once, but each actor makes its "
+            "own: wrap the single environments instead",
+        )
+    makers = getattr(value, "env_fns", None)
+    if makers:
+        title = _title_of(value.spec) or "vector"
+        first = getattr(value, "envs", [None])[0]
+        title = _title_of(getattr(first, "spec", None)) or title
+        maker = makers[0] if len(makers) == 1 else MakersInTurn(makers)
+        source = _from_maker(argument, title, maker, config)
+    elif value.spec is not None:
+        spec = _single_spec(value.spec)
+        source = _from_spec(argument, spec, config, value.single_observation_space)
+    else:
+        raise ConfigError(
+            argument,
+            value,
+            "a vector environment that says what it is made of (env_fns or spec)",
+            f"{type(value).__name__} has neither. {_WAY_ROUND}",
+        )
+    return dataclasses.replace(source, num_slots=value.num_envs)
+
+
+def _single_spec(spec: gymnasium.envs.registration.EnvSpec) -> gymnasium.envs.registration.EnvSpec:
+    """Returns the spec of one of the environments that make_vec made by `spec`."""
+    spec = copy.deepcopy(spec)
+    for name in ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers"):
+        spec.kwargs.pop(name, None)
+    spec.max_episode_steps = spec.kwargs.pop("max_episode_steps", spec.max_episode_steps)
+    return spec
+
+
+def _from_env(argument: str, value: Env, config: EnvironmentConfig) -> EnvironmentSource:
+    spec = None
+    with contextlib.suppress(Exception):  # a wrapper that cannot say how it was made
+        spec = value.spec
+    if spec is not None:
+        with contextlib.suppress(Exception):  # then it is copied as it is
+            return _from_spec(argument, spec, config, value.observation_space)
+    data = pack_object(argument, value, _WAY_ROUND)
+    title = _title_of(spec) or type(value.unwrapped).__name__
+    maker = functools.partial(unpack_object, f"{argument} ({title})", data)
+    return _from_maker(argument, title, maker, config)
+
+
+def _from_spec(
+    argument: str,
+    spec: gymnasium.envs.registration.EnvSpec,
+    config: EnvironmentConfig,
+    observation_space: gymnasium.Space[Any],  # Any: any space
+) -> EnvironmentSource:
+    """Returns a source that makes what `spec` describes, under its id where that is the same."""
+    spec = copy.deepcopy(spec)
+    maker = functools.partial(gymnasium.make, spec)
+    with contextlib.closing(maker()) as made:
+        if made.observation_space != observation_space:
+            raise ConfigError(argument, spec.id, "made anew by its spec", "its spaces would differ")
+    source = _from_maker(argument, spec.id, maker, config)
+    if gymnasium.registry.get(spec.id) == spec:
+        with contextlib.suppress(ImpalaError):
+            by_id = _from_id(argument, spec.id, config)
+            if by_id.spec == source.spec:  # else the id stands for a preprocessed one, as Atari's
+                return by_id
+    return source
+
+
+def _from_maker(
+    argument: str, title: str, maker: Maker, config: EnvironmentConfig
+) -> EnvironmentSource:
+    data = pack_object(argument, maker, _WAY_ROUND)
+    name = _register(title, maker)
+    return EnvironmentSource(name, _probe(name, config), {("environment", name): data})
+
+
+def _register(title: str, maker: Maker) -> str:
+    """Makes `maker` known in this process and returns the name, which is nobody else's."""
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.")[:48] or "environment"
+    numbered = (f"{OBJECT_PREFIX}{word}-{number}" for number in itertools.count(2))
+    for name in itertools.chain([f"{OBJECT_PREFIX}{word}"], numbered):
+        if not is_registered(name):
+            break
+    register_environment(name, maker)
+    return name
+
+
+def _probe(name: str, config: EnvironmentConfig) -> EnvironmentSpec:
+    """Returns what the environment looks like to a learner; makes one and closes it."""
+    with contextlib.closing(make_environment(name, 1, config)) as environment:
+        return environment.spec
+
+
+def _title_of(spec: gymnasium.envs.registration.EnvSpec | None) -> str:
+    return "" if spec is None else spec.id
+
+
+class MakersInTurn:
+    """Makes the environments of a vector environment one after the other, over and over.
+
+    An actor with as many slots as there are makers gets one of each.
+    """
+
+    def __init__(self, makers: Iterable[Maker]) -> None:
+        """Begins with the first of `makers`."""
+        self._makers = tuple(makers)
+        self._num_made = 0
+
+    def __call__(self) -> Env:
+        """Makes the next one."""
+        maker = self._makers[self._num_made % len(self._makers)]
+        self._num_made += 1
+        return maker()

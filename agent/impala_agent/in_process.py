@@ -1,0 +1,74 @@
+"""What runs in the caller's process: an evaluation, and one actor.
+
+Both make environments as actors do. The evaluation has a copy of the network; the
+actor gets its own from the learner that it talks gRPC to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+from impala_actor.acting.actor_loop import Actor, ActorConfig
+from impala_actor.environments.factory import make_environment
+from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
+from impala_common.config import TrainConfig
+from impala_common.config.checks import is_own_model
+from impala_common.models.contract import AgentModel
+from impala_common.policy.policy import Policy
+from impala_common.rpc.security import ClientSecurity
+from impala_server.local.security import local_actor_options, local_address
+
+_MAX_SLOTS = 16
+_EVALUATION_SEED = 1_000_003
+_CONNECT_S = 30.0
+
+
+def evaluate_in_process(
+    network: AgentModel, env: str, config: TrainConfig, num_episodes: int
+) -> Evaluation:
+    """Plays at least `num_episodes` greedy episodes; the run's seed decides them.
+
+    Args:
+      network: a copy that nobody else uses.
+      env: what make_environment takes.
+      config: all settings.
+      num_episodes: see `impala_actor.evaluation.policy_evaluation.evaluate`.
+    """
+    num_slots = max(1, min(num_episodes, _MAX_SLOTS))
+    environment_config = config.environment.with_whole_games()
+    seed = config.job.seed + _EVALUATION_SEED
+    with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
+        policy = Policy(network, environment.spec.action, num_slots, seed)
+        return evaluate(policy, environment, num_episodes, seed, is_greedy=True)
+
+
+def act_in_process(
+    env: str, actor_id: str, address: str, config: TrainConfig, stop: threading.Event
+) -> int:
+    """Runs an actor on the calling thread until the run has finished or `stop`; returns its steps.
+
+    Raises:
+      ImpalaError: see `impala_actor.acting.actor_loop.Actor.run`.
+    """
+    options = local_actor_options(config.security, address)
+    named = dict(zip(options[::2], options[1::2], strict=True))
+    security = ClientSecurity(
+        **{name[2:].replace("-", "_"): value for name, value in named.items()}
+    )
+    actor = Actor(
+        ActorConfig(
+            server=local_address(address),
+            env=env,
+            actor_id=actor_id,
+            env_backend=config.environment.env_backend,
+            env_kwargs=config.environment.env_kwargs,
+            env_wrapper=config.environment.env_wrapper,
+            model=config.model.model if is_own_model(config.model.model) else "",
+            connect_timeout_s=_CONNECT_S,
+            security=security,
+        ),
+        stop,
+    )
+    actor.run()
+    return actor.num_steps

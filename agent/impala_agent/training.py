@@ -1,0 +1,150 @@
+"""One call of `IMPALA.train`: from the agent's state through a run's folder and back.
+
+A learner that starts in a folder goes on from its newest checkpoint, so the
+agent's state becomes that, and what the learner wrote last becomes the agent's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from impala_agent.agent_files import write_state
+from impala_agent.argument_types import as_count, as_kind
+from impala_agent.background_training import BackgroundTraining
+from impala_agent.own_learner import OwnLearner
+from impala_agent.results import TrainResult, make_train_result
+from impala_agent.seed_settings import replace_settings
+from impala_common.config import TrainConfig
+from impala_common.errors import ConfigError
+from impala_common.process.passed_objects import Kind, ObjectMemory
+from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.run_directory import RunDirectory
+from impala_server.supervisor import Status
+
+_NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said
+
+
+class Training:
+    """A context that holds the run's folder while a training runs. Made by the agent.
+
+    Attributes:
+      config: all settings of this training.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        own: OwnLearner,
+        run_dir: Path,
+        objects: Mapping[tuple[Kind, str], bytes],
+        *,
+        num_train_steps: int,
+        log_interval: float | None,
+        save_interval: int | None,
+        eval_interval: int | None,
+        num_eval_episodes: int,
+        eval_env: str,
+        is_quiet: bool,
+    ) -> None:
+        """Prepares; nothing is written yet. Arguments: see `IMPALA.train`.
+
+        `eval_env` is where evaluations play; empty: the caller named none.
+        """
+        changes: dict[str, Any] = {}  # Any: settings
+        if log_interval is not None:
+            changes["log_interval_s"] = as_kind("log_interval", log_interval, float)
+        if save_interval is not None:
+            changes["checkpoint_interval_steps"] = as_kind("save_interval", save_interval, int)
+        evaluation: dict[str, Any] = {"eval_env": eval_env} if eval_env else {}  # Any: settings
+        if eval_interval is None and eval_env and not config.evaluation.eval_interval_steps:
+            eval_interval = max(1, num_train_steps // _NUM_EVALUATIONS)
+        if eval_interval is not None:
+            evaluation["eval_interval_steps"] = as_kind("eval_interval", eval_interval, int)
+            evaluation["eval_interval_episodes"] = as_count("num_eval_episodes", num_eval_episodes)
+        trained_steps = own.learner.counters.trained_steps
+        self.config = replace_settings(
+            config,
+            job={"total_steps": trained_steps + num_train_steps},
+            checkpoint=changes,
+            evaluation=evaluation,
+        )
+        self._own = own
+        self._run = RunDirectory(run_dir)
+        self._objects = dict(objects)
+        self._is_quiet = is_quiet
+        self._stack = ExitStack()
+        self._background: BackgroundTraining | None = None
+
+    def __enter__(self) -> Self:
+        """Takes the run's folder and writes what the learner begins with."""
+        with ExitStack() as stack:
+            stack.enter_context(self._run.lock())
+            require_own_run(self._run, self._own)
+            if not self._own.is_fresh:  # else the learner builds the same from the seed
+                write_state(self._run, self.config, *self._own.export())
+            self._own.run_path = self._run.path
+            memory = ObjectMemory(self._objects)
+            stack.callback(memory.close)
+            self._background = BackgroundTraining(self.config, self._run, memory, self._is_quiet)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        unused_kind: type[BaseException] | None,
+        unused_error: BaseException | None,
+        unused_trace: TracebackType | None,
+    ) -> None:
+        """Gives the folder back."""
+        self._stack.close()
+
+    def run(self) -> TrainResult:
+        """Trains to the end; see `IMPALA.train`."""
+        assert self._background is not None
+        status = self._background.run()
+        return make_train_result(
+            status, self._background.is_interrupted, self._run.path, self._run.checkpoints_path
+        )
+
+    @property
+    def status(self) -> Status:
+        """The learner's newest status."""
+        assert self._background is not None
+        return self._background.status
+
+    def wait_for_address(self, timeout_s: float) -> str:
+        """Returns where the learner listens, once it does; from any thread.
+
+        Raises:
+          ImpalaError: it ended before, or did not listen in time.
+        """
+        assert self._background is not None
+        return self._background.wait_for_address(timeout_s)
+
+    def stop(self) -> None:
+        """Ends the training in order and returns when no process is left; from any thread."""
+        assert self._background is not None
+        self._background.stop()
+
+    def take_over(self) -> OwnLearner:
+        """Returns what the learner made of the agent: the newest checkpoint, where there is one."""
+        store = CheckpointStore(self._run.checkpoints_path)
+        if not store.names():
+            return self._own
+        return self._own.restored(store.load_newest(), self._run.path)
+
+
+def require_own_run(run: RunDirectory, own: OwnLearner) -> None:
+    """Raises ConfigError if the folder holds a run that the agent's state does not come from."""
+    if run.holds_run() and (own.run_path is None or not os.path.samefile(run.path, own.run_path)):
+        raise ConfigError(
+            "run_dir",
+            str(run.path),
+            "a new folder",
+            "it holds a run; go on with it by load(run_dir) before, or name another folder",
+        )

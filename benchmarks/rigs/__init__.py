@@ -1,0 +1,1 @@
+"""Parts of the product alone, and stand-ins for the rest, that sections measure with."""

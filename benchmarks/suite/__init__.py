@@ -1,0 +1,1 @@
+"""What runs sections, keeps figures and writes pages."""

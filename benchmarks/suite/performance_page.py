@@ -1,0 +1,74 @@
+"""docs/performance.md from results and targets; no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.suite.section import Json
+from benchmarks.suite.section_table import SECTIONS
+from benchmarks.suite.targets import Target
+
+_HEAD = """# Performance
+
+Written by `make bench` from [results/performance.json](results/performance.json); targets and the
+reasons where one is missed are in `benchmarks/suite/targets.toml`. A figure is the median of
+several windows, and what is compared was measured in turn in one run. CPU time per step is user
+and system time of all threads.
+"""
+
+
+def render_page(sections: Mapping[str, Json], targets: Sequence[Target]) -> str:
+    """Returns the whole page.
+
+    Args:
+      sections: by name, what `section_process.measure_section` returned, and `command`, `machine`
+        and `when_utc` beside it.
+      targets: rows of the first table.
+    """
+    results = {name: s["result"] for name, s in sections.items() if "result" in s}
+    figures = {name: SECTIONS[name].figures(result) for name, result in results.items()}
+    parts = [_HEAD, "## Targets\n", _render_targets(targets, figures)]
+    for name, section in sections.items():
+        parts += [f"## {SECTIONS[name].TITLE}\n", _render_origin(section)]
+        if name in results:
+            parts.append(SECTIONS[name].render(results[name]))
+        else:
+            parts.append(f"Not measured: the section {section['error']}.\n")
+    return "\n".join(parts)
+
+
+def _render_targets(targets: Sequence[Target], figures: Mapping[str, Mapping[str, float]]) -> str:
+    lines = [
+        "Ratio: measured / target, or target / measured where less is better; 1 or more is met.\n",
+        "| | on | target | measured | ratio | why it falls short | others |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for target in targets:
+        judged = target.judge(figures)
+        bound = target.at_least if target.at_least is not None else target.at_most
+        assert bound is not None
+        sign = ">=" if target.at_least is not None else "<="
+        measured, ratio, reason = "not measured", "-", target.reason
+        if judged.value is not None:
+            measured, ratio = format(judged.value, target.form), f"{judged.ratio:.2f}"
+        if judged.is_met:
+            measured, reason = f"**{measured}**", ""
+        lines.append(
+            f"| {target.what} | {target.on} | {sign} {format(bound, target.form)} | {measured} | "
+            f"{ratio} | {reason} | {target.others} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _render_origin(section: Json) -> str:
+    machine = section["machine"]
+    packages = machine["packages"]
+    changed = " and local changes" if machine["has_local_changes"] else ""
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
+    return (
+        f"`{section['command']}`, {section['when_utc']} UTC, {section['duration_s']:g} s, load "
+        f"average {section['load_average_before']:g} before; {machine['cores']} cores, "
+        f"{machine['processor']}{gpu}; Python {machine['python']}, torch {packages['torch']}, "
+        f"numpy {packages['numpy']}, grpcio {packages['grpcio']}, ale-py {packages['ale-py']}; "
+        f"commit {machine['commit']}{changed}.\n"
+    )

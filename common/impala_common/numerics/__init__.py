@@ -1,0 +1,1 @@
+"""Mathematics on tensors: V-trace, losses, distributions. Knows no gRPC."""

@@ -1,0 +1,1 @@
+"""A network as it acts: sampling, inference backends, frozen runs, exported policies."""

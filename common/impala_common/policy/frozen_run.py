@@ -1,0 +1,105 @@
+"""FrozenRun: what a run's folder holds, as a network with the weights of one checkpoint.
+
+Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be
+training. Where evaluation, videos and export begin; needs torch, so commands
+import it late.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.config.toml_io import load_config
+from impala_common.errors import CheckpointError, ConfigError
+from impala_common.models.contract import AgentModel
+from impala_common.models.registry import make_model
+from impala_common.models.weights import restore_weights
+from impala_common.run.checkpoints import Checkpoint, CheckpointStore
+from impala_common.run.run_directory import RunDirectory
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrozenRun:
+    """A run at one checkpoint.
+
+    Attributes:
+      path: the run's folder, as it was given.
+      environment_config: how its actors made their environments.
+      environment: what its environment looks like.
+      model_spec: its network.
+      model: the network, on the CPU, with the checkpoint's weights.
+      checkpoint: name of the checkpoint.
+      step: agent steps trained at the checkpoint.
+    """
+
+    path: Path
+    environment_config: EnvironmentConfig
+    environment: EnvironmentSpec
+    model_spec: ModelSpec
+    model: AgentModel
+    checkpoint: str
+    step: int
+
+    @property
+    def env(self) -> str:
+        """Id of the environment it was trained on."""
+        return self.environment_config.env
+
+
+def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun:
+    """Loads a run's network.
+
+    Args:
+      path: the run's folder.
+      checkpoint_name: None: the newest undamaged one.
+
+    Raises:
+      ConfigError: no run there.
+      CheckpointError: no usable checkpoint.
+    """
+    run = RunDirectory(path)
+    if not run.config_path.is_file():
+        raise ConfigError("RUN", str(path), "a run's folder", f"there is no {run.config_path}")
+    config = load_config(run.config_path).environment
+    if not run.specs_path.exists():
+        raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
+    environment, model_spec = read_specs(run.specs_path)
+    store = CheckpointStore(run.checkpoints_path)
+    checkpoint = store.load(checkpoint_name) if checkpoint_name else store.load_newest()
+    model = make_model(model_spec, environment, seed=0)
+    load_weights(model, checkpoint)
+    return FrozenRun(path, config, environment, model_spec, model, checkpoint.name, checkpoint.step)
+
+
+def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
+    """Reads a run's specs.json.
+
+    Raises:
+      CheckpointError: it is missing or not what it should be.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return EnvironmentSpec.from_json(data["environment"]), unpack_model_spec(data["model"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error!r}") from error
+
+
+def unpack_model_spec(data: dict[str, Any]) -> ModelSpec:  # Any: JSON
+    """Rebuilds a ModelSpec from the JSON form of its fields."""
+    return ModelSpec(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
+
+
+def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
+    """Puts a checkpoint's weights into the model.
+
+    Raises:
+      CheckpointError: they are not the weights of this network.
+    """
+    if "weights" not in checkpoint.tensors:
+        raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")
+    restore_weights(model, checkpoint.tensors["weights"], checkpoint.name, type(model).__name__)

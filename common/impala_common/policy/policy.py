@@ -1,0 +1,110 @@
+"""The policy as an actor runs it: one batched call for all environment slots.
+
+Owned by the actor's loop (or the evaluator). Keeps what the network needs from
+one step to the next: previous action and reward, and, in its InferenceBackend,
+recurrent state. Sampling has a generator of its own, so that a seed decides everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from impala_common.models.contract import AgentModel
+from impala_common.policy.action_sampler import choose_actions
+from impala_common.policy.inference.backend import InferenceBackend, StepInputs
+from impala_common.policy.inference.eager import EagerInference
+from impala_common.spec.action_spec import ActionSpec
+
+Array = np.ndarray[Any, Any]
+
+
+class PolicyStep(NamedTuple):
+    """One decision in every slot.
+
+    Attributes:
+      actions: int64 or float32 [N, ...]: flat actions as ActionSpec.tensor says; a
+        continuous one is as it was drawn, normalised and unclipped.
+      logits: float32 [N, P]: what the actions were drawn from.
+    """
+
+    actions: Array
+    logits: Array
+
+
+class Policy:
+    """Chooses actions with a copy of the learner's network."""
+
+    def __init__(
+        self,
+        model: AgentModel,
+        action: ActionSpec,
+        num_slots: int,
+        seed: int,
+        inference: InferenceBackend | None = None,
+    ) -> None:
+        """Acts in `num_slots` slots; sampling derives from `seed`.
+
+        Args:
+          model: the network.
+          action: what an action consists of.
+          num_slots: N.
+          seed: of draws.
+          inference: how logits are computed, made for `model` and as many slots; None: eager, in
+            float32 on the CPU.
+        """
+        self._action = action
+        self._inference = EagerInference(model, num_slots) if inference is None else inference
+        self._random = np.random.default_rng(np.random.SeedSequence((seed, 0x5A)))
+        tensor = action.tensor
+        self.previous_action = np.zeros((num_slots, *tensor.shape), tensor.dtype)
+        self.previous_reward = np.zeros(num_slots, np.float32)
+
+    @property
+    def agent_state(self) -> tuple[Array, ...]:
+        """Recurrent state before the next decision, each float32 [L, N, H]."""
+        return self._inference.agent_state
+
+    def load(self, weights: Mapping[str, Array]) -> None:
+        """Takes over new weights; recurrent state stays.
+
+        Args:
+          weights: every tensor of the network by name.
+        """
+        self._inference.load(weights)
+
+    def act(
+        self, observations: Mapping[str, Array], is_first: Array, is_greedy: bool = False
+    ) -> PolicyStep:
+        """Decides in every slot.
+
+        Args:
+          observations: leaf name -> [N, ...].
+          is_first: bool [N]: the observation opens an episode.
+          is_greedy: take the likeliest action instead of drawing one.
+        """
+        logits = self._inference.infer(
+            StepInputs(observations, is_first, self.previous_action, self.previous_reward)
+        )
+        random = None if is_greedy else self._random
+        actions = choose_actions(self._action, logits, random)
+        self.previous_action = actions
+        return PolicyStep(actions, logits)
+
+    def observe(self, rewards: Array, is_first: Array) -> None:
+        """Notes what the last decision led to.
+
+        Args:
+          rewards: float32 [N]; kept until the next `observe`, not copied.
+          is_first: bool [N]: whether the new observation opens an episode.
+        """
+        if not np.count_nonzero(is_first):
+            self.previous_reward = rewards
+            return
+        self.previous_reward = np.where(is_first, np.float32(0.0), rewards)
+        if self.previous_action.ndim > 1:
+            is_first = is_first[:, None]
+        zero = self.previous_action.dtype.type(0)
+        self.previous_action = np.where(is_first, zero, self.previous_action)

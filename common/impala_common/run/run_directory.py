@@ -1,0 +1,198 @@
+"""The folder of one run: its paths, its lock and the atomic writing of its small files.
+
+`impala-train` and `impala-server` create it and hold its lock for as long as
+they work in it; `impala-eval` only reads. Whoever reads a file here sees it
+whole or not at all. Knows neither torch nor gRPC: the supervisor imports it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from impala_common.errors import RunInUseError
+
+TEMPORARY_PREFIX = ".tmp-"
+"""What names of unfinished files and folders start with; never read, removed by the next writer."""
+
+
+class RunDirectory:
+    """Paths inside the folder of one run.
+
+    Attributes:
+      path: the folder.
+      config_path: all settings of the run, complete (config.toml).
+      specs_path: specifications of environment and model (specs.json).
+      checkpoints_path: folder of checkpoints, see `impala_common.run.checkpoints`.
+      candidates_path: checkpoints that wait for their evaluation (candidates).
+      metrics_path: one JSON line of metrics per interval (metrics.jsonl).
+      tensorboard_path: folder of TensorBoard event files.
+      videos_path: folder of videos of evaluations (videos).
+      address_path: HOST:PORT the learner listens on while it runs (address).
+      admin_socket_path: Unix socket of the admin service while it runs (admin.sock).
+      admin_address_path: its address, wherever it is (admin_address).
+      audit_path: one JSON line per change an administrator made or tried (audit.jsonl).
+      profiles_path: folder of torch profiles (profiles).
+      log_path: folder of the logs of child processes (logs).
+      lock_path: file whose flock says that a process works here (lock).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.toml"
+        self.specs_path = self.path / "specs.json"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.candidates_path = self.path / "candidates"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.tensorboard_path = self.path / "tensorboard"
+        self.videos_path = self.path / "videos"
+        self.address_path = self.path / "address"
+        self.admin_socket_path = self.path / "admin.sock"
+        self.admin_address_path = self.path / "admin_address"
+        self.audit_path = self.path / "audit.jsonl"
+        self.profiles_path = self.path / "profiles"
+        self.log_path = self.path / "logs"
+        self.lock_path = self.path / "lock"
+        self._lock: RunLock | None = None
+
+    def __repr__(self) -> str:
+        """Returns the class name and the path."""
+        return f"RunDirectory({str(self.path)!r})"
+
+    def holds_run(self) -> bool:
+        """Returns whether a run has begun here: its specifications are known."""
+        return self.specs_path.exists()
+
+    def create(self) -> None:
+        """Makes the folder, and those inside it that several processes write to."""
+        self.checkpoints_path.mkdir(parents=True, exist_ok=True)
+        self.log_path.mkdir(exist_ok=True)
+
+    def lock(self) -> RunLock:
+        """Takes the run for this process, at once or not at all.
+
+        Returns:
+          The held lock: a context manager, also released by `close()` and by
+          the end of the process, however it ends, and of those it was handed on to.
+
+        Raises:
+          RunInUseError: another process, or another lock of this one, holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = RunLock(self.lock_path)
+        return self._lock
+
+    @property
+    def lock_descriptors(self) -> tuple[int, ...]:
+        """The held lock's file descriptor; empty where this object holds none.
+
+        For children that write here: the run is not free before they have ended, too.
+        """
+        descriptor = self._lock.descriptor if self._lock is not None else None
+        return () if descriptor is None else (descriptor,)
+
+
+class RunLock:
+    """A held flock on RUN/lock; the file's text is the holder's process id.
+
+    The file stays when the lock is released: removing it would let two
+    processes hold locks on two files of the same name.
+
+    Attributes:
+      descriptor: of the locked file; None once it is released.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # O_CLOEXEC (python's default): only a child it is handed to keeps the lock alive.
+        self.descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self.descriptor, 32).decode("ascii", "replace").strip()
+            self.close()
+            raise RunInUseError(
+                f"run directory {path.parent} is in use by process "
+                f"{holder if holder.isdecimal() else '(unknown)'}; "
+                "wait for it to end, or choose another --run-dir"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Releases the lock; does nothing when it is released already."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+    def __enter__(self) -> RunLock:
+        """Returns the held lock."""
+        return self
+
+    def __exit__(
+        self,
+        unused_kind: type[BaseException] | None,
+        unused_error: BaseException | None,
+        unused_traceback: TracebackType | None,
+    ) -> None:
+        """Releases the lock."""
+        self.close()
+
+
+def default_run_path(env: str, tag: str) -> Path:
+    """Returns runs/<env>-<tag>-<local time> for a run whose folder was not named."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{_slug(env) or 'run'}-{_slug(tag) or 'default'}-{stamp}"
+
+
+def _slug(text: str) -> str:
+    """Returns `text` with whatever is awkward in a file name replaced by dashes."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")[:48]
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Replaces `path` by `text` (UTF-8): after a crash it is the old or the new, never a part."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_json_atomic(path: Path, value: Any) -> None:  # Any: JSON
+    """Replaces `path` by `value` as indented JSON; as `write_text_atomic`."""
+    write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data`; as `write_text_atomic`."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
+    try:
+        write_bytes_synced(temporary, data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_bytes_synced(path: Path, data: bytes) -> None:
+    """Writes a new file and returns when it is on disk; the name may not be (`sync_directory`)."""
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Returns when the names in folder `path` are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""What environments, actions, networks and unrolls look like: shapes, dtypes, bounds."""

@@ -1,0 +1,133 @@
+"""The doorways of `impala_rl.v1.AdminService`: unpack, call a plain object, pack.
+
+Runs on the front end's event loop, behind a listener of its own. What looks is
+answered from memory; what changes something goes through `AdminChanges`, which
+makes it happen once and leaves an audit line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2
+
+from impala_common.errors import CapacityError, InvalidRequestError, LearnerUnavailableError
+from impala_common.run.checkpoints import CheckpointStore
+from impala_rl.v1 import admin_pb2, admin_pb2_grpc
+from impala_server.front_end.admin.admin_changes import AdminChanges
+from impala_server.front_end.admin.admin_views import pack_checkpoints, pack_session, pack_status
+from impala_server.front_end.listener.wire_errors import translated
+from impala_server.front_end.monitoring.server_facts import ServerFacts
+
+_MIN_INTERVAL_S, _MAX_INTERVAL_S = 0.1, 60.0
+_MAX_WATCHES = 32
+_LOOK_TIMEOUT_S = 10.0
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """The control plane."""
+
+    def __init__(self, facts: ServerFacts, changes: AdminChanges) -> None:
+        """Shows `facts` and makes `changes`."""
+        self._facts = facts
+        self._changes = changes
+        self._store = CheckpointStore(facts.run.checkpoints_path)
+        self._num_watches = 0
+
+    async def GetStatus(  # noqa: N802
+        self, request: admin_pb2.GetStatusRequest, context: _Context
+    ) -> admin_pb2.GetStatusResponse:
+        """Says how the learner is."""
+        async with translated(context):
+            return admin_pb2.GetStatusResponse(status=pack_status(self._facts))
+        raise AssertionError("unreachable: translated aborts")
+
+    async def WatchStatus(  # noqa: N802
+        self, request: admin_pb2.WatchStatusRequest, context: _Context
+    ) -> AsyncIterator[admin_pb2.WatchStatusResponse]:
+        """Says it again and again."""
+        async with translated(context):
+            interval_s = _unpack_interval(request)
+            if self._num_watches >= _MAX_WATCHES:
+                raise CapacityError(f"{_MAX_WATCHES} others watch already")
+            self._num_watches += 1
+            try:
+                while True:
+                    yield admin_pb2.WatchStatusResponse(status=pack_status(self._facts))
+                    if self._facts.link.lost.is_set():
+                        return
+                    await asyncio.sleep(interval_s)
+            finally:
+                self._num_watches -= 1
+
+    async def ListActors(  # noqa: N802
+        self, request: admin_pb2.ListActorsRequest, context: _Context
+    ) -> admin_pb2.ListActorsResponse:
+        """Lists actors."""
+        async with translated(context):
+            run = self._facts.link.run
+            if run is None:
+                return admin_pb2.ListActorsResponse()
+            return admin_pb2.ListActorsResponse(
+                actors=[pack_session(session) for session in run.sessions.all],
+                banned_actor_ids=run.sessions.banned,
+            )
+        raise AssertionError("unreachable: translated aborts")
+
+    async def ListCheckpoints(  # noqa: N802
+        self, request: admin_pb2.ListCheckpointsRequest, context: _Context
+    ) -> admin_pb2.ListCheckpointsResponse:
+        """Lists checkpoints."""
+        async with translated(context):
+            checkpoints = await asyncio.to_thread(pack_checkpoints, self._store)
+            return admin_pb2.ListCheckpointsResponse(checkpoints=checkpoints)
+        raise AssertionError("unreachable: translated aborts")
+
+    async def ListParameters(  # noqa: N802
+        self, request: admin_pb2.ListParametersRequest, context: _Context
+    ) -> admin_pb2.ListParametersResponse:
+        """Lists parameters."""
+        async with translated(context):
+            try:
+                async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                    result = await self._facts.link.calls.call("parameters")
+            except TimeoutError:
+                raise LearnerUnavailableError(
+                    f"the learner has not answered for {_LOOK_TIMEOUT_S:g} s"
+                ) from None
+            parameters = [admin_pb2.Parameter(**one) for one in result["parameters"]]
+            return admin_pb2.ListParametersResponse(parameters=parameters)
+        raise AssertionError("unreachable: translated aborts")
+
+
+def _make_change(name: str) -> Any:
+    """Returns the doorway of one change: AdminChanges has a row for each."""
+
+    async def method(self: AdminServicer, request: Any, context: _Context) -> Any:
+        async with translated(context):
+            return await self._changes.make(name, request, context.peer())
+        raise AssertionError("unreachable: translated aborts")
+
+    method.__name__ = name
+    method.__doc__ = f"Makes the change {name}; see admin.proto."
+    return method
+
+
+for _name in AdminChanges.NAMES:
+    setattr(AdminServicer, _name, _make_change(_name))
+
+
+def _unpack_interval(request: admin_pb2.WatchStatusRequest) -> float:
+    if not request.HasField("interval"):
+        return 1.0
+    interval: duration_pb2.Duration = request.interval
+    interval_s: float = interval.seconds + interval.nanos / 1e9
+    if not _MIN_INTERVAL_S <= interval_s <= _MAX_INTERVAL_S:
+        raise InvalidRequestError(
+            f"interval: expected {_MIN_INTERVAL_S:g} to {_MAX_INTERVAL_S:g} s, got {interval_s:g} s"
+        )
+    return interval_s

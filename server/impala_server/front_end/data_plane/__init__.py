@@ -1,0 +1,1 @@
+"""What actors call: registration, unrolls, weights."""

@@ -1,0 +1,182 @@
+"""Actors and their lives, as the front end knows them.
+
+Owned by the front end's event loop. A session is one life of one actor; the
+newest registered life of an actor_id fences the older ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections import OrderedDict
+
+import numpy as np
+
+from impala_common.errors import (
+    BannedError,
+    CapacityError,
+    InvalidRequestError,
+    NotFoundError,
+    StaleSessionError,
+)
+from impala_common.process.logs import printable
+from impala_server.front_end.data_plane.actor_activity import ActorActivity
+
+_ACTOR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_MAX_BANS = 4096
+
+
+@dataclasses.dataclass(slots=True)
+class ActorSession:
+    """One life of one actor."""
+
+    actor_id: str
+    actor_run_id: int
+    epoch: int
+    index: int
+    num_environment_slots: int
+    host: str
+    last_sequence: int = 0
+    num_streams: int = 0
+    over: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    """Set when an administrator ended the session; `over_text` says why."""
+    over_text: str = ""
+    activity: ActorActivity = dataclasses.field(default_factory=ActorActivity)
+
+    def note(self, outcome: str, num_unrolls: int, num_steps: int, policy_lag: int) -> None:
+        """Counts one message, by the name of its verdict."""
+        self.activity.note(outcome, num_unrolls, num_steps, policy_lag)
+
+
+class SessionTable:
+    """All actors of this learner life; remembers at most four times `max_actors` of them."""
+
+    def __init__(self, max_actors: int, run_seed: int, learner_life: int) -> None:
+        """Starts with no actors.
+
+        Args:
+          max_actors: actors with an open stream at a time.
+          run_seed: the run's seed.
+          learner_life: how often the run's learner was started before.
+        """
+        self._max_actors = max_actors
+        self._seed = (run_seed, learner_life)
+        self._sessions: OrderedDict[str, ActorSession] = OrderedDict()
+        self._next_index = 0
+        self._banned: set[str] = set()
+
+    @property
+    def all(self) -> list[ActorSession]:
+        """The newest session of every actor remembered, connected ones first, by index."""
+        return sorted(self._sessions.values(), key=lambda one: (one.num_streams == 0, one.index))
+
+    @property
+    def banned(self) -> list[str]:
+        """Names that may not register, in order."""
+        return sorted(self._banned)
+
+    @property
+    def num_connected(self) -> int:
+        """Actors with an open stream."""
+        return sum(session.num_streams > 0 for session in self._sessions.values())
+
+    @property
+    def connected(self) -> list[ActorSession]:
+        """Sessions with an open stream."""
+        return [session for session in self._sessions.values() if session.num_streams > 0]
+
+    def register(
+        self, actor_id: str, actor_run_id: int, num_environment_slots: int, host: str
+    ) -> ActorSession:
+        """Opens a session for this life of the actor and fences its older ones.
+
+        Raises:
+          InvalidRequestError: the name is not allowed.
+          BannedError: an administrator has banned it.
+          CapacityError: max_actors others are connected.
+        """
+        validate_actor_id(actor_id)
+        if actor_id in self._banned:
+            raise BannedError(f"an administrator has banned actor {actor_id} from this run")
+        old = self._sessions.pop(actor_id, None)
+        if old is None and self.num_connected >= self._max_actors:
+            raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
+        if old is None:
+            self._forget_one_if_full()
+            index, epoch = self._next_index, 1
+            self._next_index += 1
+        else:
+            index, epoch = old.index, old.epoch + 1
+        session = ActorSession(actor_id, actor_run_id, epoch, index, num_environment_slots, host)
+        self._sessions[actor_id] = session
+        return session
+
+    def find(self, actor_id: str, actor_run_id: int, epoch: int) -> ActorSession:
+        """Returns the session of this life.
+
+        Raises:
+          StaleSessionError: it is not the newest life of this actor.
+        """
+        session = self._sessions.get(actor_id)
+        if session is None or session.actor_run_id != actor_run_id or session.epoch != epoch:
+            raise StaleSessionError("this session is over: register again")
+        return session
+
+    def evict(self, actor_id: str, text: str, is_ban: bool = False) -> bool:
+        """Ends an actor's session, and keeps it out if `is_ban`; returns if it was connected.
+
+        Raises:
+          InvalidRequestError: no actor can have this name.
+          NotFoundError: there is none of this name (one that is not there may be banned).
+          CapacityError: too many are banned.
+        """
+        validate_actor_id(actor_id)
+        session = self._sessions.get(actor_id)
+        if session is None and not is_ban:
+            raise NotFoundError(
+                f"no actor {actor_id!r}; there are: {', '.join(self._sessions) or 'none'}"
+            )
+        if is_ban:
+            if len(self._banned) >= _MAX_BANS and actor_id not in self._banned:
+                raise CapacityError(f"{_MAX_BANS} actors are banned already")
+            self._banned.add(actor_id)
+        if session is None:
+            return False
+        was_connected = session.num_streams > 0
+        what = "banned" if is_ban else "sent away"
+        session.over_text = f"{what} by an administrator" + (f": {text}" if text else "")
+        session.over.set()
+        session.epoch += 1  # what it still sends is of an older session
+        return was_connected
+
+    def unban(self, actor_id: str) -> None:
+        """Lifts a ban; raises NotFoundError where there is none."""
+        if actor_id not in self._banned:
+            raise NotFoundError(
+                f"actor '{printable(actor_id, 64)}' is not banned; "
+                f"banned: {', '.join(self.banned) or 'none'}"
+            )
+        self._banned.remove(actor_id)
+
+    def seed_of(self, session: ActorSession) -> int:
+        """Returns the seed of a session, in [0, 2**63)."""
+        sequence = np.random.SeedSequence([*self._seed, session.index, session.epoch])
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _forget_one_if_full(self) -> None:
+        if len(self._sessions) < 4 * self._max_actors:
+            return
+        for actor_id, session in self._sessions.items():
+            if session.num_streams == 0:
+                del self._sessions[actor_id]
+                return
+
+
+def validate_actor_id(actor_id: str) -> None:
+    """Raises InvalidRequestError unless an actor may have this name."""
+    if not _ACTOR_ID.fullmatch(actor_id):
+        raise InvalidRequestError(
+            f"actor_id {actor_id[:64]!r}: expected 1 to 64 letters, digits, '.', '_' or '-', "
+            "beginning with a letter or digit"
+        )

@@ -1,0 +1,31 @@
+"""Writes one message of a stream, and gives up a client that takes none of it.
+
+Used on the front end's event loop by every stream of ours that carries more than a few bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+
+from impala_common.process.logs import printable
+from impala_common.rpc.limits import WRITE_DEADLINE_S
+
+_LOG = logging.getLogger(__name__)
+
+
+async def write_in_time(context: grpc.aio.ServicerContext[Any, Any], response: Any) -> None:
+    """Writes a response; ends the call where the client takes none of it for too long.
+
+    Raises:
+      asyncio.CancelledError: gave up. Nothing more can be written to such a call, no status either.
+    """
+    try:
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await context.write(response)
+    except TimeoutError:
+        _LOG.warning("gave up on %s, who reads nothing", printable(context.peer(), 80))
+        raise asyncio.CancelledError from None

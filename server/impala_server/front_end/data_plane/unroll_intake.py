@@ -1,0 +1,324 @@
+"""Takes unrolls from actors into rollout storage and says what became of each.
+
+Called by the servicer on the front end's event loop; owns the batch slots and
+the counts. Knows nothing of gRPC: it gets a parsed message and returns a
+verdict, and while storage is full it simply does not return. Order of checks:
+duplicate, specification and digest and finiteness, version, lag, room. Where
+nothing has to wait, a message is taken in one go (`offer_now`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from impala_common.codec.unrolls import UnrollDecoder, Unrolls
+from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
+from impala_common.process import failpoints
+from impala_common.run.event_history import EventHistory
+from impala_rl.v1 import unroll_pb2
+from impala_server.front_end.data_plane.sessions import ActorSession
+from impala_server.storage.batch_slots import BatchSlots
+from impala_server.storage.handoff import (
+    ActorSeconds,
+    FinishedEpisode,
+    FreedSlot,
+    FullSlot,
+    HandoffPipe,
+)
+from impala_server.storage.layout import UnrollOrigin
+
+_LOG = logging.getLogger(__name__)
+_MAX_EPISODES_PER_BATCH = 512
+
+
+class Outcome(Enum):
+    """What became of a message; the wire's VerdictOutcome without its zero."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    STALE = "stale"
+    CAPACITY = "capacity"
+    INVALID = "invalid"
+
+
+class Verdict(NamedTuple):
+    """Outcome of one message and, if it was not accepted, why."""
+
+    outcome: Outcome
+    text: str = ""
+
+
+@dataclasses.dataclass(slots=True)
+class IntakeCounts:
+    """Unrolls by outcome since the front end started.
+
+    At all times accepted = trained + dropped + what is queued in storage: `UnrollIntake.balance`.
+    """
+
+    accepted: int = 0
+    duplicate: int = 0
+    stale: int = 0
+    capacity: int = 0
+    invalid: int = 0
+    trained: int = 0
+    dropped: int = 0
+    environment_failures: int = 0
+
+
+class Balance(NamedTuple):
+    """What became of accepted unrolls; `queued` is counted in storage, not calculated."""
+
+    accepted: int
+    trained: int
+    dropped: int
+    queued: int
+
+    @property
+    def num_missing(self) -> int:
+        """Unrolls that were accepted and are nowhere, or negative: that came from nowhere."""
+        return self.accepted - self.trained - self.dropped - self.queued
+
+
+class UnrollIntake:
+    """The door to rollout storage."""
+
+    def __init__(
+        self,
+        decoder: UnrollDecoder,
+        slots: BatchSlots,
+        handoff: HandoffPipe,
+        newest_version: Callable[[], int],
+        max_policy_lag: int,
+        capacity_timeout_s: float,
+        batch_size: int,
+        history: EventHistory | None = None,
+    ) -> None:
+        """Takes over `slots`.
+
+        Args:
+          decoder: checks messages against the unroll's specification.
+          slots: rollout storage, writing side.
+          handoff: where full slots go.
+          newest_version: version of the newest published weights.
+          max_policy_lag: updates an unroll may lag behind; 0 for no limit. May be set later.
+          capacity_timeout_s: how long a message waits for room.
+          batch_size: unrolls of a slot.
+          history: where to record what became of messages.
+        """
+        self._decoder = decoder
+        self._slots = slots
+        self._handoff = handoff
+        self._newest_version = newest_version
+        self.max_policy_lag = max_policy_lag
+        self._capacity_timeout_s = capacity_timeout_s
+        self._batch_size = batch_size
+        self._history = history or EventHistory(None)
+        self._writing = asyncio.Lock()  # one message at a time, first come first served
+        self._room = asyncio.Event()
+        self._room.set()
+        self._episodes: list[FinishedEpisode] = []
+        self._seconds = [0.0, 0.0, 0.0]
+        self._tasks: set[asyncio.Task[Verdict]] = set()
+        self.counts = IntakeCounts()
+
+    @property
+    def storage_fill(self) -> float:
+        """Share of rollout storage in use, 0 to 1."""
+        return self._slots.fill
+
+    @property
+    def balance(self) -> Balance:
+        """What became of all unrolls accepted so far."""
+        counts = self.counts
+        return Balance(counts.accepted, counts.trained, counts.dropped, self._slots.num_queued)
+
+    def release(self, freed: FreedSlot) -> None:
+        """Takes back a slot the learner has finished with, and wakes who waits for room."""
+        self._slots.release(freed.slot)
+        if freed.is_trained:
+            self.counts.trained += self._batch_size
+        else:
+            self.counts.dropped += self._batch_size
+        self._room.set()
+
+    def start(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch
+    ) -> asyncio.Task[Verdict]:
+        """Begins to take one message, in a task that lives until it is done."""
+        task = asyncio.get_running_loop().create_task(self.offer(session, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def offer_now(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict | None:
+        """Takes one message of `session` if that needs no waiting.
+
+        Returns:
+          The verdict; None if the message has to wait for room or its turn, so that it has to
+          be offered to `start`. Nothing has happened then.
+
+        Raises:
+          LearnerUnavailableError: the learner is gone.
+        """
+        if self._tasks or self._writing.locked() or not self._slots.has_room(message.unroll_count):
+            return None
+        try:
+            checked = self._check(session, message)
+            if not isinstance(checked, Verdict):
+                origin = self._begin(session, message)
+                first = 0
+                while first < checked.num_unrolls:
+                    first += self._write_some(checked, first, message.policy_version, origin)
+                checked = self._accept()
+        except InvalidUnrollError as error:
+            checked = self._refuse(session, error)
+        return self._count(session, message, checked)
+
+    async def offer(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Verdict:
+        """Takes one message of `session`, waiting while storage is full.
+
+        Raises:
+          LearnerUnavailableError: the learner is gone.
+        """
+        try:
+            checked = self._check(session, message)
+            if not isinstance(checked, Verdict):
+                checked = await self._take(session, message, checked)
+        except InvalidUnrollError as error:
+            checked = self._refuse(session, error)
+        return self._count(session, message, checked)
+
+    def _check(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Unrolls | Verdict:
+        """Returns the unrolls of a message that may be taken, else why it is not.
+
+        Raises:
+          InvalidUnrollError: it breaks the specification.
+        """
+        sequence, version = message.sequence_number, message.policy_version
+        if sequence < 1:
+            raise InvalidUnrollError(f"sequence_number: expected at least 1, got {sequence}")
+        if sequence <= session.last_sequence:
+            return Verdict(Outcome.DUPLICATE)
+        unrolls = self._decoder.decode(message)
+        newest = self._newest_version()
+        if not 0 <= version <= newest:
+            raise InvalidUnrollError(f"policy_version: expected 0 to {newest}, got {version}")
+        if self.max_policy_lag and newest - version > self.max_policy_lag:
+            session.last_sequence = sequence
+            return Verdict(
+                Outcome.STALE,
+                f"lags {newest - version} updates behind, more than {self.max_policy_lag}",
+            )
+        return unrolls
+
+    async def _take(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: Unrolls
+    ) -> Verdict:
+        """Writes the unrolls of a message once it is its turn and there is room."""
+        try:
+            async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:
+                await self._wait_for_room()
+                deadline.reschedule(None)  # once begun it is finished, however long that takes
+                if message.sequence_number <= session.last_sequence:  # also on a second stream
+                    return Verdict(Outcome.DUPLICATE)
+                origin = self._begin(session, message)
+                await self._write(unrolls, message.policy_version, origin)
+        except TimeoutError:
+            return Verdict(
+                Outcome.CAPACITY, f"no room in rollout storage for {self._capacity_timeout_s:g} s"
+            )
+        return self._accept()
+
+    def _accept(self) -> Verdict:
+        """Returns the verdict on a message that is in storage as a whole."""
+        failpoints.hit("intake.after_enqueue")
+        return Verdict(Outcome.ACCEPTED)
+
+    def _begin(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> UnrollOrigin:
+        """Uses up the number of a message whose unrolls are now going to be written."""
+        failpoints.hit("intake.before_enqueue")
+        session.last_sequence = message.sequence_number
+        self._note(message)
+        self._record("accepted", session, message)
+        return UnrollOrigin(session.index, session.epoch, message.sequence_number)
+
+    def _refuse(self, session: ActorSession, error: InvalidUnrollError) -> Verdict:
+        _LOG.warning("invalid unrolls from actor %s: %s", session.actor_id, error)
+        return Verdict(Outcome.INVALID, str(error))
+
+    def _count(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, verdict: Verdict
+    ) -> Verdict:
+        """Counts a message whose verdict is known; returns the verdict."""
+        name = verdict.outcome.value
+        num_unrolls = max(1, min(message.unroll_count, 1 << 16))
+        lag = max(0, self._newest_version() - message.policy_version)
+        session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
+        if verdict.outcome is not Outcome.ACCEPTED:  # those are counted as they are written
+            setattr(self.counts, name, getattr(self.counts, name) + num_unrolls)
+            self._record(name, session, message)
+        return verdict
+
+    async def _wait_for_room(self) -> None:
+        while not self._slots.has_room():
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self, unrolls: Unrolls, version: int, origin: UnrollOrigin) -> None:
+        """Writes all unrolls, waiting for room in between."""
+        first = 0
+        while first < unrolls.num_unrolls:
+            count = self._write_some(unrolls, first, version, origin)
+            first += count
+            if count == 0:
+                await self._wait_for_room()
+
+    def _write_some(self, unrolls: Unrolls, first: int, version: int, origin: UnrollOrigin) -> int:
+        """Writes what the open slot has room for; returns how many unrolls that were."""
+        count, full = self._slots.write(unrolls, first, version, origin)
+        self.counts.accepted += count
+        if full is not None:
+            self._hand_over(full)
+        elif count:
+            failpoints.hit("intake.mid_batch")
+        return count
+
+    def _note(self, message: unroll_pb2.UnrollBatch) -> None:
+        times = message.times
+        for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
+            if math.isfinite(seconds):
+                self._seconds[k] += seconds
+        self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
+        room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
+        self._episodes += [
+            FinishedEpisode(episode.episode_return, episode.step_count)
+            for episode in message.episodes[:room]
+            if math.isfinite(episode.episode_return)
+        ]
+
+    def _record(self, event: str, session: ActorSession, message: unroll_pb2.UnrollBatch) -> None:
+        if self._history.is_on:
+            self._history.add(
+                event,
+                actor_id=session.actor_id,
+                index=session.index,
+                epoch=session.epoch,
+                seq=message.sequence_number,
+                count=message.unroll_count,
+                version=message.policy_version,
+            )
+
+    def _hand_over(self, slot: int) -> None:
+        failpoints.hit("intake.before_hand_over")
+        full = FullSlot(slot, self._episodes, ActorSeconds(*self._seconds))
+        self._episodes, self._seconds = [], [0.0, 0.0, 0.0]
+        try:
+            self._handoff.send_full(full)
+        except QueueClosedError as error:
+            raise LearnerUnavailableError(str(error)) from error

@@ -1,0 +1,1 @@
+"""The port: connections, authentication, limits before a servicer sees a call."""

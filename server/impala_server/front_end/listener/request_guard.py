@@ -1,0 +1,83 @@
+"""Reads the request of every method that takes one: in time, and only if it is a message.
+
+The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
+wait for ever for a client that opens a call and sends nothing, and answers bytes
+that are no message with a stack trace in the log. Methods with a stream of requests
+look after themselves. Responses may be bytes: messages that were serialised before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from impala_common.errors import InvalidRequestError
+from impala_common.rpc.limits import HELLO_DEADLINE_S
+from impala_server.front_end.listener.wire_errors import translated
+
+_Handler = Any  # Any: grpc.RpcMethodHandler, whose attributes the stubs do not know
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RequestGuard(grpc.aio.ServerInterceptor):
+    """Stands between gRPC and methods with one request."""
+
+    def __init__(self, deadline_s: float = HELLO_DEADLINE_S) -> None:
+        """Gives clients `deadline_s` to send their request."""
+        self._deadline_s = deadline_s
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler:
+        """Returns the method's handler, on the wire the same, that reads its request itself."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": _unless_bytes(handler.response_serializer),
+        }
+        if not handler.response_streaming:
+            call = self._answer(handler.unary_unary)
+            return grpc.stream_unary_rpc_method_handler(call, **codec)
+        method = handler.unary_stream
+        is_generator = inspect.isasyncgenfunction(method)
+        stream = self._generate(method) if is_generator else self._answer(method)
+        return grpc.stream_stream_rpc_method_handler(stream, **codec)
+
+    def _answer(self, method: Any) -> Any:  # Any: handlers
+        async def call(unused_requests: Any, context: _Context) -> Any:
+            return await method(await self._read(context), context)
+
+        return call
+
+    def _generate(self, method: Any) -> Any:  # Any: handlers
+        async def call(unused_requests: Any, context: _Context) -> Any:
+            async for response in method(await self._read(context), context):
+                yield response
+
+        return call
+
+    async def _read(self, context: _Context) -> Any:  # Any: the method's request
+        async with translated(context):
+            try:
+                async with asyncio.timeout(self._deadline_s):
+                    request = await context.read()
+            except TimeoutError as error:
+                raise InvalidRequestError(
+                    f"expected the request within {self._deadline_s:g} s"
+                ) from error
+            if request is grpc.aio.EOF:
+                raise InvalidRequestError("expected a request")
+            return request
+        raise AssertionError("unreachable: translated aborts")
+
+
+def _unless_bytes(serialise: Callable[[Any], bytes]) -> Callable[[Any], bytes]:  # Any: messages
+    return lambda response: response if isinstance(response, bytes) else serialise(response)

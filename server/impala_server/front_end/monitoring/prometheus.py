@@ -1,0 +1,144 @@
+"""Prometheus: what this learner server looks like from outside, on a port of its own.
+
+Names stand in one table, `prometheus_series`. Values are taken from the learner
+link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,
+states, kinds, parts of the machine, never anything a client sent.
+
+The HTTP server is a thread of the front end that serves one scrape at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from impala_common.config import TrainConfig
+from impala_common.errors import AddressInUseError
+from impala_common.rpc.addresses import join_address
+from impala_server.front_end.learner_link import LearnerLink
+from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
+from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
+from impala_server.learner.bottleneck import PARTS
+
+_SCRAPE_TIMEOUT_S = 5.0
+
+
+class LearnerCollector:
+    """Makes metric families of what the learner link knows; called by a scrape's thread."""
+
+    def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
+        """Reads `link`, whose status is replaced as a whole and never changed."""
+        self._config = config
+        self._link = link
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields every family."""
+        status = self._link.status
+        yield from _families(status)
+        yield _gauge("impala_build_info", {(): 1.0}, tuple(_build_info().items()))
+        state = "DRAINING" if self._link.ended.is_set() else status["state"]
+        yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
+        part = str(status.get("bottleneck", "")).partition(":")[0]
+        yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
+        yield _gauge("impala_draining", {(): self._link.ended.is_set()})
+        transport = self._config.transport
+        yield _gauge("impala_insecure_bind", {(): self._config.is_bound_insecurely})
+        age_s = time.monotonic() - self._link.heard_s
+        yield _gauge("impala_status_age_seconds", {(): age_s})
+        yield _gauge("impala_max_actors", {(): transport.max_actors})
+
+
+def _families(status: Mapping[str, Any]) -> Iterator[Metric]:  # Any: JSON
+    families: dict[str, Metric] = {}
+    for series in SERIES:
+        value = status.get(series.metric)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        family = families.get(series.name)
+        if family is None:
+            kind = CounterMetricFamily if series.name.endswith("_total") else GaugeMetricFamily
+            labels = [series.label] if series.label else []
+            family = families[series.name] = kind(series.name, series.help, labels=labels)
+        family.add_metric([series.value] if series.label else [], value)  # type: ignore[attr-defined]
+    yield from families.values()
+
+
+def _gauge(
+    name: str, values: Mapping[tuple[str, ...], float], label: Any = None
+) -> GaugeMetricFamily:
+    """Returns a gauge; `label` is one label's name, or pairs of constant labels."""
+    if isinstance(label, tuple):
+        family = GaugeMetricFamily(name, OWN[name], labels=[key for key, _ in label])
+        family.add_metric([value for _, value in label], 1.0)
+        return family
+    family = GaugeMetricFamily(name, OWN[name], labels=[label] if label else [])
+    for key, value in values.items():
+        family.add_metric(list(key), float(value))
+    return family
+
+
+def _build_info() -> dict[str, str]:
+    return {
+        "version": metadata.version("impala-rl"),
+        "grpcio": metadata.version("grpcio"),
+        "python": platform.python_version(),
+    }
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Says nothing of each scrape and does not wait for a client that does not speak."""
+
+    timeout = _SCRAPE_TIMEOUT_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Does nothing."""
+
+
+class PrometheusEndpoint:
+    """The HTTP server of `/metrics`; owned by the front end, on a thread of its own.
+
+    Attributes:
+      address: HOST:PORT it listens on.
+      interceptor: counts RPCs; to be put first among a gRPC server's interceptors.
+    """
+
+    def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
+        """Listens at once.
+
+        Raises:
+          AddressInUseError: the port is taken.
+        """
+        registry = CollectorRegistry()
+        registry.register(LearnerCollector(config, link))
+        ProcessCollector(registry=registry)
+        self.interceptor = RpcMetrics(registry)
+        host, port = config.checkpoint.prometheus_host, config.checkpoint.prometheus_port
+        try:
+            self._server = make_server(
+                host, max(port, 0), make_wsgi_app(registry), handler_class=_QuietHandler
+            )
+        except OSError as error:
+            raise AddressInUseError(
+                f"cannot serve Prometheus on {join_address(host, port)}: "
+                f"{error.strerror or error}; pass another --prometheus-port (0: none)"
+            ) from error
+        self.address = join_address(host, self._server.server_port)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="impala-prometheus"
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops listening and ends the thread."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(2 * _SCRAPE_TIMEOUT_S)

@@ -1,0 +1,1 @@
+"""Actors and evaluators that impala-train starts on this machine."""

@@ -1,0 +1,114 @@
+"""The actor processes that impala-train starts on this machine.
+
+They are ordinary `impala-actor` commands. One that dies is replaced; one that says its settings
+cannot work ends the run. The evaluator, where the settings want one, comes and goes with them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from impala_common.config import TrainConfig
+from impala_common.config.checks import OBJECT_PREFIX, is_own_model
+from impala_common.errors import ConfigError
+from impala_common.process.own_modules import is_own_module_missing, way_to_find
+from impala_common.process.passed_objects import ObjectMemory
+from impala_common.run.run_directory import RunDirectory
+from impala_server.local.evaluator import LocalEvaluator
+from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess, client_options
+
+_MAX_FIRST_DEATHS = 2
+_STOP_S = 15.0
+_LEAVE_S = 6.0  # an actor that is asked to leaves within 5 s
+
+
+class LocalActors:
+    """All actors of this machine. Owned by the command's main thread."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        address: str,
+        objects: ObjectMemory | None = None,
+    ) -> None:
+        """Prepares `num_actors` actors for the learner at `address`.
+
+        Args:
+          config: all settings.
+          run: the run's folder.
+          address: of the learner.
+          objects: environments and networks that are Python objects of this process.
+        """
+        self._actors = [
+            LocalProcess(
+                f"actor-{index}",
+                _command(config, address, f"actor-{index}"),
+                run.log_path / f"actor-{index}.log",
+                objects,
+            )
+            for index in range(config.job.num_actors)
+        ]
+        self._evaluator = LocalEvaluator(config, run, address, objects)
+
+    def start(self) -> None:
+        """Starts all of them."""
+        for actor in self._actors:
+            actor.start()
+        self._evaluator.start()
+
+    def check(self, has_trained: bool = True) -> None:
+        """Replaces those that died; raises ImpalaError if that makes no sense.
+
+        Args:
+          has_trained: whether the learner has ever got a batch from them. Until then two deaths in
+            a row are enough to know: they would never end.
+        """
+        for actor in self._actors:
+            actor.check(MAX_QUICK_DEATHS if has_trained else _MAX_FIRST_DEATHS)
+        self._evaluator.check()
+
+    def stop(self, is_run_over: bool = False) -> None:
+        """Ends them: waits if the learner has told them to leave, else asks them to."""
+        if not is_run_over:
+            for actor in self._actors:
+                actor.terminate()
+        deadline_s = time.monotonic() + (_STOP_S if is_run_over else _LEAVE_S)
+        if not is_run_over:
+            self._evaluator.terminate()  # what it plays is wanted no more
+        for actor in self._actors:
+            actor.join(max(0.1, deadline_s - time.monotonic()))
+        if is_run_over:
+            self._evaluator.terminate(is_run_over)
+        self._evaluator.join(max(0.1, deadline_s - time.monotonic()))
+
+
+def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
+    command = [sys.executable, "-m", "impala_actor", "--actor-id", actor_id]
+    command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
+    command += ["--inference-backend", config.job.inference_backend]
+    command += ["--env-threads", str(max(1, config.job.env_threads))]
+    return command + client_options(config, address, config.environment.env)
+
+
+def validate_local_run(config: TrainConfig) -> None:
+    """Raises ConfigError if impala-train cannot start actors for these settings."""
+    if not config.environment.env:
+        raise ConfigError(
+            "--env", "", "an environment id", "for example --env CartPole-v1 or --env ALE/Pong-v5"
+        )
+    if config.job.num_actors < 1:
+        raise ConfigError(
+            "--num-actors",
+            config.job.num_actors,
+            "at least 1",
+            "impala-server runs a learner without actors of its own",
+        )
+    model = config.model.model
+    if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
+        module = model.partition(":")[0]
+        if is_own_module_missing(module):
+            raise ConfigError(
+                "--model", model, "in a module that can be found", f"no {module}: {way_to_find()}"
+            )

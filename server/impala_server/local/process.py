@@ -1,0 +1,159 @@
+"""LocalProcess: a client that impala-train starts on this machine, and replaces when it dies.
+
+An ordinary command that talks gRPC to the learner; the server imports nothing of it. The
+replacement waits longer while it keeps dying; one that says its settings cannot work is not
+replaced. Owned by the command's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import IO
+
+from impala_common.config import TrainConfig
+from impala_common.config.checks import is_own_model
+from impala_common.errors import ConfigError, ImpalaError
+from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
+from impala_common.process.passed_objects import ObjectMemory
+from impala_server.local.security import local_actor_options, local_address
+
+_LOG = logging.getLogger(__name__)
+_MAX_PAUSE_S = 10.0
+_REST_S = 2.0  # by then it is known whether the run has finished
+MAX_QUICK_DEATHS = 5
+"""Deaths in a row, each soon after the start, that are borne where others have worked."""
+_QUICK_S = 20.0
+
+
+class ActorSettingsError(ConfigError):
+    """An actor or evaluator found that its settings cannot work; the text is its own."""
+
+    reason = "ACTOR_SETTINGS"
+
+    def __init__(self, text: str) -> None:
+        ImpalaError.__init__(self, text)
+
+
+class LocalProcess:
+    """One process and its history."""
+
+    def __init__(
+        self, name: str, command: list[str], log_path: Path, objects: ObjectMemory | None = None
+    ) -> None:
+        self._objects = objects
+        self.name = name
+        self.log_path = log_path
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_s = 0.0
+        self._restart_s = 0.0
+        self._quick_deaths = 0
+
+    def start(self) -> None:
+        """Starts the process; its messages go to its log."""
+        self._started_s = time.monotonic()
+        with self.log_path.open("ab") as log:
+            self._process = _spawn(self._command, log, self._objects)
+
+    def check(self, max_quick_deaths: int = MAX_QUICK_DEATHS) -> None:
+        """Replaces a process that has died.
+
+        Args:
+          max_quick_deaths: in a row, after which it is given up.
+
+        Raises:
+          ImpalaError: it cannot work, or keeps dying.
+        """
+        if self._process is None:
+            if time.monotonic() >= self._restart_s:
+                self.start()
+            return
+        code = self._process.poll()
+        if code is None:
+            return
+        self._process = None
+        if code == OK:  # the run has finished; if not, somebody sent it away and it is missed
+            self._restart_s = time.monotonic() + _REST_S
+            return
+        if code == NO_PERMISSION and "banned" in _last_error(self.log_path):
+            self._restart_s = time.monotonic() + _REST_S  # in case the ban is lifted
+            return
+        if code in (CONFIG, USAGE, NO_PERMISSION):
+            raise ActorSettingsError(_last_error(self.log_path))
+        is_quick = time.monotonic() - self._started_s < _QUICK_S
+        self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
+        if self._quick_deaths >= max_quick_deaths:
+            raise ImpalaError(
+                f"{self.name} died {self._quick_deaths} times in a row (exit code {code}); "
+                f"its last words: {_last_error(self.log_path)} (log: {self.log_path})"
+            )
+        pause_s = min(_MAX_PAUSE_S, 0.5 * 2**self._quick_deaths)
+        self._restart_s = time.monotonic() + pause_s
+        _LOG.warning(
+            "%s died (exit code %d) and is replaced; log: %s", self.name, code, self.log_path
+        )
+
+    def terminate(self) -> None:
+        """Asks the process to leave."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for the process, not longer than that."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout_s)
+
+    def join(self, timeout_s: float) -> None:
+        """Waits for the process; kills it when time is up."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _LOG.warning("%s did not leave in time and is killed", self.name)
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
+    """Returns the options that actors and evaluator share, for the learner at `address`."""
+    options = ["--server", local_address(address), "--env", env]
+    options += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
+    if is_own_model(config.model.model):
+        options += ["--model", config.model.model]
+    if config.environment.env_kwargs:
+        options += ["--env-kwargs", config.environment.env_kwargs]
+    if config.environment.env_wrapper:
+        options += ["--env-wrapper", *config.environment.env_wrapper]
+    options += ["--log-format", "text"]  # what is in logs/ is for people
+    return options + local_actor_options(config.security, address)
+
+
+def _spawn(
+    command: list[str], log: IO[bytes], objects: ObjectMemory | None
+) -> subprocess.Popen[bytes]:
+    # One thread each: several processes share the cores. A session of its own: Ctrl-C reaches
+    # the command alone, which ends things in order.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(  # noqa: S603 (our own module)
+        [*command, *(() if objects is None else objects.option)],
+        pass_fds=() if objects is None else (objects.fd,),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _last_error(log_path: Path) -> str:
+    lines = log_path.read_text(errors="replace").strip().splitlines()[-40:]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else (lines[-1] if lines else "(no message)")

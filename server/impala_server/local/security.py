@@ -1,0 +1,69 @@
+"""What the actors of impala-train need to be let in by their own learner.
+
+They run on the learner's machine and its files are theirs to read; only paths
+go into their command lines, never a token. They connect over loopback, whatever
+the learner listens on, and know its certificate by a name that is in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+
+from impala_common.config import SecurityConfig
+from impala_common.errors import ConfigError
+from impala_common.rpc.addresses import host_of, is_unix, join_address, port_of
+from impala_common.rpc.certificate_facts import names_of
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
+
+
+def local_address(address: str) -> str:
+    """Returns by which address a process of this machine reaches a learner bound to `address`."""
+    host = host_of(address)
+    return join_address(_EVERYWHERE[host], port_of(address)) if host in _EVERYWHERE else address
+
+
+def local_actor_options(security: SecurityConfig, address: str) -> list[str]:
+    """Returns the options of impala-actor for a learner with these settings at `address`.
+
+    Raises:
+      ConfigError: a file is missing.
+    """
+    options = []
+    if security.actor_token_file:
+        options += ["--token-file", security.actor_token_file]
+    if not security.tls_cert or is_unix(address):
+        return options
+    options += ["--ca-file", _find(security, "ca.crt", security.tls_ca)]
+    options += ["--server-name", _choose_name(security.tls_cert)]
+    if security.tls_client_ca:
+        options += ["--client-cert", _find(security, "client.crt")]
+        options += ["--client-key", _find(security, "client.key")]
+    return options
+
+
+def _find(security: SecurityConfig, name: str, named: str = "") -> str:
+    """Returns a file by its name beside the server's certificate, if none is named."""
+    path = Path(named) if named else Path(security.tls_cert).parent / name
+    if not path.is_file():
+        raise ConfigError(
+            "tls_ca" if name == "ca.crt" else "tls_client_ca",
+            named or str(security.tls_client_ca or ""),
+            f"used with a file {path}",
+            "actors of impala-train need it; impala-admin certs init makes it",
+        )
+    return str(path)
+
+
+def _choose_name(path: str) -> str:
+    """Returns a name the certificate is for; no pattern, as no server is called that."""
+    try:
+        names = names_of(x509.load_pem_x509_certificate(Path(path).read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ConfigError("tls_cert", path, "a readable PEM certificate", str(error)) from None
+    plain = [name for name in names if not name.startswith("*")]
+    if not plain:
+        raise ConfigError("tls_cert", path, "a certificate for a name", f"it is for {names}")
+    return "localhost" if "localhost" in plain else plain[0]

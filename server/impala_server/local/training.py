@@ -1,0 +1,92 @@
+"""A learner server and its actors on this machine: one training, from start to ordered end.
+
+Used by impala-train and by the class IMPALA, from one thread. Learner, front end
+and actors are processes; whatever ends this one, they end too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from impala_common.config import TrainConfig
+from impala_common.process.logs import LogFormat
+from impala_common.process.passed_objects import ObjectMemory
+from impala_common.run import metrics
+from impala_common.run.run_directory import RunDirectory
+from impala_server.local.actors import LocalActors
+from impala_server.progress import ProgressDisplay
+from impala_server.supervisor import Status, Supervisor
+
+_POLL_S = 0.2
+
+
+class LocalTraining:
+    """One training. Owned by the thread that calls `run`.
+
+    Attributes:
+      is_bound: set once the learner listens; `address` is its HOST:PORT then.
+      address: None before.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        log_level: str = "WARNING",
+        log_format: LogFormat = "text",
+        objects: ObjectMemory | None = None,
+        has_log_files: bool = False,
+    ) -> None:
+        """Prepares; the caller holds the lock of `run`. Arguments: see Supervisor."""
+        self._config = config
+        self._run = run
+        self._objects = objects
+        self._supervisor = Supervisor(config, run, log_level, log_format, objects, has_log_files)
+        self.is_bound = threading.Event()
+        self.address: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """The learner's newest status."""
+        return self._supervisor.status
+
+    def run(self, display: ProgressDisplay, is_stop_wanted: Callable[[], bool]) -> Status:
+        """Trains to the end, or until `is_stop_wanted`; returns the learner's last status.
+
+        Raises:
+          ImpalaError: learner, front end or actors failed; says why. All have ended by then.
+        """
+        supervisor = self._supervisor
+        actors: LocalActors | None = None
+        try:
+            display.wait("starting the learner")
+            supervisor.start()
+            # The port is known before the learner has loaded torch: actors load it meanwhile.
+            self.address = supervisor.wait_until_bound()
+            self.is_bound.set()
+            actors = LocalActors(self._config, self._run, self.address, self._objects)
+            actors.start()
+            display.wait("starting the actors")
+            is_judging = False
+            while (status := supervisor.poll(_POLL_S)) is not None:
+                display.update(status)
+                if status.get("is_judging") and not is_judging:
+                    is_judging = True
+                    display.message("trained: the evaluator judges the last weights")
+                if is_stop_wanted():
+                    display.message("stopping: finishing the update and writing a checkpoint")
+                    break
+                if status["state"] in ("STARTING", "RUNNING", "PAUSED"):
+                    actors.check(has_trained=status.get(metrics.STEPS, 0) > 0)
+        finally:
+            is_finished = supervisor.status.get("reason") == "finished"
+            if actors is not None and not is_finished:
+                supervisor.request_stop()  # at once: the time it may take counts from here
+                actors.stop()
+            supervisor.close()
+            if actors is not None:
+                actors.stop(is_run_over=is_finished)
+            display.update(supervisor.status)
+        supervisor.raise_if_killed()
+        return supervisor.status

@@ -1,0 +1,143 @@
+"""Python objects through inherited memory: what arrives, and what is refused at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from impala_actor.environments.factory import make_environment, register_environment
+from impala_common.errors import ConfigError, UnknownEnvironmentError
+from impala_common.process.passed_objects import (
+    ObjectMemory,
+    pack_object,
+    read_objects,
+    split_objects_option,
+    unpack_object,
+)
+
+CHILD = """
+import sys
+from impala_common.process.passed_objects import read_objects, unpack_object
+objects = read_objects(int(sys.argv[1]))
+print(unpack_object("it", objects["environment", "object:it"])())
+"""
+
+
+def run_child(objects: ObjectMemory, cwd: Path) -> str:
+    """Returns what a child process makes of the object called object:it."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(objects.fd)],
+        pass_fds=(objects.fd,),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_object_of_a_module_arrives_whether_or_not_a_child_can_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_on_path: bool
+) -> None:
+    """Seen failing for False without `_modules_by_value`, and for True without the search path."""
+    (tmp_path / "lab").mkdir()
+    source = tmp_path / "lab" / "my_lab_module.py"
+    source.write_text("class Answer:\n    def __call__(self):\n        return 'from the lab'\n")
+    spec = importlib.util.spec_from_file_location("my_lab_module", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "my_lab_module", module)
+    spec.loader.exec_module(module)
+    if is_on_path:
+        monkeypatch.syspath_prepend(str(source.parent))
+
+    data = pack_object("env", module.Answer(), "")
+    if not is_on_path:
+        source.unlink()
+    objects = ObjectMemory({("environment", "object:it"): data})
+    try:
+        printed = run_child(objects, tmp_path)
+    finally:
+        objects.close()
+
+    assert printed == "from the lab"
+
+
+def test_memory_read_by_two_children_gives_both_everything(tmp_path: Path) -> None:
+    """Seen failing with os.read: the second one begins where the first one stopped."""
+    word = "captured"
+    objects = ObjectMemory({("environment", "object:it"): pack_object("env", lambda: word, "")})
+    try:
+        printed = [run_child(objects, tmp_path), run_child(objects, tmp_path)]
+    finally:
+        objects.close()
+
+    assert printed == [word, word]
+
+
+def test_memory_once_written_cannot_be_changed() -> None:
+    objects = ObjectMemory({})
+    try:
+        with pytest.raises(OSError, match="not permitted"):
+            os.pwrite(objects.fd, b"x", 0)
+    finally:
+        objects.close()
+
+
+def test_pack_object_that_cannot_be_copied_says_why_and_the_way_round() -> None:
+    lock = threading.Lock()
+
+    with pytest.raises(ConfigError, match=r"(?s)env is .*pickle '_thread.lock'.*pass a factory"):
+        pack_object("env", lambda: lock, "pass a factory")
+
+
+def test_unpack_object_that_cannot_be_made_says_which() -> None:
+    with pytest.raises(ConfigError, match=r"object:mine .*made again in another process"):
+        unpack_object("object:mine", b"\x80\x04 no pickle")
+
+
+def test_read_objects_of_other_memory_is_refused() -> None:
+    reader, writer = os.pipe()
+    try:
+        with pytest.raises(ConfigError, match="--objects-fd"):
+            read_objects(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_split_objects_option_takes_it_out_of_the_command_line() -> None:
+    assert split_objects_option(["--env", "X", "--objects-fd", "7"]) == (7, ["--env", "X"])
+    assert split_objects_option(["--env", "X"]) == (None, ["--env", "X"])
+
+
+def test_make_environment_of_an_object_nobody_registered_says_the_way_round() -> None:
+    with pytest.raises(UnknownEnvironmentError, match=r"IMPALA\(env, ...\)\.load\(RUN\)"):
+        make_environment("object:of-another-process", 1)
+
+
+def test_make_environment_of_a_maker_that_fails_names_its_error() -> None:
+    def maker() -> object:
+        raise RuntimeError("no licence")
+
+    register_environment("object:failing", maker)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match="RuntimeError: no licence"):
+        make_environment("object:failing", 2)
+
+
+def test_make_environment_of_a_maker_of_something_else_names_it() -> None:
+    register_environment("object:dict", dict)  # type: ignore[arg-type]
+
+    with pytest.raises(UnknownEnvironmentError, match=r"no environment but builtins\.dict"):
+        make_environment("object:dict", 1)

@@ -1,0 +1,42 @@
+"""Ctrl-C: the first asks for an ordered end, the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from impala_common.process.exit_codes import INTERRUPTED
+from impala_server.interrupts import Interrupts
+
+
+class EndedError(Exception):
+    """What the test's os._exit raises in place of ending the process."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_sets_the_flag_and_the_second_ends(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(code: int) -> None:
+        raise EndedError(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    with Interrupts() as interrupts:
+        assert not interrupts.is_set()
+
+        signal.raise_signal(number)
+
+        assert interrupts.is_set()
+        with pytest.raises(EndedError, match=str(INTERRUPTED)):
+            signal.raise_signal(number)
+
+
+def test_handlers_are_put_back() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    with Interrupts():
+        assert signal.getsignal(signal.SIGINT) != before[signal.SIGINT]
+
+    assert {number: signal.getsignal(number) for number in before} == before

@@ -1,0 +1,139 @@
+"""Actors of impala-train: replaced when they die, and given up when that makes no sense."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from impala_common.config import EnvironmentConfig, ModelConfig, TrainConfig
+from impala_common.errors import ConfigError, ImpalaError
+from impala_common.process.exit_codes import CONFIG, OK, USAGE
+from impala_server import train_cli
+from impala_server.local import process as local_process
+from impala_server.local.actors import validate_local_run
+
+
+class Bench:
+    """One actor whose processes end as the test says, and the clock it looks at."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 100.0
+        self.num_starts = 0
+        clock = types.SimpleNamespace(monotonic=lambda: self.now_s)
+        monkeypatch.setattr(local_process, "time", clock)
+        self._code = path / "code"
+        # Its last words, then the exit code that stands in a file.
+        code = "import sys; sys.stderr.write('noise\\nerror: last words\\nmore\\n'); "
+        code += f"sys.exit(int(open({str(self._code)!r}).read()))"
+        command = [sys.executable, "-S", "-c", code]
+        self.actor = local_process.LocalProcess("actor-0", command, path / "log")
+        start = self.actor.start
+
+        def counted() -> None:
+            self.num_starts += 1
+            start()
+
+        monkeypatch.setattr(self.actor, "start", counted)
+
+    def run_to_end(self, code: int) -> None:
+        """Starts the actor if it rests, and lets it end with `code`."""
+        self._code.write_text(str(code))
+        if self.actor._process is None:
+            self.actor.start()
+        assert self.actor._process is not None
+        assert self.actor._process.wait(10.0) == code
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("code", [CONFIG, USAGE])
+def test_check_of_actor_whose_settings_cannot_work_raises_its_words(
+    bench: Bench, code: int
+) -> None:
+    bench.run_to_end(code)
+
+    with pytest.raises(ConfigError, match=r"^last words$"):
+        bench.actor.check()
+
+
+def test_check_of_actor_that_died_replaces_it_after_a_pause(bench: Bench) -> None:
+    bench.run_to_end(1)
+    bench.actor.check()
+    bench.actor.check()
+    assert bench.num_starts == 1
+
+    bench.now_s += 1.1
+    bench.actor.check()
+
+    assert bench.num_starts == 2
+    bench.actor.join(10.0)
+
+
+def test_check_of_actor_that_keeps_dying_waits_longer_and_then_gives_up(bench: Bench) -> None:
+    for pause_s in (1.0, 2.0, 4.0, 8.0):
+        bench.run_to_end(7)
+        bench.actor.check()
+        assert bench.actor._restart_s - bench.now_s == pause_s
+    bench.run_to_end(7)
+
+    with pytest.raises(ImpalaError, match=r"died 5 times in a row \(exit code 7\).*last words"):
+        bench.actor.check()
+
+
+def test_check_of_actor_that_dies_once_in_a_while_goes_on_for_ever(bench: Bench) -> None:
+    for _ in range(10):
+        bench.run_to_end(1)
+        bench.now_s += 60.0
+        bench.actor.check()
+        bench.now_s += 60.0
+
+    assert bench.num_starts == 10
+
+
+def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
+    """Seen to fail (training stood still without a word) when exit code 0 was the end of it."""
+    bench.run_to_end(OK)
+    bench.actor.check()
+    bench.actor.check()
+    assert bench.num_starts == 1
+
+    bench.now_s += 5.0
+    bench.actor.check()
+
+    assert bench.num_starts == 2
+    bench.actor.join(10.0)
+
+
+def test_train_on_an_own_network_that_is_nowhere_ends_before_any_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail with the module looked for by the learner only, ten seconds later."""
+    monkeypatch.setattr("impala_server.train_cli.open_run", lambda unused: pytest.fail("begun"))
+    options = ["--env", "CartPole-v1", "--model", "nope_nets.small:Net"]
+
+    code = train_cli.run([*options, "--run-dir", str(tmp_path / "run")])
+
+    assert code == CONFIG
+    error = capsys.readouterr().err
+    assert "--model is 'nope_nets.small:Net'" in error
+    assert "no nope_nets.small: install it, or name its folder in PYTHONPATH" in error
+
+
+@pytest.mark.parametrize("model", ["own_nets:Net", "own_package.nets:Net", "object:Net", "mlp"])
+def test_validate_looks_for_an_own_network_without_running_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Seen to fail with the module of a package looked for by its whole name."""
+    (tmp_path / "own_nets.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    environment = EnvironmentConfig(env="CartPole-v1")
+
+    validate_local_run(TrainConfig(environment=environment, model=ModelConfig(model=model)))

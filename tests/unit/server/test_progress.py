@@ -1,0 +1,214 @@
+"""What a person sees: the live display, plain lines, the sparkline."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from impala_common.run import metrics
+from impala_common.run.sparkline import History
+from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
+
+STATUS: dict[str, Any] = {
+    "state": "RUNNING",
+    "last_checkpoint": "step-000000048000",
+    metrics.STEPS: 51_200,
+    metrics.TIME_S: 3725.0,
+    metrics.STEPS_PER_S: 1_000.0,
+    metrics.UPDATES_PER_S: 160.4,
+    metrics.RETURN_MEAN: 143.21,
+    metrics.LENGTH_MEAN: 98.7,
+    metrics.LOSS_TOTAL: 12.3456,
+    metrics.LOSS_PG: -0.0123,
+    metrics.LOSS_BASELINE: 25.5,
+    metrics.LOSS_ENTROPY: -150.1,
+    metrics.POLICY_LAG_MEAN: 1.25,
+    metrics.POLICY_LAG_MAX: 4,
+    metrics.QUEUE_FILL: 0.62,
+    metrics.POLICY_VERSION: 1_600,
+    metrics.ACTORS_CONNECTED: 2,
+    metrics.UNROLLS_ACCEPTED: 12_800,
+    metrics.UNROLLS_STALE: 3,
+    metrics.UNROLLS_INVALID: 4,
+    metrics.RSS_BYTES: 512 * 2**20,
+}
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def make_display(
+    width: int = 100, is_terminal: bool = False
+) -> tuple[ProgressDisplay, io.StringIO, FakeClock]:
+    file, clock = io.StringIO(), FakeClock()
+    console = Console(file=file, width=width, force_terminal=is_terminal)
+    return ProgressDisplay(200_000, "CartPole-v1 [bold]", console, clock), file, clock
+
+
+def rendered(display: ProgressDisplay, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width).print(display.render())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_render_shows_everything_within_the_width(width: int) -> None:
+    display, _, _ = make_display(width)
+    for step in range(100):
+        display.update({**STATUS, metrics.RETURN_MEAN: float(step)})
+    display.update(STATUS)
+
+    text = rendered(display, width)
+
+    for part in (
+        "CartPole-v1 [bold]  RUNNING",
+        "51,200 / 200,000 steps  26 %",
+        "1:02:05 elapsed, 0:02:28 left",
+        "143.2",
+        "98.7",
+        "1,000",
+        "160.4",
+        "12.35",
+        "-0.0123",
+        "25.5",
+        "-150.1",
+        "1.2 mean, 4 max",
+        "██████░░░░ 62%",
+        "version 1,600",
+        "2 connected",
+        "12,800 accepted",
+        "step-000000048000",
+        "512 MiB",
+        "▁",
+        "█",
+    ):
+        assert part in text
+    assert "rejected    7" in text
+    assert "…" not in text
+    assert {len(line) for line in text.splitlines()} == {width}
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        dict.fromkeys(STATUS, math.nan),
+        dict.fromkeys(STATUS),
+        {metrics.STEPS: 10**12, metrics.STEPS_PER_S: 0.0},
+        {metrics.STEPS: 1, metrics.STEPS_PER_S: 1e-9, metrics.QUEUE_FILL: 7.0},
+    ],
+    ids=["empty", "nan", "none", "beyond the end", "slow"],
+)
+def test_render_of_odd_status_does_not_fail(status: dict[str, Any]) -> None:
+    display, _, _ = make_display()
+
+    display.update(status)
+
+    assert "steps" in rendered(display, 80)
+    assert "steps" in display.line()
+
+
+def test_render_before_there_is_a_status_says_what_is_awaited() -> None:
+    display, _, _ = make_display()
+    display.wait("starting: learner")
+    display.update(None)
+
+    text = rendered(display, 80)
+
+    assert "STARTING" in text
+    assert "starting: learner" in text
+
+
+def test_update_without_terminal_prints_a_line_now_and_then() -> None:
+    """Seen to fail with a line printed at each update."""
+    display, file, clock = make_display(width=40)
+    display.start()
+    for _ in range(11):
+        display.update(STATUS)
+        clock.now_s += LINE_INTERVAL_S / 5
+    display.message("actor-0 was restarted")
+
+    lines = file.getvalue().splitlines()
+
+    assert len(lines) == 4
+    assert lines[0][8:] == (
+        " steps 51,200 (26 %) 1,000/s return 143.2 length 98.7 loss 12.35 lag 1.2 actors 2"
+    )
+    assert lines[3][8:] == " actor-0 was restarted"
+    assert "\x1b" not in file.getvalue()
+
+
+def test_stop_without_terminal_prints_the_last_status() -> None:
+    display, file, _ = make_display()
+    with display:
+        display.update(STATUS)
+        display.update({**STATUS, "state": "STOPPED", metrics.STEPS: 200_000})
+
+    assert "stopped steps 200,000 (100 %)" in file.getvalue().splitlines()[-1]
+
+
+def test_stop_without_terminal_prints_no_line_twice() -> None:
+    """Seen to fail with the last status printed by stop in any case."""
+    display, file, clock = make_display()
+    with display:
+        display.update(STATUS)
+        clock.now_s += LINE_INTERVAL_S
+        display.update({**STATUS, "state": "STOPPED"})
+    display.stop()
+
+    assert len(file.getvalue().splitlines()) == 2
+    assert file.getvalue().count("stopped") == 1
+
+
+def test_terminal_shows_messages_and_gives_the_cursor_back() -> None:
+    display, file, _ = make_display(is_terminal=True)
+    with display:
+        display.wait("starting")
+        display.message("hello [red]")
+        display.update(STATUS)
+
+    text = file.getvalue()
+    assert "hello [red]" in text
+    assert "51,200 / 200,000 steps" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_render_can_be_exported_as_a_picture() -> None:
+    display, _, _ = make_display()
+    display.update(STATUS)
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console.print(display.render())
+
+    assert console.export_svg(title="impala-train").startswith("<svg")
+
+
+@pytest.mark.parametrize("num_values", [0, 1, 7, 8, 9, 255, 256, 257, 5000, 100_000])
+def test_history_is_bounded_and_keeps_its_course(num_values: int) -> None:
+    history = History(capacity=256)
+
+    for value in range(num_values):
+        history.append(float(value))
+
+    line = history.sparkline(8)
+    assert len(line) == min(num_values, 8)
+    assert list(line) == sorted(line)
+    if num_values >= 8:
+        assert (line[0], line[-1]) == ("▁", "█")
+    assert len(history._means) < 256
+
+
+def test_sparkline_of_constant_value_is_flat() -> None:
+    history = History()
+    for _ in range(20):
+        history.append(3.0)
+
+    assert set(history.sparkline(10)) == {"▄"}
