@@ -114,7 +114,9 @@ class OwnLearner:
           CheckpointError: it is of other spaces or another network.
         """
         validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
-        other = OwnLearner(self._config, self._learner.environment, checkpoint)
+        saved = EnvironmentSpec.from_json(checkpoint.state["environment"])
+        environment = self._learner.environment.with_roles_of(saved.observation_leaves)
+        other = OwnLearner(self._config, environment, checkpoint)
         other.run_path = run_path
         return other
 

@@ -183,7 +183,7 @@ class _SessionLoop:
             # A run that is to be repeated must not depend on what a measurement finds.
             "eager" if session.is_lockstep else actor.inference_backend,
             model,
-            environment.spec,
+            session.unroll.environment,
             num_slots,
             session.unroll.unroll_length,
             actor.device,
@@ -322,7 +322,7 @@ def _is_finite(unrolls: Unrolls) -> bool:
 def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
     """Returns the run's network, which must have the same tensors as the learner's."""
     try:
-        model = make_model(session.model, environment.spec, seed=0)
+        model = make_model(session.model, session.unroll.environment, seed=0)
     except ModelError as error:
         raise ModelError(f"this actor, {session.actor.actor_id}: {error}") from error
     validate_same_weights(session.model.name, session.weights, weights_specs(model))

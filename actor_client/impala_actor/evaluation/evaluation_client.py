@@ -15,13 +15,14 @@ from google.protobuf import duration_pb2
 from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.evaluations import pack_result
 from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
+from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.errors import LearnerUnavailableError
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import PROTOCOL_VERSION, UNARY_DEADLINE_S, WEIGHTS_DEADLINE_S
 from impala_common.rpc.security import ClientSecurity
 from impala_common.run.evaluation_results import EvaluationResult
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
 
@@ -39,6 +40,7 @@ class Task(NamedTuple):
     num_episodes: int
     seed: int
     model: ModelSpec
+    observation_leaves: tuple[TensorSpec, ...]
 
 
 class Welcome(NamedTuple):
@@ -188,4 +190,5 @@ def _unpack(response: pb.WatchCandidatesResponse) -> Task:
         num_episodes=candidate.episode_count,
         seed=candidate.seed,
         model=unpack_model_spec(candidate.model),
+        observation_leaves=tuple(map(unpack_tensor_spec, candidate.observation_leaves)),
     )

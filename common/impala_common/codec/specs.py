@@ -64,15 +64,14 @@ def pack_unroll_spec(spec: UnrollSpec) -> pb.UnrollSpec:
 def unpack_unroll_spec(message: pb.UnrollSpec, environment: EnvironmentSpec) -> UnrollSpec:
     """Returns the specification in `message`, of unrolls from `environment`.
 
+    The roles of the observation leaves are those of the message: the learner's.
+
     Raises:
       InvalidRequestError: if the leaves are not those this version knows.
     """
-    state = tuple(
-        unpack_tensor_spec(leaf.tensor)
-        for leaf in message.leaves
-        if leaf.tensor.name.startswith("initial_agent_state/")
-    )
-    spec = UnrollSpec(message.unroll_length, environment, state)
+    leaves = [unpack_tensor_spec(leaf.tensor) for leaf in message.leaves]
+    state = tuple(leaf for leaf in leaves if leaf.name.startswith("initial_agent_state/"))
+    spec = UnrollSpec(message.unroll_length, environment.with_roles_of(leaves), state)
     if pack_unroll_spec(spec) != message:
         raise InvalidRequestError("unroll: the learner's leaves are not those this version knows")
     return spec

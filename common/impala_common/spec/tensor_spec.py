@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -17,13 +18,26 @@ DTYPES: tuple[str, ...] = (
 """Names of the element types that may travel, as numpy spells them."""
 
 
+TensorRole = Literal["", "image_hwc", "image_chw"]
+"""What an observation leaf stands for: not declared, an image with channels last, or first."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named tensor, without its time and batch dimensions."""
+    """One named tensor, without its time and batch dimensions.
+
+    Attributes:
+      name: unique within its list.
+      shape: lengths of the dimensions.
+      dtype: element type, as numpy spells it.
+      role: what an observation leaf stands for, as the environment's adapter declares it; "" for
+        every other tensor, and in runs that began before roles were declared (ADR 0033).
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    role: TensorRole = ""
 
     @property
     def num_bytes(self) -> int:
