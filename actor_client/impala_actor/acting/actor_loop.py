@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session
+from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
@@ -189,7 +190,8 @@ class _SessionLoop:
             actor.device,
         )
         self._policy = Policy(model, action, num_slots, session.seed, inference)
-        self._builder = UnrollBuilder(session.unroll, num_slots)
+        builder = SlotwiseUnrollBuilder if environment.resets_at_once else UnrollBuilder
+        self._builder = builder(session.unroll, num_slots)
         self._episodes = EpisodeTracker(num_slots)
         self._times = unroll_pb2.ActorTimes()
         self._summaries: list[unroll_pb2.EpisodeSummary] = []
@@ -266,6 +268,7 @@ class _SessionLoop:
         self._is_first = np.ones(num_slots, np.bool_)
         self._policy.observe(np.zeros(num_slots, np.float32), self._is_first)
         self._episodes = EpisodeTracker(num_slots)
+        self._builder.forget()
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls

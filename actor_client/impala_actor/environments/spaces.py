@@ -7,10 +7,12 @@ Observations: `impala_actor.environments.observations`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from gymnasium import spaces
 
+from impala_actor.environments.action_masks import MASK_LEAF, can_be_masked, make_mask_leaf
 from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
 from impala_common.errors import UnsupportedSpaceError
@@ -22,6 +24,8 @@ def make_environment_spec(
     action_space: spaces.Space[Any],
     frame_stack: int = 0,
     image_layout: object = None,
+    *,
+    has_info_mask: bool = False,
 ) -> EnvironmentSpec:
     """Returns the spec of an environment with these (single-slot) spaces.
 
@@ -31,18 +35,31 @@ def make_environment_spec(
       frame_stack: frames along dimension 0 of the only observation; up to 1: it is no stack.
       image_layout: metadata["image_layout"] of the environment, "HWC" or "CHW"; None: it
         declares none, and `find_image_role` applies Gymnasium's convention.
+      has_info_mask: whether infos hold masks of legal actions, which become a leaf.
 
     Raises:
       UnsupportedSpaceError: naming the space, or the layout, and what is supported.
     """
     if frame_stack > 1:
         image_layout = "CHW"
-    leaves = (part.leaf for part in list_observation_parts(observation_space))
+    leaves = [part.leaf for part in list_observation_parts(observation_space)]
+    action = make_action_spec(action_space)
+    roles: dict[str, TensorRole] = {
+        leaf.name: find_image_role(leaf, image_layout) for leaf in leaves
+    }
+    if has_info_mask and MASK_LEAF not in roles:
+        leaves.append(make_mask_leaf(action))
+        roles[MASK_LEAF] = "action_mask"
+    for leaf in leaves:
+        is_mask = leaf.name == MASK_LEAF and can_be_masked(action) and len(leaves) > 1
+        if is_mask and math.prod(leaf.shape) == action.num_logits:
+            roles[leaf.name] = "action_mask"
     return EnvironmentSpec(
         observation_leaves=tuple(
-            dataclasses.replace(leaf, role=find_image_role(leaf, image_layout)) for leaf in leaves
+            dataclasses.replace(leaf, role=roles[leaf.name])
+            for leaf in sorted(leaves, key=lambda leaf: leaf.name)
         ),
-        action=make_action_spec(action_space),
+        action=action,
         frame_stack=frame_stack if frame_stack > 1 else 0,
     )
 

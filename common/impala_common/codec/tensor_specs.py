@@ -14,6 +14,7 @@ _ROLE_TO_PROTO: dict[TensorRole, tensor_pb2.TensorRole] = {
     "": tensor_pb2.TENSOR_ROLE_UNSPECIFIED,
     "image_hwc": tensor_pb2.TENSOR_ROLE_IMAGE_HWC,
     "image_chw": tensor_pb2.TENSOR_ROLE_IMAGE_CHW,
+    "action_mask": tensor_pb2.TENSOR_ROLE_ACTION_MASK,
 }
 _PROTO_TO_ROLE = {number: role for role, number in _ROLE_TO_PROTO.items()}
 

@@ -67,6 +67,17 @@ class EnvironmentSpec:
             frame_stack=int(data["frame_stack"]),
         )
 
+    @property
+    def action_mask(self) -> TensorSpec | None:
+        """The observation leaf that marks legal actions, or None."""
+        masks = (leaf for leaf in self.observation_leaves if leaf.role == "action_mask")
+        return next(masks, None)
+
+    def without_action_mask(self) -> EnvironmentSpec:
+        """Returns this environment as a network's layers see it: without the mask."""
+        leaves = (leaf for leaf in self.observation_leaves if leaf.role != "action_mask")
+        return dataclasses.replace(self, observation_leaves=tuple(leaves))
+
     def with_roles_of(self, leaves: Sequence[TensorSpec]) -> EnvironmentSpec:
         """Returns this environment with the roles of a run's leaves of the same names.
 

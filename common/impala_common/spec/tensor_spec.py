@@ -18,8 +18,8 @@ DTYPES: tuple[str, ...] = (
 """Names of the element types that may travel, as numpy spells them."""
 
 
-TensorRole = Literal["", "image_hwc", "image_chw"]
-"""What an observation leaf stands for: not declared, an image with channels last, or first."""
+TensorRole = Literal["", "image_hwc", "image_chw", "action_mask"]
+"""Not declared; an image with channels last, or first; a mask of legal actions, 0 for illegal."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ class TensorRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TENSOR_ROLE_UNSPECIFIED: _ClassVar[TensorRole]
     TENSOR_ROLE_IMAGE_HWC: _ClassVar[TensorRole]
     TENSOR_ROLE_IMAGE_CHW: _ClassVar[TensorRole]
+    TENSOR_ROLE_ACTION_MASK: _ClassVar[TensorRole]
 
 class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 TENSOR_ROLE_UNSPECIFIED: TensorRole
 TENSOR_ROLE_IMAGE_HWC: TensorRole
 TENSOR_ROLE_IMAGE_CHW: TensorRole
+TENSOR_ROLE_ACTION_MASK: TensorRole
 DTYPE_UNSPECIFIED: DType
 DTYPE_BOOL: DType
 DTYPE_UINT8: DType
