@@ -26,6 +26,7 @@ from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError, QueueClosedError
 from impala_common.process import failpoints
 from impala_common.process.logs import LogFormat
+from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_server.storage.handoff import ControlPipe
@@ -264,7 +265,7 @@ class Supervisor:
     def _start_process(
         self, name: str, ends: ProcessEnds, *arguments: str, pass_fds: tuple[int, ...] = ()
     ) -> None:
-        command = [sys.executable, "-m", f"impala_server.{name}", str(self._run.path)]
+        command = [*python_command(f"impala_server.{name}"), str(self._run.path)]
         command += [ends.to_argument(), self._log_level, self._log_format, *arguments]
         objects = () if self._objects is None else (self._objects.fd,)
         with contextlib.ExitStack() as files:
@@ -273,12 +274,13 @@ class Supervisor:
                 if self._has_log_files
                 else None
             )
+            # Not the command's stdout, which belongs to its results: own networks may print.
             # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
             self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
                 command,
                 pass_fds=(*ends.fds, *objects, *pass_fds),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=(subprocess.DEVNULL if sys.stderr is None else 2) if log is None else log,
                 stderr=log,
                 start_new_session=True,
                 env={**_ENVIRONMENTS.get(name, {}), **os.environ},

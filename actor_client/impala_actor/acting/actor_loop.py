@@ -17,6 +17,7 @@ import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
+from impala_actor.acting.stop_signals import StopSignals
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import RunFinishedError, UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
@@ -142,9 +143,19 @@ class Actor:
         num_slots = self._config.num_envs or defaults.num_slots
 
         def make() -> EnvironmentAdapter:
-            return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+            try:
+                return make_environment(
+                    self._config.env, num_slots, config, self._config.env_threads
+                )
+            finally:
+                self.reclaim_signals()
 
         return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+
+    def reclaim_signals(self) -> None:
+        """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""
+        if isinstance(self._stop, StopSignals):
+            self._stop.reclaim()
 
     @property
     def compress(self) -> bool:
@@ -255,6 +266,7 @@ class _SessionLoop:
             environment_s += stepped_s - acted_s
             start_s = stepped_s
         self._client.heartbeat.beat()
+        self._actor.reclaim_signals()
         if not _is_finite(builder.unrolls):
             environment.abandon("an observation, a reward or a decision is not finite")
             raise UnrollAbandonedError

@@ -6,13 +6,16 @@ cannot work ends the run. The evaluator, where the settings want one, comes and 
 
 from __future__ import annotations
 
-import sys
 import time
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.errors import ConfigError
-from impala_common.process.own_modules import is_own_module_missing, way_to_find
+from impala_common.process.own_modules import (
+    is_own_module_missing,
+    python_command,
+    way_to_find,
+)
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.evaluator import LocalEvaluator
@@ -85,7 +88,7 @@ class LocalActors:
 
 
 def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
-    command = [sys.executable, "-m", "impala_actor", "--actor-id", actor_id]
+    command = [*python_command("impala_actor"), "--actor-id", actor_id]
     command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
     command += ["--inference-backend", config.job.inference_backend]
     command += ["--env-threads", str(max(1, config.job.env_threads))]
