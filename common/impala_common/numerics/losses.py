@@ -105,7 +105,8 @@ def compute_losses(
         raise TypeError("terminated and is_padding must be bool: ~ of an integer mask is no mask")
 
     policies = make_policies(action, target_policy_logits)
-    action_log_probs = policies.log_probs(actions)
+    # What an actor left in padding rows may be an action of no probability: minus infinity.
+    action_log_probs = policies.log_probs(actions).masked_fill(is_padding, 0.0)
     negative_entropies = policies.negative_entropies()
 
     with torch.no_grad():
