@@ -96,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging(logging.WARNING, PROGRAM)
     if argv is None:
         guard_signals(signal.SIGINT, signal.SIGTERM)
-    arguments = _with_absolute_paths(arguments)
     try:
         _validate(arguments)
+        arguments = _with_absolute_paths(arguments)
         reports = _report_all(arguments)
         if arguments.plot is not None:
             from impala_actor.evaluation.plotting import plot_runs

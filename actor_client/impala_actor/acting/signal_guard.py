@@ -20,7 +20,7 @@ _guarded: set[int] = set()
 def guard_signals(*numbers: int) -> None:
     """From now on these signals keep the handlers that they have; idempotent."""
     _guarded.update(numbers)
-    signal.signal = _refuse
+    signal.signal = _refuse  # type: ignore[assignment]
 
 
 def set_handlers(handlers: Mapping[int, Any]) -> None:

@@ -105,7 +105,7 @@ def _without_windows(
     mode = spec.kwargs.get("render_mode")
     if mode is None:
         try:
-            creator = spec.entry_point
+            creator: Any = spec.entry_point
             if isinstance(creator, str):
                 creator = gymnasium.envs.registration.load_env_creator(creator)
             parameters = inspect.signature(creator).parameters if creator is not None else {}

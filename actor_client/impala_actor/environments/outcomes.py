@@ -115,7 +115,8 @@ def _as_number(value: Any) -> float | int | bool | None:
             item = float(item)
         except (TypeError, ValueError, OverflowError):
             return None
-    return item.item() if isinstance(item, np.generic) else item
+    number: float | int | bool = item.item() if isinstance(item, np.generic) else item
+    return number
 
 
 def _join(numbers: list[float | int | bool | None]) -> NDArray[Any] | None:
