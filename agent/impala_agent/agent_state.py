@@ -71,12 +71,12 @@ class AgentState:
     @property
     def global_step(self) -> int:
         """Agent steps trained on so far."""
-        return 0 if self._own is None else self._own.learner.counters.trained_steps
+        return 0 if self._own is None else self._own.state.counters.trained_steps
 
     @property
     def global_episode(self) -> int:
         """Finished episodes so far."""
-        return 0 if self._own is None else self._own.learner.counters.num_episodes
+        return 0 if self._own is None else self._own.state.counters.num_episodes
 
     def set(
         self,

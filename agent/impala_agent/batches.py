@@ -30,12 +30,10 @@ class PackedBatch(NamedTuple):
     Attributes:
       batch: on the learner's device.
       episodes: those that ended in it.
-      num_unrolls: B.
     """
 
     batch: Batch
     episodes: list[FinishedEpisode]
-    num_unrolls: int
 
 
 def make_batch(
@@ -91,7 +89,7 @@ def make_batch(
             views[name][...] = array
     views[POLICY_VERSION][...] = arrays.get("policy_version", np.int64(policy_version))
     batch = BatchLoader(layout, buffer, model, torch.device("cpu")).load(0)
-    return PackedBatch(_to_device(batch, device), _find_episodes(views, arrays), num_unrolls)
+    return PackedBatch(_to_device(batch, device), _find_episodes(views, arrays))
 
 
 def _named_arrays(values: Mapping[str, Any], environment: EnvironmentSpec) -> dict[str, Array]:

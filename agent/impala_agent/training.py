@@ -66,7 +66,7 @@ class Training:
         if eval_interval is not None:
             evaluation["eval_interval_steps"] = as_kind("eval_interval", eval_interval, int)
             evaluation["eval_interval_episodes"] = as_count("num_eval_episodes", num_eval_episodes)
-        trained_steps = own.learner.counters.trained_steps
+        trained_steps = own.state.counters.trained_steps
         self.config = replace_settings(
             config,
             job={"total_steps": trained_steps + num_train_steps},

@@ -24,10 +24,16 @@ from benchmarks.rigs.worker_process import WorkerProcess, serve
 from benchmarks.suite.section import Json
 from impala_common.config.toml_io import load_config
 from impala_common.errors import QueueClosedError
+from impala_common.models.weights import weights_specs
 from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
+from impala_common.spec.specs import EnvironmentSpec
+from impala_server.learner.batch_loader import Batch, BatchLoader
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
-from impala_server.storage.handoff import ActorSeconds, FullSlot
+from impala_server.learner.storage_source import StorageSource
+from impala_server.learner.training_state import TrainingState
+from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.layout import StorageLayout
 from impala_server.storage.process_ends import ProcessEnds
 
@@ -133,14 +139,17 @@ class _Process:
 
     def _build(self, environment: EnvironmentSpec) -> None:
         config, ends = self._config, self._ends
-        learner = Learner(config, environment, ends.storage, ends.weights, None)
-        unroll = UnrollSpec(config.rollout.unroll_length, environment, learner.agent_state)
-        layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
+        state = TrainingState(config, environment, None)
+        source = StorageSource(state, ends.storage, BatchQueue(ends.handoff))
+        learner = Learner(state, source, ends.weights)
+        rollout = config.rollout
+        layout = StorageLayout(state.unroll_spec, rollout.batch_size, rollout.num_storage_slots)
+        loader = BatchLoader(layout, ends.storage.map(), state.model_spec, state.device)
         random = np.random.default_rng(1)
         for view in layout.make_views(ends.storage.map())[0].values():
             if view.dtype == np.float32:
                 view[...] = random.standard_normal(view.shape)
-        batch = copy.deepcopy(learner.loader.load(0))  # the front end will write to the slot
+        batch = copy.deepcopy(loader.load(0))  # the front end will write to the slot
         self._learner = learner
         self._threads.append(threading.Thread(target=self._update, args=(learner, batch)))
         self._threads[-1].start()
@@ -149,14 +158,14 @@ class _Process:
             learner_run_id=learner.run_id,
             learner_life=0,
             environment=environment.to_json(),
-            model=dataclasses.asdict(learner.model_spec),
-            agent_state=[dataclasses.asdict(state) for state in learner.agent_state],
-            weights=[dataclasses.asdict(spec) for spec in learner.weights_specs],
+            model=dataclasses.asdict(state.model_spec),
+            agent_state=[dataclasses.asdict(one) for one in state.model.agent_state_specs()],
+            weights=[dataclasses.asdict(spec) for spec in weights_specs(state.model)],
             max_policy_lag=0,
         )
 
-    def _update(self, learner: Learner, batch: object) -> None:
-        full = FullSlot(0, [], ActorSeconds(0.0, 0.0, 0.0))
+    def _update(self, learner: Learner, batch: Batch) -> None:
+        taken = TakenBatch(batch, 0, [], ActorSeconds(0.0, 0.0, 0.0))
         while True:
             self._is_updating.wait()
             if self._is_closing:
@@ -164,7 +173,7 @@ class _Process:
             self._is_idle.clear()
             wall_s, cpu_s = time.perf_counter(), time.thread_time()
             while self._is_updating.is_set() and not self._is_closing:
-                is_trained = learner.train(full, batch, 0.0)  # type: ignore[arg-type]
+                is_trained = learner.train(taken)
                 self._num_refused += not is_trained
                 before, wall_s, cpu_s = (wall_s, cpu_s), time.perf_counter(), time.thread_time()
                 self._updates.wall_ms.append(1e3 * (wall_s - before[0]))

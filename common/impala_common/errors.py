@@ -203,7 +203,7 @@ class TrainingDivergedError(ImpalaError):
 
 
 class DeviceMemoryError(ImpalaError):
-    """The learner's device has no memory for an update, not even in halves."""
+    """The learner's device has no memory for an update."""
 
     reason = "DEVICE_MEMORY"
 

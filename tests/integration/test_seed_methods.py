@@ -33,7 +33,7 @@ def test_seed_row_freeze_builds_all_and_fixes_the_structure() -> None:
 
     agent.freeze()
 
-    assert isinstance(agent._frozen().learner._optimizer, torch.optim.Adam)
+    assert isinstance(agent._frozen().state.optimizer, torch.optim.Adam)
     with pytest.raises(IllegalTransitionError, match="the structure is frozen"):
         agent.set(optimizer="rmsprop")
 

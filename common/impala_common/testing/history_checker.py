@@ -61,7 +61,10 @@ def validate_readable(history: RunHistory) -> Iterator[str]:
 
 
 def validate_trained_once(history: RunHistory) -> Iterator[str]:
-    """No unroll is trained on twice, or trained on and dropped."""
+    """No unroll is taken into training twice, or taken and dropped.
+
+    How often the learner uses a batch that it took is its setting: one event, however often.
+    """
     for key, taken in history.taken.items():
         if len(taken) > 1:
             yield f"{key} was " + " and ".join(one.event for one in taken)

@@ -125,8 +125,9 @@ class LearnerServiceServicer:
         nothing is undone, as every unroll stands alone.
         - Each unroll message gets exactly one verdict, in the order of sending.
         ACCEPTED means: written into rollout storage of this learner life once;
-        it will be trained on once, or counted as dropped with a reason. It
-        does not survive a crash of the learner.
+        it will be taken into training once, or counted as dropped with a
+        reason. How often the learner uses a batch that it took is the run's
+        setting. It does not survive a crash of the learner.
         - At most `window` of LearnerLimits messages may be without a verdict. A
         verdict is withheld while rollout storage is full: this is what slows
         actors down. The server reads the next message when it has answered the

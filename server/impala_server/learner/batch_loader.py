@@ -55,6 +55,11 @@ class Batch(NamedTuple):
     policy_versions: np.ndarray[tuple[int], np.dtype[np.int64]]
     num_steps: int
 
+    @property
+    def num_unrolls(self) -> int:
+        """B."""
+        return self.actions.shape[1]
+
 
 class BatchLoader:
     """Loads batches. Each learner thread calls it; it holds no state that changes."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from impala_common.errors import (
     AlreadyExistsError,
@@ -26,25 +26,14 @@ from impala_common.errors import (
     CheckpointWriteError,
     ImpalaError,
 )
-from impala_common.run.checkpoints import CheckpointStore, Tensors
+from impala_common.run.checkpoints import CheckpointStore
+from impala_server.learner.training_state import Snapshot
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10
 _MAX_WAITING = 64
 SAVE_TIMEOUT_S = 60.0
 """How long a ticket is waited for: less than an administrator's call may take."""
-
-
-class Snapshot(NamedTuple):
-    """The learner's state at one moment, copied.
-
-    Attributes:
-      tensors: by group and name; valid until the next snapshot is taken.
-      state: whatever else is needed to go on. Any: JSON.
-    """
-
-    tensors: Tensors
-    state: dict[str, Any]
 
 
 class Saved(NamedTuple):

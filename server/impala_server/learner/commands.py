@@ -191,22 +191,24 @@ class AdminCommands:
         self._controller.machine.require("set")
         learner = self._learner
         before = learner.set_parameter(name, value)
-        now = learner.parameters.value_of(name)
+        now = learner.state.parameters.value_of(name)
         self._controller.tell_front_end(
-            "parameters", max_policy_lag=learner.config.rollout.max_policy_lag
+            "parameters", max_policy_lag=learner.state.config.rollout.max_policy_lag
         )
         number = float("inf") if now is None else float(now)  # infinite: null in the line
         self._controller.record({metrics.parameter_metric(name): number})
         return {
-            "parameter": next(one for one in learner.parameters.to_json() if one["name"] == name),
+            "parameter": next(
+                one for one in learner.state.parameters.to_json() if one["name"] == name
+            ),
             "value_before": show(before),
-            "trained_steps": learner.counters.trained_steps,
+            "trained_steps": learner.state.counters.trained_steps,
         }
 
     def _parameters(self) -> Result:
         if self._controller.learner is None:
             raise LearnerUnavailableError("the learner waits for its first actor")
-        return {"parameters": self._learner.parameters.to_json()}
+        return {"parameters": self._learner.state.parameters.to_json()}
 
     def _drain(self) -> Callable[[], Result | None]:
         was_paused = self._controller.machine.state is State.PAUSED
@@ -251,7 +253,9 @@ class AdminCommands:
                 f"update_count: expected 1 to {_MAX_PROFILED_UPDATES}, got {num_updates}"
             )
         learner = self._learner
-        path = profile_path(self._run.profiles_path.absolute(), learner.counters.policy_version)
+        path = profile_path(
+            self._run.profiles_path.absolute(), learner.state.counters.policy_version
+        )
         recording = learner.profiler.request(num_updates, path)
         deadline_s = time.monotonic() + _PROFILE_TIMEOUT_S
 

@@ -22,13 +22,14 @@ from impala_common.errors import (
     QueueClosedError,
 )
 from impala_common.models.registry import find_maker
+from impala_common.models.weights import weights_specs
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory, write_json_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
-from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket, Snapshot
+from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
@@ -36,7 +37,9 @@ from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
 from impala_server.learner.run_files import load_run_files
+from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.totals import make_totals
+from impala_server.learner.training_state import Snapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import ProcessEnds
 
@@ -113,7 +116,7 @@ class Controller:
                 return "stopping"
             if self._failure is not None:
                 return "stopping"
-            if self.learner is not None and self.learner.is_finished:
+            if self.learner is not None and self.learner.state.is_finished:
                 return "finished"
             self._tick()
 
@@ -135,40 +138,40 @@ class Controller:
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None or self.machine.state is not State.STARTING:
             return
-        learner = Learner(
-            self._config, environment, self._ends.storage, self._ends.weights, checkpoint
-        )
-        specs = {"environment": environment.to_json(), "model": _as_json(learner.model_spec)}
+        state = TrainingState(self._config, environment, checkpoint)
+        source = StorageSource(state, self._ends.storage, self.queue)
+        learner = Learner(state, source, self._ends.weights, checkpoint)
+        specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
-        self._writer.truncate_after(learner.counters.trained_steps)
+        self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
-        self._shown["device"] = learner.device_name
-        self._saved_steps = learner.counters.trained_steps
+        self._shown["device"] = state.device_name
+        self._saved_steps = state.counters.trained_steps
         self.evaluations.begin()
         self._shown |= self.evaluations.shown
         self._checkpoints = CheckpointWriter(
             self.store,
             self._take_snapshot,
-            lambda: learner.counters.policy_version,
+            lambda: state.counters.policy_version,
             learner.history.add,
         )
         self._checkpoints.start()
         if checkpoint is None:
             self._save_now()
         for index in range(self._config.rollout.num_learners):
-            thread = LearnerThread(index, learner, self.queue, self._on_failure)
+            thread = LearnerThread(index, learner, self._on_failure)
             self._threads.append(thread)
             thread.start()
         self.machine.move("begin")
-        _LOG.info("learning on %s with %s", learner.device_name, learner.model_spec.name)
+        _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
         self._ends.control.send(
             "ready",
             learner_run_id=learner.run_id,
-            learner_life=learner.counters.learner_life,
-            agent_state=[_as_json(state) for state in learner.agent_state],
-            weights=[_as_json(spec) for spec in learner.weights_specs],
-            max_policy_lag=learner.config.rollout.max_policy_lag,
+            learner_life=state.counters.learner_life,
+            agent_state=[_as_json(one) for one in state.model.agent_state_specs()],
+            weights=[_as_json(spec) for spec in weights_specs(state.model)],
+            max_policy_lag=state.config.rollout.max_policy_lag,
             **specs,
         )
 
@@ -196,7 +199,7 @@ class Controller:
         interval_steps = settings.checkpoint_interval_steps
         return now_s - self._last_save_s >= settings.checkpoint_interval_s or (
             interval_steps > 0
-            and learner.counters.trained_steps - self._saved_steps >= interval_steps
+            and learner.state.counters.trained_steps - self._saved_steps >= interval_steps
         )
 
     def record(self, values: dict[str, float]) -> None:
@@ -227,8 +230,10 @@ class Controller:
         assert learner is not None
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
-            line = collected | make_totals(learner, self._front_end_counts, now_s - self._start_s)
-            if (reward_std := learner.reward_std) is not None:
+            line = collected | make_totals(
+                learner.state, self._front_end_counts, now_s - self._start_s
+            )
+            if (reward_std := learner.state.reward_std) is not None:
                 line[metrics.REWARD_STD] = reward_std
         self._last_log_s = now_s
         self._shown |= line
@@ -253,7 +258,7 @@ class Controller:
     def _note_save_begins(self) -> None:
         assert self.learner is not None
         self._last_save_s = _now_s()
-        self._saved_steps = self.learner.counters.trained_steps
+        self._saved_steps = self.learner.state.counters.trained_steps
 
     def _take_snapshot(self) -> Snapshot:
         """Copies the state; called on the checkpoint thread."""
@@ -282,8 +287,9 @@ class Controller:
         state = self.machine.state.value
         now_s = self._last_status_s = _now_s()
         if self.learner is not None:
-            self._shown |= make_totals(self.learner, self._front_end_counts, now_s - self._start_s)
-            self._shown["total_steps"] = self.learner.config.job.total_steps
+            state_now = self.learner.state
+            self._shown |= make_totals(state_now, self._front_end_counts, now_s - self._start_s)
+            self._shown["total_steps"] = state_now.config.job.total_steps
         if (checkpoints := self._checkpoints) is not None:
             self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
             self._shown["checkpoint_failures"] = checkpoints.num_failures

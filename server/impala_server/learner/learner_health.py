@@ -1,14 +1,24 @@
 """What is wrong with a learner that cannot go on by itself, and what then happens.
 
-Owned by the learner, under its update lock; the controller reads `trouble`. A
-learner that an administrator looks after waits, PAUSED, for what he does about
-it. A command that somebody waits for ends instead, with the error.
+Owned by the learner, under its update lock; the controller reads `trouble`. `impala-server`
+pauses, and an administrator decides what to do. `impala-train` and the class IMPALA end with
+the error instead.
 """
 
 from __future__ import annotations
 
+import logging
+
 from impala_common.config.sections import OptimizerConfig
-from impala_common.errors import CheckpointWriteError, IllegalTransitionError, ImpalaError
+from impala_common.errors import (
+    CheckpointWriteError,
+    IllegalTransitionError,
+    ImpalaError,
+    TrainingDivergedError,
+)
+from impala_server.learner.update import UpdateResult
+
+_LOG = logging.getLogger(__name__)
 
 _WHAT_TO_DO = (
     "The learner is PAUSED. Change what made it so (impala-admin set learning_rate VALUE, say), "
@@ -35,6 +45,30 @@ class LearnerHealth:
         """Forgets mishaps: someone has done something about them."""
         self.num_in_a_row = 0
         self.trouble = ""
+
+    def note(self, result: UpdateResult, config: OptimizerConfig) -> ImpalaError | None:
+        """Notes how an update went; returns why training cannot go on, or None where it can."""
+        if result.is_applied:
+            self.num_in_a_row = 0
+            return None
+        self.num_in_a_row += 1
+        if result.damage:
+            self.damage = result.damage
+            return TrainingDivergedError(f"{result.damage}; they were not published")
+        _LOG.warning(
+            "update skipped: loss %g, gradient norm %g (%d in a row)",
+            result.values[0],
+            result.values[-1],
+            self.num_in_a_row,
+        )
+        limit = config.max_nonfinite_updates
+        if self.num_in_a_row < limit:
+            return None
+        return TrainingDivergedError(
+            f"{limit} updates in a row had a loss or gradient that was not finite; the "
+            "last good weights are kept. Try a smaller --learning-rate, reward clipping, "
+            "or a smaller --max-grad-norm"
+        )
 
     def give_up(self, error: ImpalaError, config: OptimizerConfig) -> None:
         """Returns where the learner is to wait for an administrator; `trouble` says so then.

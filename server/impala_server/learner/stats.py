@@ -13,9 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from impala_common.run import metrics
-from impala_server.learner.batch_loader import Batch
+from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.update import UPDATE_VALUES, UpdateResult
-from impala_server.storage.handoff import FullSlot
 
 _EPISODE_WINDOW = 100
 _RATE_MARKS = 10
@@ -59,27 +58,24 @@ class LearnerStats:
 
     def add(
         self,
-        full: FullSlot,
-        batch: Batch,
+        taken: TakenBatch,
         result: UpdateResult,
         version: int,
-        wait_s: float,
-        load_s: float,
         update_s: float,
     ) -> None:
-        """Adds one update, made when the learner was at `version`."""
+        """Adds one update, made in `update_s` seconds when the learner was at `version`."""
         values = result.values
         self._value_sum = values if self._value_sum is None else self._value_sum + values
         self._num_updates += 1
-        self._num_steps += batch.num_steps
-        lags = version - batch.policy_versions
+        self._num_steps += taken.batch.num_steps
+        lags = version - taken.batch.policy_versions
         self._lag_sum += float(lags.mean())
         self._lag_max = max(self._lag_max, int(lags.max()))
-        self._wait_s += wait_s
-        self._load_s += load_s
+        self._wait_s += taken.wait_s
+        self._load_s += taken.load_s
         self._update_s += update_s
-        self._actor_s += full.actor_seconds
-        for episode in full.episodes:
+        self._actor_s += taken.actor_seconds
+        for episode in taken.episodes:
             self._episode_returns.append(episode.episode_return)
             self._episode_lengths.append(episode.num_steps)
 

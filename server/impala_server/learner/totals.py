@@ -10,24 +10,26 @@ import resource
 from collections.abc import Mapping
 
 from impala_common.run import metrics
-from impala_server.learner.learner import Learner
+from impala_server.learner.training_state import TrainingState
 
 
-def make_totals(learner: Learner, counts: Mapping[str, float], life_s: float) -> dict[str, float]:
+def make_totals(
+    state: TrainingState, counts: Mapping[str, float], life_s: float
+) -> dict[str, float]:
     """Returns metrics by name.
 
     Args:
-      learner: whose counters are read.
+      state: whose counters are read.
       counts: what the front end counted, by its names.
       life_s: seconds that this life of the learner has trained.
     """
-    counters = learner.counters
+    counters = state.counters
     return {
         metrics.STEPS: counters.trained_steps,
         metrics.TIME_S: counters.wall_time_s + life_s,
         metrics.UPDATES: counters.policy_version,
         metrics.POLICY_VERSION: counters.policy_version,
-        metrics.LEARNING_RATE: learner.learning_rate,
+        metrics.LEARNING_RATE: state.learning_rate,
         metrics.EPISODES: counters.num_episodes,
         metrics.SKIPPED_UPDATES: counters.skipped_updates,
         metrics.QUEUE_FILL: counts.get("storage_fill", 0.0),

@@ -2,12 +2,11 @@
 
 Called by a learner thread under the update lock. What it changes: parameters,
 optimizer state, running statistics, and nothing if the loss or the gradient is not
-finite. A device without memory for the whole batch gets it in halves.
+finite or the device has no memory for them.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,6 @@ from impala_common.process import failpoints
 from impala_common.spec.action_spec import ActionSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import set_learning_rate
-from impala_server.learner.split_batch import split_batch
 
 
 class UpdateResult(NamedTuple):
@@ -39,10 +37,6 @@ class UpdateResult(NamedTuple):
     values: Tensor
     damage: str = ""
 
-
-_LOG = logging.getLogger(__name__)
-_MAX_PARTS = 2
-_NUM_LOSSES = 4  # of LossOutputs; the rest are statistics
 
 UPDATE_VALUES = (*LossOutputs._fields, "grad_norm")
 """Names of `UpdateResult.values`, in order."""
@@ -70,10 +64,8 @@ class Updater:
         self._parameters = list(model.parameters())
         self._normaliser = model if isinstance(model, NormalisedModel) else None
         self._statistics = self._normaliser.statistics() if self._normaliser else []
-        self._statistics_before: list[Tensor] = []
         state = model.state_dict().values()
         self._floats = [value.detach() for value in state if value.is_floating_point()]
-        self._num_parts = 1
         self._autocast = torch.autocast(
             self._parameters[0].device.type,
             encoder_dtype,
@@ -89,13 +81,25 @@ class Updater:
         """Makes one step on `batch` at `learning_rate`.
 
         Raises:
-          DeviceMemoryError: no memory for it, not even in halves; nothing has changed.
+          DeviceMemoryError: no memory for it; nothing has changed.
         """
-        values = self._accumulate_gradient(batch)
+        statistics_before = [tensor.clone() for tensor in self._statistics]
+        shortage = ""
+        try:
+            values = self._accumulate_gradient(batch)
+        except torch.OutOfMemoryError as error:
+            shortage = str(error)
+        if shortage:  # outside of "except": the traceback would keep the tensors of the attempt
+            self._give_memory_back(statistics_before)
+            raise DeviceMemoryError(
+                f"{self._parameters[0].device} has no memory for an update of a batch: smaller "
+                "--batch-size or --unroll-length, a smaller network, or end what else uses the "
+                f"device ({shortage})"
+            )
         grad_norm = self._clip_gradient()
         values = torch.cat([values, grad_norm.reshape(1)])
         if not bool(torch.isfinite(grad_norm + values[0])):
-            self._put_statistics_back()
+            self._put_statistics_back(statistics_before)
             return UpdateResult(False, values)
         set_learning_rate(self._optimizer, learning_rate)
         failpoints.hit("update.before_step")
@@ -110,51 +114,12 @@ class Updater:
         return UpdateResult(True, values)
 
     def _accumulate_gradient(self, batch: Batch) -> Tensor:
-        """Fills in the gradients; returns losses and statistics.
-
-        Once a batch had to be halved, all further ones are.
-        """
-        self._statistics_before = [tensor.clone() for tensor in self._statistics]
-        try:
-            return self._add_up(batch, self._num_parts)
-        except torch.OutOfMemoryError as error:
-            _LOG.warning("no memory for an update in %d parts: %s", self._num_parts, error)
-        # Outside of "except": the traceback would keep the tensors of the failed attempt.
-        self._give_memory_back()
-        num_parts = 2 * self._num_parts
-        if num_parts <= _MAX_PARTS and batch.actions.shape[1] >= num_parts:
-            try:
-                values = self._add_up(batch, num_parts)
-            except torch.OutOfMemoryError as error:
-                _LOG.warning("no memory for an update in %d parts either: %s", num_parts, error)
-            else:
-                self._num_parts = num_parts
-                return values
-            self._give_memory_back()
-        raise DeviceMemoryError(
-            f"{self._parameters[0].device} has no memory for an update of a batch, not even in "
-            "parts: smaller --batch-size or --unroll-length, a smaller network, or end what else "
-            "uses the device"
-        )
-
-    def _add_up(self, batch: Batch, num_parts: int) -> Tensor:
+        """Counts the statistics and fills in the gradients; returns losses and statistics."""
         self._count(batch)
         self._optimizer.zero_grad(set_to_none=True)
-        if num_parts == 1:
-            losses = self.compute_losses(batch)
-            losses.total_loss.backward()  # type: ignore[no-untyped-call]
-            return torch.stack([loss.detach() for loss in losses])
-        parts = []
-        is_mean = self._loss_config.loss_reduction == "mean"
-        for part in split_batch(batch, num_parts):
-            share = part.num_steps / max(batch.num_steps, 1)
-            losses = self.compute_losses(part)
-            loss = losses.total_loss * (share if is_mean else 1.0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            values = torch.stack([loss.detach() for loss in losses])
-            values[0 if is_mean else _NUM_LOSSES :] *= share  # of means over rows
-            parts.append(values)
-        return torch.stack(parts).sum(0)
+        losses = self.compute_losses(batch)
+        losses.total_loss.backward()  # type: ignore[no-untyped-call]
+        return torch.stack([loss.detach() for loss in losses])
 
     def _clip_gradient(self) -> Tensor:
         """Scales the gradient down to its largest norm; returns the norm before, a scalar."""
@@ -163,14 +128,14 @@ class Updater:
         gradients = [parameter.grad for parameter in self._parameters]
         return torch.nn.utils.get_total_norm([grad for grad in gradients if grad is not None])
 
-    def _give_memory_back(self) -> None:
-        self._put_statistics_back()
+    def _give_memory_back(self, statistics: list[Tensor]) -> None:
+        self._put_statistics_back(statistics)
         self._optimizer.zero_grad(set_to_none=True)
         if self._parameters[0].device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _put_statistics_back(self) -> None:
-        for tensor, before in zip(self._statistics, self._statistics_before, strict=True):
+    def _put_statistics_back(self, statistics: list[Tensor]) -> None:
+        for tensor, before in zip(self._statistics, statistics, strict=True):
             tensor.copy_(before)
 
     def _has_finite_weights(self) -> bool:

@@ -25,8 +25,9 @@ from impala_common.errors import (
 from impala_common.process import failpoints
 from impala_common.run.checkpoints import CheckpointStore
 from impala_server.learner import checkpoint_writer
-from impala_server.learner.checkpoint_writer import CheckpointWriter, Snapshot
+from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
+from impala_server.learner.training_state import Snapshot
 
 
 class Source:
