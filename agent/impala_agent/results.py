@@ -18,7 +18,7 @@ class TrainResult:
     Attributes:
       reason: "finished", "interrupted" (Ctrl-C) or "stopped" (close, or an administrator).
       num_steps: agent steps trained on, over all trainings of the agent.
-      num_updates: optimizer steps, likewise.
+      num_updates: updates, likewise.
       num_episodes: finished episodes, likewise.
       return_mean: mean return of the last 100 episodes; None where none has finished.
       run_dir: the run's folder: settings, metrics, checkpoints, logs.

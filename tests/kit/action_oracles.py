@@ -44,3 +44,14 @@ def compute_entropies(spec: ActionSpec, logits: Tensor) -> Tensor:
     for distribution, _place in make_oracles(spec, logits):
         total = total + distribution.entropy().sum(-1)
     return total
+
+
+def compute_kls(spec: ActionSpec, behaviour_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """KL(mu || pi) in nats, [...]: the sum over all components."""
+    total = torch.zeros(behaviour_logits.shape[:-1])
+    pairs = zip(
+        make_oracles(spec, behaviour_logits), make_oracles(spec, target_logits), strict=True
+    )
+    for (mine, _), (other, _) in pairs:
+        total = total + oracle.kl_divergence(mine, other).sum(-1)
+    return total

@@ -8,6 +8,7 @@ from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -38,6 +39,7 @@ class TrainConfig:
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    reuse: ReuseConfig = dataclasses.field(default_factory=ReuseConfig)
     transport: TransportConfig = dataclasses.field(default_factory=TransportConfig)
     security: SecurityConfig = dataclasses.field(default_factory=SecurityConfig)
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
@@ -55,6 +57,7 @@ class TrainConfig:
             "a loopback address, or used with TLS and an actor token",
             f"traffic would be neither encrypted nor authenticated. {HOW_TO_BIND}",
         )
+        self.reuse.validate_batch(self.rollout.batch_size, self.rollout.unroll_length)
         if not self.job.lockstep:
             return
         require(

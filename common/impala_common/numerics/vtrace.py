@@ -22,16 +22,18 @@ from impala_common.numerics.shapes import TRAILING, check_shape
 
 
 class VTraceReturns(NamedTuple):
-    """What V-trace yields; neither tensor carries a gradient.
+    """What V-trace yields; no tensor carries a gradient.
 
     Attributes:
       vs: float [T, B, ...]: value targets, equation 1 of the paper.
       pg_advantages: float [T, B, ...]: advantages of the policy gradient, already
         weighted with the clipped importance ratio (section 4.2).
+      advantages: float [T, B, ...]: the same without that ratio, q_t - V_t.
     """
 
     vs: Tensor
     pg_advantages: Tensor
+    advantages: Tensor
 
 
 @torch.no_grad()
@@ -107,7 +109,7 @@ def from_importance_weights(
     # q_t - V_t = td_error_t + gamma_t lambda (vs_{t+1} - V_{t+1}); the last row has no correction.
     advantages = td_errors
     advantages[:-1].addcmul_(discounts[:-1], vs_minus_v[1:], value=lambda_)
-    return VTraceReturns(vs=vs, pg_advantages=clipped_pg_rhos * advantages)
+    return VTraceReturns(vs, clipped_pg_rhos * advantages, advantages)
 
 
 def _clip(rhos: Tensor, threshold: float | None) -> Tensor:

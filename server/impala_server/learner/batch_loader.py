@@ -42,7 +42,8 @@ class Batch(NamedTuple):
       terminated: bool [T, B].
       is_padding: bool [T, B].
       policy_versions: int64 [B] on the host: weights that acted.
-      num_steps: rows that are no padding.
+      num_steps: rows that are no padding, of fresh unrolls.
+      num_replayed: unrolls at the end of dim 1 that were trained on before.
     """
 
     inputs: ModelInputs
@@ -54,11 +55,12 @@ class Batch(NamedTuple):
     is_padding: Tensor
     policy_versions: np.ndarray[tuple[int], np.dtype[np.int64]]
     num_steps: int
+    num_replayed: int = 0
 
     @property
     def num_unrolls(self) -> int:
-        """B."""
-        return self.actions.shape[1]
+        """Fresh unrolls: B, where none is replayed."""
+        return self.actions.shape[1] - self.num_replayed
 
 
 class BatchLoader:

@@ -6,6 +6,7 @@ Owned by the learner, changed under its update lock, saved in every checkpoint.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ class Counters:
     """What a run has done so far; saved in every checkpoint.
 
     Attributes:
-      policy_version: optimizer steps.
+      policy_version: updates: batches that optimizer steps were made on.
       trained_steps: agent steps trained on, padding rows not counted.
       trained_unrolls: unrolls trained on.
       dropped_unrolls: unrolls accepted and not trained on.
@@ -26,6 +27,7 @@ class Counters:
       num_episodes: finished episodes reported.
       wall_time_s: seconds of training, over all lives of the learner.
       learner_life: how often the run's learner was started before.
+      optimizer_steps: optimizer steps, several of an update where batches are used again.
     """
 
     policy_version: int = 0
@@ -36,6 +38,17 @@ class Counters:
     num_episodes: int = 0
     wall_time_s: float = 0.0
     learner_life: int = 0
+    optimizer_steps: int = 0
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Counters:
+        """Returns the counters that a checkpoint holds.
+
+        Raises:
+          TypeError: they are others.
+        """
+        # Before optimizer steps were counted, each update made one.
+        return cls(**{"optimizer_steps": saved.get("policy_version", 0), **saved})
 
 
 _COUNTERS = {field.name for field in dataclasses.fields(Counters)}
@@ -47,7 +60,11 @@ def require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> N
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     found = {name: array.shape for name, array in weights.items()}
     counters = checkpoint.state.get("counters")
-    if found != shapes or not isinstance(counters, dict) or set(counters) != _COUNTERS:
+    if (
+        found != shapes
+        or not isinstance(counters, dict)
+        or not _COUNTERS - {"optimizer_steps"} <= set(counters) <= _COUNTERS
+    ):
         raise CheckpointError(f"checkpoint {checkpoint.name} is not one of this run's network")
     for key, array in checkpoint.tensors.get("optimizer", {}).items():
         name = key.rpartition("|")[0]

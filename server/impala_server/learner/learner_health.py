@@ -57,8 +57,8 @@ class LearnerHealth:
             return TrainingDivergedError(f"{result.damage}; they were not published")
         _LOG.warning(
             "update skipped: loss %g, gradient norm %g (%d in a row)",
-            result.values[0],
-            result.values[-1],
+            result.loss,
+            result.grad_norm,
             self.num_in_a_row,
         )
         limit = config.max_nonfinite_updates

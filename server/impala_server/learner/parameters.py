@@ -103,6 +103,17 @@ TABLE: dict[str, Parameter] = {
         Parameter(
             "max_grad_norm", "optimizer", 0.0, 1e6, "largest global gradient norm; 0: unlimited"
         ),
+        Parameter("passes", "reuse", 1, 1000, "passes over each batch", is_whole=True),
+        Parameter(
+            "surrogate_clip",
+            "reuse",
+            0.0,
+            1e6,
+            "clip of the ratio in the surrogate; 0: V-trace's loss",
+        ),
+        Parameter(
+            "kl_stop", "reuse", 0.0, 1e6, "KL divergence that ends the passes over a batch; 0: none"
+        ),
         Parameter(
             "max_policy_lag",
             "rollout",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impala_common.run import metrics
 from impala_server.learner.batch_source import TakenBatch
-from impala_server.learner.update import UPDATE_VALUES, UpdateResult
+from impala_server.learner.update import UPDATE_VALUES, GradientNorms, UpdateResult
 
 _EPISODE_WINDOW = 100
 _RATE_MARKS = 10
@@ -31,7 +31,13 @@ _METRIC_OF = {
     "mean_value": metrics.VALUE_MEAN,
     "mean_advantage_abs": metrics.ADVANTAGE_ABS_MEAN,
     "explained_variance": metrics.EXPLAINED_VARIANCE,
+    "high_rho_share": metrics.RHO_HIGH_SHARE,
+    "effective_sample_share": metrics.EFFECTIVE_SAMPLE_SHARE,
+    "value_scale": metrics.VALUE_SCALE,
+    "return_scale": metrics.RETURN_SCALE,
+    "advantage_std": metrics.ADVANTAGE_STD,
     "grad_norm": metrics.GRAD_NORM,
+    "clipped_steps": metrics.CLIPPED_STEP_SHARE,
 }
 
 
@@ -47,6 +53,11 @@ class LearnerStats:
 
     def _clear(self) -> None:
         self._value_sum: Tensor | None = None
+        self._last_kl_sum: Tensor | None = None
+        self._gradient_norms: list[GradientNorms] = []
+        self._num_optimizer_steps = 0
+        self._num_passes = 0
+        self._age_sum = 0.0
         self._num_updates = 0
         self._num_steps = 0
         self._lag_sum = 0.0
@@ -66,9 +77,17 @@ class LearnerStats:
         """Adds one update, made in `update_s` seconds when the learner was at `version`."""
         values = result.values
         self._value_sum = values if self._value_sum is None else self._value_sum + values
+        last_kl = result.last_kl
+        self._last_kl_sum = last_kl if self._last_kl_sum is None else self._last_kl_sum + last_kl
+        if result.gradient_norms is not None:
+            self._gradient_norms.append(result.gradient_norms)
         self._num_updates += 1
+        self._num_optimizer_steps += result.num_steps
+        self._num_passes += result.num_passes
         self._num_steps += taken.batch.num_steps
-        lags = version - taken.batch.policy_versions
+        ages = version - taken.batch.policy_versions
+        lags = ages[: taken.batch.num_unrolls]
+        self._age_sum += float(ages.mean())
         self._lag_sum += float(lags.mean())
         self._lag_max = max(self._lag_max, int(lags.max()))
         self._wait_s += taken.wait_s
@@ -107,7 +126,12 @@ class LearnerStats:
             named = dict(zip(UPDATE_VALUES, means, strict=True))
             collected |= {_METRIC_OF[name]: value for name, value in named.items()}
             per_step = self._actor_s / max(steps, 1)
+            assert self._last_kl_sum is not None
             collected |= {
+                metrics.KL_LAST: float(self._last_kl_sum) / updates,
+                metrics.PASSES: self._num_passes / updates,
+                metrics.OPTIMIZER_STEPS_PER_STEP: self._num_optimizer_steps / max(steps, 1),
+                metrics.SAMPLE_AGE_MEAN: self._age_sum / updates,
                 metrics.POLICY_LAG_MEAN: self._lag_sum / updates,
                 metrics.POLICY_LAG_MAX: self._lag_max,
                 metrics.BATCH_WAIT_S: self._wait_s / updates,
@@ -116,6 +140,11 @@ class LearnerStats:
                 metrics.ENVIRONMENT_S: float(per_step[0]),
                 metrics.INFERENCE_S: float(per_step[1]),
                 metrics.BLOCKED_S: float(per_step[2]),
+            }
+        if norms := self._gradient_norms:
+            collected |= {
+                metrics.POLICY_GRAD_NORM: float(sum(one.policy for one in norms)) / len(norms),
+                metrics.VALUE_GRAD_NORM: float(sum(one.value for one in norms)) / len(norms),
             }
         self._clear()
         return collected

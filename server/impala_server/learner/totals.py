@@ -29,6 +29,7 @@ def make_totals(
         metrics.TIME_S: counters.wall_time_s + life_s,
         metrics.UPDATES: counters.policy_version,
         metrics.POLICY_VERSION: counters.policy_version,
+        metrics.OPTIMIZER_STEPS: counters.optimizer_steps,
         metrics.LEARNING_RATE: state.learning_rate,
         metrics.EPISODES: counters.num_episodes,
         metrics.SKIPPED_UPDATES: counters.skipped_updates,

@@ -154,6 +154,7 @@ class TrainingState:
         counters.policy_version += 1
         counters.trained_steps += batch.num_steps
         counters.trained_unrolls += batch.num_unrolls
+        counters.optimizer_steps += result.num_steps
         return result
 
     def set_parameter(self, name: str, text: str) -> Value:
@@ -191,6 +192,7 @@ class TrainingState:
         now.trained_steps = then.trained_steps
         now.trained_unrolls = then.trained_unrolls
         now.num_episodes = then.num_episodes
+        now.optimizer_steps = then.optimizer_steps
         now.policy_version += 1
         return steps_before
 
@@ -202,7 +204,10 @@ class TrainingState:
                     name: value.detach() for name, value in self.model.state_dict().items()
                 },
                 "optimizer": name_state(self.optimizer, self.model),
-                "rng": {"torch_cpu": torch.get_rng_state()},
+                "rng": {
+                    "torch_cpu": torch.get_rng_state(),
+                    "shuffle": self._updater.generator.get_state(),
+                },
             }
         )
         state = {
@@ -219,7 +224,7 @@ class TrainingState:
     def _restore(self, checkpoint: Checkpoint) -> None:
         groups, state = checkpoint.tensors, checkpoint.state
         try:
-            self.counters = Counters(**state["counters"])
+            self.counters = Counters.from_json(state["counters"])
             saved_optimizer = state["optimizer"]
             weights = groups["weights"]
         except (KeyError, TypeError) as error:
@@ -231,8 +236,11 @@ class TrainingState:
             import_state(self.optimizer, self.model, groups.get("optimizer", {}))
         else:
             _LOG.warning("optimizer changed from %s: its state starts anew", saved_optimizer)
-        if "torch_cpu" in groups.get("rng", {}):
-            torch.set_rng_state(torch.from_numpy(groups["rng"]["torch_cpu"]))
+        streams = groups.get("rng", {})
+        if "torch_cpu" in streams:
+            torch.set_rng_state(torch.from_numpy(streams["torch_cpu"]))
+        if "shuffle" in streams:
+            self._updater.generator.set_state(torch.from_numpy(streams["shuffle"]))
 
     def _take_over_parameters(self) -> None:
         self.config = self.parameters.config
