@@ -10,7 +10,7 @@ import grpc
 import pytest
 from raw_http2 import RawClient
 
-from impala_server.front_end.listener.listener import path_guard
+from impala_server.front_end.listener import path_guard
 from impala_server.front_end.listener.path_guard import TASK, UNKNOWN_METHOD, make_guarded_server
 
 WAIT_S = 20.0
