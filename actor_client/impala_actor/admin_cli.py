@@ -1,4 +1,4 @@
-"""impala-admin: what a person asks of a running learner, and `impala-admin certs`.
+"""impala-admin: commands that inspect and steer a running learner, and `impala-admin certs`.
 
 Finds the admin service by the run's folder or by an address, makes one call and
 shows its answer, as JSON where asked. Never imports torch, but for `evaluate`,

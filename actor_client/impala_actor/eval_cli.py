@@ -1,4 +1,4 @@
-"""impala-eval: judges, films and exports runs with frozen weights, and draws learning curves.
+"""impala-eval: evaluates, films, exports and plots runs with frozen weights.
 
 The console script of that name. Importing this file is cheap: torch and
 matplotlib are imported when the command line has been found good. Prints (noqa T201), as

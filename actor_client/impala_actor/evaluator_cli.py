@@ -1,4 +1,4 @@
-"""impala-evaluator: judges the weights of a run while it trains, from this or any other machine.
+"""impala-evaluator: evaluates the weights of a run while it trains.
 
 Must stay light until it is known that there is something to do: torch is
 imported after the arguments have been parsed.

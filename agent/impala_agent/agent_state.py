@@ -1,4 +1,4 @@
-"""AgentState: what an agent is between two trainings, and what may be done with it.
+"""AgentState: the agent's learner, settings and files between two trainings.
 
 Settings, network, optimizer and counters, in the caller's process, under one
 lock. `impala_agent.agent` adds what needs processes and environments.

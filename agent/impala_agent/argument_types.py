@@ -1,4 +1,4 @@
-"""as_kind and as_count: a caller's value as the plain Python value that settings hold.
+"""as_kind and as_count: convert a caller's value to the plain Python type of a setting.
 
 numpy's numbers, whole floats (1e6) and torch devices are what people have at hand; anything
 else is refused by the argument's name, before it fails somewhere deep.

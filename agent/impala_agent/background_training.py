@@ -1,4 +1,4 @@
-"""A local training on a thread of its own, so that an interrupt never tears it.
+"""BackgroundTraining: a local training on its own thread, safe from KeyboardInterrupt.
 
 Python raises KeyboardInterrupt in the main thread, anywhere. Whoever calls
 `wait` there is doing nothing else; the thread that talks to learner and actors

@@ -1,4 +1,4 @@
-"""From a caller's dictionary to the batch that the learner makes an update on.
+"""make_batch: converts a caller's dictionary to a training batch.
 
 The caller's arrays go into a batch slot of the learner's own layout and come out
 through its own loader: what rows and columns mean is said in one place only.

@@ -1,4 +1,4 @@
-"""What a caller may pass as `env`, and what becomes of it.
+"""Converts the `env` argument (id, function, Env, VectorEnv) to what actors can make.
 
 An id stays an id. A factory, a gymnasium.Env or a vector environment becomes a
 maker with a name ("object:CartPole-v1"), known in this process and packed for

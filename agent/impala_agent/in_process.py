@@ -1,4 +1,4 @@
-"""What runs in the caller's process: an evaluation, and one actor.
+"""Evaluation and acting in the caller's own process.
 
 Both make environments as actors do. The evaluation has a copy of the network; the
 actor gets its own from the learner that it talks gRPC to.

@@ -1,4 +1,4 @@
-"""What a caller may pass as model or encoder, and under which name learner and actors make it.
+"""Converts the model and encoder arguments to a registered network name.
 
 A name stays a name. A class, a maker or a network that exists already becomes a
 maker called "object:Name", known in this process and packed for the others.

@@ -1,4 +1,4 @@
-"""The agent's own network, optimizer and counters, in the caller's process.
+"""The agent's own training state, in the caller's process.
 
 A TrainingState, as the learner process has one: `update` does here what the learner
 process does, and `export` returns what its checkpoints hold. The global random streams of

@@ -1,4 +1,4 @@
-"""What the methods of the class return: values, and what to show of them."""
+"""Return values of the agent's methods, and their printed form."""
 
 from __future__ import annotations
 

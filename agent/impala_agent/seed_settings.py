@@ -1,4 +1,4 @@
-"""From the arguments of the class to a TrainConfig: the seed's names and defaults.
+"""Converts the class's arguments to a TrainConfig.
 
 Who wins, setting by setting: an argument that was given; what `config` says; the
 seed's default; the default of TrainConfig. A TrainConfig as `config` says all

@@ -1,4 +1,4 @@
-"""One call of `IMPALA.train`: from the agent's state through a run's folder and back.
+"""One call of `IMPALA.train`: writes the agent's state to a run's folder, trains, reads it back.
 
 A learner that starts in a folder goes on from its newest checkpoint, so the
 agent's state becomes that, and what the learner wrote last becomes the agent's.

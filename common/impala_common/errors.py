@@ -1,4 +1,4 @@
-"""The errors of this project, one tree, free of transport.
+"""All errors of this project: one class tree that knows no transport.
 
 Every class has a constant `reason` in UPPER_SNAKE. What each reason looks like
 on the wire stands in one table, `impala_common.rpc.errors`; what exit code a

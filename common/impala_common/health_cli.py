@@ -1,4 +1,4 @@
-"""impala-health: is a learner server or an actor well? For containers, so it must be quick.
+"""impala-health: reports whether a learner server or an actor is healthy, for containers.
 
 Exits with 0 or 1 and says why in one line. Asks a learner with the standard
 gRPC health call, an actor by the file it beats into. Imports neither torch nor

@@ -1,4 +1,4 @@
-"""impala-server: a learner server by itself; actors join by address.
+"""impala-server: a learner server alone; actors join by address.
 
 Needs no environment package: what the environment looks like comes from the
 first actor, or from the run when it goes on.

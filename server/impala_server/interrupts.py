@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM of a command: the first asks for an ordered end, the second ends it."""
+"""Interrupts: the first Ctrl-C or SIGTERM asks for an ordered end, the second ends at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live display, or plain lines where there is none.
+"""ProgressDisplay: a live display of a training run, or plain lines.
 
 The command's main thread feeds it the learner's status, a table by the names of
 `impala_common.run.metrics`, and prints through it what must not tear the display.

@@ -1,4 +1,4 @@
-"""Owns the learner process and the front-end process: their start order and ordered end.
+"""Supervisor: starts the learner and front-end processes and ends them in order.
 
 Used by impala-server, impala-train and tests, from one thread. The supervisor
 itself has neither torch nor gRPC in it. Children watch their pipe to it, so

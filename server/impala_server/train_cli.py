@@ -1,4 +1,4 @@
-"""impala-train: the main job. A learner server and actors over gRPC on this machine.
+"""impala-train: a learner server and actors over gRPC on this machine; the main command.
 
 The command itself only starts, shows and ends: learner, front end and actors
 are processes. Afterwards the frozen weights are evaluated by impala-eval.

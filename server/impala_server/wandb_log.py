@@ -1,4 +1,4 @@
-"""Metrics to Weights & Biases, for those who ask for it (extra: wandb).
+"""Writes metrics to Weights & Biases (extra: wandb).
 
 Imported only then. What account, host or mode (online, offline) is used is
 wandb's own business: its environment variables and login.

@@ -1,4 +1,4 @@
-"""The actor: environments and policy on one side, unrolls and weights on the other.
+"""The actor's main loop: steps environment slots, builds unrolls, swaps weights.
 
 One process, N environment slots, one batched policy. `Actor.run` works on the
 calling thread until the run has finished, the learner stayed away too long, or

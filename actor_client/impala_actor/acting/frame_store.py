@@ -1,4 +1,4 @@
-"""Frames of N unrolls in the making: of each stack only what was not in the stack before it.
+"""FrameStore: the distinct frames of N unrolls of frame stacks, each kept once.
 
 Owned by UnrollBuilder. A new observation is compared with the frames that are stored for the one
 before it, while both are in the cache; nothing is taken on trust from the environment. What comes

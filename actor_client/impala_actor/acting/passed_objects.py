@@ -1,4 +1,4 @@
-"""Makes environments and networks known that the starting process handed over.
+"""Registers environments and networks that the parent process passed as Python objects.
 
 Called by impala-actor and impala-evaluator at their start when they were given
 `--objects-fd`. Must come before anything looks for an environment or a network.

@@ -1,4 +1,4 @@
-"""StopSignals: SIGINT and SIGTERM of commands that play: leave in order, and never hang.
+"""StopSignals: SIGINT and SIGTERM for actors and evaluators; the first asks for an ordered end.
 
 Used by impala-actor and impala-evaluator, on their main threads.
 """

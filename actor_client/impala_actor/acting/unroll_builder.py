@@ -1,4 +1,4 @@
-"""Lays steps side by side until they are unrolls.
+"""UnrollBuilder: collects T steps of N environment slots into N unrolls.
 
 Owned by the actor's loop. Row t is the decision taken at observation t and what
 came of it; nothing is shifted. The last observation of one unroll is the first

@@ -1,4 +1,4 @@
-"""Sends unrolls through one stream, with a window, and sends again what was not answered.
+"""UnrollSender: sends unrolls over one stream with a window, and resends unanswered ones.
 
 The actor's loop calls `wait_for_room` and `send`; a thread of this object's
 own keeps the stream, reads verdicts and reconnects. Nothing is dropped

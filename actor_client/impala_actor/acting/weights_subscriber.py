@@ -1,4 +1,4 @@
-"""Fetches new weights in the background, so that acting never waits for them.
+"""WeightsSubscriber: fetches new weights on a background thread.
 
 A thread of its own fetches whenever a verdict told of a newer version; the
 actor's loop takes the newest at unroll boundaries. Newest wins: versions

@@ -1,4 +1,4 @@
-"""CertificateAuthority: makes certificates for development and for a lab of one's own.
+"""CertificateAuthority: makes development certificates: a CA, a server's, a client's.
 
 Used by `impala-admin certs init` and by tests. Not a public key infrastructure:
 nothing is revoked and nobody keeps a list; whoever has one uses it instead.

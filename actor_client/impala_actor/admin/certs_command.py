@@ -1,4 +1,4 @@
-"""`impala-admin certs init DIR`: what a learner needs to listen for other machines.
+"""`impala-admin certs init DIR`: writes a CA, certificates and tokens for a new learner.
 
 A CA, certificates for a server and for a client, and two tokens, in files only
 their owner can read. Needs no learner. Called by impala-admin's command line.

@@ -1,4 +1,4 @@
-"""From action spaces to an ActionSpec, and from flat actions back to what a step takes.
+"""Converts action spaces to an ActionSpec, and flat actions to a step's arguments.
 
 `make_action_spec` flattens a Gymnasium action space to parts, or refuses it and names the
 part. `ActionDecoder` turns the flat actions [N, ...] of all slots into the batch that a

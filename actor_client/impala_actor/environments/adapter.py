@@ -1,4 +1,4 @@
-"""EnvironmentAdapter: the one way in which an actor sees its environment slots.
+"""EnvironmentAdapter: the interface between the actor and every environment backend.
 
 Wraps a Gymnasium vector environment with NEXT_STEP autoreset: the step after an
 end ignores its action and returns the reset observation. Those rows are marked

@@ -1,4 +1,4 @@
-"""EpisodeTracker: returns and lengths of finished episodes, as the game itself scores them.
+"""EpisodeTracker: returns and lengths of finished episodes, before any reward clipping.
 
 Fed with every StepResult by the actor loop and the evaluator. Rewards are raw,
 padding rows count for nothing, and a lost life does not end an episode: an

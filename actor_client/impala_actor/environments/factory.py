@@ -1,4 +1,4 @@
-"""make_environment: from an id and the settings to an adapter.
+"""make_environment: makes the adapter for an environment id and its settings.
 
 The only door to environments for actors and evaluation. Backends are imported
 when they are needed: importing this file costs nothing and needs no extras.

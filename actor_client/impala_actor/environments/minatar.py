@@ -1,4 +1,4 @@
-"""MinAtar's five games, stepped by a thin loop of our own.
+"""MinAtar's five games, stepped by a small loop of this project.
 
 Ids are MinAtar's: MinAtar/Breakout-v0 with all six actions, -v1 with the game's
 minimal action set. The games are MinAtar's code, with its sticky actions (.1) and

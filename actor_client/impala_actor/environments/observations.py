@@ -1,4 +1,4 @@
-"""From an observation space to observation leaves, and from raw observations to their values.
+"""Converts observation spaces to observation leaves, and observations to leaf values.
 
 A plain space is the one leaf "observation"; Dict and Tuple are taken apart, at any
 depth, into "observation/key/0/...", and leaves stand in sorted order of name. What

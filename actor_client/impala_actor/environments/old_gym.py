@@ -1,4 +1,4 @@
-"""What tells an environment of the old Gym package, and what to do about it.
+"""Detects environments of the old Gym package and says how to wrap them.
 
 Gym (`import gym`) is no longer maintained; Gymnasium took its place and changed what
 reset and step return. Knows neither package: it looks at names of modules.

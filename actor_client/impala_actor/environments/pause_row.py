@@ -1,4 +1,4 @@
-"""PauseRowAdapter: vector environments that do not autoreset in the next step.
+"""PauseRowAdapter: converts SAME_STEP and DISABLED autoreset to NEXT_STEP.
 
 SAME_STEP environments return the reset observation together with the end;
 DISABLED ones wait for a reset from outside. Neither has a step in which an

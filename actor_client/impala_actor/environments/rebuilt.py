@@ -1,4 +1,4 @@
-"""RebuiltEnvironment: an actor's environment that survives what its code raises.
+"""RebuiltEnvironment: makes the environment anew after its code raised an exception.
 
 An exception of an environment's own code costs the unroll in the making and
 the episodes under way, not the actor: all slots are made anew, after a pause

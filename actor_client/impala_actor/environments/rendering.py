@@ -1,4 +1,4 @@
-"""RenderedEnvironment: one environment slot that can be looked at.
+"""RenderedEnvironment: one environment slot with rendered frames.
 
 What a policy sees in it is what it saw in training: the slot is made by the same
 factory, with the same settings. Used for videos only; runs on the thread that

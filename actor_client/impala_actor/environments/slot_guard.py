@@ -1,4 +1,4 @@
-"""SlotGuard: the outermost wrapper of each environment slot, which finds those that lie.
+"""SlotGuard: the outermost wrapper of a slot; checks observations against the declared space.
 
 Vector environments notice an observation that breaks its space by chance, and with an
 error that names nothing. The guard looks at what each slot returns and names the part;

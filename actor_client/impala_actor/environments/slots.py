@@ -1,4 +1,4 @@
-"""make_slots: environment slots out of a function that makes single environments.
+"""make_slots: N environment slots from a function that makes one environment.
 
 Called by the backend for Gymnasium ids and by the factory for environments given as
 objects, on the actor's main thread.

@@ -1,4 +1,4 @@
-"""Wrappers and arguments that a command line asks for, around single environments.
+"""Applies --env-wrapper and --env-kwargs to single environments.
 
 `--env-wrapper module:Wrapper` names a class or function that takes an environment and
 returns one. Both options name code, so they are the actor's own: a learner never

@@ -1,4 +1,4 @@
-"""Waits for candidates in the background, so that the end of a run is heard while playing.
+"""CandidateSubscriber: waits for candidates of the learner on a background thread.
 
 A thread of its own keeps the stream open, and opens it anew with backoff when it breaks. The
 evaluator's loop takes the newest candidate, and looks between two steps whether what it plays is

@@ -1,4 +1,4 @@
-"""Calls of an evaluator to the learner; a LearnerClient that knows EvaluationService too.
+"""EvaluationClient: an evaluator's calls to the learner.
 
 Safe for several threads. Errors of calls come out as errors of this project.
 """

@@ -1,4 +1,4 @@
-"""The evaluator: plays the learner's candidates with frozen weights, and says how they did.
+"""The evaluator's main loop: plays each candidate with frozen weights and reports its result.
 
 One process, environments and seeds of its own. `Evaluator.run` works on the calling thread
 until the run has finished, the learner stayed away too long, or `stop` is set. It never makes

@@ -1,4 +1,4 @@
-"""evaluate: how good is a policy with frozen weights?
+"""evaluate: the mean return of a policy with frozen weights, with its interval.
 
 Every environment slot plays the same fixed number of episodes. Taking the first
 so many episodes to finish instead would favour short ones, which in most

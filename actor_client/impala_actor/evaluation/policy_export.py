@@ -1,4 +1,4 @@
-"""export_policy: a run's policy as files that other programs can read.
+"""export_policy: writes a run's policy as safetensors, JSON and ONNX.
 
 Writes policy.safetensors (weights), policy.json (everything else) and, with the
 extra `onnx`, policy.onnx. None of them is or holds code. Called by

@@ -1,4 +1,4 @@
-"""evaluate_run: from the folder of a run to an Evaluation of its newest checkpoint.
+"""evaluate_run: evaluates the newest checkpoint of a run's folder.
 
 Loads a frozen run, makes environment and policy, and plays. Called by
 `impala_actor.eval_cli`, which imports this file late, as it needs torch.

@@ -1,4 +1,4 @@
-"""EvaluationVideos: every n-th candidate of a run that trains, as it plays one episode.
+"""EvaluationVideos: films one episode of every n-th candidate.
 
 Owned by the evaluator's loop and called on its thread, after a candidate's verdict was
 reported. An mp4 (or GIF) goes to FOLDER/videos, an animated GIF to FOLDER/tensorboard/evaluation,

@@ -1,4 +1,4 @@
-"""Episodes as pictures: plays with frozen weights in one slot and keeps what it shows.
+"""Records episodes: plays one slot with frozen weights and keeps the rendered frames.
 
 Used by `impala-eval --video` and by evaluation during training. The policy
 decides as it does everywhere (`impala_common.policy.policy`), so recurrent state is

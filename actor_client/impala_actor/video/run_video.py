@@ -1,4 +1,4 @@
-"""film_run: from the folder of a run to files that show how it plays.
+"""film_run: writes video files of a run's policy.
 
 Called by `impala_actor.eval_cli`, which imports this file late. Pictures go from
 the environment to the encoder one by one: an episode may be long.

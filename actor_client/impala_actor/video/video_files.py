@@ -1,4 +1,4 @@
-"""Videos on disk: mp4 by ffmpeg, picture by picture, and animated GIF by Pillow.
+"""Writes videos: mp4 through ffmpeg, animated GIF through Pillow.
 
 Used by `impala-eval --video` and, for TensorBoard, by evaluation during training.
 A file appears under its name when it is whole. Needs the extra `video`, which

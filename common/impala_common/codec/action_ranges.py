@@ -1,4 +1,4 @@
-"""ActionRanges: are the actions and logits of unrolls possible ones?
+"""ActionRanges: checks that actions and logits of unrolls are within their specification.
 
 Used by `UnrollDecoder` on what came off the wire; type, shape and finiteness have
 been checked before. numpy only.

@@ -1,4 +1,4 @@
-"""Action specifications to messages and back; hostile ones are refused. No grpc, no torch."""
+"""Packs and unpacks action specifications; refuses invalid ones. No grpc, no torch."""
 
 from __future__ import annotations
 

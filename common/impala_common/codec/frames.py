@@ -1,4 +1,4 @@
-"""Frame-stacked observations as each distinct frame once, plus an index.
+"""Packs frame-stacked observations as distinct frames plus an index.
 
 An observation that stacks its newest S frames repeats S-1 of them from one
 step to the next. `split_frames` finds that out by comparing, never by trusting

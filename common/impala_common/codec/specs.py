@@ -1,4 +1,4 @@
-"""Specifications to messages and back. No grpc, no torch."""
+"""Packs and unpacks specifications. No grpc, no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensor specifications to messages and back. No grpc, no torch."""
+"""Packs and unpacks tensor specifications. No grpc, no torch."""
 
 from __future__ import annotations
 

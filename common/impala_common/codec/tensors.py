@@ -1,4 +1,4 @@
-"""Arrays to `impala_rl.v1.Tensor` and back.
+"""Packs arrays as `impala_rl.v1.Tensor` and unpacks them.
 
 Called by the actor's sender and by the front end. Nothing is decoded before
 the declared type, shape and size agree with what the receiver expects, so a

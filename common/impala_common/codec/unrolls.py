@@ -1,4 +1,4 @@
-"""Unrolls to `UnrollBatch` messages and back.
+"""Packs unrolls as `UnrollBatch` messages and unpacks them.
 
 `pack_unrolls` runs in the actor, `UnrollDecoder.decode` in the front end. The
 decoder is the door: whatever it returns agrees with the specification in

@@ -1,4 +1,4 @@
-"""Weights as one safetensors snapshot.
+"""Packs weights as one safetensors snapshot.
 
 All snapshots of a run have the same names, types and shapes, so the header of
 the format is made once (by the safetensors library itself) and publishing new

@@ -1,4 +1,4 @@
-"""A weights transfer as it comes off the wire: one header, then chunks, put together.
+"""Assembles a weights transfer: one header, then chunks.
 
 Called by the actor's learner client for each GetWeights call. Whatever the other
 side sends, no more is kept than the header announces, and no more is announced

@@ -1,4 +1,4 @@
-"""Settings of who may reach a learner, and how: TLS, tokens, administration.
+"""Settings of access to a learner: TLS, tokens, administration.
 
 The text under each field is its documentation, as in `impala_common.config.sections`.
 """

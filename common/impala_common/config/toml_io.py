@@ -1,4 +1,4 @@
-"""config.toml: all settings of a run as text, complete and documented, and back.
+"""Writes config.toml, complete and documented, and reads it.
 
 The learner writes it into the run directory; `--config FILE` and `--resume RUN`
 read it. One table per section of TrainConfig, each key under its documentation.

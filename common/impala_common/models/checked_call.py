@@ -1,4 +1,4 @@
-"""One call of a network, checked: types, shapes, element types, device, finite numbers."""
+"""Calls a network and checks types, shapes, dtypes, device and finiteness of its outputs."""
 
 from __future__ import annotations
 

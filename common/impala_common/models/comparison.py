@@ -1,4 +1,4 @@
-"""What several calls of one network must have in common; see `validation.validate_model`."""
+"""Compares outputs of several calls of one network; used by `validate_model`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every network takes and returns.
+"""AgentModel: the inputs and outputs of every network.
 
 Learner and actors know networks by `AgentModel` only. Both call the same `forward`
 code: the learner on `[T+1, B]` rows with gradients, actors on one row `[1, N]`

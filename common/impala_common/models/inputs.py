@@ -1,4 +1,4 @@
-"""From raw observations and previous steps to what layers consume.
+"""Converts raw observations and previous steps to the inputs of layers.
 
 Shared by all networks. Rows are flattened here ([T, B, ...] to [T*B, ...]) so that
 each layer runs once over all rows of a batch.

@@ -1,4 +1,4 @@
-"""The encoder for observations of several parts: images and numbers side by side.
+"""The encoder for observations with several leaves: images and vectors side by side.
 
 Each image goes through convolutions of its own (those of nature_cnn, or of minatar_cnn where
 it is small) to `feature_dim` features; every other leaf is flattened. All are put side by

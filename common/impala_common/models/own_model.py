@@ -1,4 +1,4 @@
-"""Networks that this package does not ship: found by name, adapted to AgentModel.
+"""User-supplied networks: found by name, adapted to AgentModel.
 
 Called by the registry. "module:Class" is imported, and only where this process's own
 command line or run folder names it: a learner's answer alone never makes an actor

@@ -1,4 +1,4 @@
-"""PolicyHead: from features to the flat logits of a policy.
+"""PolicyHead: the linear layer from features to the policy's logits.
 
 One linear layer gives every logit of categorical and bernoulli components and the
 means of gaussian ones. The log_std of a gaussian component is a free parameter, the same

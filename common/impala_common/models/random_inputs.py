@@ -1,4 +1,4 @@
-"""Random data that networks are tried with, and a place to try them that leaves no trace."""
+"""Random inputs for trying networks, without effect on global random state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From configuration to a network.
+"""make_model: makes the network that a ModelSpec names.
 
 The learner resolves a ModelConfig against the environment once; the resulting
 ModelSpec travels to the actors, who build the same network with `make_model`. The

@@ -1,4 +1,4 @@
-"""The shape most networks share: encoder, optional memory, two linear heads.
+"""Trunk: encoder, optional memory, policy head and value head.
 
     observations -> encoder [feature_dim] (-> LSTM, GRU or dense [hidden_dim]) -> two heads
 

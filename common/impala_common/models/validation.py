@@ -1,4 +1,4 @@
-"""validate_model: finds out before training whether a network keeps the contract.
+"""validate_model: checks before training that a network keeps the contract.
 
 The contract is in `impala_common.models.contract`, for people in docs/models.md. A few
 rows of random data go through the network as the learner and as actors call it; what

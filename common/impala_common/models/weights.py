@@ -1,4 +1,4 @@
-"""The weights of a network: what they consist of, as actors hear at Register; taking them over."""
+"""Weights of a network: their specifications, and how they are restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action distributions: what the learner scores and models' policies are.
+"""Action distributions: log-probabilities, entropies and KL divergences from logits.
 
 `make_policies` turns an ActionSpec and flat logits [..., P] into an object that knows
 log-probabilities, entropies, divergences, samples and modes of whole actions. The parts

@@ -1,4 +1,4 @@
-"""What the learner does to rewards before it learns from them.
+"""Scales, normalises and clips rewards before the losses.
 
 Called by the learner on a whole batch, before any bootstrap value is added.
 Actors report raw rewards and raw returns and never call this.

@@ -1,4 +1,4 @@
-"""Shape checks at the door of numeric functions.
+"""check_shape: checks tensor shapes in the first lines of numeric functions.
 
 A docstring states shapes in the letters of the glossary; `check_shape` is given
 the same letters and binds each to a size on first use, so that a tensor that

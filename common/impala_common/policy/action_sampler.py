@@ -1,4 +1,4 @@
-"""choose_actions: from flat logits to flat actions, with numpy.
+"""choose_actions: samples flat actions from flat logits, in numpy.
 
 The actor's side of `impala_common.numerics.distributions`: the same actions with the same
 probabilities. numpy, because torch's calls cost more than the arithmetic for a row of

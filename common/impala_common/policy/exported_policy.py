@@ -1,4 +1,4 @@
-"""ExportedPolicy: what `impala-eval --export` wrote, as a policy that acts.
+"""ExportedPolicy: loads what `impala-eval --export` wrote, as a policy that acts.
 
 Reads policy.json and policy.safetensors; every byte is verified and none of it is
 code. For programs that have this package, but no learner and no run's folder.

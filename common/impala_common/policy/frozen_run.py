@@ -1,4 +1,4 @@
-"""FrozenRun: what a run's folder holds, as a network with the weights of one checkpoint.
+"""FrozenRun: the network of a run's folder with the weights of one checkpoint.
 
 Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be
 training. Where evaluation, videos and export begin; needs torch, so commands

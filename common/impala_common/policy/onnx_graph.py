@@ -1,4 +1,4 @@
-"""A policy as an ONNX graph: one decision of N slots, with the state going in and out.
+"""make_onnx: a policy as an ONNX graph of one step of N slots, with recurrent state.
 
 Made by `torch.onnx.export` through torch.export, never TorchScript, and run by
 onnxruntime to be compared with torch before anyone gets it. Called by

@@ -1,4 +1,4 @@
-"""The policy as an actor runs it: one batched call for all environment slots.
+"""Policy: one batched inference call for all environment slots, with their recurrent state.
 
 Owned by the actor's loop (or the evaluator). Keeps what the network needs from
 one step to the next: previous action and reward, and, in its InferenceBackend,

@@ -1,4 +1,4 @@
-"""How this process's C allocator treats large buffers: kept, not returned and faulted in again.
+"""Makes the C allocator keep large freed buffers instead of returning them.
 
 Called at the start of processes that make and free megabytes with every message: the front
 end and actors. Changes nothing where the C library is not glibc.

@@ -1,4 +1,4 @@
-"""Devices by the names users give them, and how many CPU threads a process should take."""
+"""Resolves device names, and limits CPU threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exit codes of all commands, and which error ends with which.
+"""Exit codes of all commands, and the error classes they belong to.
 
 0 is success. 1 is a bug of ours. The rest follow sysexits.h where it has a
 word for the case, so that supervisors can tell "try again" (75) from "fix the

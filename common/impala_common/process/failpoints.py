@@ -1,4 +1,4 @@
-"""Failpoints: places in the code, by name, where a test may make something go wrong.
+"""Failpoints: named places in the code where tests inject faults.
 
 Off unless the environment variable IMPALA_FAILPOINTS names some:
 

@@ -1,4 +1,4 @@
-"""Heartbeat: a file that says when a process was last seen to move.
+"""Heartbeat: a file with the time of a process's last progress.
 
 Written by an actor (`impala-actor --heartbeat-file`), read by `impala-health
 --actor-file` in the same container. The file holds a reading of the machine's

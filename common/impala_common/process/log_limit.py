@@ -1,4 +1,4 @@
-"""LogLimit: no line of code can fill a log, whatever clients make it say.
+"""LogLimit: limits log lines per source line, so that no client can fill a log.
 
 A filter of the handler that `impala_common.process.logs` installs. Each place in the code may
 log a burst and then one line a second; the next line that passes says how many were

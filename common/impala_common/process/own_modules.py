@@ -1,4 +1,4 @@
-"""Imports modules of a user's own, by the names that a command line or run folder gives.
+"""Imports user-supplied modules named on the command line or in a run's folder.
 
 Searched where Python searches, then in the working directory (unless Python was told not
 to, by -P or PYTHONSAFEPATH), so that the installed commands find what `python -m` finds.

@@ -1,4 +1,4 @@
-"""Python objects that a process hands to the processes it starts: environments and models.
+"""Passes Python objects (environments, models) to child processes through inherited memory.
 
 A user of the class IMPALA may pass a function or a class that has no importable
 name. The process of that user writes such objects into anonymous memory and

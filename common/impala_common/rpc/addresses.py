@@ -1,4 +1,4 @@
-"""Addresses: which of them only this machine can reach, and how they are written.
+"""Parses addresses, and tells which are local to this machine.
 
 Used by the rules of settings, by whoever listens and by whoever connects. Knows
 no gRPC. A name other than `localhost` is never taken for local: what it stands

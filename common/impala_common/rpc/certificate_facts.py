@@ -1,4 +1,4 @@
-"""Reads what stands in a certificate. Proves nothing; knows no gRPC."""
+"""Reads names and dates from certificates. Verifies nothing; knows no gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channel and server options, each with its reason, and how a client opens a channel.
+"""Opens client channels; all channel and server options, each with its reason.
 
 Option names matter: gRPC ignores unknown ones without a word.
 """

@@ -1,4 +1,4 @@
-"""The one table between errors of this project and gRPC, used in both directions.
+"""Converts errors of this project to gRPC status and back: one table.
 
 On the wire an error is google.rpc.Status with one ErrorInfo{reason, domain}.
 The client rebuilds the class from the reason, never from the text.

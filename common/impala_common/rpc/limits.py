@@ -1,4 +1,4 @@
-"""Sizes and times both ends of the wire agree on."""
+"""Sizes and durations that both ends of the wire share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which implementation of protobuf parses what strangers send.
+"""Chooses the protobuf implementation that parses incoming messages.
 
 The one in C (upb) bounds nesting and is fast; the one in pure Python, which protobuf
 falls back to without a word, is neither, and has had a denial of service by nesting

@@ -1,4 +1,4 @@
-"""ClientSecurity: how a client proves who it is, and what it demands of the server.
+"""ClientSecurity: a client's TLS and token settings.
 
 Used by actors and by administration, once per connection. With a CA the channel
 is TLS; without one it is plaintext, and then a token travels only where nobody

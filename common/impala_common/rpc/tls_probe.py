@@ -1,4 +1,4 @@
-"""Finds out why a server cannot be reached although somebody listens there.
+"""Finds the reason of a failed TLS connection.
 
 gRPC says "failed to connect" for all of it. Called by clients after a failed
 attempt, at most every few seconds; opens connections of its own with Python's

@@ -1,4 +1,4 @@
-"""Tokens: secrets in files by which the two ends of a call know each other.
+"""Tokens: secrets in files that authenticate calls.
 
 Read by servers and clients when they start. A token itself is never an argument
 of a command, never in a log line and never in an error; what is compared are

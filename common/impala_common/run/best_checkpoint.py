@@ -1,4 +1,4 @@
-"""BestCheckpoint: the checkpoint called `best` of a run, replaced so that there is always one.
+"""BestCheckpoint: the run's checkpoint `best`, replaced atomically.
 
 It did best of all that were judged during training, and its state says how well. Written by the
 learner only; read like any other checkpoint. Nothing removes it but a better one. Knows neither

@@ -1,4 +1,4 @@
-"""The files inside a checkpoint: its manifest, and how each is read and verified.
+"""The manifest of a checkpoint: lists its files and verifies each by digest.
 
 `manifest.json` holds the step, the state, size and sha256 of every file of
 tensors, and a digest of itself. Used by `impala_common.run.checkpoints` only.

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written so that one is always whole, read so that damage is noticed.
+"""CheckpointStore: writes checkpoints atomically and verifies them on reading.
 
 A checkpoint is a folder `step-000000012345`: one safetensors file per group of
 tensors and `manifest.json` with everything else and a digest of each file. The

@@ -1,4 +1,4 @@
-"""EvaluationResult: episodes with frozen weights, summed up; what evaluators tell the learner.
+"""EvaluationResult: statistics of one evaluation, as evaluators report it.
 
 Pure nouns: knows neither torch nor gRPC. What comes from the wire is checked here, before
 a number of it is compared, recorded or kept.

@@ -1,4 +1,4 @@
-"""The history of a run: who did what with which unroll, as JSON lines, for the checker.
+"""EventHistory: JSON lines of what happened to each unroll, read by the history checker.
 
 Off unless the environment variable IMPALA_HISTORY_DIR names a folder; then the actors, the
 front end and the learner each append to a file of their own there. One write to the kernel per

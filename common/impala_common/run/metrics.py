@@ -1,4 +1,4 @@
-"""Names of all metrics, in one place: metrics.jsonl, TensorBoard, progress, status.
+"""Names of all metrics: metrics.jsonl, TensorBoard, progress, status.
 
 The learner's parts fill a table of these, the metrics writer and the progress
 display read it. Words are the glossary's; `_s` is seconds, rates are per second

@@ -1,4 +1,4 @@
-"""The folder of one run: its paths, its lock and the atomic writing of its small files.
+"""RunDirectory: paths and lock of a run's folder, and atomic writes of small files.
 
 `impala-train` and `impala-server` create it and hold its lock for as long as
 they work in it; `impala-eval` only reads. Whoever reads a file here sees it

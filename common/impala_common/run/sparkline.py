@@ -1,4 +1,4 @@
-"""A value's course over a run of any length, in bounded space, and its sparkline.
+"""Sparkline: a bounded summary of a series of values, drawn as a line of characters.
 
 Used by the progress display and by `impala-admin watch`; knows nothing of what the value means.
 """

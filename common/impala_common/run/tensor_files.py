@@ -1,4 +1,4 @@
-"""Writing the files of a checkpoint: piece by piece, hashed on the way, synced at the end.
+"""Writes the tensor files of a checkpoint in pieces, hashed and synced.
 
 A file of tensors is safetensors: the length of a header, the header (JSON), the
 bytes of all tensors. It is written from the arrays themselves in small pieces,

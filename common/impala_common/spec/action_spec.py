@@ -1,4 +1,4 @@
-"""ActionSpec: what an action consists of, and how it lies in flat arrays.
+"""ActionSpec: the parts of an action and their layout in flat arrays.
 
 An action is a list of parts, one for each leaf of the environment's action space; a part
 is an array of components. Inside the system an action is one flat tensor of all

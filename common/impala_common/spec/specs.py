@@ -1,4 +1,4 @@
-"""What the data looks like: tensors, environments, unrolls, models.
+"""EnvironmentSpec, ModelSpec, UnrollSpec: shapes and dtypes of the data.
 
 Immutable values shared by all sides; no grpc, no torch. `UnrollSpec` is the one
 place that says which leaves an unroll has (style: row t is a decision, nothing

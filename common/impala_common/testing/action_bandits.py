@@ -1,4 +1,4 @@
-"""One-step environments whose answer is an action of several parts.
+"""One-step environments with composite actions and a known best action.
 
 The context, one-hot of 2, says which of two targets is meant; the reward is the mean over
 all numbers of the action of 1 for a hit, or 1 - ((a - target) / half range)^2 for a

@@ -1,4 +1,4 @@
-"""Tiny environments whose right answer is known, for tests of everything above them.
+"""Small environments with a known best policy, for tests.
 
 Made through Gymnasium ids of the form "impala_common.testing.environments:Bait-v0";
 importing this module registers them. Each is a few lines of plain Python: small

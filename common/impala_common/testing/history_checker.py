@@ -1,4 +1,4 @@
-"""Judges the history of a run that was broken on purpose: what was promised, and did it hold?
+"""Checks a run's event history against the guarantees.
 
 Used by tests/faults after every run, on the files that `impala_common.run.event_history` wrote.
 Each `validate_*` looks for one kind of violation and says where it is; `check` asks all of

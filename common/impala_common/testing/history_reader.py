@@ -1,4 +1,4 @@
-"""Reads the event files of a run into one table: who said what of which unroll.
+"""Reads the event files of a run into one table.
 
 For `history_checker`. The events, by who records them (`impala_common.run.event_history`):
 

@@ -1,4 +1,4 @@
-"""An environment that signs its observations, and what a reader makes of the signatures.
+"""An environment whose observations carry a signature, and the function that reads it.
 
 `SignedBandit-v0` shows a cue and pays 1 for the action that the cue names, eight times an
 episode: the best return is 8, chance is 8/3. Beside the cue stand a number of the environment's

@@ -1,4 +1,4 @@
-"""Unrolls of random numbers that keep their specification, for tests of what carries them.
+"""Random unrolls that fit a specification, for tests of codec and transport.
 
 No environment and no network is needed. numpy only.
 """

@@ -1,4 +1,4 @@
-"""The front end as it runs: a gRPC server on an event loop, in its own process or on a thread.
+"""The front end's main function: a gRPC server on an event loop, in a process or thread.
 
 Started by the supervisor. `front_end_main` is the body of both forms. It ends
 when it is told to, or when the learner's pipes close; it never outlives either

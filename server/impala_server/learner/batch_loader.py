@@ -1,4 +1,4 @@
-"""From a full batch slot to tensors on the learner's device.
+"""BatchLoader: makes tensors on the learner's device from a full batch slot.
 
 Runs on the learner threads, before they queue up for the update, so that it
 overlaps the update of another thread. On a CPU the tensors are the storage

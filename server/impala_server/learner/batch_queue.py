@@ -1,4 +1,4 @@
-"""Full batch slots on their way to the learner threads.
+"""BatchQueue: full batch slots on their way to the learner threads.
 
 The queue itself is the hand-off pipe, bounded by the number of storage slots;
 this object lets several learner threads take from it and be woken when the

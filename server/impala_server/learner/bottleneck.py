@@ -1,4 +1,4 @@
-"""Which part of the machine bounds a run: environment, inference, network, batch assembly, device.
+"""Names the bottleneck of a run: environment, inference, network, batch assembly or device.
 
 Fed by the controller with each line of metrics, under no lock; answers with one
 sentence and the numbers it rests on. Works on shares, smoothed over a few

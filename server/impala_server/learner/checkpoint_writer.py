@@ -1,4 +1,4 @@
-"""The checkpoint thread: takes the learner's state between two updates and writes it.
+"""CheckpointWriter: copies the training state between two updates and writes it on a thread.
 
 The controller asks and goes on; whoever must know that a checkpoint is durable
 waits for the ticket, with a bound. One save is under way at a time. Requests

@@ -1,4 +1,4 @@
-"""What administrators and evaluators ask of the learner, carried out between two updates.
+"""AdminCommands: carries out commands of administrators and evaluators between two updates.
 
 Owned by the controller and called on its thread only. Each command comes as one
 message ("call", with an id) and gets one answer with the same id. Those that

@@ -1,4 +1,4 @@
-"""The learner's state and the gate in front of its updates.
+"""The learner's state machine, and UpdateGate, which pauses updates.
 
 The state machine is owned by the controller's thread. The gate is shut and
 opened by it and passed by learner threads, under the learner's update lock.

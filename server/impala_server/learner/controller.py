@@ -1,4 +1,4 @@
-"""What the learner process does beside updates: start, watch, log, save, stop.
+"""Controller: starts, watches, logs, saves and stops the learner process.
 
 Runs on the learner process's main thread. Owns the learner threads, the
 checkpoint store and the metrics writer. Listens to the supervisor (stop) and

@@ -1,4 +1,4 @@
-"""What a run has done so far, and whether a checkpoint has it.
+"""Counters: steps, updates, unrolls and episodes of a run.
 
 Owned by the learner, changed under its update lock, saved in every checkpoint.
 """

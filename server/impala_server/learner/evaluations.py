@@ -1,4 +1,4 @@
-"""Candidates, verdicts and the best checkpoint: the learner's part of evaluation.
+"""Evaluations: the learner's candidates, their results, and the best checkpoint.
 
 Owned by the controller and called on its thread only. A candidate is a complete checkpoint in
 RUN/candidates, written from what a learner thread copied at the update that crossed the

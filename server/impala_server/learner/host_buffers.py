@@ -1,4 +1,4 @@
-"""Host memory that a checkpoint's tensors are copied into, the same each time.
+"""HostBuffers: reusable host memory for snapshots.
 
 Fresh memory costs a page fault for every page while the update lock is held,
 several times as much as the copy itself; these buffers pay that once. For

@@ -1,4 +1,4 @@
-"""What is wrong with a learner that cannot go on by itself, and what then happens.
+"""LearnerHealth: non-finite updates and damaged weights, and what happens then.
 
 Owned by the learner, under its update lock; the controller reads `trouble`. `impala-server`
 pauses, and an administrator decides what to do. `impala-train` and the class IMPALA end with

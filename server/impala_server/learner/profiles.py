@@ -1,4 +1,4 @@
-"""Records updates with torch's profiler, on request.
+"""UpdateProfiler: records updates with torch's profiler on request.
 
 The controller begins a recording and looks for its end; a learner thread
 carries it out under the update lock. torch's profiler belongs to the thread

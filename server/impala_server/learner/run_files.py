@@ -1,4 +1,4 @@
-"""What an existing run tells a learner that starts in it."""
+"""Reads the checkpoint and specification of an existing run at the learner's start."""
 
 from __future__ import annotations
 

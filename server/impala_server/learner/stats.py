@@ -1,4 +1,4 @@
-"""What the learner counts between two lines of metrics.
+"""LearnerStats: sums between two lines of metrics.
 
 Learner threads add under the update lock; the controller collects under it
 too. Losses stay on the device until they are collected, so that adding them

@@ -1,4 +1,4 @@
-"""The numbers of a run as it stands: for each line of metrics and for the status.
+"""Totals of a run, for metrics lines and the status.
 
 Called by the controller on its own thread. What was summed up since the last
 line is `impala_server.learner.stats`.

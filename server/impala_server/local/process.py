@@ -1,4 +1,4 @@
-"""LocalProcess: a client that impala-train starts on this machine, and replaces when it dies.
+"""LocalProcess: a child process of impala-train that is replaced when it dies.
 
 An ordinary command that talks gRPC to the learner; the server imports nothing of it. The
 replacement waits longer while it keeps dying; one that says its settings cannot work is not

@@ -1,4 +1,4 @@
-"""What the actors of impala-train need to be let in by their own learner.
+"""TLS and token options that impala-train gives its own actors.
 
 They run on the learner's machine and its files are theirs to read; only paths
 go into their command lines, never a token. They connect over loopback, whatever

@@ -1,4 +1,4 @@
-"""A learner server and its actors on this machine: one training, from start to ordered end.
+"""LocalTraining: a learner server and its actors on this machine.
 
 Used by impala-train and by the class IMPALA, from one thread. Learner, front end
 and actors are processes; whatever ends this one, they end too.

@@ -1,4 +1,4 @@
-"""How many actors, environment slots and threads impala-train takes where nobody says.
+"""Chooses numbers of actors, slots and threads that the user left open.
 
 Starts from the preset, whose numbers are those that learning was measured with on two cores,
 and fits them to the machine before the run's folder is made, so that config.toml holds what

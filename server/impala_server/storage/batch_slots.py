@@ -1,4 +1,4 @@
-"""The writing side of rollout storage: fills batch slots column by column.
+"""BatchSlots: writes unrolls into batch slots, column by column.
 
 Owned by the front end's event loop; nobody else writes. A free slot is opened,
 its columns are filled by whatever unrolls arrive, and when the last column is

@@ -1,4 +1,4 @@
-"""What passes between front end and learner: slot indexes and control messages.
+"""Pipes between front end and learner: slot indexes and control messages.
 
 Two duplex pipes, made by the supervisor. `hand-off` carries full slots one way
 and free ones back, as packed bytes; `control` carries small JSON objects. The

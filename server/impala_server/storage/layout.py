@@ -1,4 +1,4 @@
-"""Where everything lies in a batch slot.
+"""StorageLayout: offsets of all arrays in a batch slot.
 
 A pure function of the unroll's specification, B and the number of slots, so
 that the front end and the learner compute the same offsets and only agree on

@@ -1,4 +1,4 @@
-"""The ends of pipes and the shared blocks that each of the server's processes holds.
+"""ProcessEnds: pipe ends and shared blocks of each server process.
 
 Made by the supervisor. A child process gets the descriptors by number on its
 command line; in-process they are used as they are.

@@ -1,4 +1,4 @@
-"""The newest published weights in shared memory: one writer, any number of readers.
+"""The published weights in shared memory: one writer, many readers.
 
 Two buffers, each a whole safetensors snapshot, and a header of integers. The
 learner writes the buffer that is not the newest and then makes it the newest;

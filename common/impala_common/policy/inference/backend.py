@@ -1,4 +1,4 @@
-"""InferenceBackend: one way to compute the logits of one step in all slots.
+"""InferenceBackend: the interface of one inference step for all slots.
 
 Called by `impala_common.policy.policy` only, on the actor's thread. What a backend returns is
 what actions are drawn from and what the unroll reports, so its rounding never makes the

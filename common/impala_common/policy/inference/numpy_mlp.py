@@ -1,4 +1,4 @@
-"""NumpyMlpInference: the network for vectors without memory, in numpy.
+"""NumpyMlpInference: the MLP without memory, in numpy.
 
 For layers as small as these each call into torch costs more than the arithmetic: 8 slots of
 CartPole's network take a fourth of eager's time, 256 a third. Float32 as eager, and equal to

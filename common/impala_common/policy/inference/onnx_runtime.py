@@ -1,4 +1,4 @@
-"""OnnxRuntimeInference: the network as an ONNX graph, run by onnxruntime. Extra `onnx`.
+"""OnnxRuntimeInference: the network as an ONNX graph in onnxruntime (extra `onnx`).
 
 Faster than torch for most networks, but the graph takes seconds of CPU time and 180 MB to
 make, which is why it has to be asked for. Weights are inputs of the graph, not part of it: new

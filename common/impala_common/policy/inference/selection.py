@@ -1,4 +1,4 @@
-"""make_inference: which backend an actor runs, by name or by a measurement of half a second.
+"""make_inference: chooses the inference backend, by name or by measuring for half a second.
 
 Called once per session, before the first step. Each candidate is first compared with eager
 on random data and weights: one that fails, or differs by more than its tolerance, is never

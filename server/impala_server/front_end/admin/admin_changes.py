@@ -1,4 +1,4 @@
-"""Changes an administrator asks for: each happens once, and each leaves an audit line.
+"""AdminChanges: carries out administrators' changes, each once, each audited.
 
 Runs on the front end's event loop, between the servicer and what carries a
 change out: the learner (over its pipe) or the front end's own tables. Order:

@@ -1,4 +1,4 @@
-"""The doorways of `impala_rl.v1.AdminService`: unpack, call a plain object, pack.
+"""AdminServicer: unpacks requests of `impala_rl.v1.AdminService` and packs its responses.
 
 Runs on the front end's event loop, behind a listener of its own. What looks is
 answered from memory; what changes something goes through `AdminChanges`, which

@@ -1,4 +1,4 @@
-"""Makes changes happen once: the same request id gets the same answer for ten minutes.
+"""RequestCache: the same request id gets the same answer for ten minutes.
 
 Owned by the front end's event loop. A change runs in a task of its own, which a
 client that goes away does not stop; whoever asks with its id meanwhile waits

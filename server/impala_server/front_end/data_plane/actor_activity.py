@@ -1,4 +1,4 @@
-"""What one actor's session has sent: counts, rate, lag, and when it was last heard of.
+"""ActorActivity: counts, rate and lag of one actor's session.
 
 Owned by the front end's event loop; for people, nothing is decided by it.
 """

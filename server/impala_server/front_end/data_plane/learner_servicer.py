@@ -1,4 +1,4 @@
-"""The doorways of `impala_rl.v1.LearnerService`: unpack, call a plain object, pack.
+"""LearnerServicer: unpacks requests of `impala_rl.v1.LearnerService`, packs its responses.
 
 Runs on the front end's event loop. Every method stands inside `translated`,
 which turns errors of this project into their one form on the wire.

@@ -1,4 +1,4 @@
-"""Actors and their lives, as the front end knows them.
+"""SessionTable: actors and their sessions.
 
 Owned by the front end's event loop. A session is one life of one actor; the
 newest registered life of an actor_id fences the older ones.

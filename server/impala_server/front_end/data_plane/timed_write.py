@@ -1,4 +1,4 @@
-"""Writes one message of a stream, and gives up a client that takes none of it.
+"""Writes one stream message with a deadline; disconnects clients that do not read.
 
 Used on the front end's event loop by every stream of ours that carries more than a few bytes.
 """

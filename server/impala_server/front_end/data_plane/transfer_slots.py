@@ -1,4 +1,4 @@
-"""How many clients are sent weights at a time: what bounds the memory of all transfers.
+"""TransferSlots: limits simultaneous weights transfers, and so their memory.
 
 Owned by the front end's event loop. A client that reads slowly holds on to the
 version it is being sent, so large snapshots have fewer slots.

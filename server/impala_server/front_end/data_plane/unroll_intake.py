@@ -1,4 +1,4 @@
-"""Takes unrolls from actors into rollout storage and says what became of each.
+"""UnrollIntake: validates unrolls, writes them into rollout storage, returns verdicts.
 
 Called by the servicer on the front end's event loop; owns the batch slots and
 the counts. Knows nothing of gRPC: it gets a parsed message and returns a

@@ -1,4 +1,4 @@
-"""Weights as the front end hands them out: each version read and digested once.
+"""WeightsCache: the published weights, read and digested once per version.
 
 Owned by the front end's event loop. All callers share the bytes of one
 version. Callers that want a version which does not exist yet wait on `advanced`,

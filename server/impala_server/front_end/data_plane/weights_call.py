@@ -1,4 +1,4 @@
-"""One GetWeights call: waits for a version if asked to, then sends the newest in chunks.
+"""One GetWeights call: waits for a newer version if asked, then streams it in chunks.
 
 Runs on the front end's event loop, one object per call. All calls share the bytes
 of a version; only so many are sent at a time, so that neither many readers nor

@@ -1,4 +1,4 @@
-"""EvaluationDesk: which candidate waits, and which evaluator plays which.
+"""EvaluationDesk: the waiting candidate, and the evaluators that play candidates.
 
 Owned by the front end's event loop. At most one candidate waits, the newest; every evaluator
 plays at most one. What nobody will play any more the learner is told to remove. Knows nothing

@@ -1,4 +1,4 @@
-"""The doorways of `impala_rl.v1.EvaluationService`: unpack, call a plain object, pack.
+"""EvaluationServicer: unpacks requests of `impala_rl.v1.EvaluationService`, packs responses.
 
 Runs on the front end's event loop, beside LearnerService. Files are read on a thread, so that
 actors never wait for an evaluator's disk.

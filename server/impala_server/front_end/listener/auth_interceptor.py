@@ -1,4 +1,4 @@
-"""The doorkeeper of a listener: looks at the token of every call, and at nothing else.
+"""AuthInterceptor: checks the token of every call.
 
 Runs on the front end's event loop, before the method's handler is even built
 into the call. Default deny: what is not in `scopes` is closed. A call that is

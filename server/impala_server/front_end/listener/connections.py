@@ -1,4 +1,4 @@
-"""How many connections the front end takes, so that it never runs out of descriptors.
+"""Computes how many connections the front end accepts, from the descriptor limit.
 
 Asked once per start by the front end. A connection beyond the number is closed
 before anything of it is read; those that stand are not touched.

@@ -1,4 +1,4 @@
-"""Reflection and channelz: what standard tools ask a gRPC server they know nothing of.
+"""Adds reflection and channelz to local listeners.
 
 Added to listeners that only this machine can reach (loopback, Unix sockets):
 reflection tells every service and message there is, channelz every connection's

@@ -1,4 +1,4 @@
-"""A gRPC server that stays: one that dies is made anew on the same address.
+"""Listener: a gRPC server that is replaced on the same address if it dies.
 
 Runs on the front end's event loop, once for the data plane and once for
 administration. grpc.aio takes calls in by one loop, whose end is the server's.

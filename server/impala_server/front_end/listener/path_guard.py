@@ -1,4 +1,4 @@
-"""A gRPC server that no path of a call can end.
+"""Keeps a method path that is not UTF-8 from crashing grpc.aio.
 
 Made by the front end, once for the data plane and once for administration. grpc.aio
 (1.81 to 1.85 at least) reads the path of every call that matches no method as UTF-8 in

@@ -1,4 +1,4 @@
-"""Reads the request of every method that takes one: in time, and only if it is a message.
+"""Reads unary requests with a deadline, and refuses bytes that are no valid message.
 
 The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
 wait for ever for a client that opens a call and sends nothing, and answers bytes

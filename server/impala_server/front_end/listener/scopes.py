@@ -1,4 +1,4 @@
-"""Which token opens which method: the one table of authorisation.
+"""The token scope that each RPC method needs: one table.
 
 Read by the interceptor of each listener. Every method of `impala_rl.v1` must
 be in it, or no server starts: whoever adds a method decides who may call it.

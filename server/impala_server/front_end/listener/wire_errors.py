@@ -1,4 +1,4 @@
-"""Every servicer method stands inside `translated`: errors leave it in their one wire form."""
+"""`translated`: converts errors of servicer methods to gRPC status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard `grpc.health.v1.Health` service: may this learner be sent work?
+"""The standard `grpc.health.v1.Health` service of the learner.
 
 Runs on the front end's event loop, on the data listener and the admin listener,
 open to everybody: it tells one bit and parses one short name. Each answer is

@@ -1,4 +1,4 @@
-"""Prometheus: what this learner server looks like from outside, on a port of its own.
+"""Serves /metrics for Prometheus on its own port.
 
 Names stand in one table, `prometheus_series`. Values are taken from the learner
 link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,

@@ -1,4 +1,4 @@
-"""The table of Prometheus names: which number of the learner is called what outside.
+"""The table of Prometheus series and the metrics they show.
 
 Read by the exporter (`prometheus`); docs/operations.md, deploy/prometheus and
 the dashboard are checked against it. Base units, `_total` for counters, labels
