@@ -18,6 +18,7 @@ from impala_common.spec.action_spec import ActionPart as ActionPart
 from impala_common.spec.action_spec import ActionSpec as ActionSpec
 from impala_common.spec.action_spec import find_difference
 from impala_common.spec.tensor_spec import DTYPES as DTYPES
+from impala_common.spec.tensor_spec import IMAGE_AXES as IMAGE_AXES
 from impala_common.spec.tensor_spec import TensorSpec as TensorSpec
 
 OBSERVATION = "observation"
@@ -54,9 +55,9 @@ class EnvironmentSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
-        """Rebuilds what `to_json` returned."""
+        """Rebuilds what `to_json` returned; older files declare no axes."""
         leaves = tuple(
-            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"])
+            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"], leaf.get("axes", ""))
             for leaf in data["observation_leaves"]
         )
         return cls(
@@ -172,7 +173,11 @@ class UnrollSpec:
     @property
     def leaves(self) -> tuple[UnrollLeaf, ...]:
         """All leaves in wire order."""
-        leaves = [UnrollLeaf(leaf, "T+1") for leaf in self.environment.observation_leaves]
+        # Without axes: they matter to networks, not to storage and transport.
+        leaves = [
+            UnrollLeaf(TensorSpec(leaf.name, leaf.shape, leaf.dtype), "T+1")
+            for leaf in self.environment.observation_leaves
+        ]
         action = self.environment.action
         actions = action.tensor
         previous_action = dataclasses.replace(actions, name="previous_action")
@@ -222,6 +227,8 @@ class ModelSpec:
 
     Attributes:
       name: a shipped network, or an own one: "module:Class" or "object:Name".
+      image_axes: axes of each observation leaf, in order; (): of a run from before axes were
+        declared, whose networks guessed them by size.
     """
 
     name: str
@@ -237,6 +244,25 @@ class ModelSpec:
     observation_clip: float = 10.0
     normalise_rewards: bool = False
     log_std_init: float = 0.0
+    image_axes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelSpec:  # Any: JSON
+        """Rebuilds a ModelSpec from the JSON form of its fields."""
+        lists = {"hidden_sizes": (), "image_axes": ()} | data
+        return cls(**(data | {name: tuple(lists[name]) for name in ("hidden_sizes", "image_axes")}))
+
+    def declare_axes(self, environment: EnvironmentSpec) -> EnvironmentSpec:
+        """Returns `environment` with the axes that this network was made for."""
+        leaves = environment.observation_leaves
+        axes = self.image_axes or ("",) * len(leaves)
+        return dataclasses.replace(
+            environment,
+            observation_leaves=tuple(
+                dataclasses.replace(leaf, axes=declared)
+                for leaf, declared in zip(leaves, axes, strict=True)
+            ),
+        )
 
     @property
     def is_own(self) -> bool:

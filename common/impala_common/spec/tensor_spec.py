@@ -17,13 +17,26 @@ DTYPES: tuple[str, ...] = (
 """Names of the element types that may travel, as numpy spells them."""
 
 
+IMAGE_AXES: tuple[str, ...] = ("HWC", "CHW", "SHW")
+"""Declarations of what the dimensions of an image are: height, width, channels, stacked frames."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named tensor, without its time and batch dimensions."""
+    """One named tensor, without its time and batch dimensions.
+
+    Attributes:
+      name: its name.
+      shape: lengths of its dimensions.
+      dtype: one of DTYPES.
+      axes: what its dimensions are, one of IMAGE_AXES; "": nobody declared it. Observation leaves
+        of rank 3 only.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    axes: str = ""
 
     @property
     def num_bytes(self) -> int:

@@ -57,8 +57,7 @@ class OpenRun:
         """Maps what the learner announced as "ready"."""
         self.learner_run_id = int(message["learner_run_id"])
         self.environment = EnvironmentSpec.from_json(message["environment"])
-        model = message["model"]
-        self.model = ModelSpec(**{**model, "hidden_sizes": tuple(model["hidden_sizes"])})
+        self.model = ModelSpec.from_json(message["model"])
         state = _read_tensor_specs(message["agent_state"])
         self.weights_specs = _read_tensor_specs(message["weights"])
         rollout, transport = config.rollout, config.transport
