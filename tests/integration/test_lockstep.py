@@ -21,7 +21,8 @@ from impala_common.config import TrainConfig
 from impala_common.run import metrics
 from impala_server.learner import optimizers
 from impala_server.learner.batch_loader import Batch
-from impala_server.learner.update import Updater, UpdateResult
+from impala_server.learner.update import Updater
+from impala_server.learner.update_result import UpdateResult
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -113,17 +114,33 @@ def test_lockstep_equals_the_reference_loop(
         ({"passes": 2, "parts": 2, "part_kind": "rows", "advantage_normalisation": "part"}, {}),
         ({"passes": 3, "parts": 2, "surrogate_clip": 0.2, "vtrace_per_pass": False}, {}),
         ({"passes": 4, "surrogate_clip": 0.2, "kl_stop": 3e-4}, {"loss": {"entropy_cost": 0.0}}),
+        ({"replay_ratio": 1.5, "replay_capacity_bytes": 30_000}, {"model": LSTM}),
+        (
+            {"replay_ratio": 0.5, "replay_capacity_bytes": 20_000, "passes": 2, "parts": 3},
+            {"model": NORMALISED, "loss": {"reward_normalisation": "return_std"}},
+        ),
     ],
-    ids=["passes", "parts-lstm", "normalised", "rows", "rows-plain", "kept-vtrace", "kl-stop"],
+    ids=[
+        "passes",
+        "parts-lstm",
+        "normalised",
+        "rows",
+        "rows-plain",
+        "kept-vtrace",
+        "kl-stop",
+        "replay-lstm",
+        "replay-normalised",
+    ],
 )
 def test_lockstep_with_reuse_equals_the_reference_loop(
     tmp_path: Path, reuse: dict[str, Any], sections: dict[str, dict[str, Any]]
 ) -> None:
     """Every way to use a batch again, against parts that are choices of rows.
 
-    1e-6 is demanded, as above. Planted: statistics counted in every pass; a part's recurrent
-    state not the stored one of its columns; the same order in each pass. Seen to fail where value
-    losses of padding rows were counted: their targets were those of the network before.
+    1e-6 is demanded, as above. Planted: statistics counted in every pass, or of replayed rows, too;
+    a part's recurrent state not the stored one of its columns; the same order in each pass; no
+    unroll replayed. Seen to fail where value losses of padding rows were counted: their targets
+    were those of the network before.
     """
     config = make_lockstep_config(3_000, reuse=reuse, **sections)
 

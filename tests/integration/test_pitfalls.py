@@ -30,7 +30,8 @@ from impala_server.learner.batch_loader import Batch
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
 from impala_server.learner.optimizers import compute_learning_rate, make_optimizer
-from impala_server.learner.update import Updater, UpdateResult
+from impala_server.learner.update import Updater
+from impala_server.learner.update_result import UpdateResult
 from impala_server.storage.handoff import FinishedEpisode
 
 pytestmark = pytest.mark.timeout(60)

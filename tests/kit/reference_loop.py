@@ -12,7 +12,7 @@ optimizer set-up, schedule or counter.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.policy.policy import Policy
 from impala_common.spec.action_spec import ActionSpec
+from impala_common.spec.specs import UnrollSpec
+from impala_server.learner.unroll_ring import count_unroll_bytes
 
 
 class ReferenceRun(NamedTuple):
@@ -71,12 +73,16 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
         )
     player = _Player(environment, policy, seed % 2**31)
     statistics = _Statistics(config)
+    replay = _Replay(config, environment)
     generator = torch.Generator().manual_seed(job.seed)  # of the order of parts
     num_updates = num_steps = num_optimizer_steps = 0
     while num_steps < job.total_steps:
         policy.load({name: value.numpy() for name, value in model.state_dict().items()})
         unroll = player.play(config.rollout.unroll_length)
-        unroll = statistics.count(unroll, model)
+        reward_std = statistics.count(unroll, model)
+        num_fresh_steps = int((~unroll.is_padding).sum())
+        unroll = replay.mix(unroll)
+        unroll = unroll._replace(rewards=unroll.rewards / reward_std)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (1.0 - num_steps / job.total_steps)
         for one in make_losses(model, action, unroll, config, generator):
@@ -88,7 +94,7 @@ def train_reference(config: TrainConfig, environment: EnvironmentAdapter) -> Ref
             optimizer.step()
             num_optimizer_steps += 1
         num_updates += 1
-        num_steps += int((~unroll.is_padding).sum())
+        num_steps += num_fresh_steps
     weights = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     return ReferenceRun(weights, num_updates, num_steps, num_optimizer_steps)
 
@@ -105,15 +111,15 @@ class _Statistics:
             [] if config.loss.reward_normalisation == "return_std" else None
         )
 
-    def count(self, unroll: Unroll, model: AgentModel) -> Unroll:
-        """Puts the statistics into the model; returns the unroll with normalised rewards."""
+    def count(self, unroll: Unroll, model: AgentModel) -> float:
+        """Puts the statistics into the model; returns what rewards are divided by."""
         counts = (~unroll.is_padding).numpy()
         state = model.state_dict()  # the tensors themselves
         if self.observations is not None:
             self.observations.append(unroll.inputs.observations["observation"][:-1].numpy()[counts])
             _fill(state, "observation_moments.0", np.concatenate(self.observations))
         if self.sums is None:
-            return unroll
+            return 1.0
         for column in range(counts.shape[1]):
             total = 0.0
             for row in range(len(counts)):
@@ -123,7 +129,68 @@ class _Statistics:
                     total = float(unroll.rewards[row, column]) + self.discount * total
                     self.sums.append(total)
         _fill(state, "reward_moments", np.array(self.sums))
-        return unroll._replace(rewards=unroll.rewards / float(np.sqrt(np.var(self.sums) + 1e-8)))
+        return float(np.sqrt(np.var(self.sums) + 1e-8))
+
+
+class _Replay:
+    """Older unrolls, column by column; the oldest go first."""
+
+    def __init__(self, config: TrainConfig, environment: EnvironmentAdapter) -> None:
+        states = make_model(
+            resolve_model_spec(config.model, environment.spec), environment.spec, 0
+        ).agent_state_specs()
+        spec = UnrollSpec(config.rollout.unroll_length, environment.spec, states)
+        self.capacity = config.reuse.replay_capacity_bytes // count_unroll_bytes(spec)
+        self.count = round(config.reuse.replay_ratio * config.rollout.batch_size)
+        self.columns: dict[int, Unroll] = {}  # by place
+        self.num_added = 0
+        self.random = np.random.default_rng([config.job.seed, 0])
+
+    def mix(self, unroll: Unroll) -> Unroll:
+        """Returns the unroll with older ones behind it, and keeps it for later."""
+        if not self.count:
+            return unroll
+        num_columns = unroll.rewards.shape[1]
+        places = np.array(sorted(self.columns), np.int64)
+        chosen = self.random.choice(places, min(self.count, len(places)), replace=False)
+        parts = [unroll, *(self.columns[place] for place in chosen.tolist())]
+        for column in range(num_columns):
+            place = self.num_added % self.capacity
+            self.columns[place] = _change(unroll, lambda leaf, n=column: leaf[:, n : n + 1])
+            self.num_added += 1
+        return _join(parts)
+
+
+def _change(unroll: Unroll, change: Callable[[Tensor], Tensor]) -> Unroll:
+    inputs = unroll.inputs
+    return Unroll(
+        ModelInputs(
+            {name: change(leaf) for name, leaf in inputs.observations.items()},
+            *map(change, inputs[1:]),
+        ),
+        tuple(map(change, unroll.initial_state)),
+        *map(change, unroll[2:]),
+    )
+
+
+def _join(unrolls: list[Unroll]) -> Unroll:
+    def cat(leaves: list[Tensor]) -> Tensor:
+        return torch.cat(leaves, dim=1)
+
+    first = unrolls[0].inputs
+    return Unroll(
+        ModelInputs(
+            {
+                name: cat([one.inputs.observations[name] for one in unrolls])
+                for name in first.observations
+            },
+            *(cat([one.inputs[n] for one in unrolls]) for n in range(1, len(first))),
+        ),
+        tuple(
+            cat(list(states)) for states in zip(*(u.initial_state for u in unrolls), strict=True)
+        ),
+        *(cat([one[n] for one in unrolls]) for n in range(2, len(unrolls[0]))),
+    )
 
 
 def _fill(state: dict[str, Tensor], name: str, rows: np.ndarray) -> None:

@@ -59,10 +59,11 @@ EFFECTIVE_SAMPLE_SHARE = "learner/effective_sample_share"
 """Effective sample size of the ratios, over the number of rows: 1 on-policy; a small one means that
 few rows decide an update."""
 KL = "learner/kl"
-"""Mean KL divergence from behaviour policy to target policy, in nats, over all steps of an
-update."""
+"""Mean KL divergence from behaviour policy to target policy, in nats. As all statistics of ratios,
+values and advantages: of each optimizer step of an update where its part makes its own V-trace
+targets, else of the last step of each pass."""
 KL_LAST = "learner/kl_last_pass"
-"""The same over the last pass of an update."""
+"""The same, of the last pass of an update."""
 ENTROPY = "learner/entropy"
 """Mean entropy of the target policy, in nats."""
 GRAD_NORM = "learner/grad_norm"

@@ -28,6 +28,7 @@ from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory, write_json_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.batch_source import BatchSource
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
@@ -36,6 +37,7 @@ from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
+from impala_server.learner.replay_source import ReplaySource
 from impala_server.learner.run_files import load_run_files
 from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.totals import make_totals
@@ -139,7 +141,9 @@ class Controller:
         if self.learner is not None or self.machine.state is not State.STARTING:
             return
         state = TrainingState(self._config, environment, checkpoint)
-        source = StorageSource(state, self._ends.storage, self.queue)
+        source: BatchSource = StorageSource(state, self._ends.storage, self.queue)
+        if self._config.reuse.replay_ratio > 0.0:
+            source = ReplaySource(source, state)
         learner = Learner(state, source, self._ends.weights, checkpoint)
         specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
         write_json_atomic(self._run.specs_path, specs)

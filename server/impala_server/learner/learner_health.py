@@ -16,7 +16,7 @@ from impala_common.errors import (
     ImpalaError,
     TrainingDivergedError,
 )
-from impala_server.learner.update import UpdateResult
+from impala_server.learner.update_result import UpdateResult
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ batch is no copy; others are gathered once per pass.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -29,28 +30,43 @@ class Part(NamedTuple):
       initial_agent_state: state before row 0, each [L, B, H].
       actions: [T, B, ...].
       behaviour_policy_logits: float32 [T, B, P].
-      rewards: float32 [T, B], raw; of no meaning with targets.
-      terminated: bool [T, B]; likewise.
+      rewards: float32 [T, B], preprocessed; None with targets.
+      terminated: bool [T, B]; None with targets.
       is_padding: bool [T, B].
       targets: of these rows, or None.
+      is_last: whether it is the last one of its pass.
     """
 
     inputs: ModelInputs
     initial_agent_state: AgentState
     actions: Tensor
     behaviour_policy_logits: Tensor
-    rewards: Tensor
-    terminated: Tensor
+    rewards: Tensor | None
+    terminated: Tensor | None
     is_padding: Tensor
     targets: Targets | None = None
+    is_last: bool = True
 
 
-def take_fresh(batch: Batch) -> Part:
-    """Returns the unrolls of a batch that were taken from storage for it, without a copy."""
-    whole = take_whole(batch)
+def map_columns(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Returns a batch whose every tensor is changed; their columns are on dim 1."""
+    return batch._replace(
+        inputs=_map_inputs(batch.inputs, change),
+        initial_agent_state=tuple(change(state) for state in batch.initial_agent_state),
+        actions=change(batch.actions),
+        behaviour_policy_logits=change(batch.behaviour_policy_logits),
+        rewards=change(batch.rewards),
+        terminated=change(batch.terminated),
+        is_padding=change(batch.is_padding),
+    )
+
+
+def take_fresh(batch: Batch) -> Batch:
+    """Returns a batch without its replayed unrolls; no copy."""
     if not batch.num_replayed:
-        return whole
-    return _map(whole, lambda leaf: leaf[:, : batch.num_unrolls])
+        return batch
+    fresh = map_columns(batch, lambda leaf: leaf[:, : batch.num_unrolls])
+    return fresh._replace(num_replayed=0)
 
 
 def take_whole(batch: Batch, targets: Targets | None = None) -> Part:
@@ -60,8 +76,8 @@ def take_whole(batch: Batch, targets: Targets | None = None) -> Part:
         batch.initial_agent_state,
         batch.actions,
         batch.behaviour_policy_logits,
-        batch.rewards,
-        batch.terminated,
+        batch.rewards if targets is None else None,
+        batch.terminated if targets is None else None,
         batch.is_padding,
         targets,
     )
@@ -86,16 +102,23 @@ def cut(
     if reuse.part_kind == "unrolls":
         num_columns = batch.actions.shape[1]
         order = torch.randperm(num_columns, generator=generator).to(device)
-        for columns in order.tensor_split(reuse.parts):
-            yield _take_columns(whole, columns)
+        for number, columns in enumerate(order.tensor_split(reuse.parts), 1):
+            yield _take_columns(whole, columns)._replace(is_last=number == reuse.parts)
         return
-    flat = _flatten(whole)
-    # Padding rows are left out: rows of a part are all of use.
+    # Padding rows are left out: rows of a part are all of use. Gathered once, then cut.
     counted = (~batch.is_padding).flatten().nonzero().squeeze(1)
-    order = torch.randperm(len(counted), generator=generator).to(device)
-    for places in counted[order].tensor_split(reuse.parts):
-        if len(places):  # nearly all of the batch may be padding
-            yield _take_columns(flat, places)
+    num_rows = len(counted)
+    order = torch.randperm(num_rows, generator=generator).to(device)
+    shuffled = _take_columns(_flatten(whole), counted[order])
+    size, rest = divmod(num_rows, reuse.parts)  # the first `rest` parts have one row more
+    bounds = [number * size + min(number, rest) for number in range(reuse.parts + 1)]
+    for first, end in itertools.pairwise(bounds):
+        if first < end:  # nearly all of the batch may be padding
+            yield _slice(shuffled, first, end)._replace(is_last=end == num_rows)
+
+
+def _slice(part: Part, first: int, end: int) -> Part:
+    return _map(part, lambda leaf: leaf[:, first:end])
 
 
 def _map_inputs(inputs: ModelInputs, change: Callable[[Tensor], Tensor]) -> ModelInputs:
@@ -114,8 +137,8 @@ def _map(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
         tuple(change(state) for state in part.initial_agent_state),
         change(part.actions),
         change(part.behaviour_policy_logits),
-        change(part.rewards),
-        change(part.terminated),
+        None if part.rewards is None else change(part.rewards),
+        None if part.terminated is None else change(part.terminated),
         change(part.is_padding),
         None if part.targets is None else Targets(*map(change, part.targets)),
     )

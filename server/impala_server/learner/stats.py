@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impala_common.run import metrics
 from impala_server.learner.batch_source import TakenBatch
-from impala_server.learner.update import UPDATE_VALUES, GradientNorms, UpdateResult
+from impala_server.learner.update_result import UPDATE_VALUES, GradientNorms, UpdateResult
 
 _EPISODE_WINDOW = 100
 _RATE_MARKS = 10

@@ -36,7 +36,8 @@ from impala_server.learner.optimizers import (
 from impala_server.learner.parameters import ParameterTable, Value
 from impala_server.learner.precision import choose_encoder_dtype
 from impala_server.learner.run_files import load_initial_weights
-from impala_server.learner.update import Updater, UpdateResult
+from impala_server.learner.update import Updater
+from impala_server.learner.update_result import UpdateResult
 
 _LOG = logging.getLogger(__name__)
 

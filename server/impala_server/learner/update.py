@@ -11,7 +11,6 @@ more: passes over the batch, each in parts (arXiv 1707.06347), with V-trace comp
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ from impala_common.models.normalisation import NormalisedModel
 from impala_common.numerics.losses import (
     LossOutputs,
     Targets,
-    compute_log_rhos,
     compute_losses,
     compute_losses_towards,
     compute_targets,
@@ -37,54 +35,9 @@ from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import set_learning_rate
 from impala_server.learner.parts import Part, cut, take_fresh
 from impala_server.learner.undo import Undo
+from impala_server.learner.update_result import GradientNorms, UpdateResult, UpdateTally
 
 _GRADIENTS_EVERY = 100  # updates; it costs a forward and a backward pass
-
-UPDATE_VALUES = (*LossOutputs._fields, "grad_norm", "clipped_steps")
-"""Names of `UpdateResult.values`, in order; clipped_steps: share of steps whose gradient was
-scaled down."""
-_KL = UPDATE_VALUES.index("kl")
-_GRAD_NORM = UPDATE_VALUES.index("grad_norm")
-
-
-class GradientNorms(NamedTuple):
-    """Norms of the gradient of one optimizer step, by what it comes from; scalars."""
-
-    policy: Tensor
-    value: Tensor
-
-
-class UpdateResult(NamedTuple):
-    """What one update did.
-
-    Attributes:
-      is_applied: False if it was skipped for a non-finite loss or gradient.
-      values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device, mean over its
-        optimizer steps.
-      damage: what is wrong with the weights afterwards; "" while they are good.
-      num_steps: optimizer steps made.
-      num_passes: passes begun.
-      last_kl: KL(mu || pi) in nats, as `values` has it, of the last pass; a scalar.
-      gradient_norms: of the first step; None in most updates.
-    """
-
-    is_applied: bool
-    values: Tensor
-    damage: str
-    num_steps: int
-    num_passes: int
-    last_kl: Tensor
-    gradient_norms: GradientNorms | None = None
-
-    @property
-    def loss(self) -> Tensor:
-        """Total loss, a scalar."""
-        return self.values[0]
-
-    @property
-    def grad_norm(self) -> Tensor:
-        """Gradient norm before clipping, a scalar."""
-        return self.values[_GRAD_NORM]
 
 
 class Updater:
@@ -174,7 +127,7 @@ class Updater:
         set_learning_rate(self._optimizer, learning_rate)
         rewards = preprocess_rewards(batch.rewards, self._loss_config, self.reward_std)
         batch = batch._replace(rewards=rewards)
-        tally = _Tally(self._parameters[0].device)
+        tally = UpdateTally(self._parameters[0].device)
         targets: Targets | None = None
         for _ in range(reuse.passes):
             targets = self._find_targets(batch, targets)
@@ -184,7 +137,7 @@ class Updater:
                     return self._finish(tally)
         return self._finish(tally)
 
-    def _make_step(self, part: Part, tally: _Tally) -> bool:
+    def _make_step(self, part: Part, tally: UpdateTally) -> bool:
         """Makes one optimizer step; returns whether further ones may follow."""
         reuse = self._reuse
         losses = self.compute_losses(part)
@@ -197,7 +150,7 @@ class Updater:
         if is_measured:
             tally.gradient_norms = self._compare_gradients(policy_gradient)
         grad_norm = self._clip_gradient()
-        tally.add(losses, grad_norm, self._max_grad_norm)
+        tally.add(losses, grad_norm, self._max_grad_norm, self._has_statistics(part))
         if reuse.is_single_step and not tally.check():
             return False
         failpoints.hit("update.before_step")
@@ -214,7 +167,7 @@ class Updater:
         tally.num_steps += 1
         return True
 
-    def _finish(self, tally: _Tally) -> UpdateResult:
+    def _finish(self, tally: UpdateTally) -> UpdateResult:
         """Judges the update, and puts back what must not stay."""
         self._num_updates += 1
         is_finite = tally.is_finite if self._reuse.is_single_step else tally.check()
@@ -243,15 +196,11 @@ class Updater:
             return None
         with torch.no_grad(), self._autocast:
             outputs = self._model(batch.inputs, batch.initial_agent_state)
-        log_rhos = compute_log_rhos(
-            self._action,
-            outputs.policy_logits[:-1],
-            batch.behaviour_policy_logits,
-            batch.actions,
-            batch.is_padding,
-        )
         targets = compute_targets(
-            log_rhos=log_rhos,
+            action=self._action,
+            target_policy_logits=outputs.policy_logits[:-1],
+            behaviour_policy_logits=batch.behaviour_policy_logits,
+            actions=batch.actions,
             rewards=batch.rewards,
             terminated=batch.terminated,
             is_padding=batch.is_padding,
@@ -281,7 +230,10 @@ class Updater:
                 values=outputs.values,
                 config=config,
                 reuse=self._reuse,
+                has_statistics=self._has_statistics(part),
             )
+        assert part.rewards is not None
+        assert part.terminated is not None
         return compute_losses(
             action=self._action,
             target_policy_logits=outputs.policy_logits[:-1],
@@ -295,6 +247,10 @@ class Updater:
             config=config,
             reuse=self._reuse,
         )
+
+    def _has_statistics(self, part: Part) -> bool:
+        """Whether the statistics of a part are computed: of each pass's last part at least."""
+        return part.targets is None or part.is_last or self._reuse.kl_stop > 0.0
 
     def _compute_policy_gradient(self, part: Part) -> list[Tensor]:
         """Returns the gradient of policy and entropy losses alone, by parameter."""
@@ -341,53 +297,3 @@ class Updater:
             self._normaliser.update_statistics(
                 fresh.inputs, fresh.rewards, fresh.is_padding, self._loss_config.discount
             )
-
-
-class _Tally:
-    """What the steps of one update add up to.
-
-    Attributes:
-      num_passes: passes begun.
-      num_steps: optimizer steps made.
-      is_finite: whether losses and gradients were finite at the last `check`.
-      damage: what is wrong with the weights.
-      gradient_norms: of the first step.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(len(UPDATE_VALUES), device=device)
-        self._num_added = 0
-        self._kls: list[Tensor] = []
-        self._kls_before: list[Tensor] = []
-        self.num_passes = self.num_steps = 0
-        self.is_finite = True
-        self.damage = ""
-        self.gradient_norms: GradientNorms | None = None
-
-    def begin_pass(self) -> None:
-        self.num_passes += 1
-        self._kls_before, self._kls = self._kls, []
-
-    def add(self, losses: LossOutputs, grad_norm: Tensor, max_grad_norm: float) -> None:
-        scalars = [loss.detach() for loss in losses]
-        is_clipped = (grad_norm > max_grad_norm).to(grad_norm.dtype)
-        self._sums += torch.stack([*scalars, grad_norm, is_clipped])
-        self._num_added += 1
-        self._kls.append(scalars[_KL])
-
-    def check(self) -> bool:
-        """Waits for the device; returns whether all losses and gradient norms were finite."""
-        self.is_finite = bool(torch.isfinite(self._sums[0] + self._sums[_GRAD_NORM]))
-        return self.is_finite
-
-    def make_result(self, is_applied: bool) -> UpdateResult:
-        kls = self._kls or self._kls_before or [self._sums[_KL]]
-        return UpdateResult(
-            is_applied,
-            self._sums / max(self._num_added, 1),
-            self.damage,
-            self.num_steps if is_applied else 0,
-            self.num_passes,
-            torch.stack(kls).mean(),
-            self.gradient_norms,
-        )

@@ -15,7 +15,7 @@ from torch import Tensor
 from impala_common.config import LossConfig, ReuseConfig
 from impala_common.numerics.losses import (
     LossOutputs,
-    compute_log_rhos,
+    Targets,
     compute_losses,
     compute_losses_towards,
     compute_targets,
@@ -180,21 +180,14 @@ def test_losses_towards_targets_of_the_same_outputs_are_the_losses(reuse: dict[s
         name: inputs[name]
         for name in ("target_policy_logits", "behaviour_policy_logits", "actions", "is_padding")
     }
-    targets = compute_targets(
-        log_rhos=compute_log_rhos(ACTION, **policy),
-        config=CONFIG,
-        **{
-            name: inputs[name].detach()
-            for name in ("rewards", "terminated", "is_padding", "values", "bootstrap_value")
-        },
-    )
+    targets = compute_targets(**inputs, action=ACTION, config=CONFIG)
     order = torch.randperm(T * B, generator=torch.Generator().manual_seed(1))
 
     def shuffle(leaf: Tensor) -> Tensor:
         return leaf.flatten(0, 1)[order].unsqueeze(0)
 
     found = compute_losses_towards(
-        type(targets)(*map(shuffle, targets)),
+        Targets(*map(shuffle, targets)),
         action=ACTION,
         values=shuffle(inputs["values"]),
         config=CONFIG,
@@ -217,15 +210,9 @@ def test_statistics_of_ratios_match_their_definitions() -> None:
     outputs, _ = run(inputs)
 
     counted = ~inputs["is_padding"]
-    log_rhos = compute_log_rhos(
-        ACTION,
-        inputs["target_policy_logits"],
-        inputs["behaviour_policy_logits"],
-        inputs["actions"],
-        inputs["is_padding"],
-    )
-    rhos = log_rhos[counted].exp()
-    assert bool((log_rhos[~counted] == -torch.inf).all())
+    pi = torch.log_softmax(inputs["target_policy_logits"].detach(), -1)
+    mu = torch.log_softmax(inputs["behaviour_policy_logits"], -1)
+    rhos = (pi - mu).gather(-1, inputs["actions"][..., None])[..., 0][counted].exp()
     share = rhos.sum() ** 2 / (len(rhos) * (rhos**2).sum())
     torch.testing.assert_close(outputs.effective_sample_share, share)
     torch.testing.assert_close(
@@ -239,14 +226,7 @@ def test_statistics_of_ratios_match_their_definitions() -> None:
 def test_normalise_advantages_of_padding_alone_is_zero() -> None:
     inputs = make_inputs(7)
     everything = torch.ones(T, B, dtype=torch.bool)
-    targets = compute_targets(
-        log_rhos=torch.full((T, B), -torch.inf, dtype=torch.float64),
-        rewards=inputs["rewards"],
-        terminated=inputs["terminated"],
-        is_padding=everything,
-        values=inputs["values"].detach(),
-        bootstrap_value=inputs["bootstrap_value"],
-        config=CONFIG,
-    )
+    inputs["is_padding"] = everything
+    targets = compute_targets(**inputs, action=ACTION, config=CONFIG)
 
     assert bool((normalise_advantages(targets, everything).policy_advantages == 0.0).all())

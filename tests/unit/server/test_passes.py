@@ -74,22 +74,25 @@ def test_parts_of_unrolls_are_all_columns_once(parts: int) -> None:
 def test_parts_of_rows_are_all_rows_that_count_once() -> None:
     """Planted: padding rows left in."""
     batch = number_rows(make_batches(1)[0])
-    targets = Targets(batch.rewards, batch.rewards + 0.5, batch.rewards + 0.25)
+    targets = Targets(*(batch.rewards + shift for shift in (0.0, 0.5, 0.25, 0.75)))
     reuse = ReuseConfig(parts=4, part_kind="rows")
 
     found = list(cut(batch, targets, reuse, torch.Generator().manual_seed(1)))
 
-    rows = torch.cat([part.rewards for part in found], dim=1)[0]
+    assert all(part.targets is not None for part in found)
+    assert [part.is_last for part in found] == [False, False, False, True]
+    rows = torch.cat([part.targets.vs for part in found if part.targets], dim=1)[0]
     assert sorted(rows.tolist()) == batch.rewards[~batch.is_padding].tolist()
     (name,) = batch.inputs.observations
     for part in found:
         assert not part.is_padding.any()
         assert part.targets is not None
-        torch.testing.assert_close(part.targets.vs, part.rewards)
-        torch.testing.assert_close(part.targets.advantages, part.rewards + 0.5)
-        torch.testing.assert_close(part.targets.policy_advantages, part.rewards + 0.25)
+        vs = part.targets.vs
+        torch.testing.assert_close(part.targets.advantages, vs + 0.5)
+        torch.testing.assert_close(part.targets.policy_advantages, vs + 0.25)
+        torch.testing.assert_close(part.targets.behaviour_log_probs, vs + 0.75)
         for number, observation in zip(
-            part.rewards[0].long(), part.inputs.observations[name][0], strict=True
+            vs[0].long(), part.inputs.observations[name][0], strict=True
         ):
             row, column = divmod(int(number), B)
             torch.testing.assert_close(observation, batch.inputs.observations[name][row, column])

@@ -13,7 +13,8 @@ from impala_common.config import TrainConfig
 from impala_common.errors import DeviceMemoryError
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import export_state, make_optimizer
-from impala_server.learner.update import UPDATE_VALUES, Updater
+from impala_server.learner.update import Updater
+from impala_server.learner.update_result import UPDATE_VALUES
 
 
 def make_updater(config: TrainConfig | None = None) -> Updater:
