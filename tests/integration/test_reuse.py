@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from impala_common.event_history import FOLDER_VARIABLE
 from running_server import RunningServer, make_config
 
 from impala_common.run import metrics
+from impala_common.run.event_history import FOLDER_VARIABLE
 from impala_common.testing.history_checker import check
 
 pytestmark = pytest.mark.timeout(60)

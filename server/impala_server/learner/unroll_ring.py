@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from impala_common.specs import UnrollSpec
 from torch import Tensor
 
+from impala_common.spec.specs import UnrollSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.parts import map_columns
 

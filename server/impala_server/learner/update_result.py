@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from impala_common.losses import NUM_STATISTICS, LossOutputs
 from torch import Tensor
+
+from impala_common.numerics.losses import NUM_STATISTICS, LossOutputs
 
 UPDATE_VALUES = (*LossOutputs._fields, "grad_norm", "clipped_steps")
 """Names of `UpdateResult.values`, in order; clipped_steps: share of steps whose gradient was
