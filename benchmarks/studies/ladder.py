@@ -157,13 +157,14 @@ def _run(arguments: LadderArguments, seed: int) -> Row:
         command += ["--run-dir", str(run_path), "--json", "--quiet"]
         started_s = time.time()
         result = _call(command, f"seed {seed}")
+        wall_time_s = time.time() - started_s
         # The learner writes it when it begins to train.
         startup_s = (run_path / "specs.json").stat().st_mtime - started_s
         row = {
             "seed": seed,
             "steps": result["steps"],
             "training_time_s": round(result["training_time_s"], 2),
-            "wall_time_s": result["wall_time_s"],
+            "wall_time_s": round(wall_time_s, 2),
             **_keep(result["evaluation"]),
             **_read_curve(run_path, arguments.bar, startup_s),
             "best_return_mean": result["best_return_mean"],

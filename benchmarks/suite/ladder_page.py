@@ -74,6 +74,19 @@ def render_page(results: dict[str, Result], rungs: dict[str, Rung] = RUNGS) -> s
     return _HEAD + "\n".join(lines) + "\n"
 
 
+def summarise_rung(rung: Rung, result: Result) -> str:
+    """Returns the row of a rung in README's table."""
+    runs = result["runs"]
+    met = sum(_judged(rung, run)["return_mean"] >= rung.bar for run in runs)
+    values = np.array([_judged(rung, run)["return_mean"] for run in runs])
+    seconds = [run["time_to_bar_s"] for run in runs if run["time_to_bar_s"] is not None]
+    text = f"mean {_show(float(values.mean()))}; {met} of {len(runs)} seeds at {rung.bar:g}"
+    if seconds:
+        text += f", {statistics.median(seconds):.0f} s from the command to it (median)"
+    steps = _show_steps(round(max(run["steps"] for run in runs), -4))
+    return _row([f"{rung.env.rpartition(':')[2]}, {steps} steps", text])
+
+
 def _summarise(name: str, rung: Rung, result: Result | None) -> str:
     others = _show_published(rung)
     if result is None:

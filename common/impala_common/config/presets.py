@@ -247,6 +247,22 @@ def _make_atari() -> TrainConfig:
     )
 
 
+def _make_atari_paper() -> TrainConfig:
+    """Atari with the settings of Espeholt et al., 2018, table G.1: one pass over each batch."""
+    return TrainConfig(
+        job=JobConfig(total_steps=10_000_000, num_actors=2),
+        environment=EnvironmentConfig(envs_per_actor=16),
+        model=ModelConfig(model="nature_cnn", feature_dim=512),
+        rollout=RolloutConfig(unroll_length=20, batch_size=32, num_storages=96),
+        loss=LossConfig(
+            discount=0.99, entropy_cost=0.01, baseline_cost=0.5, reward_clipping="clip"
+        ),
+        optimizer=OptimizerConfig(
+            optimizer="rmsprop", learning_rate=6e-4, eps=0.01, max_grad_norm=40.0
+        ),
+    )
+
+
 def _make_generic() -> TrainConfig:
     """An environment nothing is known of: rewards and observations of any scale."""
     return TrainConfig(
@@ -290,6 +306,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "minigrid": _make_minigrid,
     "minatar": _make_minatar,
     "atari": _make_atari,
+    "atari_paper": _make_atari_paper,
     GENERIC: _make_generic,
 }
 """Makers of the presets by name; each one's docstring says what it is for."""

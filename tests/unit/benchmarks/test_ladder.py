@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.studies import ladder
 from benchmarks.suite.intervals import bootstrap_interval, interquartile_mean
-from benchmarks.suite.ladder_page import read_results, render_page
+from benchmarks.suite.ladder_page import read_results, render_page, summarise_rung
 from benchmarks.suite.rungs import FIRST_SEED, RUNGS, Rung
 
 from impala_common.config.presets import make_preset, preset_for_environment
@@ -23,7 +23,7 @@ RUNG = Rung(env="Mine-v0", bar=10.0, num_seeds=3, aim="10 by 1k", tried="one set
 def make_run(seed: int, value: float, time_to_bar_s: float | None = 4.0) -> dict[str, Any]:
     return {
         "seed": seed,
-        "steps": 1_000,
+        "steps": 10_003,
         "training_time_s": 5.0,
         "wall_time_s": 9.0,
         "return_mean": value,
@@ -73,7 +73,7 @@ def test_page_counts_seeds_at_the_bar_and_keeps_what_was_missed() -> None:
     row = next(line for line in page.splitlines() if line.startswith("| [mine]"))
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:5] == ["[mine](#mine)", "10 by 1k", "1 of 2 (3 wanted)", "10.5", "10.5"]
-    assert cells[6:10] == ["1,000", "500", "4.0 (1 of 2)", "9.0"]
+    assert cells[6:10] == ["10,003", "500", "4.0 (1 of 2)", "9.0"]
     assert "| later | 10 by 1k | not run yet |" in page
     assert "- **mine**: one setting" in page
     assert "- **later**: one setting" in page
@@ -85,6 +85,9 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
     page = render_page({"mine": {"machine": MACHINE, "runs": runs}}, {"mine": RUNG})
 
     assert "| **3 of 3** | 11.0 | 11.0 |" in page
+    assert summarise_rung(RUNG, {"runs": runs}) == (
+        "| Mine-v0, 10k steps | mean 11.0; 3 of 3 seeds at 10, 4 s from the command to it (median) |"
+    )
     assert "one setting" not in page
 
 

@@ -326,7 +326,7 @@ def test_preset_cartpole_wide_makes_each_message_a_whole_batch() -> None:
 
 
 def test_preset_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari, generic"):
+    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari_paper, generic"):
         make_preset("doom")
 
 
