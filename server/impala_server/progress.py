@@ -24,9 +24,12 @@ from rich.text import Text
 from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
 from impala_common.run.sparkline import History
+from impala_server.learner.findings import THRESHOLDS
 
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
+OLD_RETURN_STEPS = THRESHOLDS.no_episode_steps
+"""Agent steps without the end of an episode, from where on the last returns are not shown."""
 
 _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}
 
@@ -139,7 +142,7 @@ class ProgressDisplay:
         parts = [
             f"steps {_show(status, names.STEPS, ',.0f')} ({100 * self._fraction():.0f} %)",
             f"{_show(status, names.STEPS_PER_S, ',.0f')}/s",
-            f"return {_show(status, names.RETURN_MEAN)}",
+            f"return {_show_return(status)}",
             f"length {_show(status, names.LENGTH_MEAN)}",
             f"loss {_show(status, names.LOSS_TOTAL, '.4g')}",
             f"lag {_show(status, names.POLICY_LAG_MEAN)}",
@@ -149,6 +152,7 @@ class ProgressDisplay:
             parts.append(f"evaluation {judged}, best {_best(status)}")
         if part := str(status.get("bottleneck") or "").partition(":")[0]:
             parts.append(f"bottleneck {part}")
+        parts += [f"({str(text).partition(':')[0]})" for text in status.get("findings") or ()]
         state = str(status.get("state", "RUNNING"))
         return " ".join(parts if state == "RUNNING" else [state.lower(), *parts])
 
@@ -163,6 +167,7 @@ class ProgressDisplay:
                 Text(),
                 self._render_table(self._status),
                 Text(_bottleneck(self._status), "dim", no_wrap=True, overflow="ellipsis"),
+                *(Text(str(text), "yellow") for text in self._status.get("findings") or ()),
             )
             state = str(self._status.get("state", "RUNNING"))
         title = Text.assemble((self._title, "bold"), "  ", (state, _STATE_STYLES.get(state, "dim")))
@@ -200,7 +205,7 @@ class ProgressDisplay:
         rows: tuple[tuple[str | Text, ...], ...] = (
             (
                 "episode return",
-                Text.assemble((show(names.RETURN_MEAN), "bold cyan"), "  ", (sparkline, "cyan")),
+                Text.assemble((_show_return(status), "bold cyan"), "  ", (sparkline, "cyan")),
                 "total loss",
                 show(names.LOSS_TOTAL, ".4g"),
             ),
@@ -268,6 +273,14 @@ def _number(status: Status, name: str) -> float | None:
     """Returns a metric, or None where it is missing or not finite."""
     value = status.get(name)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _show_return(status: Status) -> str:
+    """Returns the mean return as text, or for how many steps there has been none."""
+    steps = _number(status, names.STEPS_SINCE_EPISODE) or 0.0
+    if steps >= OLD_RETURN_STEPS:
+        return f"none for {steps:,.0f} steps"
+    return _show(status, names.RETURN_MEAN)
 
 
 def _show(status: Status, name: str, form: str = ",.1f") -> str:

@@ -99,6 +99,8 @@ def render_status(status: Json, sparklines: dict[str, str] | None = None) -> Ren
         ),
         ("bottleneck", status["bottleneck"] or "not known yet"),
     ]
+    for finding in reversed(status.get("findings") or ()):
+        rows.insert(0, ("learning", Text(finding, style="yellow")))
     if status.get("trouble"):
         rows.insert(0, ("trouble", Text(status["trouble"], style="bold red")))
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -122,6 +124,7 @@ def describe_status(status: Json) -> str:
         f"version {status['learner']['policy_version']:,} "
         f"lag {numbers.show(names.POLICY_LAG_MEAN)} queue {numbers.show(names.QUEUE_FILL, '.0%')} "
         f"actors {status['connected_actor_count']} bottleneck {status['bottleneck'] or '-'}"
+        + "".join(f"; {name.partition(':')[0]}" for name in status.get("findings") or ())
     )
 
 

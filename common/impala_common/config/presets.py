@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 
 from impala_common.config.job import JobConfig
+from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     EnvironmentConfig,
     LossConfig,
@@ -31,17 +32,41 @@ GENERIC = "generic"
 def _make_cartpole() -> TrainConfig:
     """CartPole: dense reward, episodes of at most 500 steps; seconds on two cores."""
     return TrainConfig(
-        # Messages of half a batch, little storage, a window of one: data that lags five updates
-        # instead of two and a half costs more here than a short wait. Where impala-train shares
-        # the eight slots out itself, one actor has them all and a message is a whole batch.
-        job=JobConfig(total_steps=200_000, num_actors=2, learner_threads=1),
+        # Messages of half a batch, little storage, a window of one: data lags two updates. Where
+        # impala-train shares the eight slots out itself, one actor has them all.
+        job=JobConfig(total_steps=100_000, num_actors=2, learner_threads=1),
         environment=EnvironmentConfig(envs_per_actor=4),
         model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
         rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=16),
         transport=TransportConfig(window=1),
-        # Rewards scaled down: at 1, with values of about 50, policies stuck to one action. No
-        # clip: value loss and policy share the norm, not the network.
-        loss=LossConfig(discount=0.99, entropy_cost=0.01, vtrace_lambda=0.98, reward_scale=0.1),
+        # Rewards scaled down: at 1, with values of about 50, policies stuck to one action.
+        loss=LossConfig(
+            discount=0.99,
+            entropy_cost=0.01,
+            vtrace_lambda=0.98,
+            reward_scale=0.1,
+            loss_reduction="mean",
+        ),
+        # Two passes with the surrogate hold 500 at this rate for 2M steps; one pass without it
+        # forgot everything (docs/results/ladder.md).
+        reuse=ReuseConfig(passes=2, surrogate_clip=0.2, advantage_normalisation="batch"),
+        optimizer=OptimizerConfig(
+            optimizer="adam",
+            learning_rate=2.5e-3,
+            learning_rate_schedule="constant",
+            eps=1e-5,
+            max_grad_norm=0.5,
+        ),
+    )
+
+
+def _make_cartpole_of_one_pass() -> TrainConfig:
+    """CartPole with one pass, summed losses and a decaying rate: where no more was measured."""
+    config = _make_cartpole()
+    return dataclasses.replace(
+        config,
+        loss=dataclasses.replace(config.loss, loss_reduction="sum"),
+        reuse=ReuseConfig(),
         optimizer=OptimizerConfig(
             optimizer="adam", learning_rate=2.5e-3, eps=1e-5, max_grad_norm=0.0
         ),
@@ -50,7 +75,7 @@ def _make_cartpole() -> TrainConfig:
 
 def _make_cartpole_wide() -> TrainConfig:
     """CartPole with eight times the slots and the batch: most steps a second, few updates."""
-    config = _make_cartpole()
+    config = _make_cartpole_of_one_pass()
     return dataclasses.replace(
         config,
         job=dataclasses.replace(config.job, total_steps=800_000, num_actors=1),
@@ -63,21 +88,9 @@ def _make_cartpole_wide() -> TrainConfig:
     )
 
 
-def _make_classic() -> TrainConfig:
-    """Acrobot, LunarLander and their like: vectors in, sparse or delayed reward."""
-    return TrainConfig(
-        job=JobConfig(total_steps=500_000, num_actors=2, learner_threads=1),
-        environment=EnvironmentConfig(envs_per_actor=8),
-        model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
-        rollout=RolloutConfig(unroll_length=32, batch_size=16, num_storages=48),
-        loss=LossConfig(discount=0.99, entropy_cost=0.01, vtrace_lambda=0.95),
-        optimizer=OptimizerConfig(optimizer="adam", learning_rate=1e-3, eps=1e-5),
-    )
-
-
 def _make_cartpole_memory() -> TrainConfig:
     """CartPole without velocities, where the last step must be remembered: an LSTM."""
-    config = _make_cartpole()
+    config = _make_cartpole_of_one_pass()
     return dataclasses.replace(
         config,
         job=dataclasses.replace(config.job, total_steps=500_000),
@@ -185,17 +198,57 @@ def _make_minigrid() -> TrainConfig:
 def _make_minatar() -> TrainConfig:
     """MinAtar: 10x10 images with one channel per kind of object (Young and Tian, 2019)."""
     return TrainConfig(
-        job=JobConfig(total_steps=5_000_000, num_actors=2),
+        job=JobConfig(total_steps=5_000_000, num_actors=1),
         environment=EnvironmentConfig(envs_per_actor=16),
         model=ModelConfig(model="minatar_cnn", feature_dim=128),
-        rollout=RolloutConfig(unroll_length=20, batch_size=32, num_storages=96),
-        loss=LossConfig(discount=0.99, entropy_cost=0.01, vtrace_lambda=0.9),
-        optimizer=OptimizerConfig(optimizer="adam", learning_rate=1e-3, eps=1e-5),
+        rollout=RolloutConfig(unroll_length=32, batch_size=16, num_storages=32),
+        transport=TransportConfig(window=1),
+        loss=LossConfig(
+            discount=0.99, entropy_cost=0.01, vtrace_lambda=0.95, loss_reduction="mean"
+        ),
+        reuse=ReuseConfig(
+            passes=4,
+            parts=2,
+            part_kind="auto",
+            surrogate_clip=0.2,
+            advantage_normalisation="batch",
+        ),
+        optimizer=OptimizerConfig(
+            optimizer="adam",
+            learning_rate=2e-3,
+            learning_rate_schedule="constant",
+            eps=1e-5,
+            max_grad_norm=0.5,
+        ),
     )
 
 
 def _make_atari() -> TrainConfig:
-    """Atari with the settings of Espeholt et al., 2018, table G.1, and its shallow network."""
+    """Atari: the shallow network of Espeholt et al., 2018, and four passes over each batch."""
+    return TrainConfig(
+        job=JobConfig(total_steps=10_000_000, num_actors=2),
+        environment=EnvironmentConfig(envs_per_actor=16),
+        model=ModelConfig(model="nature_cnn", feature_dim=512),
+        rollout=RolloutConfig(unroll_length=32, batch_size=32, num_storages=64),
+        transport=TransportConfig(window=1),
+        loss=LossConfig(
+            discount=0.99,
+            entropy_cost=0.01,
+            baseline_cost=0.5,
+            vtrace_lambda=0.95,
+            reward_clipping="clip",
+            loss_reduction="mean",
+        ),
+        # Conventional values (PPO's for Atari: 4 passes, 4 parts, clip .1); not compared here.
+        reuse=ReuseConfig(passes=4, parts=4, surrogate_clip=0.1, advantage_normalisation="batch"),
+        optimizer=OptimizerConfig(
+            optimizer="adam", learning_rate=5e-4, eps=1e-5, max_grad_norm=0.5
+        ),
+    )
+
+
+def _make_atari_paper() -> TrainConfig:
+    """Atari with the settings of Espeholt et al., 2018, table G.1: one pass over each batch."""
     return TrainConfig(
         job=JobConfig(total_steps=10_000_000, num_actors=2),
         environment=EnvironmentConfig(envs_per_actor=16),
@@ -211,13 +264,35 @@ def _make_atari() -> TrainConfig:
 
 
 def _make_generic() -> TrainConfig:
-    """An environment nothing is known of: a small, forgiving set-up."""
+    """An environment nothing is known of: rewards and observations of any scale."""
     return TrainConfig(
         job=JobConfig(total_steps=1_000_000, num_actors=2),
         environment=EnvironmentConfig(envs_per_actor=8),
-        rollout=RolloutConfig(unroll_length=32, batch_size=16, num_storages=48),
-        loss=LossConfig(discount=0.99, entropy_cost=0.01, vtrace_lambda=0.95),
-        optimizer=OptimizerConfig(optimizer="adam", learning_rate=5e-4, eps=1e-5),
+        model=ModelConfig(normalise_observations=True),
+        rollout=RolloutConfig(unroll_length=128, batch_size=16, num_storages=32),
+        transport=TransportConfig(window=1),
+        # Long unrolls and a discount near 1: with 32 steps and .99 LunarLander hovers.
+        loss=LossConfig(
+            discount=0.999,
+            entropy_cost=0.01,
+            vtrace_lambda=0.98,
+            reward_normalisation="return_std",
+            loss_reduction="mean",
+        ),
+        optimizer=OptimizerConfig(
+            optimizer="adam",
+            learning_rate=5e-4,
+            learning_rate_schedule="constant",
+            eps=1e-5,
+            max_grad_norm=0.5,
+        ),
+        reuse=ReuseConfig(
+            passes=4,
+            parts=16,
+            part_kind="auto",
+            surrogate_clip=0.2,
+            advantage_normalisation="batch",
+        ),
     )
 
 
@@ -229,9 +304,9 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "mujoco": _make_mujoco,
     "halfcheetah": _make_halfcheetah,
     "minigrid": _make_minigrid,
-    "classic": _make_classic,
     "minatar": _make_minatar,
     "atari": _make_atari,
+    "atari_paper": _make_atari_paper,
     GENERIC: _make_generic,
 }
 """Makers of the presets by name; each one's docstring says what it is for."""
@@ -243,7 +318,6 @@ _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
     (r"HalfCheetah-v\d+", "halfcheetah"),
     (r"(Ant|Hopper|Humanoid|Reacher|Swimmer|Walker2d)-v\d+", "mujoco"),
     (r"MiniGrid-(Memory|RedBlueDoors).+", "minigrid"),
-    (r"(Acrobot|MountainCar|LunarLander)-v\d+", "classic"),
     (r"MinAtar/.+", "minatar"),
     (r"ALE/.+|\w+(NoFrameskip|Deterministic)-v\d+", "atari"),
 )

@@ -12,7 +12,7 @@ from impala_common.config.checks import (
     require_positive,
 )
 
-PartKind = Literal["unrolls", "rows"]
+PartKind = Literal["unrolls", "rows", "auto"]
 AdvantageNormalisation = Literal["none", "batch", "part"]
 
 
@@ -27,7 +27,8 @@ class ReuseConfig:
     optimizer step is made on each. With loss_reduction sum, each sums over its own rows."""
     part_kind: PartKind = "unrolls"
     """What is shuffled into parts: whole unrolls, each from its stored recurrent state, or single
-    rows of the whole batch, for networks without memory."""
+    rows of the whole batch, for networks without memory. auto: rows where the network has no
+    memory, else unrolls, in as many parts as there are unrolls at most."""
     vtrace_per_pass: bool = True
     """Whether V-trace is computed anew, with the network as it is then, in each pass; else once,
     before the first pass. For parts that are unrolls it is computed anew for each part."""
@@ -72,6 +73,20 @@ class ReuseConfig:
         """Returns how many older unrolls are mixed into a batch of `batch_size` fresh ones."""
         return round(self.replay_ratio * batch_size)
 
+    def fit_to_network(self, has_memory: bool, batch_size: int) -> ReuseConfig:
+        """Returns these settings with `auto` decided.
+
+        Args:
+          has_memory: whether the network has recurrent state.
+          batch_size: fresh unrolls in a batch.
+        """
+        if self.part_kind != "auto":
+            return self
+        if not has_memory:
+            return dataclasses.replace(self, part_kind="rows")
+        num_unrolls = batch_size + self.num_replayed(batch_size)
+        return dataclasses.replace(self, part_kind="unrolls", parts=min(self.parts, num_unrolls))
+
     def validate_batch(self, batch_size: int, unroll_length: int) -> None:
         """Checks the rules that need the size of a batch.
 
@@ -79,13 +94,13 @@ class ReuseConfig:
           ConfigError: a batch cannot be cut or filled up as asked.
         """
         num_unrolls = batch_size + self.num_replayed(batch_size)
-        is_rows = self.part_kind == "rows"
-        num_pieces = num_unrolls * unroll_length if is_rows else num_unrolls
+        is_unrolls = self.part_kind == "unrolls"
+        num_pieces = num_unrolls if is_unrolls else num_unrolls * unroll_length
         require(
             "parts",
             self.parts,
             self.parts <= num_pieces,
-            f"at most {num_pieces}, the {self.part_kind} of a batch",
+            f"at most {num_pieces}, the {'unrolls' if is_unrolls else 'rows'} of a batch",
             "a part would be empty",
         )
         require(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.numerics.vtrace import compute_suffix_recursion
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
@@ -93,11 +92,7 @@ class NormalisedModel(AgentModel):
     """
 
     def __init__(self, network: AgentModel, spec: ModelSpec, environment: EnvironmentSpec) -> None:
-        """Wraps `network` as `spec` says.
-
-        Raises:
-          ConfigError: observations are to be normalised and none is of floating-point type.
-        """
+        """Wraps `network` as `spec` says."""
         super().__init__()
         self.network = network
         self.observation_clip = spec.observation_clip
@@ -106,14 +101,6 @@ class NormalisedModel(AgentModel):
             for leaf in environment.observation_leaves
             if spec.normalise_observations and leaf.dtype.startswith("float")
         ]
-        if spec.normalise_observations and not leaves:
-            raise ConfigError(
-                "normalise_observations",
-                True,
-                "False for these observations",
-                "only leaves of floating-point type are normalised, and these are "
-                + ", ".join(f"{x.name}: {x.dtype}" for x in environment.observation_leaves),
-            )
         self.leaf_names = tuple(leaf.name for leaf in leaves)
         self.observation_moments = nn.ModuleList(RunningMoments(leaf.shape) for leaf in leaves)
         self.reward_moments = RunningMoments(()) if spec.normalise_rewards else None

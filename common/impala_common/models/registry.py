@@ -112,7 +112,9 @@ def resolve_model_spec(
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
         observation_scale=_choose_scale(name, environment) if scale is None else scale,
-        normalise_observations=config.normalise_observations,
+        # Where no leaf is of floating-point type there is nothing to normalise.
+        normalise_observations=config.normalise_observations
+        and any(leaf.dtype.startswith("float") for leaf in environment.observation_leaves),
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
         log_std_init=config.log_std_init,

@@ -34,6 +34,7 @@ from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
+from impala_server.learner.findings import FindingsMaker, as_metrics
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
@@ -79,6 +80,7 @@ class Controller:
         self._failure: Exception | None = None
         self._front_end_counts: dict[str, float] = {}
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
+        self._findings: FindingsMaker | None = None
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
         self._saved_steps = 0
@@ -149,6 +151,7 @@ class Controller:
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
+        self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._shown["device"] = state.device_name
         self._saved_steps = state.counters.trained_steps
@@ -239,8 +242,12 @@ class Controller:
             )
             if (reward_std := learner.state.reward_std) is not None:
                 line[metrics.REWARD_STD] = reward_std
+        assert self._findings is not None
+        findings = self._findings.update(line, learner.state.config.optimizer.max_grad_norm)
+        line |= as_metrics(findings)
         self._last_log_s = now_s
         self._shown |= line
+        self._shown["findings"] = [str(finding) for finding in findings]
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
             busy = self._front_end_counts.get("busy", 0.0)
             self._shown["bottleneck"] = self._bottleneck.update(line, busy)

@@ -48,6 +48,7 @@ class LearnerStats:
         """Starts empty at `now_s`, by the clock that `collect` is given."""
         self._episode_returns: deque[float] = deque(maxlen=_EPISODE_WINDOW)
         self._episode_lengths: deque[int] = deque(maxlen=_EPISODE_WINDOW)
+        self._steps_since_episode = 0
         self._marks: deque[tuple[float, int, int]] = deque([(now_s, 0, 0)], maxlen=_RATE_MARKS)
         self._clear()
 
@@ -94,7 +95,9 @@ class LearnerStats:
         self._load_s += taken.load_s
         self._update_s += update_s
         self._actor_s += taken.actor_seconds
+        self._steps_since_episode += taken.batch.num_steps
         for episode in taken.episodes:
+            self._steps_since_episode = 0
             self._episode_returns.append(episode.episode_return)
             self._episode_lengths.append(episode.num_steps)
 
@@ -111,6 +114,7 @@ class LearnerStats:
         collected: dict[str, float] = {
             metrics.STEPS_PER_S: (last_steps + steps - steps_before) / passed_s,
             metrics.UPDATES_PER_S: (last_updates + updates - updates_before) / passed_s,
+            metrics.STEPS_SINCE_EPISODE: self._steps_since_episode,
         }
         if self._episode_returns:
             returns = np.array(self._episode_returns)

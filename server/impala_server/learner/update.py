@@ -90,12 +90,12 @@ class Updater:
         require(
             "part_kind",
             config.reuse.part_kind,
-            config.reuse.part_kind == "unrolls" or not has_memory,
-            "unrolls for a network with memory",
+            config.reuse.part_kind != "rows" or not has_memory,
+            "unrolls or auto for a network with memory",
             "a row alone does not say what its network remembered",
         )
         self._loss_config = config.loss
-        self._reuse = config.reuse
+        self._reuse = config.reuse.fit_to_network(has_memory, config.rollout.batch_size)
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
     def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:

@@ -1,4 +1,4 @@
-"""Chooses numbers of actors, slots and threads that the user left open.
+"""Chooses actors, slots, threads and the evaluation interval that the user left open.
 
 Starts from the preset, whose numbers are those that learning was measured with on two cores,
 and fits them to the machine before the run's folder is made, so that config.toml holds what
@@ -21,13 +21,17 @@ EnvironmentKind = Literal["light", "atari", "python"]
 300 us a step; python: environments that step one after the other, anything from 4 us up."""
 
 TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads", "env_threads")
-"""What is chosen here; a setting named by an option or a file is left alone."""
+"""Processes and threads chosen here; a setting named by an option or a file is left alone."""
 
 _PRESET_CORES = 2
 _ACTOR_MIB = {"light": 250, "atari": 330, "python": 280}
 _SERVER_MIB = 700
 _LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "pendulum", "minatar"})
 _MAX_ACTORS = 64
+_NUM_EVALUATIONS = 25
+_MIN_EVALUATION_STEPS = 25_000
+_MIN_EVALUATED_RUN_STEPS = 150_000
+_EVALUATION_EPISODES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,13 +88,16 @@ def choose_local_run(
       named: settings that a file or an option names, by field; they stay.
       facts: of the machine.
     """
-    if config.job.lockstep or named.issuperset(TUNED_SETTINGS):
+    if config.job.lockstep:
+        return LocalChoice(config, "")
+    config = _choose_evaluation(config, named)
+    if named.issuperset(TUNED_SETTINGS):
         return LocalChoice(config, "")
     kind = find_environment_kind(config)
     uses_gpu = facts.has_gpu and config.job.device != "cpu"
     num_actors, num_slots = config.job.num_actors, config.environment.envs_per_actor
     if "num_actors" not in named and num_actors:
-        wanted = _count_actors(kind, num_actors, facts.num_cores, uses_gpu)
+        wanted = _count_actors(kind, config, facts.num_cores, uses_gpu)
         chosen = _limit_by_memory(wanted, kind, facts.free_mib)
         if chosen < num_actors and "envs_per_actor" not in named:
             # As many slots in all, in fewer processes: larger batches of inference.
@@ -98,7 +105,7 @@ def choose_local_run(
         num_actors = chosen
     num_threads = config.job.learner_threads
     if "learner_threads" not in named and not num_threads:
-        num_threads = 1 if uses_gpu else max(1, facts.num_cores - num_actors)
+        num_threads = 1 if uses_gpu else _count_learner_threads(kind, config, facts, num_actors)
     env_threads = config.job.env_threads
     if "env_threads" not in named and not env_threads:
         env_threads = _count_env_threads(kind, num_actors, facts.num_cores)
@@ -125,15 +132,57 @@ def find_environment_kind(config: TrainConfig) -> EnvironmentKind:
     return "python"
 
 
-def _count_actors(kind: EnvironmentKind, num_actors: int, num_cores: int, uses_gpu: bool) -> int:
-    """Returns how many actors pay, memory aside."""
+def _choose_evaluation(config: TrainConfig, named: frozenset[str]) -> TrainConfig:
+    """Returns `config` with evaluation during training, unless its interval is named.
+
+    About 25 times a run, with few episodes: so that `best` holds a good policy that training loses
+    later, at little cost.
+    """
+    evaluation = config.evaluation
+    if "eval_interval_steps" in named or evaluation.eval_interval_steps:
+        return config
+    total_steps = config.job.total_steps
+    if total_steps < _MIN_EVALUATED_RUN_STEPS:
+        return config  # over in seconds: the evaluator's start would cost more than it tells
+    interval = max(_MIN_EVALUATION_STEPS, total_steps // _NUM_EVALUATIONS)
+    num_episodes = evaluation.eval_interval_episodes
+    if "eval_interval_episodes" not in named:
+        num_episodes = min(num_episodes, _EVALUATION_EPISODES)
+    evaluation = dataclasses.replace(
+        evaluation, eval_interval_steps=interval, eval_interval_episodes=num_episodes
+    )
+    return dataclasses.replace(config, evaluation=evaluation)
+
+
+def _count_actors(
+    kind: EnvironmentKind, config: TrainConfig, num_cores: int, uses_gpu: bool
+) -> int:
+    """Returns how many actors pay, memory aside.
+
+    The learner of a CPU takes about as much of a step, for each pass over it, as environment and
+    inference together.
+    """
+    num_actors, passes = config.job.num_actors, config.reuse.passes
     if kind == "light" or num_cores == 1:
         return 1
     if num_cores <= _PRESET_CORES:
-        return 1 if kind == "atari" else num_actors  # one with two threads: half the lag
-    # The learner of a CPU takes about as much of a step as environment and inference together.
-    for_actors = num_cores - 1 if uses_gpu else num_cores // 2
+        # One has half the lag of two, and with several passes the learner needs a core of its own.
+        return 1 if kind == "atari" or passes > 1 else num_actors
+    for_actors = num_cores - 1 if uses_gpu else max(1, num_cores // (1 + passes))
     return min(max(num_actors, for_actors), _MAX_ACTORS)
+
+
+def _count_learner_threads(
+    kind: EnvironmentKind, config: TrainConfig, facts: MachineFacts, num_actors: int
+) -> int:
+    """Returns how many threads the learner of a CPU takes.
+
+    With several passes over large images actors wait for it most of the time, so it takes their
+    cores too. Passes of small networks are overhead, which threads do not share.
+    """
+    if config.reuse.passes == 1:
+        return max(1, facts.num_cores - num_actors)
+    return facts.num_cores if kind == "atari" else 1
 
 
 def _count_env_threads(kind: EnvironmentKind, num_actors: int, num_cores: int) -> int:

@@ -64,6 +64,16 @@ def test_status_is_one_screen_whatever_is_known() -> None:
     assert "evaluation   1.00 ± 1.00, greedy 1.00, best 1.00 at step 1" in text
 
 
+def test_status_says_what_is_wrong_with_learning() -> None:
+    status = make_status() | {"findings": ["return fell: it was 500", "data is old: 60 updates"]}
+
+    text = show(render_status(status))
+
+    assert "learning     return fell: it was 500" in text
+    assert text.index("return fell") < text.index("data is old") < text.index("run ")
+    assert describe_status(status).endswith("; return fell; data is old")
+
+
 def test_dashboard_draws_the_course_of_the_return() -> None:
     dashboard = Dashboard()
     for value in (1.0, 2.0, 3.0):

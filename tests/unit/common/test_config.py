@@ -68,7 +68,7 @@ SECTIONS = typing.get_type_hints(TrainConfig)
         (OptimizerConfig, "max_grad_norm", -1.0, "at least 0"),
         (ReuseConfig, "passes", 0, "greater than 0"),
         (ReuseConfig, "parts", 0, "greater than 0"),
-        (ReuseConfig, "part_kind", "columns", "one of unrolls, rows"),
+        (ReuseConfig, "part_kind", "columns", "one of unrolls, rows, auto"),
         (ReuseConfig, "surrogate_clip", -0.1, "at least 0"),
         (ReuseConfig, "kl_stop", math.nan, "at least 0"),
         (ReuseConfig, "replay_ratio", math.inf, "at least 0"),
@@ -282,8 +282,8 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
         ("HalfCheetah-v5", "halfcheetah"),
         ("Hopper-v5", "mujoco"),
         ("minigrid:MiniGrid-MemoryS7-v0", "minigrid"),
-        ("Acrobot-v1", "classic"),
-        ("LunarLander-v3", "classic"),
+        ("Acrobot-v1", "generic"),
+        ("LunarLander-v3", "generic"),
         ("MinAtar/Breakout-v1", "minatar"),
         ("ALE/Pong-v5", "atari"),
         ("PongNoFrameskip-v4", "atari"),
@@ -293,6 +293,27 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
 )
 def test_preset_is_chosen_by_environment(env: str, preset: str) -> None:
     assert preset_for_environment(env) == preset
+
+
+def test_parts_are_rows_where_the_network_has_no_memory_and_unrolls_else() -> None:
+    """Planted: as many parts as of rows, so that some of a few unrolls would be empty."""
+    reuse = ReuseConfig(parts=16, part_kind="auto", replay_ratio=0.5)
+
+    rows, unrolls = (reuse.fit_to_network(has_memory, 8) for has_memory in (False, True))
+
+    assert (rows.part_kind, rows.parts) == ("rows", 16)
+    assert (unrolls.part_kind, unrolls.parts) == ("unrolls", 12)
+    assert ReuseConfig(parts=2).fit_to_network(False, 8) == ReuseConfig(parts=2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_takes_a_network_with_memory(name: str) -> None:
+    """Planted: parts that are rows in a preset, so that `--recurrence lstm` ends in an error."""
+    config = make_preset(name)
+    reuse = config.reuse.fit_to_network(True, config.rollout.batch_size)
+
+    assert reuse.part_kind == "unrolls"
+    assert reuse.parts <= config.rollout.batch_size
 
 
 def test_preset_cartpole_wide_makes_each_message_a_whole_batch() -> None:
@@ -305,7 +326,7 @@ def test_preset_cartpole_wide_makes_each_message_a_whole_batch() -> None:
 
 
 def test_preset_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari, generic"):
+    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari_paper, generic"):
         make_preset("doom")
 
 

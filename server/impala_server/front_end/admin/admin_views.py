@@ -67,6 +67,7 @@ def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
         uptime=pack_duration(now_s - facts.start_s),
         age=pack_duration(now_s - link.heard_s),
         trouble=status.get("trouble") or "",
+        findings=status.get("findings") or (),
     )
 
 

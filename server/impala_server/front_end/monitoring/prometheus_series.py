@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from impala_common.run import metrics
+from impala_server.learner.findings import FINDINGS
 
 STATES = ("STARTING", "RUNNING", "PAUSED", "DRAINING", "STOPPED")
 """States a learner can be in, as `impala_state` labels them."""
@@ -96,6 +97,21 @@ SERIES = (
     Series(metrics.EVALUATION_BEST, "impala_best_return", "Mean return of the checkpoint `best`."),
     Series(
         metrics.EVALUATION_BEST_STEPS, "impala_best_steps", "Agent steps of the checkpoint `best`."
+    ),
+    Series(
+        metrics.STEPS_SINCE_EPISODE,
+        "impala_steps_since_episode",
+        "Agent steps trained on since the last episode ended.",
+    ),
+    *(
+        Series(
+            metric,
+            "impala_finding",
+            "1 while this is wrong with learning (docs/troubleshooting.md), else 0.",
+            "finding",
+            name,
+        )
+        for name, metric in FINDINGS.items()
     ),
     Series(metrics.LENGTH_MEAN, "impala_episode_length_steps", "Mean length of recent episodes."),
     *(
