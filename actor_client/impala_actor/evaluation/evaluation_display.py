@@ -46,11 +46,19 @@ class RunReport:
         return data
 
 
-def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
-    """Prints all of them; notes go to stderr."""
+def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | None = None) -> None:
+    """Prints all of them; notes go to stderr.
+
+    Args:
+      reports: one per run.
+      as_json: whether stdout gets JSON lines; what was drawn is then said on stderr.
+      plot: file with the learning curves of all runs; None: none was drawn.
+    """
     for report in reports:
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)  # noqa: T201
+    if plot is not None:
+        print(f"wrote {plot}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         for report in reports:
             print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201

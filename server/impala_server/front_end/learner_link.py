@@ -20,6 +20,7 @@ from impala_common.errors import (
     LearnerUnavailableError,
     ModelError,
     QueueClosedError,
+    RunFinishedError,
     UnsupportedSpaceError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
@@ -125,6 +126,7 @@ class LearnerLink:
         self.heard_s = time.monotonic()  # when that was
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
+        self.is_notice = False  # no learner: actors are told that the run has finished
         self.judged = asyncio.Event()  # and nothing is left to evaluate
         self.lost = asyncio.Event()  # the learner is gone
 
@@ -157,12 +159,15 @@ class LearnerLink:
         return self.run
 
     def require_serving(self) -> None:
-        """Raises LearnerUnavailableError if the learner stops, has finished or is gone."""
+        """Raises RunFinishedError if the run has finished.
+
+        Raises:
+          LearnerUnavailableError: the learner stops or is gone.
+        """
         if self.ended.is_set():
-            is_finished = self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED
-            raise LearnerUnavailableError(
-                "the run has finished" if is_finished else "the learner is stopping"
-            )
+            if self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED:
+                raise RunFinishedError("the run has finished")
+            raise LearnerUnavailableError("the learner is stopping")
 
     async def define(self, environment: EnvironmentSpec) -> OpenRun:
         """Returns the run, having it built for `environment` if there is none yet.
@@ -266,6 +271,7 @@ class LearnerLink:
                     if is_finished
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
+                self.is_notice = bool(message.get("is_notice"))
                 self.ended.set()
                 if not message.get("is_judged"):
                     self._end_evaluations()

@@ -16,6 +16,7 @@ from typing import Any
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
+from impala_common.config.toml_io import dump_config
 from impala_common.errors import (
     CheckpointError,
     ImpalaError,
@@ -24,7 +25,7 @@ from impala_common.errors import (
 from impala_common.models.registry import find_maker
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
@@ -138,6 +139,8 @@ class Controller:
         learner = Learner(
             self._config, environment, self._ends.storage, self._ends.weights, checkpoint
         )
+        # Accepted: only now may the settings take the place of those the run has.
+        write_text_atomic(self._run.config_path, dump_config(self._config))
         specs = {"environment": environment.to_json(), "model": _as_json(learner.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(learner.counters.trained_steps)
