@@ -36,7 +36,7 @@ from impala_common.run.sparkline import History
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
 
-_NARROW = 88
+_NARROW = 80
 """Columns of a terminal below which the table has one value a line, so that none is cut."""
 
 _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}

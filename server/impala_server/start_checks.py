@@ -17,7 +17,6 @@ from impala_common.errors import CheckpointError, ConfigError, MissingExtraError
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.installation import is_installed
 from impala_common.process.own_modules import find_class_problem
-from impala_common.run import metrics
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import RunDirectory
 
@@ -109,8 +108,8 @@ def summarise_finished(run: Path, finished: FinishedRun) -> dict[str, Any]:  # A
         "reason": "finished",
         "steps": finished.steps,
         "updates": finished.updates,
+        "episodes": finished.episodes,
         "checkpoint": finished.checkpoint,
-        metrics.EPISODES: finished.episodes,
     }
 
 

@@ -258,6 +258,8 @@ class Supervisor:
             case "bound":
                 self.address = message["address"]
                 self.prometheus_address = message.get("prometheus")
+                if self._learner_pipe is not None:
+                    self._learner_pipe.send("bound")  # a run may go on now
                 write_text_atomic(self._run.address_path, message["address"] + "\n")
             case "failed":
                 kind = _ERRORS.get(message["reason"], ImpalaError)

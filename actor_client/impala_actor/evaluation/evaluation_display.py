@@ -57,11 +57,11 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | No
     for report in reports:
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)  # noqa: T201
-    if plot is not None:
-        print(f"wrote {plot}", file=sys.stderr if as_json else sys.stdout)
     if as_json:
         for report in reports:
             print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201
+        if plot is not None:
+            print(f"wrote {plot}", file=sys.stderr)  # noqa: T201
         return
     results = [report.evaluation for report in reports if report.evaluation is not None]
     if results and sys.stdout.isatty():
@@ -72,6 +72,8 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | No
     for report in reports:
         for path in (*report.videos, *report.exported):
             print(f"wrote {path}")  # noqa: T201
+    if plot is not None:
+        print(f"wrote {plot}")  # noqa: T201
 
 
 def _describe(result: RunEvaluation) -> str:

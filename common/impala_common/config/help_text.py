@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from impala_common.config.toml_io import document_fields
+from impala_common.config.toml_io import NONE, document_fields
 from impala_common.config.train import TrainConfig
 
 HELP_ALL = "--help-all"
@@ -95,14 +95,18 @@ def make_full_help(
     for section, kind, instance in sections:
         lines += ["", f"{section}:"]
         texts, hints = document_fields(kind), get_type_hints(kind)
+        annotations = get_type_hints(kind, include_extras=True)
         for field in dataclasses.fields(kind):
             default = getattr(instance, field.name, field.default)
             option, shown = _option(field.name), _show(default)
+            for metadata in getattr(annotations[field.name], "__metadata__", ()):
+                option += "".join(
+                    f" | {alias}" for alias in getattr(metadata, "aliases", None) or ()
+                )
             if hints[field.name] is bool and section not in ("run", "command"):
                 option += f" | --no-{option[2:]}"
             elif hints[field.name] is not bool:
                 option += f" {_metavar_of(hints[field.name])}"
-                shown = shown or "none"
             text = f"{texts.get(field.name, '')} (default: {shown})"
             lines += _describe(option, text, width)
     return "\n".join(lines) + "\n"
@@ -111,7 +115,9 @@ def make_full_help(
 def _show(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value)) or "none"
-    return {None: "none", True: "yes", False: "no", "": "empty"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value) or "empty"
 
 
 def _metavar_of(kind: Any) -> str:  # Any: an annotation
@@ -121,8 +127,8 @@ def _metavar_of(kind: Any) -> str:  # Any: an annotation
         return "{" + ",".join(map(str, arguments)) + "}"
     if origin is tuple:
         return f"[{_metavar_of(arguments[0])} ...]"
-    if origin is not None:
-        return _metavar_of(arguments[0])
+    if origin is not None:  # it may be None
+        return f"{_metavar_of(arguments[0])}|{NONE}"
     return {int: "INT", float: "FLOAT", Path: "PATH"}.get(kind, "TEXT")
 
 
@@ -137,7 +143,7 @@ def _option(name: str) -> str:
 def _describe(option: str, text: str, width: int) -> list[str]:
     """Returns the lines of one option: its text beside it, or below it in a narrow terminal."""
     indent = _INDENT if width >= 70 else 6
-    lines = textwrap.wrap(text, width - indent) or [""]
+    lines = textwrap.wrap(text, width - indent, break_on_hyphens=False) or [""]
     if len(option) + 4 > indent:
         return [f"  {option}", *(" " * indent + line for line in lines)]
     return [f"  {option}".ljust(indent) + lines[0], *(" " * indent + line for line in lines[1:])]

@@ -60,8 +60,7 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
 
     Raises:
       ConfigError: no run there.
-      NotFoundError: no checkpoint of that name; lists those there are.
-      CheckpointError: no usable checkpoint.
+      CheckpointError: no usable checkpoint, or none of that name; lists those there are.
     """
     run = RunDirectory(path)
     if not run.config_path.is_file():
@@ -71,8 +70,6 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
         raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
     environment, model_spec = read_specs(run.specs_path)
     store = CheckpointStore(run.checkpoints_path)
-    if checkpoint_name:
-        store.require_known(checkpoint_name)
     checkpoint = store.load(checkpoint_name) if checkpoint_name else store.load_newest()
     model = make_model(model_spec, environment, seed=0)
     load_weights(model, checkpoint)

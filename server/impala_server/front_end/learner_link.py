@@ -21,11 +21,18 @@ from impala_common.errors import (
     ModelError,
     QueueClosedError,
     RunFinishedError,
+    SpecMismatchError,
     UnsupportedSpaceError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.run.event_history import open_history
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_common.spec.specs import (
+    EnvironmentSpec,
+    ModelSpec,
+    TensorSpec,
+    UnrollSpec,
+    validate_same_environment,
+)
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.data_plane.sessions import SessionTable
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
@@ -189,6 +196,17 @@ class LearnerLink:
         if self._definition_error:
             raise self._definition_error
         return self.open_run()
+
+    def require_environment(self, run: OpenRun, environment: EnvironmentSpec) -> None:
+        """Raises SpecMismatchError, naming the run's environment, unless this one is the same."""
+        try:
+            validate_same_environment(run.environment, environment)
+        except SpecMismatchError as error:
+            env = self._config.environment.env
+            if not env:
+                raise
+            expected = f"{error.expected} (this learner trains {env})"
+            raise SpecMismatchError(error.field, expected, error.actual) from error
 
     def _require_small(self, environment: EnvironmentSpec) -> None:
         """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""

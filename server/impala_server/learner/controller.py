@@ -73,6 +73,7 @@ class Controller:
         self.evaluations = Evaluations(self, run, config.evaluation)
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
+        self._is_stop_wanted = False
         self._front_end_counts: dict[str, float] = {}
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
@@ -92,17 +93,36 @@ class Controller:
         if is_own_model(self._config.model.model):
             find_maker(self._config.model.model)  # a wrong name is known before any actor comes
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
-        if environment is not None:
+        if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
         reason = self._work()
         self._stop(reason)
         if self._failure is not None:
             raise self._failure
 
+    def _is_welcome(self) -> bool:
+        """Waits until the front end listens; returns False if it is to end before.
+
+        Until then settings may still be refused (a port, TLS files), and a run that goes on must
+        stay as it was.
+        """
+        pipe = self._ends.supervisor
+        with contextlib.suppress(QueueClosedError):
+            while True:
+                connection.wait([pipe.connection])
+                while (message := pipe.receive(0.0)) is not None:
+                    if message["kind"] in ("bound", "stop"):
+                        self._is_stop_wanted = message["kind"] == "stop"
+                        return not self._is_stop_wanted
+        self._is_stop_wanted = True
+        return False
+
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
         pipes = (self._ends.supervisor, self._ends.control)
         while True:
+            if self._is_stop_wanted:
+                return "stopping"
             connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
             try:
                 while (message := self._ends.control.receive(0.0)) is not None:
