@@ -31,6 +31,8 @@ from impala_actor.admin.admin_display import (
 from impala_common.config.checks import require
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.process.installation import show_version
+from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.rpc.security import ClientSecurity
 from impala_common.run.run_directory import RunDirectory
 
@@ -72,11 +74,13 @@ _COMMANDS: dict[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
+    show_version("impala-admin", argv)
     if argv and argv[0] == "certs":
         from impala_actor.admin.certs_command import run_certs
 

@@ -28,10 +28,13 @@ from impala_common.config.job import InferenceBackendName
 from impala_common.errors import ImpalaError
 from impala_common.process import failpoints
 from impala_common.process.allocator import keep_large_buffers
+from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.passed_objects import split_objects_option
-from impala_common.rpc.addresses import host_of, is_address
+from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.rpc.addresses import host_of, require_server_address
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +109,7 @@ class ActorArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
+        require_server_address("--server", self.server)
         require("--env", self.env, bool(self.env), "an environment id")
         if self.model:
             require_own_model("--model", self.model)
@@ -123,6 +126,7 @@ class ActorArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
 
@@ -130,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        show_version("impala-actor", argv)
         objects_fd, argv = split_objects_option(argv)
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
@@ -146,6 +151,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
+    require_device("--device", arguments.device)
     # numpy's products are small here: threads of its own would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
     keep_large_buffers()

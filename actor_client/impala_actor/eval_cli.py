@@ -22,7 +22,9 @@ from impala_common.config.checks import require, require_at_least
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
+from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging
+from impala_common.process.standard_streams import prepare_standard_streams
 
 PROGRAM = "impala-eval"
 DESCRIPTION = """Play episodes with the newest checkpoint of each run, weights frozen.
@@ -45,7 +47,7 @@ class EvalArguments:
     episodes: int = 100
     """Episodes per run; 0: none, for --plot, --video or --export alone."""
     greedy: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Take the most probable action in place of drawing one."""
+    """Take the most probable action; by default actions are drawn, as in training."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object per run and line."""
     seed: int = 0
@@ -81,6 +83,10 @@ class EvalArguments:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
+    if argv is None:
+        prepare_standard_streams()
+        argv = sys.argv[1:]
+    show_version(PROGRAM, argv)
     arguments = tyro.cli(EvalArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
     if not arguments.runs:
         print("error: name the folder of at least one run; see --help", file=sys.stderr)  # noqa: T201
@@ -98,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    show_reports(reports, as_json=arguments.json)
+    show_reports(reports, as_json=arguments.json, plot=arguments.plot)
     return exit_codes.OK
 
 

@@ -26,9 +26,11 @@ from impala_common.config.checks import (
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.passed_objects import split_objects_option
-from impala_common.rpc.addresses import is_address
+from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.rpc.addresses import require_server_address
 
 _LOG = logging.getLogger(__name__)
 _LOWEST_PRIORITY = 19
@@ -94,7 +96,7 @@ class EvaluatorArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
+        require_server_address("--server", self.server)
         require("--env", self.env, bool(self.env), "an environment id")
         if self.model:
             require_own_model("--model", self.model)
@@ -108,6 +110,7 @@ class EvaluatorArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
 
@@ -115,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        show_version("impala-evaluator", argv)
         objects_fd, argv = split_objects_option(argv)
         arguments = tyro.cli(EvaluatorArguments, prog="impala-evaluator", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING

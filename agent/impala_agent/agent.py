@@ -259,11 +259,15 @@ class IMPALA(AgentState):
                     self._own = training.take_over()
                     self._own.network.train(self.training)
 
-    def eval(self, num_eval_episodes: int = 10) -> dict[str, Any]:  # Any: numbers and tuples
-        """Plays greedy episodes with frozen weights, in eval_env where there is one.
+    def eval(
+        self, num_eval_episodes: int = 10, *, greedy: bool = False
+    ) -> dict[str, Any]:  # Any: numbers and tuples
+        """Plays episodes with frozen weights, in eval_env where there is one.
 
         Args:
           num_eval_episodes: at least so many are played, the same number in each environment.
+          greedy: whether the most probable action is taken; by default actions are drawn, as in
+            training and as impala-eval does.
 
         Returns:
           episode_rewards and episode_lengths (means, by the seed's names), return_mean,
@@ -273,7 +277,7 @@ class IMPALA(AgentState):
         with self._lock:
             network = self._frozen().copy_network()
         evaluation = evaluate_in_process(
-            network, self._eval_env.name, self.config, num_eval_episodes
+            network, self._eval_env.name, self.config, num_eval_episodes, greedy
         )
         return make_eval_result(evaluation)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -56,7 +57,7 @@ class AgentState:
         self._env = env
         self._eval_env = eval_env
         self._has_run_dir = run_dir is not None
-        self.run_dir = Path(os.path.abspath(run_dir or default_run_path(env.title, config.job.tag)))
+        self.run_dir = Path(os.path.abspath(run_dir or _choose_run_dir(env.title, config.job.tag)))
         self.training = True
         self._objects: dict[tuple[Kind, str], bytes] = {**env.objects, **eval_env.objects}
         self._lock = threading.RLock()  # held while the state is used or exchanged
@@ -244,3 +245,9 @@ class AgentState:
                 self.run_dir = first.with_name(f"{first.name}-{number}")
         self._has_run_dir = True
         return self.run_dir
+
+
+def _choose_run_dir(title: str, tag: str) -> Path:
+    """Returns a folder that no other agent takes, also where it is made only later."""
+    path = default_run_path(title, tag)
+    return path.with_name(f"{path.name}-{secrets.token_hex(2)}")

@@ -25,22 +25,23 @@ _CONNECT_S = 30.0
 
 
 def evaluate_in_process(
-    network: AgentModel, env: str, config: TrainConfig, num_episodes: int
+    network: AgentModel, env: str, config: TrainConfig, num_episodes: int, is_greedy: bool
 ) -> Evaluation:
-    """Plays at least `num_episodes` greedy episodes; the run's seed decides them.
+    """Plays at least `num_episodes` episodes; the run's seed decides them.
 
     Args:
       network: a copy that nobody else uses.
       env: what make_environment takes.
       config: all settings.
       num_episodes: see `impala_actor.evaluation.policy_evaluation.evaluate`.
+      is_greedy: likewise.
     """
     num_slots = max(1, min(num_episodes, _MAX_SLOTS))
     environment_config = config.environment.with_whole_games()
     seed = config.job.seed + _EVALUATION_SEED
     with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
         policy = Policy(network, environment.spec.action, num_slots, seed)
-        return evaluate(policy, environment, num_episodes, seed, is_greedy=True)
+        return evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
 
 
 def act_in_process(

@@ -8,6 +8,8 @@ stay `TypeError` and `AssertionError`.
 
 from __future__ import annotations
 
+from impala_common.process.installation import way_to_install
+
 
 class ImpalaError(Exception):
     """Base of all errors a user of this project can meet."""
@@ -49,7 +51,9 @@ class MissingExtraError(ImpalaError):
     def __init__(self, what: str, extra: str) -> None:
         self.what = what
         self.extra = extra
-        super().__init__(f"{what} needs an optional package: pip install 'impala-rl[{extra}]'")
+        super().__init__(
+            f"{what} needs an optional package: {way_to_install(extra)} (extra impala-rl[{extra}])"
+        )
 
 
 class SpecMismatchError(ImpalaError):
@@ -110,6 +114,12 @@ class LearnerUnavailableError(ImpalaError):
     """The learner cannot be reached, is starting, stopping or has finished."""
 
     reason = "LEARNER_UNAVAILABLE"
+
+
+class RunFinishedError(ImpalaError):
+    """The run has finished: there is nothing left to do for actors and evaluators."""
+
+    reason = "RUN_FINISHED"
 
 
 class SecurityError(ImpalaError):

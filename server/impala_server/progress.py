@@ -13,8 +13,16 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleDimensions,
+    ConsoleRenderable,
+    Group,
+    RenderableType,
+)
+from rich.control import Control
 from rich.live import Live
+from rich.live_render import LiveRender
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -31,10 +39,33 @@ LINE_INTERVAL_S = 5.0
 OLD_RETURN_STEPS = THRESHOLDS.no_episode_steps
 """Agent steps without the end of an episode, from where on the last returns are not shown."""
 
+_NARROW = 80
+"""Columns of a terminal below which the table has one value a line, so that none is cut."""
+
 _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}
 
 Status = Mapping[str, Any]
 """Metrics by name, and `state` and `last_checkpoint` (names). Any: numbers and text."""
+
+
+class _ResizableLive(Live):
+    """A live display that begins on a clean screen when the terminal gets another size.
+
+    Terminals break the lines of a narrower window anew, so that the number of lines to go back over
+    is not known.
+    """
+
+    _size: ConsoleDimensions | None = None
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Called by rich for all that is printed: what to print, and the display below it."""
+        with self._lock:
+            size, last = self.console.size, self._size
+            self._size = size
+            if last not in (None, size) and self.console.is_interactive:
+                self._live_render = LiveRender(self.get_renderable())
+                renderables = [Control.clear(), Control.home(), *renderables]
+            return super().process_renderables(renderables)
 
 
 class ProgressDisplay:
@@ -75,7 +106,7 @@ class ProgressDisplay:
         """Begins to show."""
         self._started_s = self._clock()
         if self._console.is_terminal and not self._is_json and self._live is None:
-            self._live = Live(
+            self._live = _ResizableLive(
                 console=self._console, get_renderable=self.render, refresh_per_second=4
             )
             self._live.start()
@@ -189,7 +220,14 @@ class ProgressDisplay:
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
-        grid.add_row(ProgressBar(total=1.0, completed=self._fraction()), counts)
+        bar = ProgressBar(total=1.0, completed=self._fraction())
+        if self._console.width < _NARROW:
+            narrow = Table.grid(expand=True)
+            narrow.add_column(no_wrap=True)
+            for line in (bar, counts, times):
+                narrow.add_row(line)
+            return narrow
+        grid.add_row(bar, counts)
         grid.add_row("", times)
         return grid
 
@@ -216,7 +254,7 @@ class ProgressDisplay:
                 "baseline",
                 show(names.LOSS_BASELINE, ".4g"),
             ),
-            ("updates/s", show(names.UPDATES_PER_S), "entropy", show(names.LOSS_ENTROPY, ".4g")),
+            ("updates/s", show(names.UPDATES_PER_S), "entropy", _show_entropy(status)),
             (
                 "actors",
                 f"{show(names.ACTORS_CONNECTED, '.0f')} connected",
@@ -244,12 +282,20 @@ class ProgressDisplay:
         )
         if (judged := _evaluation(status)) is not None:
             rows = (*rows, ("evaluation", Text(judged, "cyan"), "best", _best(status)))
+        is_narrow = self._console.width < _NARROW
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        for ratio in (None, 1, None, 1):
+        for ratio in (None, 1) if is_narrow else (None, 1, None, 1):
             grid.add_column(ratio=ratio, no_wrap=True, style="dim" if ratio is None else None)
         for row in rows:
-            grid.add_row(*row)
+            for cells in (row[:2], row[2:]) if is_narrow else (row,):
+                grid.add_row(*cells)
         return grid
+
+
+def _show_entropy(status: Status) -> str:
+    """Returns the policy's mean entropy; it is no loss term, so its unit stands beside it."""
+    entropy = _show(status, names.ENTROPY, ".4g")
+    return entropy if entropy == "-" else f"{entropy} nats"
 
 
 def _bottleneck(status: Status) -> str:

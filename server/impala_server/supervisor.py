@@ -14,6 +14,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from multiprocessing import connection
@@ -101,14 +102,18 @@ class Supervisor:
         self.status: Status = {"state": "STARTING"}
 
     def start(self) -> None:
-        """Writes config.toml and starts both processes (or threads). Returns at once.
+        """Starts both processes (or threads) with the settings. Returns at once.
+
+        A new run's config.toml is written here. Where there is one already it stays until the
+        learner has accepted the new settings, and then writes them (`Controller`).
 
         Raises:
           ConfigError: the environment arms failpoints that are not to be here.
         """
         failpoints.arm_from_environment(self._config.transport.host)
         self._run.create()
-        write_text_atomic(self._run.config_path, dump_config(self._config))
+        if not self._run.config_path.exists():
+            write_text_atomic(self._run.config_path, dump_config(self._config))
         self._run.address_path.unlink(missing_ok=True)
         learner, front_end, self._learner_pipe, self._front_end_pipe = make_ends()
         if self._config.transport.front_end == "in-process":
@@ -253,6 +258,8 @@ class Supervisor:
             case "bound":
                 self.address = message["address"]
                 self.prometheus_address = message.get("prometheus")
+                if self._learner_pipe is not None:
+                    self._learner_pipe.send("bound")  # a run may go on now
                 write_text_atomic(self._run.address_path, message["address"] + "\n")
             case "failed":
                 kind = _ERRORS.get(message["reason"], ImpalaError)
@@ -273,11 +280,14 @@ class Supervisor:
                 if self._has_log_files
                 else None
             )
+            settings = files.enter_context(tempfile.TemporaryFile())
+            settings.write(dump_config(self._config).encode())
+            settings.seek(0)
             # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
             self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
                 command,
                 pass_fds=(*ends.fds, *objects, *pass_fds),
-                stdin=subprocess.DEVNULL,
+                stdin=settings,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -17,8 +17,9 @@ import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session
 from impala_actor.acting.unroll_builder import UnrollBuilder
-from impala_actor.acting.unroll_sender import RunFinishedError, UnrollSender
+from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
+from impala_actor.environment_probe import describe_failure
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
 from impala_actor.environments.episode_statistics import EpisodeTracker
 from impala_actor.environments.factory import make_environment
@@ -31,9 +32,11 @@ from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.config.job import InferenceBackendName
 from impala_common.errors import (
+    ImpalaError,
     LearnerUnavailableError,
     ModelError,
     QueueClosedError,
+    RunFinishedError,
     StaleSessionError,
 )
 from impala_common.models.contract import AgentModel
@@ -140,10 +143,17 @@ class Actor:
         )
         num_slots = self._config.num_envs or defaults.num_slots
 
-        def make() -> EnvironmentAdapter:
-            return make_environment(self._config.env, num_slots, config, self._config.env_threads)
+        env = self._config.env
 
-        return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+        def make() -> EnvironmentAdapter:
+            return make_environment(env, num_slots, config, self._config.env_threads)
+
+        try:
+            return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+        except ImpalaError:
+            raise
+        except Exception as error:  # a user's code may raise anything
+            raise describe_failure(env, error) from error
 
     @property
     def compress(self) -> bool:

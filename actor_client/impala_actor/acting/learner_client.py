@@ -41,6 +41,7 @@ from impala_common.rpc.limits import (
     UNARY_DEADLINE_S,
     WEIGHTS_DEADLINE_S,
 )
+from impala_common.rpc.proxies import describe_proxy
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.spec.specs import (
@@ -275,7 +276,8 @@ class LearnerClient:
         if self.stop.is_set() or not is_wanted():
             raise error
         raise LearnerUnavailableError(
-            f"no learner at {self.address} within {limit_s:g} s: {error}"
+            f"no learner at {self.address}{describe_proxy(self.address)} within {limit_s:g} s: "
+            f"{error}"
         ) from error
 
     def _remind(self, state: tenacity.RetryCallState) -> None:
@@ -287,7 +289,8 @@ class LearnerClient:
             if (tls_error := find_tls_error(self.address, self._security)) is not None:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
-            _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+            way = describe_proxy(self.address)
+            _LOG.warning("waiting for the learner at %s%s: %s", self.address, way, error)
 
 
 class _RetryDamaged(tenacity.retry_base):

@@ -22,6 +22,7 @@ from impala_common.errors import (
     ImpalaError,
     LearnerUnavailableError,
     QueueClosedError,
+    RunFinishedError,
 )
 from impala_common.process import failpoints
 from impala_common.rpc.errors import error_from
@@ -31,12 +32,6 @@ from impala_rl.v1 import learner_pb2
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
 _GOODBYE_S = 2.0
-
-
-class RunFinishedError(ImpalaError):
-    """The learner has reached its last step and takes no more unrolls."""
-
-    reason = "RUN_FINISHED"
 
 
 class _StreamBrokenError(Exception):

@@ -16,7 +16,12 @@ import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session, Weights
 from impala_common.codec.weights import unpack_snapshot
-from impala_common.errors import ImpalaError, LearnerUnavailableError, QueueClosedError
+from impala_common.errors import (
+    ImpalaError,
+    LearnerUnavailableError,
+    QueueClosedError,
+    RunFinishedError,
+)
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S = 1.0
@@ -98,9 +103,8 @@ class WeightsSubscriber:
                 weights = self._client.get_weights(self._session, self._fetched_version)
             except ImpalaError as error:
                 # The sender meets the same trouble and decides; here it is only waited out.
-                level = (
-                    logging.INFO if isinstance(error, LearnerUnavailableError) else logging.WARNING
-                )
+                is_usual = isinstance(error, LearnerUnavailableError | RunFinishedError)
+                level = logging.INFO if is_usual else logging.WARNING
                 _LOG.log(level, "weights could not be fetched: %s", error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_closed, _RETRY_S)

@@ -17,11 +17,11 @@ import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
-from impala_common.config.checks import require
 from impala_common.errors import ConfigError, ImpalaError, LearnerUnavailableError
-from impala_common.rpc.addresses import is_address
+from impala_common.rpc.addresses import is_address, require_server_address
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
+from impala_common.rpc.proxies import describe_proxy
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.run.run_directory import RunDirectory
@@ -99,7 +99,8 @@ class AdminClient:
         if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
             return found
         return find_tls_error(self.address, self._security) or LearnerUnavailableError(
-            f"no learner answers at {self.address}: does it run, and as the same user? ({text})"
+            f"no learner answers at {self.address}{describe_proxy(self.address)}: does it run, and "
+            f"as the same user? ({text})"
         )
 
 
@@ -115,7 +116,7 @@ def find_address(run: Path | None, address: str) -> str:
       ConfigError: none is known.
     """
     if address:
-        require("--address", address, is_address(address), "unix:PATH or HOST:PORT")
+        require_server_address("--address", address)
         return address
     if run is not None:
         return _read_address(run)

@@ -6,7 +6,6 @@ registers itself. Called by the factory, on the actor's main thread.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -17,6 +16,7 @@ import gymnasium
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.old_gym import refuse_old_gym
 from impala_actor.environments.slots import adapt, make_slots
+from impala_actor.environments.suggestions import suggest_ids
 from impala_actor.environments.wrappers import load_wrappers
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import (
@@ -61,7 +61,7 @@ def make_gymnasium_environment(
       ConfigError: "entry-point" for an environment that has none, or with wrappers or arguments;
         wrappers or arguments that do not work.
     """
-    spec = _find_spec(env_id)
+    spec = find_spec(env_id)
     backend = _choose_backend(spec, backend, config)
     if is_rendered and spec.entry_point is not None:
         backend = "sync"
@@ -140,7 +140,13 @@ def _translate(error: Exception, env_id: str, config: EnvironmentConfig) -> Exce
     return error
 
 
-def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Returns the registered specification; makes no environment.
+
+    Raises:
+      UnknownEnvironmentError: no such id; the text names those that may be meant.
+      MissingExtraError: the package that registers it is missing.
+    """
     module, colon, name = env_id.rpartition(":")
     if colon:
         try:
@@ -180,7 +186,7 @@ def _is_known_to_old_gym(name: str) -> bool:
 
 
 def _describe_unknown(name: str, module: str, reason: str) -> str:
-    close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.6)
+    close = suggest_ids(name)
     text = f"no environment {name!r}" + (f" after importing {module}" if module else "")
     if close:
         return f"{text}; close matches: {', '.join(close)}"

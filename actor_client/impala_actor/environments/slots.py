@@ -19,6 +19,7 @@ from impala_actor.environments.pause_row import PauseRowAdapter
 from impala_actor.environments.slot_guard import SlotGuard, explain_failure, require_gymnasium
 from impala_actor.environments.spaces import make_environment_spec
 from impala_actor.environments.wrappers import Wrapper
+from impala_common.errors import UnsupportedSpaceError
 
 EnvMaker = Callable[[], gymnasium.Env[Any, Any]]  # Any: environments of any spaces
 
@@ -48,6 +49,7 @@ def make_slots(
     def make_one() -> SlotGuard:
         env = maker()
         require_gymnasium(env, env_name)
+        _require_spaces(env, env_name)
         for wrapper in wrappers:
             env = wrapper(env)
         return SlotGuard(env, env_name, checks_every_step=vectorization == "async")
@@ -60,6 +62,15 @@ def make_slots(
     except BaseException:
         vector_env.close()
         raise
+
+
+def _require_spaces(env: gymnasium.Env[Any, Any], env_name: str) -> None:
+    for name in ("observation_space", "action_space"):
+        space = getattr(env, name, None)
+        if not isinstance(space, gymnasium.Space):
+            raise UnsupportedSpaceError(
+                f"{env_name}: {name} is {space!r:.80}, expected a gymnasium.Space"
+            )
 
 
 def adapt(

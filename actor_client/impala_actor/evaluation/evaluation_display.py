@@ -46,14 +46,22 @@ class RunReport:
         return data
 
 
-def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
-    """Prints all of them; notes go to stderr."""
+def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | None = None) -> None:
+    """Prints all of them; notes go to stderr.
+
+    Args:
+      reports: one per run.
+      as_json: whether stdout gets JSON lines; what was drawn is then said on stderr.
+      plot: file with the learning curves of all runs; None: none was drawn.
+    """
     for report in reports:
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)  # noqa: T201
     if as_json:
         for report in reports:
             print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201
+        if plot is not None:
+            print(f"wrote {plot}", file=sys.stderr)  # noqa: T201
         return
     results = [report.evaluation for report in reports if report.evaluation is not None]
     if results and sys.stdout.isatty():
@@ -64,6 +72,8 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
     for report in reports:
         for path in (*report.videos, *report.exported):
             print(f"wrote {path}")  # noqa: T201
+    if plot is not None:
+        print(f"wrote {plot}")  # noqa: T201
 
 
 def _describe(result: RunEvaluation) -> str:

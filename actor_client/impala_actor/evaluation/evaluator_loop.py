@@ -30,6 +30,7 @@ from impala_common.errors import (
     LearnerUnavailableError,
     NotFoundError,
     QueueClosedError,
+    RunFinishedError,
     StaleSessionError,
 )
 from impala_common.models.contract import AgentModel
@@ -101,6 +102,8 @@ class Evaluator:
                     self._play_all(subscriber, environment)
                 finally:
                     subscriber.close()
+        except RunFinishedError as error:
+            _LOG.info("%s", error)
         except LearnerUnavailableError:
             if not self._stop.is_set():  # else: asked to stop while waiting for the learner
                 raise

@@ -41,6 +41,7 @@ from impala_common.policy.onnx_graph import (
     make_interface,
     make_onnx,
 )
+from impala_common.process.installation import way_to_install
 from impala_common.run.run_directory import write_bytes_atomic, write_json_atomic
 from impala_common.spec.specs import ModelSpec, TensorSpec
 
@@ -111,7 +112,7 @@ def export_policy(
         files[ONNX_FILE] = make_onnx(run.model, run.environment, interface)
     elif with_onnx:
         notes.append(
-            f"{ONNX_FILE} was left out, its libraries are missing: pip install 'impala-rl[{EXTRA}]'"
+            f"{ONNX_FILE} was left out, its libraries are missing: {way_to_install(EXTRA)}"
         )
     description = _describe(run, interface, files, evaluation)
     try:

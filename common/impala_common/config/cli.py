@@ -13,7 +13,7 @@ light: it runs before anyone knows whether torch is needed.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from impala_common.config.help_text import HELP_ALL, make_full_help, make_short_help
 from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
-from impala_common.config.toml_io import NONE, load_config, setting_names
+from impala_common.config.toml_io import NONE, load_config, read_tables, setting_names
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 from impala_common.process.logs import LogFormat
@@ -117,8 +118,11 @@ def parse_train_config(
 
     Raises:
       ConfigError: a setting, in a file or on the command line, cannot work.
-      SystemExit: --help (code 0), or options that cannot be parsed (code 2).
+      SystemExit: --help or --help-all (code 0), or options that cannot be parsed (code 2).
     """
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(make_short_help(prog, description, RunOptions, extra))
+        raise SystemExit(0)
     named = _scan(argv, ("preset", "config", "env", "resume", "run-dir"))
     if any(word.replace("_", "-") == "--resume-if-exists" for word in argv):
         named = _resume_if_exists(named)
@@ -133,6 +137,9 @@ def parse_train_config(
     for field in dataclasses.fields(base):
         section = getattr(base, field.name)
         fields.append((field.name, type(section), section))
+    if HELP_ALL in argv:
+        sys.stdout.write(make_full_help(prog, description, start, fields))
+        raise SystemExit(0)
     try:
         parsed = tyro.cli(
             _make_definition(fields),
@@ -183,8 +190,7 @@ def _find_named(argv: Sequence[str], named: dict[str, str]) -> frozenset[str]:
     options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word[:2] == "--"}
     found = options & settings
     if "config" in named:
-        with Path(named["config"]).open("rb") as file:
-            tables = tomllib.load(file)
+        tables = read_tables(named["config"])
         found |= {name for table in tables.values() for name in table}
     return frozenset(found)
 

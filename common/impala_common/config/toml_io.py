@@ -8,6 +8,7 @@ TOML has no null: where a setting may be None, the string "none" stands for it.
 from __future__ import annotations
 
 import ast
+import codecs
 import dataclasses
 import difflib
 import functools
@@ -30,6 +31,7 @@ NONE = "none"
 """What stands for None."""
 
 _WIDTH = 98
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -54,15 +56,30 @@ def load_config(path: str | os.PathLike[str], base: TrainConfig | None = None) -
         or a value is of the wrong type or breaks a rule.
     """
     base = TrainConfig() if base is None else base
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError("config file", str(path), "a readable TOML file", str(error)) from error
+    tables = read_tables(path)
     try:
         return unpack_config(tables, base)
     except ConfigError as error:
         consequence = "; ".join(filter(None, [error.consequence, f"read from {path}"]))
         raise ConfigError(error.name, error.value, error.rule, consequence) from None
+
+
+def read_tables(path: str | os.PathLike[str]) -> dict[str, Any]:  # Any: TOML
+    """Returns what the TOML file `path` holds; raises ConfigError where it is no such file."""
+    rule = "a readable TOML file"
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(_BYTE_ORDER_MARKS):
+            reason = "it begins with a byte order mark (BOM): save it as UTF-8 without one"
+            raise ConfigError("config file", str(path), rule, reason)
+        return tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("config file", str(path), rule, str(error)) from error
+
+
+def parse_config(text: str) -> TrainConfig:
+    """Returns the settings of a text that `dump_config` made."""
+    return unpack_config(tomllib.loads(text), TrainConfig())
 
 
 def unpack_config(tables: dict[str, Any], base: TrainConfig) -> TrainConfig:  # Any: TOML

@@ -18,7 +18,7 @@ from impala_common.config.sections import (
     RolloutConfig,
     TransportConfig,
 )
-from impala_common.rpc.addresses import is_local
+from impala_common.rpc.addresses import is_local, require_host
 
 HOW_TO_BIND = (
     "Make certificates and tokens with `impala-admin certs init DIR --name HOST` (HOST: the name "
@@ -48,6 +48,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
+        require_host("host", self.transport.host)
         require(
             "host",
             self.transport.host,

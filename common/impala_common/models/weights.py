@@ -40,7 +40,20 @@ def restore_weights(
     try:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as error:
+        difference = _find_difference(model, weights) or " ".join(str(error).split())
         raise CheckpointError(
             f"checkpoint {checkpoint_name} is of another network, it does not fit this run's "
-            f"network ({network}): {error}"
+            f"network ({network}): {difference}"
         ) from error
+
+
+def _find_difference(model: nn.Module, weights: Mapping[str, Array]) -> str:
+    """Returns the first tensor that differs, on one line; "" where none does by name and shape."""
+    wanted = {spec.name: spec.shape for spec in weights_specs(model)}
+    for name, shape in wanted.items():
+        if name not in weights:
+            return f"it has no {name}, which the network has with shape {shape}"
+        if tuple(weights[name].shape) != shape:
+            return f"{name} has shape {tuple(weights[name].shape)} in it, in the network {shape}"
+    more = [name for name in weights if name not in wanted]
+    return f"it has {more[0]}, which the network has not" if more else ""

@@ -59,7 +59,7 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
 
     Raises:
       ConfigError: no run there.
-      CheckpointError: no usable checkpoint.
+      CheckpointError: no usable checkpoint, or none of that name; lists those there are.
     """
     run = RunDirectory(path)
     if not run.config_path.is_file():

@@ -30,6 +30,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.SecurityError: NO_PERMISSION,
     errors.CheckpointError: UNUSABLE_DATA,
     errors.LearnerUnavailableError: UNAVAILABLE,
+    errors.RunFinishedError: OK,
     errors.InvalidRequestError: USAGE,
     errors.NotFoundError: USAGE,
     errors.AlreadyExistsError: USAGE,

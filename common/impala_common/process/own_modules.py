@@ -7,12 +7,14 @@ Never called with a name that came over the wire.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 
@@ -39,6 +41,70 @@ def is_own_module_missing(name: str) -> bool:
             return importlib.util.find_spec(name.partition(".")[0]) is None
         except (ImportError, ValueError):  # the import itself will say more
             return False
+
+
+def find_class_problem(module: str, name: str) -> str:
+    """Returns why "module:name" cannot be used, as far as the source tells; "" if it may be good.
+
+    Imports nothing. A name counts as there if anything at the top level of the module can define
+    it: a class, a function, an assignment, an import, or code that is not looked into.
+    """
+    if is_own_module_missing(module):
+        return f"no {module}: {way_to_find()}"
+    path = _find_source(module)
+    if path is None:
+        return ""
+    try:
+        names = _names_at_top(ast.parse(path.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return ""  # the import itself will say more
+    first = name.partition(".")[0]
+    if names is None or first in names:
+        return ""
+    classes = ", ".join(sorted(name for name in names if name[:1].isupper()))
+    return f"{path.name} has no {first}" + (f"; there are: {classes}" if classes else "")
+
+
+def _find_source(module: str) -> Path | None:
+    """Returns the file of a module's source; None where it cannot be told without an import."""
+    package, *rest = module.split(".")
+    with _working_directory_on_path():
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            return None
+    if spec is None or package in sys.modules:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _names_at_top(tree: ast.Module) -> set[str] | None:
+    """Returns the names that a module defines; None where they cannot all be known."""
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+                if name == "__getattr__":
+                    return None
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                if any(alias.name == "*" for alias in aliases):
+                    return None
+                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
+            case ast.Assign() | ast.AnnAssign():
+                names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                return None  # a condition, a loop, a call: it may define anything
+    return names
 
 
 def way_to_find() -> str:

@@ -8,9 +8,15 @@ for is decided elsewhere, and may change.
 from __future__ import annotations
 
 import ipaddress
+import re
+
+from impala_common.errors import ConfigError
 
 UNIX = "unix:"
 """What the address of a Unix socket begins with."""
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)
+_MAX_PORT = 65535
 
 
 def is_unix(address: str) -> bool:
@@ -46,8 +52,54 @@ def join_address(host: str, port: int) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Returns whether `text` has the form HOST:PORT or unix:PATH."""
+    """Returns whether `text` has the form HOST:PORT or unix:PATH.
+
+    HOST is a name, an IPv4 address, or an IPv6 address in brackets.
+    """
     if is_unix(text):
         return len(text) > len(UNIX)
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and int(port) <= 65535
+    if not (port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT):
+        return False
+    if host.startswith("[") and host.endswith("]"):
+        return _is_ipv6(host[1:-1])
+    return _HOST.fullmatch(host) is not None
+
+
+def require_server_address(name: str, text: str) -> None:
+    """Raises ConfigError, with a hint at the form that is probably meant, for no address.
+
+    Args:
+      name: of the option or setting, for people.
+      text: its value; a port of 0 is refused, as nothing can be reached there.
+    """
+    if is_address(text) and (is_unix(text) or port_of(text) > 0):
+        return
+    raise ConfigError(name, text, "HOST:PORT or unix:PATH", _hint_at(text))
+
+
+def require_host(name: str, host: str) -> None:
+    """Raises ConfigError unless `host` is a name, an IPv4 or IPv6 address, or unix:PATH."""
+    if is_unix(host) or _is_ipv6(host.strip("[]")) or _HOST.fullmatch(host):
+        return
+    rule = "a host name, an IP address or unix:PATH"
+    raise ConfigError(name, host, rule, _hint_at(host) if host else "")
+
+
+def _hint_at(text: str) -> str:
+    scheme, found, rest = text.partition("://")
+    if found:
+        return f"leave out {scheme}://" + (f": {rest}" if is_address(rest) else "")
+    host, _, port = text.rpartition(":")
+    if _is_ipv6(host) and port.isdecimal():
+        return f"an IPv6 address stands in brackets: [{host}]:{port}"
+    if _is_ipv6(text.strip("[]")) or _HOST.fullmatch(text):
+        return f"the port is missing, such as {join_address(text, 50051)}"
+    return ""
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return isinstance(ipaddress.ip_address(text), ipaddress.IPv6Address)
+    except ValueError:
+        return False

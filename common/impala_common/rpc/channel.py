@@ -8,6 +8,7 @@ from __future__ import annotations
 import grpc
 
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.rpc.proxies import proxy_options
 from impala_common.rpc.security import ClientSecurity
 
 Options = list[tuple[str, int | str]]
@@ -69,7 +70,7 @@ def make_channel(address: str, security: ClientSecurity | None = None) -> grpc.C
     """
     security = security or ClientSecurity()
     credentials = security.make_credentials(address)
-    options = client_options() + security.options()
+    options = client_options() + security.options() + proxy_options(address)
     if credentials is None:
         return grpc.insecure_channel(address, options=options)
     return grpc.secure_channel(address, credentials, options=options)

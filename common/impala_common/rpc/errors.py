@@ -48,6 +48,7 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.AlreadyExistsError: WireError(grpc.StatusCode.ALREADY_EXISTS, False),
     errors.BannedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),
     errors.CapacityError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+    errors.RunFinishedError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.LearnerUnavailableError: WireError(grpc.StatusCode.UNAVAILABLE, True),
 }
 """Errors that may cross the wire; all others become INTERNAL with an incident id."""

@@ -292,6 +292,11 @@ class CheckpointStore:
             return self._load(name, folder)
 
     def _load(self, name: str, folder: Path) -> Checkpoint:
+        if not folder.is_dir():
+            there = ", ".join(self.all_names()) or "none"
+            raise CheckpointError(
+                f"no checkpoint '{printable(name, 80)}' in {self.path}; there are: {there}"
+            )
         try:
             manifest = unpack_manifest(
                 folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)

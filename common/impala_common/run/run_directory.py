@@ -8,6 +8,7 @@ whole or not at all. Knows neither torch nor gRPC: the supervisor imports it.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from impala_common.errors import RunInUseError
+from impala_common.errors import ConfigError, RunInUseError
 
 TEMPORARY_PREFIX = ".tmp-"
 """What names of unfinished files and folders start with; never read, removed by the next writer."""
@@ -40,6 +41,7 @@ class RunDirectory:
       admin_address_path: its address, wherever it is (admin_address).
       audit_path: one JSON line per change an administrator made or tried (audit.jsonl).
       profiles_path: folder of torch profiles (profiles).
+      evaluation_path: result of the evaluation at the end of impala-train (evaluation.json).
       log_path: folder of the logs of child processes (logs).
       lock_path: file whose flock says that a process works here (lock).
     """
@@ -58,6 +60,7 @@ class RunDirectory:
         self.admin_address_path = self.path / "admin_address"
         self.audit_path = self.path / "audit.jsonl"
         self.profiles_path = self.path / "profiles"
+        self.evaluation_path = self.path / "evaluation.json"
         self.log_path = self.path / "logs"
         self.lock_path = self.path / "lock"
         self._lock: RunLock | None = None
@@ -84,9 +87,13 @@ class RunDirectory:
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
+          ConfigError: the folder cannot be made or written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = RunLock(self.lock_path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = RunLock(self.lock_path)
+        except OSError as error:
+            raise _unusable_folder(self.path, error) from error
         return self._lock
 
     @property
@@ -152,6 +159,37 @@ def default_run_path(env: str, tag: str) -> Path:
     """Returns runs/<env>-<tag>-<local time> for a run whose folder was not named."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{_slug(env) or 'run'}-{_slug(tag) or 'default'}-{stamp}"
+
+
+def make_default_run(env: str, tag: str) -> RunDirectory:
+    """Makes the folder of a run that was not named; no other process gets the same one.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    path = default_run_path(env, tag)
+    for number in itertools.count(1):
+        chosen = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            chosen.parent.mkdir(parents=True, exist_ok=True)
+            chosen.mkdir()
+        except FileExistsError as error:
+            if chosen.is_dir():
+                continue  # another run began in the same second
+            raise _unusable_folder(chosen, error) from error
+        except OSError as error:
+            raise _unusable_folder(chosen, error) from error
+        return RunDirectory(chosen)
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def _unusable_folder(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        "run folder",
+        str(path),
+        "a folder that can be made and written to",
+        f"{error.strerror}: {error.filename}",
+    )
 
 
 def _slug(text: str) -> str:

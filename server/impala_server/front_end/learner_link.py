@@ -20,11 +20,19 @@ from impala_common.errors import (
     LearnerUnavailableError,
     ModelError,
     QueueClosedError,
+    RunFinishedError,
+    SpecMismatchError,
     UnsupportedSpaceError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.run.event_history import open_history
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_common.spec.specs import (
+    EnvironmentSpec,
+    ModelSpec,
+    TensorSpec,
+    UnrollSpec,
+    validate_same_environment,
+)
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.data_plane.sessions import SessionTable
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
@@ -124,6 +132,7 @@ class LearnerLink:
         self.heard_s = time.monotonic()  # when that was
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
+        self.is_notice = False  # no learner: actors are told that the run has finished
         self.judged = asyncio.Event()  # and nothing is left to evaluate
         self.lost = asyncio.Event()  # the learner is gone
 
@@ -156,12 +165,15 @@ class LearnerLink:
         return self.run
 
     def require_serving(self) -> None:
-        """Raises LearnerUnavailableError if the learner stops, has finished or is gone."""
+        """Raises RunFinishedError if the run has finished.
+
+        Raises:
+          LearnerUnavailableError: the learner stops or is gone.
+        """
         if self.ended.is_set():
-            is_finished = self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED
-            raise LearnerUnavailableError(
-                "the run has finished" if is_finished else "the learner is stopping"
-            )
+            if self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED:
+                raise RunFinishedError("the run has finished")
+            raise LearnerUnavailableError("the learner is stopping")
 
     async def define(self, environment: EnvironmentSpec) -> OpenRun:
         """Returns the run, having it built for `environment` if there is none yet.
@@ -183,6 +195,17 @@ class LearnerLink:
         if self._definition_error:
             raise self._definition_error
         return self.open_run()
+
+    def require_environment(self, run: OpenRun, environment: EnvironmentSpec) -> None:
+        """Raises SpecMismatchError, naming the run's environment, unless this one is the same."""
+        try:
+            validate_same_environment(run.environment, environment)
+        except SpecMismatchError as error:
+            env = self._config.environment.env
+            if not env:
+                raise
+            expected = f"{error.expected} (this learner trains {env})"
+            raise SpecMismatchError(error.field, expected, error.actual) from error
 
     def _require_small(self, environment: EnvironmentSpec) -> None:
         """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""
@@ -265,6 +288,7 @@ class LearnerLink:
                     if is_finished
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
+                self.is_notice = bool(message.get("is_notice"))
                 self.ended.set()
                 if not message.get("is_judged"):
                     self._end_evaluations()

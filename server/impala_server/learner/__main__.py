@@ -2,8 +2,8 @@
 
     python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS [--objects-fd FD]
 
-Started by the supervisor only. Signals are the supervisor's business; it says
-stop through its pipe, and the end of that pipe means stop too.
+Started by the supervisor only, with the settings (TOML) on stdin. Signals are the supervisor's
+business; it says stop through its pipe, and the end of that pipe means stop too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from impala_common.config.toml_io import load_config
+from impala_common.config.toml_io import parse_config
 from impala_common.process import failpoints
 from impala_common.process.logs import LogFormat, configure_logging
 from impala_common.process.passed_objects import split_objects_option
@@ -43,7 +43,7 @@ def main(
     torch.set_num_threads(int(num_threads))
     run = RunDirectory(run_path)
     objects_fd, _ = split_objects_option(more)
-    config = load_config(run.config_path)
+    config = parse_config(sys.stdin.read())
     failpoints.arm_from_environment(config.transport.host)
     torch.manual_seed(config.job.seed)  # what networks draw in updates; a checkpoint's goes on
     learner_main(config, run, ends, objects_fd)

@@ -16,6 +16,7 @@ from typing import Any
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
+from impala_common.config.toml_io import dump_config
 from impala_common.errors import (
     CheckpointError,
     ImpalaError,
@@ -25,7 +26,7 @@ from impala_common.models.registry import find_maker
 from impala_common.models.weights import weights_specs
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.batch_source import BatchSource
@@ -78,6 +79,7 @@ class Controller:
         self.evaluations = Evaluations(self, run, config.evaluation)
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
+        self._is_stop_wanted = False
         self._front_end_counts: dict[str, float] = {}
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
@@ -98,17 +100,36 @@ class Controller:
         if is_own_model(self._config.model.model):
             find_maker(self._config.model.model)  # a wrong name is known before any actor comes
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
-        if environment is not None:
+        if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
         reason = self._work()
         self._stop(reason)
         if self._failure is not None:
             raise self._failure
 
+    def _is_welcome(self) -> bool:
+        """Waits until the front end listens; returns False if it is to end before.
+
+        Until then settings may still be refused (a port, TLS files), and a run that goes on must
+        stay as it was.
+        """
+        pipe = self._ends.supervisor
+        with contextlib.suppress(QueueClosedError):
+            while True:
+                connection.wait([pipe.connection])
+                while (message := pipe.receive(0.0)) is not None:
+                    if message["kind"] in ("bound", "stop"):
+                        self._is_stop_wanted = message["kind"] == "stop"
+                        return not self._is_stop_wanted
+        self._is_stop_wanted = True
+        return False
+
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
         pipes = (self._ends.supervisor, self._ends.control)
         while True:
+            if self._is_stop_wanted:
+                return "stopping"
             connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
             try:
                 while (message := self._ends.control.receive(0.0)) is not None:
@@ -147,6 +168,8 @@ class Controller:
         if self._config.reuse.replay_ratio > 0.0:
             source = ReplaySource(source, state)
         learner = Learner(state, source, self._ends.weights, checkpoint)
+        # Accepted: only now may the settings take the place of those the run has.
+        write_text_atomic(self._run.config_path, dump_config(self._config))
         specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(state.counters.trained_steps)

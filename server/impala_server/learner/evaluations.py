@@ -132,6 +132,8 @@ class Evaluations:
     ) -> dict[str, bool]:
         """Takes a candidate's verdict; returns whether it is the best, and whether it was known.
 
+        The best checkpoint is in its place before the line of metrics that names it is written.
+
         Raises:
           NotFoundError: no such candidate.
         """

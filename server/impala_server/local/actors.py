@@ -10,9 +10,7 @@ import sys
 import time
 
 from impala_common.config import TrainConfig
-from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.errors import ConfigError
-from impala_common.process.own_modules import is_own_module_missing, way_to_find
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.evaluator import LocalEvaluator
@@ -20,6 +18,7 @@ from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess, client_o
 
 _MAX_FIRST_DEATHS = 2
 _STOP_S = 15.0
+_TOLD_S = 3.0  # one that the learner has told leaves within a second
 _LEAVE_S = 6.0  # an actor that is asked to leaves within 5 s
 
 
@@ -70,13 +69,19 @@ class LocalActors:
         self._evaluator.check()
 
     def stop(self, is_run_over: bool = False) -> None:
-        """Ends them: waits if the learner has told them to leave, else asks them to."""
-        if not is_run_over:
-            for actor in self._actors:
-                actor.terminate()
+        """Ends them: waits if the learner has told them to leave, else asks them to.
+
+        An actor that was still starting when the run ended was told nothing: it is asked to leave.
+        """
         deadline_s = time.monotonic() + (_STOP_S if is_run_over else _LEAVE_S)
-        if not is_run_over:
+        if is_run_over:
+            told_s = time.monotonic() + _TOLD_S
+            for actor in self._actors:
+                actor.wait(max(0.1, told_s - time.monotonic()))
+        else:
             self._evaluator.terminate()  # what it plays is wanted no more
+        for actor in self._actors:
+            actor.terminate()
         for actor in self._actors:
             actor.join(max(0.1, deadline_s - time.monotonic()))
         if is_run_over:
@@ -105,10 +110,3 @@ def validate_local_run(config: TrainConfig) -> None:
             "at least 1",
             "impala-server runs a learner without actors of its own",
         )
-    model = config.model.model
-    if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
-        module = model.partition(":")[0]
-        if is_own_module_missing(module):
-            raise ConfigError(
-                "--model", model, "in a module that can be found", f"no {module}: {way_to_find()}"
-            )

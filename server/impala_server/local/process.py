@@ -26,8 +26,10 @@ _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
 _REST_S = 2.0  # by then it is known whether the run has finished
 MAX_QUICK_DEATHS = 5
-"""Deaths in a row, each soon after the start, that are borne where others have worked."""
+"""Deaths in a row, each after a short life, that are borne where others have worked."""
 _QUICK_S = 20.0
+_SETTLED_S = 600.0
+"""A process that lived so long before it failed begins a new count: it works, as a rule."""
 
 
 class ActorSettingsError(ConfigError):
@@ -85,18 +87,19 @@ class LocalProcess:
             return
         if code in (CONFIG, USAGE, NO_PERMISSION):
             raise ActorSettingsError(_last_error(self.log_path))
-        is_quick = time.monotonic() - self._started_s < _QUICK_S
-        self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
+        # A failure of its own counts for longer than a signal, which somebody may have sent.
+        short_s = _SETTLED_S if code > 0 else _QUICK_S
+        is_short = time.monotonic() - self._started_s < short_s
+        self._quick_deaths = self._quick_deaths + 1 if is_short else 1
+        how = f"exit code {code}: {_last_error(self.log_path)}" if code > 0 else f"signal {-code}"
         if self._quick_deaths >= max_quick_deaths:
             raise ImpalaError(
-                f"{self.name} died {self._quick_deaths} times in a row (exit code {code}); "
-                f"its last words: {_last_error(self.log_path)} (log: {self.log_path})"
+                f"{self.name} failed {self._quick_deaths} times in a row, the last time with "
+                f"{how} (log: {self.log_path})"
             )
         pause_s = min(_MAX_PAUSE_S, 0.5 * 2**self._quick_deaths)
         self._restart_s = time.monotonic() + pause_s
-        _LOG.warning(
-            "%s died (exit code %d) and is replaced; log: %s", self.name, code, self.log_path
-        )
+        _LOG.warning("%s died (%s) and is replaced; log: %s", self.name, how, self.log_path)
 
     def terminate(self) -> None:
         """Asks the process to leave."""

@@ -11,12 +11,11 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from impala_actor.acting.unroll_sender import RunFinishedError
 from impala_common import errors
 from impala_common.rpc.errors import DOMAIN, error_from, status_of, wire_error_of
 from impala_server.local.process import ActorSettingsError
 
-OUTSIDE_ERRORS_PY = (RunFinishedError, ActorSettingsError)
+OUTSIDE_ERRORS_PY = (ActorSettingsError,)
 """Imported, so that `all_errors` finds them whatever else the process has imported."""
 
 
@@ -64,7 +63,6 @@ STAYS_HOME = {
     "DEVICE_MEMORY": "the learner pauses, and its status says why, or stops",
     "ENVIRONMENT_FAILED": "environments are made by actors",
     "ACTOR_SETTINGS": "impala-train's name for what one of its actors ended with",
-    "RUN_FINISHED": "an actor's name for DRAIN_REASON_FINISHED",
 }
 
 CLASSES = {kind.reason: kind for kind in all_errors()}

@@ -82,18 +82,36 @@ def test_check_of_actor_that_keeps_dying_waits_longer_and_then_gives_up(bench: B
         assert bench.actor._restart_s - bench.now_s == pause_s
     bench.run_to_end(7)
 
-    with pytest.raises(ImpalaError, match=r"died 5 times in a row \(exit code 7\).*last words"):
+    with pytest.raises(ImpalaError, match=r"failed 5 times .* exit code 7: last words"):
         bench.actor.check()
 
 
 def test_check_of_actor_that_dies_once_in_a_while_goes_on_for_ever(bench: Bench) -> None:
     for _ in range(10):
         bench.run_to_end(1)
-        bench.now_s += 60.0
+        bench.now_s += 601.0
         bench.actor.check()
         bench.now_s += 60.0
 
     assert bench.num_starts == 10
+
+
+def test_check_of_actor_that_fails_again_and_again_after_a_minute_gives_up_and_says_why(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to fail when only lives shorter than 20 s were counted: it was replaced for ever."""
+    for _ in range(4):
+        bench.run_to_end(1)
+        bench.now_s += 60.0
+        bench.actor.check()
+        assert "exit code 1: last words" in caplog.text
+        bench.now_s += 60.0
+        bench.actor.check()
+    bench.run_to_end(1)
+    bench.now_s += 60.0
+
+    with pytest.raises(ImpalaError, match=r"failed 5 times .* exit code 1: last words"):
+        bench.actor.check()
 
 
 def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from impala_common.run import metrics
 from impala_common.run.sparkline import History
@@ -26,6 +27,7 @@ STATUS: dict[str, Any] = {
     metrics.LOSS_PG: -0.0123,
     metrics.LOSS_BASELINE: 25.5,
     metrics.LOSS_ENTROPY: -150.1,
+    metrics.ENTROPY: 0.6543,
     metrics.POLICY_LAG_MEAN: 1.25,
     metrics.POLICY_LAG_MAX: 4,
     metrics.QUEUE_FILL: 0.62,
@@ -60,7 +62,7 @@ def rendered(display: ProgressDisplay, width: int) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [50, 64, 80, 100])
 def test_render_shows_everything_within_the_width(width: int) -> None:
     display, _, _ = make_display(width)
     for step in range(100):
@@ -80,7 +82,7 @@ def test_render_shows_everything_within_the_width(width: int) -> None:
         "12.35",
         "-0.0123",
         "25.5",
-        "-150.1",
+        "0.6543 nats",
         "1.2 mean, 4 max",
         "██████░░░░ 62%",
         "version 1,600",
@@ -92,7 +94,8 @@ def test_render_shows_everything_within_the_width(width: int) -> None:
         "█",
     ):
         assert part in text
-    assert "rejected    7" in text
+    assert re.search(r"rejected +7", text)
+    assert "-150.1" not in text, "the loss term is no entropy"
     assert "…" not in text
     assert {len(line) for line in text.splitlines()} == {width}
 
@@ -233,3 +236,24 @@ def test_sparkline_of_constant_value_is_flat() -> None:
         history.append(3.0)
 
     assert set(history.sparkline(10)) == {"▄"}
+
+
+def test_live_display_begins_on_a_clean_screen_when_the_terminal_is_resized() -> None:
+    """Seen to fail with rich's own Live, which goes back over as many lines as it had drawn."""
+    file = io.StringIO()
+    console = Console(file=file, width=100, height=40, force_terminal=True, force_interactive=True)
+    with ProgressDisplay(200_000, "run", console, FakeClock()) as display:
+        display.update(STATUS)
+        display.message("before")
+        assert "\x1b[2J" not in file.getvalue()
+        file.truncate(0)
+
+        console.size = ConsoleDimensions(60, 30)
+        display.message("after")
+
+        text = file.getvalue()
+        assert text.index("\x1b[2J") < text.index("after")
+        assert "\x1b[1A" not in text, "the cursor must not go up: lines have been broken anew"
+        file.truncate(0)
+        display.message("again")
+        assert "\x1b[2J" not in file.getvalue()

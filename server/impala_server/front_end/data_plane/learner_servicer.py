@@ -29,7 +29,7 @@ from impala_common.rpc.limits import (
     OLDEST_PROTOCOL_VERSION,
     PROTOCOL_VERSION,
 )
-from impala_common.spec.specs import validate_same_environment, validate_same_model
+from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.data_plane.push_stream import PushStream
 from impala_server.front_end.data_plane.sessions import ActorSession, validate_actor_id
@@ -74,7 +74,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             # Before the run takes shape after an actor that could not take part in it.
             validate_same_model(self._config.model.model, request.model[:256])
             run = await self._link.define(environment)
-            validate_same_environment(run.environment, environment)
+            self._link.require_environment(run, environment)
             self._require_fitting(request, run)
             actor = request.actor
             session = run.sessions.register(

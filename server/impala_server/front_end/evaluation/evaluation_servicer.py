@@ -34,7 +34,7 @@ from impala_common.rpc.limits import PROTOCOL_VERSION, WEIGHTS_CHUNK_BYTES
 from impala_common.run.checkpoint_manifest import read_group
 from impala_common.run.evaluation_results import validate_result
 from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import validate_same_environment, validate_same_model
+from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, header_pb2
 from impala_server.front_end.data_plane.sessions import validate_actor_id
@@ -84,7 +84,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 while not self._link.judged.is_set() and self._link.run is None:
                     await self._wait(seat)
                 if self._link.run is not None:
-                    validate_same_environment(self._link.run.environment, environment)
+                    self._link.require_environment(self._link.run, environment)
                     validate_same_model(self._link.run.model.name, request.model)
                 await self._send_candidates(seat, context)
             finally:
