@@ -86,7 +86,8 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
 
     assert "| **3 of 3** | 11.0 | 11.0 |" in page
     assert summarise_rung(RUNG, {"runs": runs}) == (
-        "| Mine-v0, 10k steps | mean 11.0; 3 of 3 seeds at 10, 4 s from the command to it (median) |"
+        "| Mine-v0, 10k steps | mean 11.0; 3 of 3 seeds at 10, "
+        "4 s from the command to it (median) |"
     )
     assert "one setting" not in page
 
