@@ -102,9 +102,9 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     if arguments.json:
         summary = {
             "run": str(run_directory.path),
-            "reason": status.get("reason"),
-            "steps": status.get(metrics.STEPS, 0),
-            "updates": status.get(metrics.UPDATES, 0),
-            "checkpoint": status.get("last_checkpoint"),
+            "reason": status.reason or None,
+            "steps": status.metrics.get(metrics.STEPS, 0),
+            "updates": status.metrics.get(metrics.UPDATES, 0),
+            "checkpoint": status.last_checkpoint or None,
         }
         sys.stdout.write(json.dumps(summary) + "\n")

@@ -17,7 +17,6 @@ from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
-from impala_common.policy.frozen_run import unpack_model_spec
 from impala_common.policy.policy import Policy
 from impala_common.run.checkpoint_manifest import MAX_MANIFEST_BYTES, read_bytes, read_tensors
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
@@ -81,7 +80,7 @@ def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPol
         file = data["files"][WEIGHTS_FILE]
         weights = read_tensors(folder / WEIGHTS_FILE, file["sha256"], file["bytes"])
         environment = EnvironmentSpec.from_json(data["environment"])
-        model_spec = unpack_model_spec(data["model"])
+        model_spec = ModelSpec.from_json(data["model"])
         config = unpack_config({"environment": data["environment_config"]}, TrainConfig())
         step = int(data["step"])
         env = str(data["env"])

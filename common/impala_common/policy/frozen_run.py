@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import load_config
@@ -84,14 +83,9 @@ def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return EnvironmentSpec.from_json(data["environment"]), unpack_model_spec(data["model"])
+        return EnvironmentSpec.from_json(data["environment"]), ModelSpec.from_json(data["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error!r}") from error
-
-
-def unpack_model_spec(data: dict[str, Any]) -> ModelSpec:  # Any: JSON
-    """Rebuilds a ModelSpec from the JSON form of its fields."""
-    return ModelSpec(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
 
 
 def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:

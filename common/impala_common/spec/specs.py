@@ -55,10 +55,7 @@ class EnvironmentSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
         """Rebuilds what `to_json` returned."""
-        leaves = tuple(
-            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"])
-            for leaf in data["observation_leaves"]
-        )
+        leaves = tuple(map(TensorSpec.from_json, data["observation_leaves"]))
         return cls(
             observation_leaves=leaves,
             action=ActionSpec.from_json(data["action"]),
@@ -237,6 +234,11 @@ class ModelSpec:
     observation_clip: float = 10.0
     normalise_rewards: bool = False
     log_std_init: float = 0.0
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelSpec:  # Any: JSON
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
 
     @property
     def is_own(self) -> bool:

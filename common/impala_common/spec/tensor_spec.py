@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,11 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TensorSpec:  # Any: JSON
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(data["name"], tuple(data["shape"]), data["dtype"])
 
     @property
     def num_bytes(self) -> int:
