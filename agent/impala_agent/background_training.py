@@ -17,8 +17,8 @@ from impala_common.errors import ImpalaError
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.training import LocalTraining
+from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
-from impala_server.supervisor import Status
 
 _POLL_S = 0.1
 _STOP_S = 60.0  # twice what an ordered end may take
@@ -52,7 +52,7 @@ class BackgroundTraining:
         self.is_interrupted = False
 
     @property
-    def status(self) -> Status:
+    def status(self) -> LearnerStatus:
         """The learner's newest status."""
         return self._training.status
 
@@ -75,7 +75,7 @@ class BackgroundTraining:
         self._stop.set()
         self._ended.wait(_STOP_S)
 
-    def run(self) -> Status:
+    def run(self) -> LearnerStatus:
         """Trains to the end and returns the last status; all processes have ended by then.
 
         A KeyboardInterrupt meanwhile asks for an ordered end, which takes some seconds; a second

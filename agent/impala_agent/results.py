@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from impala_actor.evaluation.policy_evaluation import Evaluation
 from impala_common.run import metrics
+from impala_server.messages import LearnerStatus
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,18 +35,18 @@ class TrainResult:
 
 
 def make_train_result(
-    status: Mapping[str, Any], is_interrupted: bool, run_dir: Path, checkpoints: Path
+    status: LearnerStatus, is_interrupted: bool, run_dir: Path, checkpoints: Path
 ) -> TrainResult:
     """Returns the result of a learner's last status."""
-    reason = "finished" if status.get("reason") == "finished" else "stopped"
+    reason = "finished" if status.reason == "finished" else "stopped"
     return TrainResult(
         reason="interrupted" if is_interrupted and reason != "finished" else reason,
-        num_steps=int(status.get(metrics.STEPS, 0)),
-        num_updates=int(status.get(metrics.UPDATES, 0)),
-        num_episodes=int(status.get(metrics.EPISODES, 0)),
-        return_mean=status.get(metrics.RETURN_MEAN),
+        num_steps=int(status.number(metrics.STEPS) or 0),
+        num_updates=int(status.number(metrics.UPDATES) or 0),
+        num_episodes=int(status.number(metrics.EPISODES) or 0),
+        return_mean=status.number(metrics.RETURN_MEAN),
         run_dir=run_dir,
-        checkpoint=checkpoints / str(status.get("last_checkpoint", "")),
+        checkpoint=checkpoints / status.last_checkpoint,
     )
 
 

@@ -24,7 +24,7 @@ from impala_common.errors import ConfigError
 from impala_common.process.passed_objects import Kind, ObjectMemory
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
-from impala_server.supervisor import Status
+from impala_server.messages import LearnerStatus
 
 _NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said
 
@@ -112,7 +112,7 @@ class Training:
         )
 
     @property
-    def status(self) -> Status:
+    def status(self) -> LearnerStatus:
         """The learner's newest status."""
         assert self._background is not None
         return self._background.status

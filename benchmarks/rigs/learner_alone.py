@@ -9,7 +9,6 @@ benchmark's side.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import sys
 import threading
@@ -33,9 +32,10 @@ from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
 from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.training_state import TrainingState
+from impala_server.messages import Define, Ready
 from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.layout import StorageLayout
-from impala_server.storage.process_ends import ProcessEnds
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
 _MODULE = "benchmarks.rigs.learner_alone"
 _POLL_S = 0.2
@@ -120,49 +120,51 @@ class _Process:
         self._ends.close_pipes()
 
     def _free_slots(self) -> None:
+        handoff = self._ends.handoffs["front_end"]
         try:
             while not self._is_closing:
-                full = self._ends.handoff.receive_full(_POLL_S)
+                handoff.frames.flush()
+                full = handoff.receive_full(_POLL_S)
                 if full is not None:
-                    self._ends.handoff.send_free(full.slot)
+                    handoff.send_free(full.slot)
         except QueueClosedError:
             return
 
     def _answer_front_end(self) -> None:
         try:
             while not self._is_closing:
-                message = self._ends.control.receive(_POLL_S)
-                if message is not None and message["kind"] == "define":
-                    self._build(EnvironmentSpec.from_json(message["environment"]))
+                message = self._ends.controls["front_end"].receive(_POLL_S)
+                if isinstance(message, Define):
+                    self._build(message.environment)
         except QueueClosedError:
             return
 
     def _build(self, environment: EnvironmentSpec) -> None:
-        config, ends = self._config, self._ends
+        config, blocks = self._config, self._ends.blocks
         state = TrainingState(config, environment, None)
-        source = StorageSource(state, ends.storage, BatchQueue(ends.handoff))
-        learner = Learner(state, source, ends.weights)
+        queue = BatchQueue(self._ends.handoffs["front_end"])
+        learner = Learner(state, StorageSource(state, blocks[STORAGE], queue), blocks[WEIGHTS])
         rollout = config.rollout
         layout = StorageLayout(state.unroll_spec, rollout.batch_size, rollout.num_storage_slots)
-        loader = BatchLoader(layout, ends.storage.map(), state.model_spec, state.device)
+        loader = BatchLoader(layout, blocks[STORAGE].map(), state.model_spec, state.device)
         random = np.random.default_rng(1)
-        for view in layout.make_views(ends.storage.map())[0].values():
+        for view in layout.make_views(blocks[STORAGE].map())[0].values():
             if view.dtype == np.float32:
                 view[...] = random.standard_normal(view.shape)
         batch = copy.deepcopy(loader.load(0))  # the front end will write to the slot
         self._learner = learner
         self._threads.append(threading.Thread(target=self._update, args=(learner, batch)))
         self._threads[-1].start()
-        ends.control.send(
-            "ready",
+        ready = Ready(
             learner_run_id=learner.run_id,
             learner_life=0,
-            environment=environment.to_json(),
-            model=dataclasses.asdict(state.model_spec),
-            agent_state=[dataclasses.asdict(one) for one in state.model.agent_state_specs()],
-            weights=[dataclasses.asdict(spec) for spec in weights_specs(state.model)],
+            environment=environment,
+            model=state.model_spec,
+            agent_state=tuple(state.model.agent_state_specs()),
+            weights=tuple(weights_specs(state.model)),
             max_policy_lag=0,
         )
+        self._ends.controls["front_end"].send(ready)
 
     def _update(self, learner: Learner, batch: Batch) -> None:
         taken = TakenBatch(batch, 0, [], ActorSeconds(0.0, 0.0, 0.0))

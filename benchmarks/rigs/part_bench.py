@@ -44,7 +44,7 @@ from impala_server.learner.training_state import TrainingState
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.layout import StorageLayout, UnrollOrigin
-from impala_server.storage.process_ends import make_ends
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, make_ends
 
 # Weights stay as they began, so that every update is as expensive as the first.
 _STILL = ("--learning-rate", "1e-12")
@@ -69,11 +69,11 @@ class PartBench:
         )
         environment = self._environment.spec
         self.num_slots = self._environment.num_slots
-        self._ends = make_ends()[0]
-        storage = self._ends.storage
+        self._ends = make_ends()[0]["learner"]
+        storage = self._ends.blocks[STORAGE]
         state = TrainingState(config, environment, None)
-        source = StorageSource(state, storage, BatchQueue(self._ends.handoff))
-        self._learner = Learner(state, source, self._ends.weights)
+        source = StorageSource(state, storage, BatchQueue(self._ends.handoffs["front_end"]))
+        self._learner = Learner(state, source, self._ends.blocks[WEIGHTS])
         unroll_length = config.rollout.unroll_length
         self._spec = state.unroll_spec
         layout = StorageLayout(

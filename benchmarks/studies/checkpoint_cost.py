@@ -32,7 +32,7 @@ from impala_server.learner.learner import Learner
 from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.training_state import Snapshot, TrainingState
 from impala_server.storage.handoff import ActorSeconds
-from impala_server.storage.process_ends import make_ends
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, make_ends
 
 _PROMISE = 0.01
 _ENVIRONMENT = EnvironmentSpec(
@@ -92,9 +92,9 @@ class Bench:
             config, job=dataclasses.replace(config.job, total_steps=1_000_000_000_000)
         )
         state = TrainingState(config, _ENVIRONMENT, None)
-        self._ends = make_ends()[0]
-        source = StorageSource(state, self._ends.storage, BatchQueue(self._ends.handoff))
-        self.learner = Learner(state, source, self._ends.weights)
+        self._ends = make_ends()[0]["learner"]
+        blocks, queue = self._ends.blocks, BatchQueue(self._ends.handoffs["front_end"])
+        self.learner = Learner(state, StorageSource(state, blocks[STORAGE], queue), blocks[WEIGHTS])
         batch = _make_batch(arguments.unroll_length, arguments.batch_size)
         self._taken = TakenBatch(batch, 0, [], ActorSeconds(0.0, 0.0, 0.0))
         self._buffers = HostBuffers()

@@ -224,6 +224,12 @@ class EnvironmentFailedError(ImpalaError):
     reason = "ENVIRONMENT_FAILED"
 
 
+class MessageError(ImpalaError):
+    """A message between the server's processes that is not as declared: a programming mistake."""
+
+    reason = "MESSAGE"
+
+
 def rebuild_error(reason: str, text: str) -> ImpalaError:
     """Returns the error of this tree that `reason` names, with `text`; ImpalaError for none."""
     kinds = [ImpalaError]

@@ -149,14 +149,14 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
         supervisor.raise_if_killed()
         status = supervisor.status
         notice_s = arguments.extra.finished_notice_s
-        if status.get("reason") == "finished" and notice_s:
+        if status.reason == "finished" and notice_s:
             give_notice(config, run_directory, notice_s, interrupts.is_set)
     if arguments.json:
         summary = {
             "run": str(run_directory.path),
-            "reason": status.get("reason"),
-            "steps": status.get(metrics.STEPS, 0),
-            "updates": status.get(metrics.UPDATES, 0),
-            "checkpoint": status.get("last_checkpoint"),
+            "reason": status.reason or None,
+            "steps": status.metrics.get(metrics.STEPS, 0),
+            "updates": status.metrics.get(metrics.UPDATES, 0),
+            "checkpoint": status.last_checkpoint or None,
         }
         sys.stdout.write(json.dumps(summary) + "\n")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError, QueueClosedError, rebuild_error
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
+from impala_server.messages import Bound, Drain, Failed, LearnerStatus, StatusNews
 from impala_server.storage.process_ends import make_ends
 
 _POLL_S = 0.5
@@ -40,27 +41,27 @@ def give_notice(
     # Nothing is learned here: no metrics endpoint for Prometheus, which would show zeros.
     checkpoint = dataclasses.replace(config.checkpoint, prometheus_port=0)
     config = dataclasses.replace(config, checkpoint=checkpoint)
-    learner, front_end, _, to_front_end = make_ends()
+    ends, pipes = make_ends()
+    learner, front_end, to_front_end = ends["learner"], ends["front_end"], pipes["front_end"]
+    control = learner.controls["front_end"]
     thread = threading.Thread(
         target=front_end_main, args=(config, run, front_end), name="impala-finished-notice"
     )
     thread.start()
     try:
-        learner.control.send("drain", reason="finished", is_judged=False, is_notice=True)
+        control.send(Drain("finished", is_notice=True))
         deadline_s = time.monotonic() + duration_s
         while time.monotonic() < deadline_s and thread.is_alive() and not is_stop_wanted():
-            learner.control.send_if_room("status", status={"state": "STOPPED"})
-            if (message := to_front_end.receive(_POLL_S)) is None:
-                continue
-            if message["kind"] == "failed":
-                raise rebuild_error(message["reason"], message["text"])
-            if message["kind"] == "bound":
-                write_text_atomic(run.address_path, message["address"] + "\n")
+            control.send_if_room(StatusNews(LearnerStatus(state="STOPPED")))
+            match to_front_end.receive(_POLL_S):
+                case Failed(reason, text):
+                    raise rebuild_error(reason, text)
+                case Bound(address):
+                    write_text_atomic(run.address_path, address + "\n")
     except QueueClosedError as error:
         raise ImpalaError("the front end ended while it told actors of the run's end") from error
     finally:
         learner.close_pipes()
         thread.join(_JOIN_S)
         run.address_path.unlink(missing_ok=True)
-        for block in (learner.storage, learner.weights):
-            block.close()
+        learner.close_blocks()

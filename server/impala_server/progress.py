@@ -1,17 +1,15 @@
 """ProgressDisplay: a live display of a training run, or plain lines.
 
-The command's main thread feeds it the learner's status, a table by the names of
-`impala_common.run.metrics`, and prints through it what must not tear the display.
-Writes to stderr: stdout belongs to the result.
+The command's main thread feeds it the learner's status, and prints through it what must not tear
+the display. Writes to stderr: stdout belongs to the result.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
 from rich.console import (
     Console,
@@ -33,6 +31,7 @@ from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
 from impala_common.run.sparkline import History
 from impala_server.learner.findings import THRESHOLDS
+from impala_server.messages import LearnerStatus
 
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
@@ -42,10 +41,8 @@ OLD_RETURN_STEPS = THRESHOLDS.no_episode_steps
 _NARROW = 80
 """Columns of a terminal below which the table has one value a line, so that none is cut."""
 
+_NOTHING = LearnerStatus(state="RUNNING")
 _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}
-
-Status = Mapping[str, Any]
-"""Metrics by name, and `state` and `last_checkpoint` (names). Any: numbers and text."""
 
 
 class _ResizableLive(Live):
@@ -97,7 +94,7 @@ class ProgressDisplay:
         self._line_s = -math.inf
         self._is_shown = False  # the newest status, as a plain line
         self._waiting_for = Spinner("dots", Text("starting"))
-        self._status: Status | None = None
+        self._status: LearnerStatus | None = None
         self._returns = History()
         self._last_return: float | None = None
         self._live: Live | None = None
@@ -117,7 +114,7 @@ class ProgressDisplay:
         if self._live is None:
             self.message(text)
 
-    def update(self, status: Status | None) -> None:
+    def update(self, status: LearnerStatus | None) -> None:
         """Shows the learner's newest status; None: it has none yet."""
         if status is None:
             return
@@ -169,7 +166,7 @@ class ProgressDisplay:
 
     def line(self) -> str:
         """Returns the status in one line."""
-        status: Status = self._status or {}
+        status: LearnerStatus = self._status or _NOTHING
         parts = [
             f"steps {_show(status, names.STEPS, ',.0f')} ({100 * self._fraction():.0f} %)",
             f"{_show(status, names.STEPS_PER_S, ',.0f')}/s",
@@ -181,10 +178,10 @@ class ProgressDisplay:
         ]
         if (judged := _evaluation(status)) is not None:
             parts.append(f"evaluation {judged}, best {_best(status)}")
-        if part := str(status.get("bottleneck") or "").partition(":")[0]:
+        if part := status.bottleneck.partition(":")[0]:
             parts.append(f"bottleneck {part}")
-        parts += [f"({str(text).partition(':')[0]})" for text in status.get("findings") or ()]
-        state = str(status.get("state", "RUNNING"))
+        parts += [f"({text.partition(':')[0]})" for text in status.findings]
+        state = status.state
         return " ".join(parts if state == "RUNNING" else [state.lower(), *parts])
 
     def render(self) -> RenderableType:
@@ -198,18 +195,18 @@ class ProgressDisplay:
                 Text(),
                 self._render_table(self._status),
                 Text(_bottleneck(self._status), "dim", no_wrap=True, overflow="ellipsis"),
-                *(Text(str(text), "yellow") for text in self._status.get("findings") or ()),
+                *(Text(text, "yellow") for text in self._status.findings),
             )
-            state = str(self._status.get("state", "RUNNING"))
+            state = self._status.state
         title = Text.assemble((self._title, "bold"), "  ", (state, _STATE_STYLES.get(state, "dim")))
         return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
     def _fraction(self) -> float:
-        steps = _number(self._status or {}, names.STEPS) or 0.0
+        steps = _number(self._status or _NOTHING, names.STEPS) or 0.0
         return min(steps / self._total_steps, 1.0)
 
     def _render_bar(self) -> Table:
-        status: Status = self._status or {}
+        status: LearnerStatus = self._status or _NOTHING
         steps = _number(status, names.STEPS) or 0.0
         rate = _number(status, names.STEPS_PER_S)
         elapsed_s = _number(status, names.TIME_S)
@@ -231,7 +228,7 @@ class ProgressDisplay:
         grid.add_row("", times)
         return grid
 
-    def _render_table(self, status: Status) -> Table:
+    def _render_table(self, status: LearnerStatus) -> Table:
         def show(name: str, form: str = ",.1f") -> str:
             return _show(status, name, form)
 
@@ -275,7 +272,7 @@ class ProgressDisplay:
             ),
             (
                 "checkpoint",
-                str(status.get("last_checkpoint") or "-"),
+                status.last_checkpoint or "-",
                 "memory",
                 "-" if rss_bytes is None else f"{rss_bytes / 2**20:,.0f} MiB",
             ),
@@ -292,17 +289,17 @@ class ProgressDisplay:
         return grid
 
 
-def _show_entropy(status: Status) -> str:
+def _show_entropy(status: LearnerStatus) -> str:
     """Returns the policy's mean entropy; it is no loss term, so its unit stands beside it."""
     entropy = _show(status, names.ENTROPY, ".4g")
     return entropy if entropy == "-" else f"{entropy} nats"
 
 
-def _bottleneck(status: Status) -> str:
-    return f"bottleneck  {status.get('bottleneck') or '-'}"
+def _bottleneck(status: LearnerStatus) -> str:
+    return f"bottleneck  {status.bottleneck or '-'}"
 
 
-def _evaluation(status: Status) -> str | None:
+def _evaluation(status: LearnerStatus) -> str | None:
     """Returns the newest evaluation as text; None where there is none."""
     if _number(status, names.EVALUATION_RETURN_MEAN) is None:
         return None
@@ -310,18 +307,18 @@ def _evaluation(status: Status) -> str | None:
     return f"{mean} ± {error} at {_show(status, 'evaluation_steps', ',.0f')}"
 
 
-def _best(status: Status) -> str:
+def _best(status: LearnerStatus) -> str:
     best_steps = _show(status, names.EVALUATION_BEST_STEPS, ",.0f")
     return f"{_show(status, names.EVALUATION_BEST)} at {best_steps}"
 
 
-def _number(status: Status, name: str) -> float | None:
+def _number(status: LearnerStatus, name: str) -> float | None:
     """Returns a metric, or None where it is missing or not finite."""
-    value = status.get(name)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    value = status.number(name)
+    return value if value is not None and math.isfinite(value) else None
 
 
-def _show_return(status: Status) -> str:
+def _show_return(status: LearnerStatus) -> str:
     """Returns the mean return as text, or for how many steps there has been none."""
     steps = _number(status, names.STEPS_SINCE_EPISODE) or 0.0
     if steps >= OLD_RETURN_STEPS:
@@ -329,7 +326,7 @@ def _show_return(status: Status) -> str:
     return _show(status, names.RETURN_MEAN)
 
 
-def _show(status: Status, name: str, form: str = ",.1f") -> str:
+def _show(status: LearnerStatus, name: str, form: str = ",.1f") -> str:
     """Returns a metric as text, "-" where it is missing or not finite."""
     value = _number(status, name)
     return "-" if value is None else format(value, form)

@@ -32,6 +32,7 @@ from impala_server.local.actors import validate_local_run
 from impala_server.local.environment_check import require_environment
 from impala_server.local.training import LocalTraining
 from impala_server.local.tuning import choose_local_run, find_machine_facts
+from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
 from impala_server.start_checks import (
     FinishedRun,
@@ -108,7 +109,7 @@ def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) 
         with ProgressDisplay(config.job.total_steps, title, console, is_json=is_json) as display:
             status = _train(arguments, run_directory, display, interrupts)
         result = _summarise(status, run_directory, time.monotonic() - start_s)
-        if status.get("reason") == "finished" and config.job.eval_episodes:
+        if status.reason == "finished" and config.job.eval_episodes:
             if not arguments.quiet:
                 console.print(f"evaluating {config.job.eval_episodes} episodes ...", style="dim")
             evaluation = _evaluate(run_directory, config.job.eval_episodes, interrupts)
@@ -125,7 +126,7 @@ def _train(
     run_directory: RunDirectory,
     display: ProgressDisplay,
     interrupts: Interrupts,
-) -> dict[str, Any]:  # Any: JSON
+) -> LearnerStatus:
     """Trains to the end or to an interrupt; returns the learner's last status."""
     level = "INFO" if arguments.verbose else "WARNING"
     training = LocalTraining(arguments.config, run_directory, level, _log_format(arguments))
@@ -165,20 +166,20 @@ def _evaluate(
 
 
 def _summarise(
-    status: dict[str, Any], run_directory: RunDirectory, wall_time_s: float
+    status: LearnerStatus, run_directory: RunDirectory, wall_time_s: float
 ) -> dict[str, Any]:
     return {
         "run": str(run_directory.path),
-        "reason": status.get("reason", "failed"),
-        "steps": status.get(metrics.STEPS, 0),
-        "updates": status.get(metrics.UPDATES, 0),
-        "episodes": status.get(metrics.EPISODES, 0),
-        "return_mean": status.get(metrics.RETURN_MEAN),
+        "reason": status.reason or "failed",
+        "steps": status.metrics.get(metrics.STEPS, 0),
+        "updates": status.metrics.get(metrics.UPDATES, 0),
+        "episodes": status.metrics.get(metrics.EPISODES, 0),
+        "return_mean": status.metrics.get(metrics.RETURN_MEAN),
         "wall_time_s": round(wall_time_s, 2),
-        "training_time_s": status.get(metrics.TIME_S),
-        "checkpoint": status.get("last_checkpoint"),
-        "best_return_mean": status.get(metrics.EVALUATION_BEST),
-        "best_steps": status.get(metrics.EVALUATION_BEST_STEPS),
+        "training_time_s": status.metrics.get(metrics.TIME_S),
+        "checkpoint": status.last_checkpoint or None,
+        "best_return_mean": status.metrics.get(metrics.EVALUATION_BEST),
+        "best_steps": status.metrics.get(metrics.EVALUATION_BEST_STEPS),
     }
 
 

@@ -81,7 +81,7 @@ def test_actor_whose_environment_hangs_ends_with_75_and_is_replaced(
         try:
             server.wait_until(lambda _status: marker.exists())
             hung_s = time.monotonic()
-            updates = server.supervisor.status.get(metrics.UPDATES, 0)
+            updates = server.supervisor.status.metrics.get(metrics.UPDATES, 0)
 
             def is_training(status: dict[str, float]) -> bool:
                 actors.check()

@@ -69,7 +69,7 @@ def test_learner_in_trouble_pauses_and_goes_on_when_resumed(
         server.wait_until(lambda _status: admin.status()["trouble"] != "")  # told a little later
         version = admin.status()["learner"]["policy_version"]
         trouble = admin.status()["trouble"]
-        skipped = server.supervisor.status[metrics.SKIPPED_UPDATES]
+        skipped = server.supervisor.status.metrics[metrics.SKIPPED_UPDATES]
 
         assert "impala-admin resume" in trouble
         assert ("not finite" if kind == "loss" else "no memory") in trouble

@@ -5,6 +5,7 @@ from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
+    MAX_STORAGE_SLOTS,
     CheckpointConfig,
     EnvironmentConfig,
     LossConfig,
@@ -16,6 +17,7 @@ from impala_common.config.sections import (
 from impala_common.config.train import TrainConfig
 
 __all__ = [
+    "MAX_STORAGE_SLOTS",
     "AdminConfig",
     "CheckpointConfig",
     "EnvironmentConfig",

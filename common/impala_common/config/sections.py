@@ -24,6 +24,9 @@ from impala_common.config.checks import (
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
+MAX_STORAGE_SLOTS = 8192
+"""Batch slots at most: so many hand-off messages (64 MiB) fit into the front end's buffer."""
+
 InitMethod = Literal[
     "identity", "orthogonal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
     "kaiming_normal",
@@ -188,6 +191,13 @@ class RolloutConfig:
         require_positive("unroll_length", self.unroll_length)
         require_positive("batch_size", self.batch_size)
         require_positive("num_storages", self.num_storages)
+        require(
+            "num_storages",
+            self.num_storages,
+            self.num_storage_slots <= MAX_STORAGE_SLOTS,
+            f"at most {MAX_STORAGE_SLOTS} batches of batch_size ({self.batch_size})",
+            "while the learner is paused, the front end keeps a message for every full batch",
+        )
         require_between("num_learners", self.num_learners, 1, 64)
         require_at_least("max_policy_lag", self.max_policy_lag, 0)
 

@@ -103,9 +103,7 @@ def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
         if kind is errors.SpecMismatchError:
             facts = info.metadata
             return errors.SpecMismatchError(facts["field"], facts["expected"], facts["actual"])
-        rebuilt = kind.__new__(kind)
-        errors.ImpalaError.__init__(rebuilt, text)
-        return rebuilt
+        return errors.rebuild_error(info.reason, text)
     if code in (
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -56,10 +56,7 @@ class EnvironmentSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
         """Rebuilds what `to_json` returned; older files declare no axes."""
-        leaves = tuple(
-            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"], leaf.get("axes", ""))
-            for leaf in data["observation_leaves"]
-        )
+        leaves = tuple(map(TensorSpec.from_json, data["observation_leaves"]))
         return cls(
             observation_leaves=leaves,
             action=ActionSpec.from_json(data["action"]),

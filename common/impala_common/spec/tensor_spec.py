@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str
     axes: str = ""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TensorSpec:  # Any: JSON
+        """Rebuilds a specification from the JSON form of its fields; older ones have no axes."""
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("axes", ""))
 
     @property
     def num_bytes(self) -> int:

@@ -29,7 +29,7 @@ class BatchQueue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is worked on; True for a moment may be by chance."""
-        return self._num_taken == self._num_given_back and not self._handoff.connection.poll(0.0)
+        return self._num_taken == self._num_given_back and not self._handoff.frames.has_data()
 
     def take(self) -> FullSlot:
         """Returns the next full slot, waiting for it.
@@ -41,6 +41,8 @@ class BatchQueue:
             if not self._taking.acquire(timeout=_POLL_S):
                 continue
             try:
+                with self._freeing:
+                    self._handoff.frames.flush()
                 full = self._handoff.receive_full(_POLL_S)
                 self._num_taken += full is not None
             finally:

@@ -1,7 +1,7 @@
 """AdminCommands: carries out commands of administrators and evaluators between two updates.
 
 Owned by the controller and called on its thread only. Each command comes as one
-message ("call", with an id) and gets one answer with the same id. Those that
+Call and gets one answer with the same id. Those that
 take longer are looked after by `tick`, so that the controller goes on meanwhile.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from impala_common.errors import (
@@ -27,6 +27,17 @@ from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
 from impala_server.learner.parameters import show
 from impala_server.learner.profiles import profile_path
+from impala_server.messages import (
+    Answer,
+    Call,
+    CallFailed,
+    Drain,
+    LogLevelSet,
+    Message,
+    PolicyLagSet,
+    ShutdownAsked,
+    WithdrawCall,
+)
 
 _LOG = logging.getLogger(__name__)
 _PROFILE_TIMEOUT_S = 60.0
@@ -54,13 +65,13 @@ class Steered(Protocol):
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics."""
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:
+    def tell_front_end(self, message: Message) -> None:
         """Sends a message."""
 
     def tell_status(self) -> None:
         """Sends the front end the status as it is now."""
 
-    def tell_supervisor(self, kind: str, **fields: Any) -> None:
+    def tell_supervisor(self, message: Message) -> None:
         """Sends a message."""
 
 
@@ -93,18 +104,33 @@ class AdminCommands:
             "report_evaluation": controller.evaluations.report,
         }
 
-    def begin(self, message: dict[str, Any]) -> None:
-        """Carries out one "call" message, or begins to."""
-        call_id, name = message["id"], message["command"]
+    def begin(self, call: Call) -> None:
+        """Carries out one command, or begins to."""
 
         def carry_out() -> Result | None:
-            outcome = self._commands[name](**message["arguments"])
+            outcome = self._commands[call.command](**call.arguments)
             if not callable(outcome):
                 return outcome
-            self._pending.append(_Pending(call_id, outcome))
+            self._pending.append(_Pending(call.call_id, outcome))
             return None
 
-        self._answer(call_id, carry_out)
+        self._answer(call.call_id, carry_out)
+
+    def skip_withdrawn(self, messages: Sequence[Message]) -> list[Message]:
+        """Returns the messages without those calls that a later message withdraws.
+
+        A withdrawn call is answered too, since the front end counts unanswered ones. A call
+        that has begun goes on.
+        """
+        withdrawn = {one.call_id for one in messages if isinstance(one, WithdrawCall)}
+        left: list[Message] = []
+        for message in messages:
+            if isinstance(message, Call) and message.call_id in withdrawn:
+                failure = CallFailed(message.call_id, LearnerUnavailableError.reason, "withdrawn")
+                self._controller.tell_front_end(failure)
+            elif not isinstance(message, WithdrawCall):
+                left.append(message)
+        return left
 
     def tick(self) -> None:
         """Looks after commands that are under way."""
@@ -118,18 +144,19 @@ class AdminCommands:
         try:
             result = work()
         except ImpalaError as error:
-            failure = {"reason": error.reason, "text": str(error)}
+            failure = CallFailed(call_id, error.reason, str(error))
         except Exception as error:  # a bug in a command must not end the run
             _LOG.exception("a command of the administrator failed")
-            failure = {"reason": "INTERNAL", "text": f"{type(error).__name__} in the learner"}
+            text = f"{type(error).__name__} in the learner"
+            failure = CallFailed(call_id, ImpalaError.reason, text)
         else:
             if result is None:
                 return False
             self._controller.tell_status()
             state = self._controller.machine.state.value
-            self._controller.tell_front_end("answer", id=call_id, state=state, result=result)
+            self._controller.tell_front_end(Answer(call_id, state, result))
             return True
-        self._controller.tell_front_end("answer", id=call_id, failure=failure)
+        self._controller.tell_front_end(failure)
         return True
 
     @property
@@ -192,9 +219,8 @@ class AdminCommands:
         learner = self._learner
         before = learner.set_parameter(name, value)
         now = learner.state.parameters.value_of(name)
-        self._controller.tell_front_end(
-            "parameters", max_policy_lag=learner.state.config.rollout.max_policy_lag
-        )
+        lag = learner.state.config.rollout.max_policy_lag
+        self._controller.tell_front_end(PolicyLagSet(lag))
         number = float("inf") if now is None else float(now)  # infinite: null in the line
         self._controller.record({metrics.parameter_metric(name): number})
         return {
@@ -213,7 +239,7 @@ class AdminCommands:
     def _drain(self) -> Callable[[], Result | None]:
         was_paused = self._controller.machine.state is State.PAUSED
         self._controller.machine.move("drain")
-        self._controller.tell_front_end("drain", reason="stopping")
+        self._controller.tell_front_end(Drain("stopping"))
         now_s = time.monotonic()
         deadline_s = now_s if was_paused else now_s + _DRAIN_TIMEOUT_S
         quiet_since_s = now_s
@@ -236,14 +262,14 @@ class AdminCommands:
 
     def _shutdown(self) -> Result:
         self._controller.machine.require("shutdown")
-        self._controller.tell_supervisor("shutdown")
+        self._controller.tell_supervisor(ShutdownAsked())
         return {}
 
     def _log_level(self, level: str) -> Result:
         if level not in _LEVELS:
             raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS)}")
         logging.getLogger().setLevel(level)
-        self._controller.tell_supervisor("log_level", level=level)
+        self._controller.tell_supervisor(LogLevelSet(level))
         return {}
 
     def _profile(self, num_updates: int) -> Callable[[], Result | None]:

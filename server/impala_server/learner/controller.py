@@ -44,8 +44,24 @@ from impala_server.learner.run_files import load_run_files
 from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.messages import (
+    Bound,
+    Call,
+    Define,
+    Drain,
+    DropCandidate,
+    FrontEndCounts,
+    Judged,
+    LearnerStatus,
+    Message,
+    Ready,
+    Refused,
+    StatusNews,
+    Stop,
+    unexpected_message,
+)
 from impala_server.metrics_writer import MetricsWriter
-from impala_server.storage.process_ends import ProcessEnds
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -72,7 +88,9 @@ class Controller:
         self._writer = MetricsWriter(
             run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
         )
-        self.queue = BatchQueue(ends.handoff)
+        self._front_end = ends.controls["front_end"]
+        self._supervisor = ends.supervisor
+        self.queue = BatchQueue(ends.handoffs["front_end"])
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
@@ -80,10 +98,11 @@ class Controller:
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
         self._is_stop_wanted = False
-        self._front_end_counts: dict[str, float] = {}
+        self._front_end_counts = FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
-        self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
+        self._shown: dict[str, float | None] = {}  # metrics by name, as the status has them
+        self._status = LearnerStatus(state=self.machine.state.value)
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
         self._saved_steps = 0
         self._told_front_end_s = _now_s()
@@ -113,30 +132,26 @@ class Controller:
         Until then settings may still be refused (a port, TLS files), and a run that goes on must
         stay as it was.
         """
-        pipe = self._ends.supervisor
+        pipe = self._supervisor
         with contextlib.suppress(QueueClosedError):
             while True:
-                connection.wait([pipe.connection])
-                while (message := pipe.receive(0.0)) is not None:
-                    if message["kind"] in ("bound", "stop"):
-                        self._is_stop_wanted = message["kind"] == "stop"
-                        return not self._is_stop_wanted
+                connection.wait([pipe.fileno()])
+                for message in pipe.receive_all():
+                    if not isinstance(message, Bound | Stop):
+                        raise unexpected_message(message, "the learner")
+                    self._is_stop_wanted = isinstance(message, Stop)
+                    return not self._is_stop_wanted
         self._is_stop_wanted = True
         return False
 
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
-        pipes = (self._ends.supervisor, self._ends.control)
         while True:
             if self._is_stop_wanted:
                 return "stopping"
-            connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
             try:
-                while (message := self._ends.control.receive(0.0)) is not None:
-                    self._on_front_end(message)
-                while (message := self._ends.supervisor.receive(0.0)) is not None:
-                    if message["kind"] == "stop":
-                        return "stopping"
+                if self._receive():
+                    return "stopping"
             except QueueClosedError:
                 return "stopping"
             if self._failure is not None:
@@ -145,38 +160,63 @@ class Controller:
                 return "finished"
             self._tick()
 
-    def _on_front_end(self, message: dict[str, Any]) -> None:
-        match message.pop("kind"):
-            case "front_end":
+    def _receive(self) -> bool:
+        """Waits a moment for messages and handles them; returns whether the supervisor says stop.
+
+        Raises:
+          QueueClosedError: the supervisor or the front end is gone.
+        """
+        pipes = (self._supervisor, self._front_end)
+        connection.wait([pipe.fileno() for pipe in pipes], timeout=_POLL_S)
+        for pipe in pipes:
+            pipe.flush()
+        for message in self._commands.skip_withdrawn(self._front_end.receive_all()):
+            self._on_front_end(message)
+        for message in self._supervisor.receive_all():
+            if isinstance(message, Bound):  # of use to a learner that waits for it only
+                continue
+            if not isinstance(message, Stop):
+                raise unexpected_message(message, "the learner")
+            return True
+        return False
+
+    def _on_front_end(self, message: Message) -> None:
+        match message:
+            case FrontEndCounts():
                 self._front_end_counts = message
-            case "drop_candidate":
-                self.evaluations.drop(message["name"])
-            case "call":
+            case DropCandidate():
+                self.evaluations.drop(message.name)
+            case Call():
                 self._commands.begin(message)
-            case "define":
-                environment = EnvironmentSpec.from_json(message["environment"])
+            case Define():
                 try:
-                    self._build(environment, None)
+                    self._build(message.environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end("refused", reason=error.reason, text=str(error))
+                    self.tell_front_end(Refused(error.reason, str(error)))
+            case unexpected:
+                raise unexpected_message(unexpected, "the learner")
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None or self.machine.state is not State.STARTING:
             return
+        blocks = self._ends.blocks
         state = TrainingState(self._config, environment, checkpoint)
-        source: BatchSource = StorageSource(state, self._ends.storage, self.queue)
+        source: BatchSource = StorageSource(state, blocks[STORAGE], self.queue)
         if self._config.reuse.replay_ratio > 0.0:
             source = ReplaySource(source, state)
-        learner = Learner(state, source, self._ends.weights, checkpoint)
+        learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
         # Accepted: only now may the settings take the place of those the run has.
         write_text_atomic(self._run.config_path, dump_config(self._config))
-        specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
+        specs = {
+            "environment": environment.to_json(),
+            "model": dataclasses.asdict(state.model_spec),
+        }
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
         self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
-        self._shown["device"] = state.device_name
+        self._show(device=state.device_name)
         self._saved_steps = state.counters.trained_steps
         self.evaluations.begin()
         self._shown |= self.evaluations.shown
@@ -195,15 +235,16 @@ class Controller:
             thread.start()
         self.machine.move("begin")
         _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        self._ends.control.send(
-            "ready",
+        ready = Ready(
             learner_run_id=learner.run_id,
             learner_life=state.counters.learner_life,
-            agent_state=[_as_json(one) for one in state.model.agent_state_specs()],
-            weights=[_as_json(spec) for spec in weights_specs(state.model)],
+            environment=environment,
+            model=state.model_spec,
+            agent_state=tuple(state.model.agent_state_specs()),
+            weights=tuple(weights_specs(state.model)),
             max_policy_lag=state.config.rollout.max_policy_lag,
-            **specs,
         )
+        self.tell_front_end(ready)
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -240,29 +281,35 @@ class Controller:
         """Writes a line of metrics of `step`, and shows in the status how the evaluation went."""
         self._writer.write(values, step)
         self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
-        self._shown["evaluation_steps"] = step
+        self._show(evaluation_steps=step)
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:  # Any: JSON
+    def tell_front_end(self, message: Message) -> None:
         """Sends the front end a message."""
-        self._ends.control.send(kind, **fields)
+        self._front_end.send(message)
 
     def tell_status(self) -> None:
         """Sends the front end the status as it is now."""
         self._told_front_end_state = ""
         self._send_status()
 
-    def tell_supervisor(self, kind: str, **fields: Any) -> None:  # Any: JSON
+    def tell_supervisor(self, message: Message) -> None:
         """Sends the supervisor a message."""
-        self._ends.supervisor.send(kind, **fields)
+        self._supervisor.send(message)
+
+    def _show(self, **facts: Any) -> None:  # Any: fields of LearnerStatus
+        """Changes the status, which is sent a little later."""
+        self._status = dataclasses.replace(self._status, **facts)
+
+    def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
+        counts = dataclasses.asdict(self._front_end_counts)
+        return make_totals(learner.state, counts, now_s - self._start_s)
 
     def _log(self, now_s: float, more: dict[str, float] | None = None) -> None:
         learner = self.learner
         assert learner is not None
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
-            line = collected | make_totals(
-                learner.state, self._front_end_counts, now_s - self._start_s
-            )
+            line = collected | self._totals(learner, now_s)
             if (reward_std := learner.state.reward_std) is not None:
                 line[metrics.REWARD_STD] = reward_std
         assert self._findings is not None
@@ -270,10 +317,10 @@ class Controller:
         line |= as_metrics(findings)
         self._last_log_s = now_s
         self._shown |= line
-        self._shown["findings"] = [str(finding) for finding in findings]
+        self._show(findings=tuple(str(finding) for finding in findings))
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
-            busy = self._front_end_counts.get("busy", 0.0)
-            self._shown["bottleneck"] = self._bottleneck.update(line, busy)
+            busy = self._front_end_counts.busy
+            self._show(bottleneck=self._bottleneck.update(line, busy))
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
@@ -304,9 +351,9 @@ class Controller:
     def _look_for_trouble(self, learner: Learner) -> None:
         """Moves to PAUSED where updates are held because something is wrong."""
         trouble = learner.health.trouble
-        if trouble == self._shown.get("trouble", ""):
+        if trouble == self._status.trouble:
             return
-        self._shown["trouble"] = trouble
+        self._show(trouble=trouble)
         if trouble:
             _LOG.error("%s", trouble)
             if self.machine.state is State.RUNNING:
@@ -317,27 +364,28 @@ class Controller:
         """Adds the time of this life to the counters in a checkpoint's state."""
         state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
-    def _send_status(self, **more: Any) -> None:  # Any: JSON
-        state = self.machine.state.value
+    def _send_status(self, *, is_last: bool = False) -> None:
         now_s = self._last_status_s = _now_s()
         if self.learner is not None:
-            state_now = self.learner.state
-            self._shown |= make_totals(state_now, self._front_end_counts, now_s - self._start_s)
-            self._shown["total_steps"] = state_now.config.job.total_steps
+            self._shown |= self._totals(self.learner, now_s)
+            self._show(total_steps=self.learner.state.config.job.total_steps)
         if (checkpoints := self._checkpoints) is not None:
-            self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
-            self._shown["checkpoint_failures"] = checkpoints.num_failures
-            if checkpoints.last.name:
-                self._shown["last_checkpoint"] = checkpoints.last.name
-        status = {**self._shown, "state": state, **more}
+            self._show(
+                last_checkpoint_age_s=now_s - checkpoints.last_s,
+                checkpoint_failures=checkpoints.num_failures,
+                last_checkpoint=checkpoints.last.name or self._status.last_checkpoint,
+            )
+        state = self.machine.state.value
+        self._show(state=state, metrics=dict(self._shown))
         # The last one must arrive; others are replaced by the next. A supervisor that waits for a
         # terminal nobody reads must not stop the updates.
-        tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room
-        tell("status", status=status)
+        news = StatusNews(self._status)
+        tell = self._supervisor.send if is_last else self._supervisor.send_if_room
+        tell(news)
         is_news = state != self._told_front_end_state
         if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
             self._told_front_end_s, self._told_front_end_state = now_s, state
-            self._ends.control.send_if_room("status", status=status)
+            self._front_end.send_if_room(news)
 
     def _stop(self, reason: str) -> None:
         """Ends in order: admit no more, finish the update, join, save, close."""
@@ -347,7 +395,7 @@ class Controller:
         if self.learner is not None:
             self.evaluations.tick()  # the last candidate is announced before the end
         is_judged = self._is_judged(reason)
-        self._ends.control.send("drain", reason=reason, is_judged=is_judged)
+        self.tell_front_end(Drain(reason, is_judged))
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -361,18 +409,18 @@ class Controller:
             self.learner.history.add("end", reason=reason)
             if is_judged:
                 self._await_verdict()
-                self._ends.control.send("judged")
+                self.tell_front_end(Judged())
             self.evaluations.close()
-        self._shown.pop("is_judging", None)
         self._writer.close()
         self.machine.move("end")
-        self._send_status(reason=reason)
+        self._show(reason=reason, is_judging=False)
+        self._send_status(is_last=True)
 
     def _read_last_counts(self) -> None:
         """Reads what the front end answered to "drain", if it is still there."""
         deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
-            while (message := self._ends.control.receive(_POLL_S)) is not None:
+            while (message := self._front_end.receive(_POLL_S)) is not None:
                 self._on_front_end(message)
                 if _now_s() > deadline_s:
                     return
@@ -384,28 +432,19 @@ class Controller:
 
     def _await_verdict(self) -> None:
         """Waits until all candidates are judged, nobody is there to, or it must end."""
-        pipes = (self._ends.supervisor, self._ends.control)
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
-        self._shown["is_judging"] = True
+        self._show(is_judging=True)
         with contextlib.suppress(QueueClosedError):
             while (
                 not self.evaluations.is_idle
-                and self._front_end_counts.get("evaluators", 0) > 0
+                and self._front_end_counts.evaluators > 0
                 and _now_s() < deadline_s
             ):
-                connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
-                while (message := self._ends.control.receive(0.0)) is not None:
-                    self._on_front_end(message)
-                while (message := self._ends.supervisor.receive(0.0)) is not None:
-                    if message["kind"] == "stop":
-                        return
+                if self._receive():
+                    return
                 self._commands.tick()
                 if _now_s() - self._last_status_s >= _STATUS_INTERVAL_S:
                     self._send_status()
-
-
-def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON
-    return dataclasses.asdict(value)
 
 
 def _now_s() -> float:

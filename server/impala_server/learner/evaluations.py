@@ -20,6 +20,7 @@ from impala_common.run.best_checkpoint import VERDICT, BestCheckpoint
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.learner import Learner
+from impala_server.messages import CandidateReady, Message
 
 _LOG = logging.getLogger(__name__)
 _MAX_CANDIDATES = 8  # one that waits and one for every evaluator; the front end drops the others
@@ -53,7 +54,7 @@ class Evaluated(Protocol):
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
         """Writes a line of metrics of `step` and shows it in the status."""
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:
+    def tell_front_end(self, message: Message) -> None:
         """Sends a message."""
 
 
@@ -107,9 +108,7 @@ class Evaluations:
         self._candidates[name] = _Candidate(step, counters["wall_time_s"])
         while len(self._candidates) > _MAX_CANDIDATES:
             self.drop(next(iter(self._candidates)))
-        self._controller.tell_front_end(
-            "candidate", name=name, trained_steps=step, policy_version=version
-        )
+        self._controller.tell_front_end(CandidateReady(name, step, version))
 
     @property
     def is_idle(self) -> bool:

@@ -10,9 +10,11 @@ from impala_common.models.passed_models import register_inherited_models
 from impala_common.process.passed_objects import read_objects
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.controller import Controller
+from impala_server.messages import Failed
 from impala_server.storage.process_ends import ProcessEnds
 
 _LOG = logging.getLogger(__name__)
+_LAST_WORDS_S = 1.0
 
 
 def learner_main(
@@ -30,11 +32,9 @@ def learner_main(
         if objects_fd is not None:
             register_inherited_models(read_objects(objects_fd))
         Controller(config, run, ends).run()
-    except ImpalaError as error:
-        ends.supervisor.send("failed", reason=error.reason, text=str(error))
     except Exception as error:
-        _LOG.exception("the learner failed")
-        text = f"{type(error).__name__}: {error}"
-        ends.supervisor.send("failed", reason="INTERNAL", text=text)
+        if not isinstance(error, ImpalaError):
+            _LOG.exception("the learner failed")
+        ends.supervisor.send(Failed.of(error))
     finally:
-        ends.close_pipes()
+        ends.close_pipes(_LAST_WORDS_S)

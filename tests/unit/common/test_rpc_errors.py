@@ -59,6 +59,7 @@ STAYS_HOME = {
     "TLS": "where TLS does not fit, no call arrives",
     "RUN_IN_USE": "the server would not have started",
     "ADDRESS_IN_USE": "the server would not have started",
+    "MESSAGE": "between the server's own processes",
     "DIVERGED": "the learner stops; actors are told UNAVAILABLE",
     "DEVICE_MEMORY": "the learner pauses, and its status says why, or stops",
     "ENVIRONMENT_FAILED": "environments are made by actors",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import re
-from typing import Any
 
 import pytest
 from rich.console import Console, ConsoleDimensions
 
 from impala_common.run import metrics
 from impala_common.run.sparkline import History
+from impala_server.messages import LearnerStatus
 from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
 
-STATUS: dict[str, Any] = {
-    "state": "RUNNING",
-    "last_checkpoint": "step-000000048000",
+METRICS: dict[str, float] = {
     metrics.STEPS: 51_200,
     metrics.TIME_S: 3725.0,
     metrics.STEPS_PER_S: 1_000.0,
@@ -38,6 +37,12 @@ STATUS: dict[str, Any] = {
     metrics.UNROLLS_INVALID: 4,
     metrics.RSS_BYTES: 512 * 2**20,
 }
+STATUS = LearnerStatus(state="RUNNING", last_checkpoint="step-000000048000", metrics=METRICS)
+
+
+def with_metrics(state: str = "RUNNING", **values: float) -> LearnerStatus:
+    """Returns STATUS with some metrics changed."""
+    return dataclasses.replace(STATUS, state=state, metrics={**METRICS, **values})
 
 
 class FakeClock:
@@ -66,7 +71,7 @@ def rendered(display: ProgressDisplay, width: int) -> str:
 def test_render_shows_everything_within_the_width(width: int) -> None:
     display, _, _ = make_display(width)
     for step in range(100):
-        display.update({**STATUS, metrics.RETURN_MEAN: float(step)})
+        display.update(with_metrics(**{metrics.RETURN_MEAN: float(step)}))
     display.update(STATUS)
 
     text = rendered(display, width)
@@ -101,20 +106,20 @@ def test_render_shows_everything_within_the_width(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "status",
+    "values",
     [
         {},
-        dict.fromkeys(STATUS, math.nan),
-        dict.fromkeys(STATUS),
+        dict.fromkeys(METRICS, math.nan),
+        dict.fromkeys(METRICS),
         {metrics.STEPS: 10**12, metrics.STEPS_PER_S: 0.0},
         {metrics.STEPS: 1, metrics.STEPS_PER_S: 1e-9, metrics.QUEUE_FILL: 7.0},
     ],
     ids=["empty", "nan", "none", "beyond the end", "slow"],
 )
-def test_render_of_odd_status_does_not_fail(status: dict[str, Any]) -> None:
+def test_render_of_odd_status_does_not_fail(values: dict[str, float | None]) -> None:
     display, _, _ = make_display()
 
-    display.update(status)
+    display.update(LearnerStatus(state="RUNNING", metrics=values))
 
     assert "steps" in rendered(display, 80)
     assert "steps" in display.line()
@@ -175,7 +180,7 @@ def test_stop_without_terminal_prints_the_last_status() -> None:
     display, file, _ = make_display()
     with display:
         display.update(STATUS)
-        display.update({**STATUS, "state": "STOPPED", metrics.STEPS: 200_000})
+        display.update(with_metrics("STOPPED", **{metrics.STEPS: 200_000}))
 
     assert "stopped steps 200,000 (100 %)" in file.getvalue().splitlines()[-1]
 
@@ -186,7 +191,7 @@ def test_stop_without_terminal_prints_no_line_twice() -> None:
     with display:
         display.update(STATUS)
         clock.now_s += LINE_INTERVAL_S
-        display.update({**STATUS, "state": "STOPPED"})
+        display.update(with_metrics("STOPPED"))
     display.stop()
 
     assert len(file.getvalue().splitlines()) == 2

@@ -151,12 +151,12 @@ class AdminChanges:
         return run
 
     def _state(self) -> Any:  # Any: the stubs have no type for enum values
-        return pack_state(self._facts.link.status["state"])
+        return pack_state(self._facts.link.status.state)
 
     async def _steer(self, command: str, response: Any) -> _Done:  # Any: a message class
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         await self._call(command)
-        after = self._facts.link.status["state"]
+        after = self._facts.link.status.state
         message = response(learner=pack_header(self._facts), state=self._state())
         return _Done(message, {"old": before, "new": after})
 
@@ -203,7 +203,7 @@ class AdminChanges:
         return _Done(pb.UnbanActorResponse(), {})
 
     async def _drain(self, unused_request: pb.DrainRequest) -> _Done:
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         result = await self._call("drain")
         response = pb.DrainResponse(
             learner=pack_header(self._facts), state=self._state(), checkpoint=result["checkpoint"]
@@ -211,7 +211,7 @@ class AdminChanges:
         return _Done(response, {"old": before, "new": result["checkpoint"]})
 
     async def _shut_down(self, unused_request: pb.ShutdownRequest) -> _Done:
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         await self._call("shutdown")
         return _Done(pb.ShutdownResponse(learner=pack_header(self._facts)), {"old": before})
 

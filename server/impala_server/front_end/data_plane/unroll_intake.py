@@ -25,6 +25,7 @@ from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.data_plane.sessions import ActorSession
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import (
+    MAX_EPISODES_PER_BATCH,
     ActorSeconds,
     FinishedEpisode,
     FreedSlot,
@@ -34,7 +35,6 @@ from impala_server.storage.handoff import (
 from impala_server.storage.layout import UnrollOrigin
 
 _LOG = logging.getLogger(__name__)
-_MAX_EPISODES_PER_BATCH = 512
 
 
 class Outcome(Enum):
@@ -295,7 +295,7 @@ class UnrollIntake:
             if math.isfinite(seconds):
                 self._seconds[k] += seconds
         self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
-        room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
+        room = MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)
             for episode in message.episodes[:room]

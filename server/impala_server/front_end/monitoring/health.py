@@ -61,7 +61,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
         if service not in SERVICES:
             return None
         link = self._link
-        patience_s = START_SILENCE_S if link.status["state"] == "STARTING" else SILENCE_S
+        patience_s = START_SILENCE_S if link.status.state == "STARTING" else SILENCE_S
         has_work = not link.ended.is_set() or link.is_notice
         is_alive = has_work and time.monotonic() - link.heard_s < patience_s
         return is_alive and (service != LEARNING or link.run is not None)

@@ -28,6 +28,7 @@ from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
 from impala_server.learner.bottleneck import PARTS
+from impala_server.messages import LearnerStatus
 
 _SCRAPE_TIMEOUT_S = 5.0
 
@@ -45,9 +46,9 @@ class LearnerCollector:
         status = self._link.status
         yield from _families(status)
         yield _gauge("impala_build_info", {(): 1.0}, tuple(_build_info().items()))
-        state = "DRAINING" if self._link.ended.is_set() else status["state"]
+        state = "DRAINING" if self._link.ended.is_set() else status.state
         yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
-        part = str(status.get("bottleneck", "")).partition(":")[0]
+        part = status.bottleneck.partition(":")[0]
         yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
         yield _gauge("impala_draining", {(): self._link.ended.is_set()})
         transport = self._config.transport
@@ -57,11 +58,11 @@ class LearnerCollector:
         yield _gauge("impala_max_actors", {(): transport.max_actors})
 
 
-def _families(status: Mapping[str, Any]) -> Iterator[Metric]:  # Any: JSON
+def _families(status: LearnerStatus) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     for series in SERIES:
-        value = status.get(series.metric)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        value = status.number(series.metric)
+        if value is None or not math.isfinite(value):
             continue
         family = families.get(series.name)
         if family is None:
