@@ -129,7 +129,7 @@ def test_findings_are_shown_whole_in_the_display_and_by_name_in_a_line() -> None
     display, _, _ = make_display()
     finding = "return fell: the mean return was 500 and is 9.3. Go back to the checkpoint best"
 
-    display.update(STATUS | {"findings": [finding]})
+    display.update(dataclasses.replace(STATUS, findings=(finding,)))
 
     assert finding in rendered(display, 120)
     assert display.line().endswith("(return fell)")
@@ -139,7 +139,7 @@ def test_return_of_long_ago_is_not_shown() -> None:
     """Planted: the last return repeated for ever."""
     display, _, _ = make_display()
 
-    display.update(STATUS | {metrics.STEPS_SINCE_EPISODE: 880_000})
+    display.update(with_metrics(**{metrics.STEPS_SINCE_EPISODE: 880_000}))
 
     for text in (rendered(display, 100), display.line()):
         assert "none for 880,000 steps" in text
