@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 _HANDLER = "impala-plain"
 _PLAIN = {
@@ -62,7 +63,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _make_safe(
-    stream: io.TextIOBase | None, descriptor: int, kind: type[io.TextIOWrapper]
+    stream: TextIO | None, descriptor: int, kind: type[io.TextIOWrapper]
 ) -> io.TextIOWrapper:
     """Returns a stream on the same buffer and with the same encoding."""
     is_line_buffered = True
