@@ -139,6 +139,22 @@ def test_register_with_another_environment_names_field_expected_and_got(
     assert facts == {"field": field, "expected": expected, "actual": actual}
 
 
+def test_register_with_another_environment_names_the_one_that_is_trained(tmp_path: Path) -> None:
+    """Seen to fail: shapes alone do not tell which --env is right."""
+    config = make_config(environment={"env": "CartPole-v1"})
+    other = EnvironmentSpec(ENVIRONMENT.observation_leaves, ActionSpec.discrete(3))
+    with RunningServer(tmp_path / "run", config) as server:
+        with peer_of(server, "first") as first:
+            first.register()
+        with (
+            peer_of(server, "second") as second,
+            refused(grpc.StatusCode.FAILED_PRECONDITION, "SPEC_MISMATCH") as facts,
+        ):
+            second.register(other)
+
+    assert facts["expected"] == "(2,) (this learner trains CartPole-v1)"
+
+
 def test_register_with_another_protocol_version_is_refused(
     server: RunningServer, peer: Peer
 ) -> None:

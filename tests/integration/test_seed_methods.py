@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from seed_agents import STEPS, Trained, are_equal, make_agent, make_batch, weights_of
 from torch import nn
 
+from impala_actor.eval_cli import EvalArguments
 from impala_agent.results import TrainResult
 from impala_common.errors import (
     CheckpointError,
@@ -157,10 +159,16 @@ def test_seed_row_train_from_init_model_path_begins_with_its_weights_only(traine
     assert not first.tensors["optimizer"]
 
 
-def test_seed_row_eval_is_greedy_and_has_a_confidence_interval(trained: Trained) -> None:
-    result = trained.agent.eval(num_eval_episodes=6)
+@pytest.mark.parametrize("options", [{}, {"greedy": False}, {"greedy": True}])
+def test_seed_row_eval_draws_actions_as_impala_eval_does_unless_told_otherwise(
+    trained: Trained, options: dict[str, bool]
+) -> None:
+    """Seen to fail: the class was greedy and the command was not."""
+    command = {field.name: field.default for field in dataclasses.fields(EvalArguments)}
 
-    assert result["is_greedy"]
+    result = trained.agent.eval(num_eval_episodes=6, **options)
+
+    assert result["is_greedy"] == options.get("greedy", command["greedy"])
     assert result["num_episodes"] == 6
     assert result["confidence_low"] <= result["return_mean"] <= result["confidence_high"]
 

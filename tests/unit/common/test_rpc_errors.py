@@ -48,6 +48,7 @@ MUST_CROSS = {
     "BANNED": (grpc.StatusCode.PERMISSION_DENIED, False),
     "CAPACITY": (grpc.StatusCode.RESOURCE_EXHAUSTED, True),
     "LEARNER_UNAVAILABLE": (grpc.StatusCode.UNAVAILABLE, True),
+    "RUN_FINISHED": (grpc.StatusCode.FAILED_PRECONDITION, False),
 }
 """docs/protocol.md, "Errors"."""
 STAYS_HOME = {

@@ -11,7 +11,9 @@ import pytest
 from impala_common.config import EnvironmentConfig, ModelConfig, TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, OK, USAGE
+from impala_common.run.run_directory import RunDirectory
 from impala_server import train_cli
+from impala_server.local import actors as local_actors
 from impala_server.local import process as local_process
 from impala_server.local.actors import validate_local_run
 
@@ -155,3 +157,23 @@ def test_validate_looks_for_an_own_network_without_running_its_module(
     environment = EnvironmentConfig(env="CartPole-v1")
 
     validate_local_run(TrainConfig(environment=environment, model=ModelConfig(model=model)))
+
+
+def test_actor_that_is_still_starting_when_the_run_is_over_is_asked_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to fail: it was waited for, as if the learner had told it, and killed after 15 s."""
+    monkeypatch.setattr(local_actors, "_TOLD_S", 0.1)
+    run = RunDirectory(tmp_path)
+    run.create()
+    config = TrainConfig(environment=EnvironmentConfig(env="CartPole-v1"))
+    actors = local_actors.LocalActors(config, run, "127.0.0.1:1")
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    late = local_process.LocalProcess("actor-0", command, tmp_path / "log")
+    actors._actors = [late]
+    actors.start()
+
+    actors.stop(is_run_over=True)
+
+    assert late._process is None
+    assert "killed" not in caplog.text
