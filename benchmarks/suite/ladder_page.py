@@ -25,12 +25,12 @@ _HEAD = """<!-- Made by benchmarks/suite/ladder_page.py; do not edit. -->
 
 `make ladder RUNG=cartpole` runs a rung: impala-train once per seed, with a real server and actors,
 as a user would. A seed is judged by the mean return of episodes with frozen weights. Settings were
-tuned on seeds 0 to 9; what stands here is of seeds from 100 on. IQM is the interquartile mean, with
-a 95 % bootstrap interval over seeds. *To the bar* is the time from the command until the mean
-return of the last training episodes (at most 100) is at the bar: the median of the seeds that reach
-it. *All* is the whole command, the evaluation at its end included. Load is the load average before
-a run: where it is above 1, other work shared the cores, and times are upper bounds. Published
-figures are of other implementations, on the terms beside them.
+tuned on seeds 0 to 9 ([settings.md](settings.md)); what stands here is of seeds from 100 on. IQM is
+the interquartile mean, with a 95 % bootstrap interval over seeds. *To the bar* is the time from the
+command until the mean return of the last training episodes (at most 100) is at the bar: the median
+of the seeds that reach it. *All* is the whole command, the evaluation at its end included. Load is
+the load average before a run: where it is above 1, other work shared the cores, and times are upper
+bounds. Published figures are of other implementations, on the terms beside them.
 
 """
 

@@ -2,8 +2,8 @@
 
 A preset is where the settings of a command start from; config files and
 options change it. Where none is named, the environment's id chooses
-(`preset_for_environment`). What presets reach is in docs/results/ladder.md;
-a comment says what else was compared. Numbers without either are conventional.
+(`preset_for_environment`). What presets reach is in docs/results/ladder.md, what
+they were compared with in docs/results/settings.md. Other numbers are conventional.
 """
 
 from __future__ import annotations
