@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -155,6 +156,7 @@ def _run(arguments: LadderArguments, seed: int) -> Row:
         run_path = Path(folder) / "run"
         command = [_find("impala-train"), *options, "--seed", str(seed)]
         command += ["--run-dir", str(run_path), "--json", "--quiet"]
+        load_average = os.getloadavg()[0]
         started_s = time.time()
         result = _call(command, f"seed {seed}")
         wall_time_s = time.time() - started_s
@@ -170,6 +172,7 @@ def _run(arguments: LadderArguments, seed: int) -> Row:
             "best_return_mean": result["best_return_mean"],
             "best_steps": result["best_steps"],
             "options": options,
+            "load_average_before": round(load_average, 1),
             "commit": describe_machine()["commit"],
         }
         if arguments.greedy:

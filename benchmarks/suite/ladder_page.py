@@ -25,11 +25,12 @@ _HEAD = """<!-- Made by benchmarks/suite/ladder_page.py; do not edit. -->
 
 `make ladder RUNG=cartpole` runs a rung: impala-train once per seed, with a real server and actors,
 as a user would. A seed is judged by the mean return of episodes with frozen weights. Settings were
-tuned on seeds 0 to 9; what stands here is of seeds from 100 on. IQM is the interquartile mean, with
-a 95 % bootstrap interval over seeds. *To the bar* is the time from the command until the mean
-return of the last training episodes (at most 100) is at the bar: the median of the seeds that reach
-it. *All* is the whole command, the evaluation at its end included. Published figures are of other
-implementations, on the terms beside them.
+tuned on seeds 0 to 9 ([settings.md](settings.md)); what stands here is of seeds from 100 on. IQM is
+the interquartile mean, with a 95 % bootstrap interval over seeds. *To the bar* is the time from the
+command until the mean return of the last training episodes (at most 100) is at the bar: the median
+of the seeds that reach it. *All* is the whole command, the evaluation at its end included. Load is
+the load average before a run: where it is above 1, other work shared the cores, and times are upper
+bounds. Published figures are of other implementations, on the terms beside them.
 
 """
 
@@ -124,7 +125,7 @@ def _summarise(name: str, rung: Rung, result: Result | None) -> str:
 def _describe(name: str, rung: Rung, result: Result) -> list[str]:
     machine = result["machine"]
     heads = ["seed", "return", "95 % interval", "lag", "to the bar: steps", "s"]
-    heads += ["training s", "all s", "best during training", "commit"]
+    heads += ["training s", "all s", "load", "best during training", "commit"]
     lines = [
         f"## {name}",
         "",
@@ -148,6 +149,7 @@ def _describe(name: str, rung: Rung, result: Result) -> list[str]:
                     "-" if run["time_to_bar_s"] is None else f"{run['time_to_bar_s']:.1f}",
                     f"{run['training_time_s']:.1f}",
                     f"{run['wall_time_s']:.1f}",
+                    f"{run['load_average_before']:.1f}" if "load_average_before" in run else "-",
                     "-" if best is None else f"{_show(best)} at {run['best_steps']:,}",
                     run["commit"],
                 ]

@@ -51,7 +51,7 @@ RUNGS: dict[str, Rung] = {
         env="Pendulum-v1", bar=-170.0, num_seeds=5, aim="-170 by 300k", total_steps=300_000
     ),
     "lunarlander": Rung(
-        env="LunarLander-v3", bar=200.0, num_seeds=5, aim="200 by 1M", total_steps=400_000
+        env="LunarLander-v3", bar=200.0, num_seeds=5, aim="200 by 1M", total_steps=300_000
     ),
     "mountaincar_continuous": Rung(
         env="MountainCarContinuous-v0",
@@ -65,7 +65,7 @@ RUNGS: dict[str, Rung] = {
         bar=-15.0,
         num_seeds=3,
         aim="-15 by 1M, generic preset",
-        total_steps=300_000,
+        total_steps=200_000,
     ),
     "blackjack": Rung(
         env="Blackjack-v1",

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(150)]
 
 SERVER_S, ACTOR_S = 25.0, 5.0
 TRAIN = ["--env", "CartPole-v1", "--port", "0", "--total-steps", "100000000", "--run-dir", "run"]
+TRAIN += ["--eval-interval-steps", "0"]
 
 
 def test_train_with_four_actors_drains_in_time(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ MODULES = {
 ENV = "CartPole-v1"
 FOR_EVER = "100000000"
 SMALL = ["--port", "0", "--num-actors", "1", "--log-interval-s", "0.2"]
+SMALL += ["--eval-interval-steps", "0"]
 TRAIN = ["--env", ENV, *SMALL]
 WAIT_S = 40.0
 _POLL_S = 0.05
