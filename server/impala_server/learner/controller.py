@@ -28,6 +28,7 @@ from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
+from impala_server import messages
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.batch_source import BatchSource
 from impala_server.learner.bottleneck import BottleneckFinder
@@ -44,22 +45,6 @@ from impala_server.learner.run_files import load_run_files
 from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import Snapshot, TrainingState
-from impala_server.messages import (
-    Bound,
-    Call,
-    Define,
-    Drain,
-    DropCandidate,
-    FrontEndCounts,
-    Judged,
-    LearnerStatus,
-    Message,
-    Ready,
-    Refused,
-    StatusNews,
-    Stop,
-    unexpected_message,
-)
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
@@ -98,11 +83,11 @@ class Controller:
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
         self._is_stop_wanted = False
-        self._front_end_counts = FrontEndCounts()
+        self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
         self._shown: dict[str, float | None] = {}  # metrics by name, as the status has them
-        self._status = LearnerStatus(state=self.machine.state.value)
+        self._status = messages.LearnerStatus(state=self.machine.state.value)
         self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
         self._saved_steps = 0
         self._told_front_end_s = _now_s()
@@ -137,9 +122,9 @@ class Controller:
             while True:
                 connection.wait([pipe.fileno()])
                 for message in pipe.receive_all():
-                    if not isinstance(message, Bound | Stop):
-                        raise unexpected_message(message, "the learner")
-                    self._is_stop_wanted = isinstance(message, Stop)
+                    if not isinstance(message, messages.Bound | messages.Stop):
+                        raise messages.unexpected_message(message, "the learner")
+                    self._is_stop_wanted = isinstance(message, messages.Stop)
                     return not self._is_stop_wanted
         self._is_stop_wanted = True
         return False
@@ -173,28 +158,28 @@ class Controller:
         for message in self._commands.skip_withdrawn(self._front_end.receive_all()):
             self._on_front_end(message)
         for message in self._supervisor.receive_all():
-            if isinstance(message, Bound):  # of use to a learner that waits for it only
+            if isinstance(message, messages.Bound):  # of use to a learner that waits for it only
                 continue
-            if not isinstance(message, Stop):
-                raise unexpected_message(message, "the learner")
+            if not isinstance(message, messages.Stop):
+                raise messages.unexpected_message(message, "the learner")
             return True
         return False
 
-    def _on_front_end(self, message: Message) -> None:
+    def _on_front_end(self, message: messages.Message) -> None:
         match message:
-            case FrontEndCounts():
+            case messages.FrontEndCounts():
                 self._front_end_counts = message
-            case DropCandidate():
+            case messages.DropCandidate():
                 self.evaluations.drop(message.name)
-            case Call():
+            case messages.Call():
                 self._commands.begin(message)
-            case Define():
+            case messages.Define():
                 try:
                     self._build(message.environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end(Refused(error.reason, str(error)))
+                    self.tell_front_end(messages.Refused(error.reason, str(error)))
             case unexpected:
-                raise unexpected_message(unexpected, "the learner")
+                raise messages.unexpected_message(unexpected, "the learner")
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None or self.machine.state is not State.STARTING:
@@ -235,7 +220,7 @@ class Controller:
             thread.start()
         self.machine.move("begin")
         _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        ready = Ready(
+        ready = messages.Ready(
             learner_run_id=learner.run_id,
             learner_life=state.counters.learner_life,
             environment=environment,
@@ -283,7 +268,7 @@ class Controller:
         self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
         self._show(evaluation_steps=step)
 
-    def tell_front_end(self, message: Message) -> None:
+    def tell_front_end(self, message: messages.Message) -> None:
         """Sends the front end a message."""
         self._front_end.send(message)
 
@@ -292,7 +277,7 @@ class Controller:
         self._told_front_end_state = ""
         self._send_status()
 
-    def tell_supervisor(self, message: Message) -> None:
+    def tell_supervisor(self, message: messages.Message) -> None:
         """Sends the supervisor a message."""
         self._supervisor.send(message)
 
@@ -379,7 +364,7 @@ class Controller:
         self._show(state=state, metrics=dict(self._shown))
         # The last one must arrive; others are replaced by the next. A supervisor that waits for a
         # terminal nobody reads must not stop the updates.
-        news = StatusNews(self._status)
+        news = messages.StatusNews(self._status)
         tell = self._supervisor.send if is_last else self._supervisor.send_if_room
         tell(news)
         is_news = state != self._told_front_end_state
@@ -395,7 +380,7 @@ class Controller:
         if self.learner is not None:
             self.evaluations.tick()  # the last candidate is announced before the end
         is_judged = self._is_judged(reason)
-        self.tell_front_end(Drain(reason, is_judged))
+        self.tell_front_end(messages.Drain(reason, is_judged))
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -409,7 +394,7 @@ class Controller:
             self.learner.history.add("end", reason=reason)
             if is_judged:
                 self._await_verdict()
-                self.tell_front_end(Judged())
+                self.tell_front_end(messages.Judged())
             self.evaluations.close()
         self._writer.close()
         self.machine.move("end")

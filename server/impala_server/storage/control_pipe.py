@@ -63,10 +63,19 @@ class ControlPipe:
         return None if data is None else decode(data)
 
     def receive_all(self) -> list[Message]:
-        """Returns all messages that have come; errors are those of `receive`."""
+        """Returns all messages that have come.
+
+        Raises:
+          QueueClosedError: the peer is gone, and all its messages were returned before.
+          MessageError: see `receive`.
+        """
         messages = []
-        while (message := self.receive(0.0)) is not None:
-            messages.append(message)
+        try:
+            while (message := self.receive(0.0)) is not None:
+                messages.append(message)
+        except QueueClosedError:
+            if not messages:  # else the next call says so
+                raise
         return messages
 
     def close(self, patience_s: float = 0.0) -> None:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impala_common.errors import QueueClosedError
+from impala_common.config import MAX_STORAGE_SLOTS, RolloutConfig
+from impala_common.errors import ConfigError, QueueClosedError
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.storage.frame_pipe import make_pair
 from impala_server.storage.handoff import (
+    MAX_EPISODES_PER_BATCH,
     ActorSeconds,
     FinishedEpisode,
     FreedSlot,
@@ -124,3 +126,25 @@ def test_batch_queue_take_returns_full_slots_and_give_back_frees_them(pipes: Pip
 
     assert full.slot == 4
     assert front_end.receive_free() == FreedSlot(4, True)
+
+
+def test_storage_settings_whose_hand_offs_do_not_fit_are_refused() -> None:
+    """While the learner is paused each slot may be a message with as many episodes as there may be.
+
+    Seen to fail without the rule in RolloutConfig.
+    """
+    slots = MAX_STORAGE_SLOTS
+    RolloutConfig(batch_size=4, num_storages=4 * slots)
+    with pytest.raises(ConfigError, match=r"num_storages .* at most 8192 batches"):
+        RolloutConfig(batch_size=4, num_storages=4 * slots + 1)
+
+
+def test_send_full_has_room_for_every_slot_with_all_episodes(pipes: Pipes) -> None:
+    front_end, learner = pipes
+    episodes = [FinishedEpisode(1.0, 1)] * (MAX_EPISODES_PER_BATCH + 1)
+    for slot in range(MAX_STORAGE_SLOTS):
+        front_end.send_full(FullSlot(slot, episodes, NOTHING))
+
+    full = learner.receive_full(1.0)
+    assert full is not None
+    assert full.episodes == episodes[:MAX_EPISODES_PER_BATCH]
