@@ -255,7 +255,12 @@ def test_series_have_units_help_and_one_label_at_most() -> None:
         assert bool(series.label) == bool(series.value)
     by_name = {series.name: series.label for series in SERIES}
     assert all(by_name[series.name] == series.label for series in SERIES)
-    more = {"last_checkpoint_age_s", "checkpoint_failures", "evaluation_steps"}
+    more = {
+        "last_checkpoint_age_s",
+        "checkpoint_failures",
+        "checkpoints_unreadable",
+        "evaluation_steps",
+    }
     known = {*metrics.ALL_METRICS, *more}
     assert {series.metric for series in SERIES} <= known
     assert len({(series.name, series.value) for series in SERIES}) == len(SERIES)

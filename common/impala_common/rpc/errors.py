@@ -51,6 +51,7 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.IllegalTransitionError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointWriteError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+    errors.CheckpointUnreadableError: WireError(grpc.StatusCode.DATA_LOSS, False),
     errors.NotFoundError: WireError(grpc.StatusCode.NOT_FOUND, False),
     errors.AlreadyExistsError: WireError(grpc.StatusCode.ALREADY_EXISTS, False),
     errors.BannedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),

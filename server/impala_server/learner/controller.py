@@ -150,7 +150,6 @@ class Controller:
         self._checkpoints = CheckpointWriter(
             self.store,
             self._take_snapshot,
-            lambda: learner.counters.policy_version,
             learner.history.add,
         )
         self._checkpoints.start()
@@ -287,9 +286,13 @@ class Controller:
         if (checkpoints := self._checkpoints) is not None:
             self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
             self._shown["checkpoint_failures"] = checkpoints.num_failures
+            self._shown["checkpoints_unreadable"] = checkpoints.num_unreadable
             if checkpoints.last.name:
                 self._shown["last_checkpoint"] = checkpoints.last.name
         status = {**self._shown, "state": state, **more}
+        if checkpoints is not None and checkpoints.alarm:
+            troubles = (self._shown.get("trouble", ""), checkpoints.alarm)
+            status["trouble"] = "; ".join(filter(None, troubles))
         # The last one must arrive; others are replaced by the next. A supervisor that waits for a
         # terminal nobody reads must not stop the updates.
         tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room

@@ -45,6 +45,7 @@ MUST_CROSS = {
     "ILLEGAL_TRANSITION": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "CHECKPOINT": (grpc.StatusCode.FAILED_PRECONDITION, False),
     "CHECKPOINT_WRITE": (grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+    "CHECKPOINT_UNREADABLE": (grpc.StatusCode.DATA_LOSS, False),
     "NOT_FOUND": (grpc.StatusCode.NOT_FOUND, False),
     "ALREADY_EXISTS": (grpc.StatusCode.ALREADY_EXISTS, False),
     "BANNED": (grpc.StatusCode.PERMISSION_DENIED, False),
