@@ -103,7 +103,6 @@ class Bench:
         self.writer = CheckpointWriter(
             CheckpointStore(path),
             self._take_snapshot,
-            lambda: state.counters.policy_version,
             self._note,
         )
         self._begun_s = 0.0

@@ -164,6 +164,12 @@ class CheckpointWriteError(CheckpointError):
     reason = "CHECKPOINT_WRITE"
 
 
+class CheckpointUnreadableError(CheckpointWriteError):
+    """A checkpoint was written, or would be, that nobody could read again: an alarm."""
+
+    reason = "CHECKPOINT_UNREADABLE"
+
+
 class IllegalTransitionError(ImpalaError):
     """Not in the learner's present state; the text names it and what is allowed in it."""
 

@@ -38,6 +38,7 @@ class LearnerStatus:
       last_checkpoint: its name; empty before the first.
       last_checkpoint_age_s: seconds since it was durable; None before there is a learner.
       checkpoint_failures: checkpoints that could not be written.
+      checkpoints_unreadable: checkpoints that could not be read back after they were written.
       evaluation_steps: agent steps of the weights evaluated last; None before the first.
       is_judging: whether training has ended and the last weights are being evaluated.
       findings: what is wrong with learning, for people.
@@ -53,6 +54,7 @@ class LearnerStatus:
     last_checkpoint: str = ""
     last_checkpoint_age_s: float | None = None
     checkpoint_failures: int = 0
+    checkpoints_unreadable: int = 0
     evaluation_steps: int | None = None
     is_judging: bool = False
     findings: tuple[str, ...] = ()

@@ -17,7 +17,12 @@ import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
-from impala_common.errors import ConfigError, ImpalaError, LearnerUnavailableError
+from impala_common.errors import (
+    ConfigError,
+    ImpalaError,
+    LearnerUnavailableError,
+    ProtocolMismatchError,
+)
 from impala_common.rpc.addresses import is_address, require_server_address
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
@@ -96,6 +101,13 @@ class AdminClient:
         """Returns the error a failed call stands for; says why nobody could be reached."""
         found = error_from(error)
         text = str(found)
+        get_code = getattr(error, "code", None)  # most errors of calls are calls themselves
+        code = get_code() if get_code is not None else None
+        if isinstance(found, LearnerUnavailableError) and code is grpc.StatusCode.UNIMPLEMENTED:
+            return ProtocolMismatchError(
+                f"the learner at {self.address} does not know this command: install the same "
+                f"release on both sides ({text})"
+            )
         if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
             return found
         return find_tls_error(self.address, self._security) or LearnerUnavailableError(

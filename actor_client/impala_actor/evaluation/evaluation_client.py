@@ -6,7 +6,7 @@ Safe for several threads. Errors of calls come out as errors of this project.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -15,13 +15,12 @@ from google.protobuf import duration_pb2
 from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.evaluations import pack_result
 from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
-from impala_common.codec.weights import digest_of_snapshot
-from impala_common.errors import LearnerUnavailableError
+from impala_common.codec.weights_transfer import assemble_candidate, max_snapshot_bytes
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import PROTOCOL_VERSION, UNARY_DEADLINE_S, WEIGHTS_DEADLINE_S
 from impala_common.rpc.security import ClientSecurity
 from impala_common.run.evaluation_results import EvaluationResult
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
 
@@ -81,11 +80,14 @@ class EvaluationClient(LearnerClient):
         )
         return Watch(self._evaluations.WatchCandidates(request))
 
-    def get_candidate_weights(self, task: Task, is_wanted: Callable[[], bool]) -> bytes:
+    def get_candidate_weights(
+        self, task: Task, weights: Sequence[TensorSpec], is_wanted: Callable[[], bool]
+    ) -> bytes:
         """Returns the safetensors file of a candidate's weights, digest checked.
 
         Args:
           task: the candidate.
+          weights: the tensors its network has; more bytes than theirs are not taken.
           is_wanted: whether to try once more when the learner cannot be reached.
 
         Raises:
@@ -99,11 +101,10 @@ class EvaluationClient(LearnerClient):
 
         def attempt() -> bytes:
             responses = self._evaluations.GetCandidateWeights(request, timeout=WEIGHTS_DEADLINE_S)
-            header = next(iter(responses), pb.GetCandidateWeightsResponse()).header
-            data = b"".join(response.chunk for response in responses)
-            if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
-                raise LearnerUnavailableError("a weights transfer was damaged on its way")
-            return data
+            try:
+                return assemble_candidate(responses, max_snapshot_bytes(weights))
+            finally:
+                responses.cancel()  # what is not taken must not wait in the connection
 
         return self._patiently(attempt, PATIENCE_S, is_wanted)
 

@@ -35,6 +35,7 @@ from impala_common.errors import (
 )
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
+from impala_common.models.weights import weights_specs
 from impala_common.policy.policy import Policy, PolicyStep
 from impala_common.process.heartbeat import Heartbeat
 from impala_common.rpc.security import ClientSecurity
@@ -150,7 +151,9 @@ class Evaluator:
         def is_wanted() -> bool:
             return subscriber.wants(task)
 
-        weights = unpack_snapshot(self._client.get_candidate_weights(task, is_wanted))
+        weights = unpack_snapshot(
+            self._client.get_candidate_weights(task, weights_specs(model), is_wanted)
+        )
 
         def check() -> None:
             self._client.heartbeat.beat()

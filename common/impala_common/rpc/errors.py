@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -19,6 +21,11 @@ from impala_common import errors
 
 DOMAIN = "impala_rl"
 _LOG = logging.getLogger(__name__)
+_OF_NO_CONNECTION = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 
 class WireError(NamedTuple):
@@ -44,6 +51,7 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.IllegalTransitionError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointWriteError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+    errors.CheckpointUnreadableError: WireError(grpc.StatusCode.DATA_LOSS, False),
     errors.NotFoundError: WireError(grpc.StatusCode.NOT_FOUND, False),
     errors.AlreadyExistsError: WireError(grpc.StatusCode.ALREADY_EXISTS, False),
     errors.BannedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),
@@ -87,33 +95,44 @@ def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
 def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
     """Returns the error a failed call stands for.
 
-    Codes gRPC itself makes (no connection, deadline, connection lost) become
-    LearnerUnavailableError; what cannot be named becomes ImpalaError.
+    Only a status with a reason of this project was made by the learner. All others are made by
+    gRPC itself or by something between the two ends, such as a proxy: whatever their code, they
+    become LearnerUnavailableError, after which clients reconnect with back-off.
     """
     # What gRPC raises is a Call too, though its stubs say that no class can be both.
     call: Any = call_error
     code: grpc.StatusCode | None = call.code() if hasattr(call, "code") else None
     text: str = (call.details() if hasattr(call, "details") else "") or str(call_error)
-    status: Any = rpc_status.from_call(call) if hasattr(call, "trailing_metadata") else None
-    for detail in status.details if status is not None else ():
+    for detail in _details_of(call):
         info = error_details_pb2.ErrorInfo()
-        if not detail.Unpack(info) or info.domain != DOMAIN or info.reason not in _BY_REASON:
+        if not _is_unpacked(detail, info) or info.reason not in _BY_REASON:
             continue
         kind = _BY_REASON[info.reason]
         if kind is errors.SpecMismatchError:
             facts = info.metadata
             return errors.SpecMismatchError(facts["field"], facts["expected"], facts["actual"])
         return errors.rebuild_error(info.reason, text)
-    if code in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    ):
+    if code in _OF_NO_CONNECTION:
         return errors.LearnerUnavailableError(text)
-    if code is grpc.StatusCode.UNAUTHENTICATED:
-        return errors.UnauthenticatedError(text)
-    if code is grpc.StatusCode.PERMISSION_DENIED:
-        return errors.PermissionDeniedError(text)
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.ProtocolMismatchError(f"the server does not speak this protocol: {text}")
-    return errors.ImpalaError(f"{code.name if code else 'unknown error'}: {text}")
+    name = code.name if isinstance(code, grpc.StatusCode) else "an error"
+    return errors.LearnerUnavailableError(
+        f"{name} without a reason of the learner's (a proxy, or another release): {text}"
+    )
+
+
+def _details_of(call: Any) -> Sequence[any_pb2.Any]:
+    """Returns the details of a failed call; none where they are malformed."""
+    if not hasattr(call, "trailing_metadata"):
+        return ()
+    try:
+        status: Any = rpc_status.from_call(call)
+    except (ValueError, DecodeError):  # contradicts code or text, or is no message
+        return ()
+    return status.details if status is not None else ()
+
+
+def _is_unpacked(detail: any_pb2.Any, info: error_details_pb2.ErrorInfo) -> bool:
+    try:
+        return bool(detail.Unpack(info)) and info.domain == DOMAIN
+    except DecodeError:
+        return False

@@ -27,6 +27,7 @@ from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
     CheckpointError,
+    CheckpointUnreadableError,
     InvalidRequestError,
     NotFoundError,
 )
@@ -44,8 +45,9 @@ from impala_common.run.checkpoint_manifest import (
     read_tensors,
     unpack_manifest,
     validate_name,
+    validate_readable,
 )
-from impala_common.run.run_directory import TEMPORARY_PREFIX, sync_directory
+from impala_common.run.run_directory import TEMPORARY_PREFIX, make_folder, sync_directory
 from impala_common.run.tensor_files import write_synced, write_tensors
 
 _log = logging.getLogger(__name__)
@@ -148,6 +150,7 @@ class CheckpointStore:
 
         Raises:
           InvalidRequestError, AlreadyExistsError, CapacityError: see `require_free`.
+          CheckpointUnreadableError: nobody could read it again.
           CheckpointError: it could not be written (disk full, say). Earlier
             ones are untouched, and what was written of it is removed.
         """
@@ -157,7 +160,7 @@ class CheckpointStore:
             self.require_free(name)
         temporary = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._remove_stale()
             temporary.mkdir()
             failpoints.hit("checkpoint.before_write")
@@ -167,8 +170,11 @@ class CheckpointStore:
             os.rename(temporary, final)
             failpoints.hit("checkpoint.after_rename")
             sync_directory(self.path)
-            if read_bytes(final / MANIFEST, MAX_MANIFEST_BYTES) != manifest:
-                raise CheckpointError(f"{final / MANIFEST} reads back differently than written")
+            try:
+                validate_readable(final, manifest)
+            except CheckpointUnreadableError:
+                self.remove(final.name)  # else it would count as the newest
+                raise
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint of step {step} could not be written to {self.path}: {error}"

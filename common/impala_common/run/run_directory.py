@@ -75,8 +75,8 @@ class RunDirectory:
 
     def create(self) -> None:
         """Makes the folder, and those inside it that several processes write to."""
-        self.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        self.log_path.mkdir(exist_ok=True)
+        make_folder(self.checkpoints_path)
+        make_folder(self.log_path)
 
     def lock(self) -> RunLock:
         """Takes the run for this process, at once or not at all.
@@ -90,7 +90,7 @@ class RunDirectory:
           ConfigError: the folder cannot be made or written to.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock = RunLock(self.lock_path)
         except OSError as error:
             raise _unusable_folder(self.path, error) from error
@@ -225,6 +225,14 @@ def write_bytes_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; returns when the names of all new ones are on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_directory(folder.parent)
 
 
 def sync_directory(path: Path) -> None:

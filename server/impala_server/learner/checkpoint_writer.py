@@ -10,6 +10,7 @@ the next one is tried as if nothing had been.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -17,16 +18,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
 
 from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
     CheckpointError,
+    CheckpointUnreadableError,
     CheckpointWriteError,
     ImpalaError,
 )
-from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.checkpoints import CheckpointStore, Tensors
 from impala_server.learner.training_state import Snapshot
 
 _LOG = logging.getLogger(__name__)
@@ -98,13 +103,14 @@ class CheckpointWriter(threading.Thread):
       last: the newest checkpoint without a name of its own that this thread wrote.
       last_s: when that was durable, by time.monotonic.
       num_failures: saves that failed.
+      num_unreadable: saves that failed since nobody could read the checkpoint again.
+      alarm: why the newest save could not be read again; empty after one that could.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
         take_snapshot: Callable[[], Snapshot],
-        policy_version: Callable[[], int],
         record: Callable[..., None],
     ) -> None:
         """Makes the thread; `start` runs it.
@@ -112,20 +118,21 @@ class CheckpointWriter(threading.Thread):
         Args:
           store: where checkpoints go.
           take_snapshot: copies the state between two updates; called on this thread.
-          policy_version: of the newest weights.
           record: takes an event of the history and its fields.
         """
         super().__init__(name="impala-checkpoint")
         self._store = store
         self._take_snapshot = take_snapshot
-        self._policy_version = policy_version
         self._record = record
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, SaveTicket] = OrderedDict()  # by name; "" for none
         self._is_closed = False
         self.last = Saved("", False, -1, 0)
         self.last_s = time.monotonic()
+        self._last_digest = 0
         self.num_failures = 0
+        self.num_unreadable = 0
+        self.alarm = ""
 
     def request(self, name: str = "") -> SaveTicket:
         """Asks for a checkpoint of the state as it is now or later; does not wait.
@@ -177,23 +184,32 @@ class CheckpointWriter(threading.Thread):
 
     def _save(self, name: str) -> Saved | ImpalaError:
         """Returns what was saved, or why nothing was."""
-        if not name and self._policy_version() == self.last.policy_version:
-            return self.last._replace(is_new=False)
         try:
-            return self._write(name)
+            saved = self._write(name)
+        except CheckpointUnreadableError as error:
+            failure: ImpalaError = error
+            self.num_unreadable += 1
+            self.alarm = f"checkpoints cannot be read again, so a restart loses progress: {error}"
+            _LOG.critical("%s", self.alarm)
         except (CheckpointError, OSError) as error:
-            failure: ImpalaError = CheckpointWriteError(str(error))
+            failure = CheckpointWriteError(str(error))
             _LOG.error("training goes on without this checkpoint: %s", error)
         except ImpalaError as error:
             failure = error  # the name is taken meanwhile
         except Exception as error:  # a bug must not end a run that trains well
             _LOG.exception("training goes on without this checkpoint")
             failure = CheckpointWriteError(f"{type(error).__name__} in the learner: {error}")
+        else:
+            self.alarm = ""
+            return saved
         self.num_failures += 1
         return failure
 
     def _write(self, name: str) -> Saved:
         tensors, state = self._take_snapshot()
+        digest = _digest_of(tensors, state)
+        if not name and self.last.name and digest == self._last_digest:
+            return self.last._replace(is_new=False)
         counters = state["counters"]
         version, steps = counters["policy_version"], counters["trained_steps"]
         self._record("checkpoint_begin", version=version, trained_steps=steps)
@@ -205,8 +221,20 @@ class CheckpointWriter(threading.Thread):
         self._record("checkpoint_commit", name=path.name, version=version, trained_steps=steps)
         saved = Saved(path.name, True, version, steps)
         if not name:
-            self.last, self.last_s = saved, time.monotonic()
+            self.last, self.last_s, self._last_digest = saved, time.monotonic(), digest
         return saved
+
+
+def _digest_of(tensors: Tensors, state: dict[str, Any]) -> int:
+    """Returns a digest of all that a checkpoint holds, but for the clock."""
+    digest = xxhash.xxh3_64()
+    for group, arrays in sorted(tensors.items()):
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{group}/{name}/{array.dtype}/{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    counters = {**state["counters"], "wall_time_s": 0}
+    digest.update(json.dumps({**state, "counters": counters}, sort_keys=True).encode())
+    return digest.intdigest()
 
 
 def _give_way() -> None:

@@ -208,7 +208,6 @@ class Controller:
         self._checkpoints = CheckpointWriter(
             self.store,
             self._take_snapshot,
-            lambda: state.counters.policy_version,
             learner.history.add,
         )
         self._checkpoints.start()
@@ -358,13 +357,18 @@ class Controller:
             self._show(
                 last_checkpoint_age_s=now_s - checkpoints.last_s,
                 checkpoint_failures=checkpoints.num_failures,
+                checkpoints_unreadable=checkpoints.num_unreadable,
                 last_checkpoint=checkpoints.last.name or self._status.last_checkpoint,
             )
         state = self.machine.state.value
         self._show(state=state, metrics=dict(self._shown))
         # The last one must arrive; others are replaced by the next. A supervisor that waits for a
         # terminal nobody reads must not stop the updates.
-        news = messages.StatusNews(self._status)
+        status = self._status
+        if checkpoints is not None and checkpoints.alarm:
+            trouble = "; ".join(filter(None, (status.trouble, checkpoints.alarm)))
+            status = dataclasses.replace(status, trouble=trouble)
+        news = messages.StatusNews(status)
         tell = self._supervisor.send if is_last else self._supervisor.send_if_room
         tell(news)
         is_news = state != self._told_front_end_state

@@ -20,21 +20,15 @@ from impala_common.codec.specs import (
 )
 from impala_common.codec.tensor_specs import pack_tensor_spec
 from impala_common.config import TrainConfig
-from impala_common.errors import (
-    InvalidRequestError,
-    ProtocolMismatchError,
-)
-from impala_common.rpc.limits import (
-    MAX_MESSAGE_BYTES,
-    OLDEST_PROTOCOL_VERSION,
-    PROTOCOL_VERSION,
-)
+from impala_common.errors import InvalidRequestError
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.data_plane.push_stream import PushStream
 from impala_server.front_end.data_plane.sessions import ActorSession, validate_actor_id
 from impala_server.front_end.data_plane.weights_call import WeightsCall
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
+from impala_server.front_end.listener.protocol_version import validate_protocol_version
 from impala_server.front_end.listener.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
@@ -131,19 +125,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             is_lockstep=self._config.job.lockstep,
             weights=[pack_tensor_spec(spec) for spec in run.weights_specs],
         )
-
-
-def validate_protocol_version(version: int) -> None:
-    """Raises ProtocolMismatchError, naming the side to upgrade, for an unknown version."""
-    if OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
-        return
-    known = (
-        f"{PROTOCOL_VERSION}"
-        if OLDEST_PROTOCOL_VERSION == PROTOCOL_VERSION
-        else f"{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
-    )
-    older = "learner" if version > PROTOCOL_VERSION else "actor"
-    raise ProtocolMismatchError(
-        f"protocol_version: expected {known}, got {version}; upgrade impala-rl on the {older}'s "
-        "side, or install the same release on both sides"
-    )

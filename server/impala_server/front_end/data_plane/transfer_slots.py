@@ -21,14 +21,18 @@ _WAIT_S = 60.0
 class TransferSlots:
     """The right to send weights, first come first served."""
 
-    def __init__(self, snapshot_bytes: int, wait_s: float = _WAIT_S) -> None:
-        """Makes 8 to 32 slots.
+    def __init__(
+        self, snapshot_bytes: int, wait_s: float = _WAIT_S, num_slots: int | None = None
+    ) -> None:
+        """Makes 8 to 32 slots, or `num_slots`.
 
         Args:
           snapshot_bytes: size of one version.
           wait_s: how long a call waits for a slot.
+          num_slots: how many; None: as many as `snapshot_bytes` allows.
         """
-        self.num_slots = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
+        by_size = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
+        self.num_slots = by_size if num_slots is None else num_slots
         self._wait_s = wait_s
         self._free = asyncio.Semaphore(self.num_slots)
 

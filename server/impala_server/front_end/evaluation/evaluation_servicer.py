@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,14 @@ from impala_common.codec.specs import pack_model_spec, unpack_environment_spec
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import TrainConfig
 from impala_common.errors import (
-    CapacityError,
     CheckpointError,
     InvalidRequestError,
     LearnerUnavailableError,
     NotFoundError,
-    ProtocolMismatchError,
     StaleSessionError,
 )
 from impala_common.process.logs import printable
-from impala_common.rpc.limits import PROTOCOL_VERSION, WEIGHTS_CHUNK_BYTES
+from impala_common.rpc.limits import WEIGHTS_CHUNK_BYTES
 from impala_common.run.checkpoint_manifest import read_group
 from impala_common.run.evaluation_results import validate_result
 from impala_common.run.run_directory import RunDirectory
@@ -38,12 +37,16 @@ from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, header_pb2
 from impala_server.front_end.data_plane.sessions import validate_actor_id
+from impala_server.front_end.data_plane.timed_write import write_in_time
+from impala_server.front_end.data_plane.transfer_slots import TransferSlots
+from impala_server.front_end.data_plane.weights_transfer import require_deadline, send_weights
 from impala_server.front_end.evaluation.evaluation_desk import (
     MAX_EVALUATORS,
     Seat,
     WaitingCandidate,
 )
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
+from impala_server.front_end.listener.protocol_version import validate_protocol_version
 from impala_server.front_end.listener.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
@@ -62,25 +65,21 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._run = run
         self._link = link
         self._seed = evaluation_seed(config.job.seed)
-        self._num_transfers = 0
+        self._transfers = TransferSlots(0, num_slots=MAX_EVALUATORS)
 
     async def WatchCandidates(  # noqa: N802
         self, request: pb.WatchCandidatesRequest, context: _Context
     ) -> None:
         """Sends candidates to an evaluator, one at a time."""
         async with translated(context):
-            if request.protocol_version != PROTOCOL_VERSION:
-                raise ProtocolMismatchError(
-                    f"protocol_version: expected {PROTOCOL_VERSION}, got "
-                    f"{request.protocol_version}; install the same release on both sides"
-                )
+            validate_protocol_version(request.protocol_version)
             validate_actor_id(request.evaluator_id)
             environment = unpack_environment_spec(request.environment)
             desk = self._link.evaluations
             seat = desk.join(request.evaluator_id)
             _LOG.info("evaluator %s is here", seat.evaluator_id)
             try:
-                await context.write(pb.WatchCandidatesResponse(learner=self._header()))
+                await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header()))
                 while not self._link.judged.is_set() and self._link.run is None:
                     await self._wait(seat)
                 if self._link.run is not None:
@@ -98,22 +97,19 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             self._require_run(request.learner_run_id)
             if not self._link.evaluations.holds(request.candidate):
                 raise _unknown(request.candidate)
-            if self._num_transfers >= MAX_EVALUATORS:
-                raise CapacityError(f"{MAX_EVALUATORS} transfers are under way: try again")
-            self._num_transfers += 1
-            try:
+            require_deadline(context, "GetCandidateWeights")
+
+            async def prepare() -> tuple[Any, Iterable[Any]]:
                 folder = self._run.candidates_path / request.candidate
                 data, digest = await asyncio.to_thread(_read_weights, folder)
                 header = pb.CandidateWeightsHeader(total_bytes=len(data), digest=digest)
-                await context.write(pb.GetCandidateWeightsResponse(header=header))
-                for start in range(0, len(data), WEIGHTS_CHUNK_BYTES):
-                    chunk = data[start : start + WEIGHTS_CHUNK_BYTES]
-                    await context.write(pb.GetCandidateWeightsResponse(chunk=chunk))
+                return pb.GetCandidateWeightsResponse(header=header), _chunks_of(data)
+
+            try:
+                await send_weights(context, self._transfers, prepare)
             except CheckpointError as error:
                 _LOG.warning("a candidate cannot be sent: %s", error)
                 raise _unknown(request.candidate) from error
-            finally:
-                self._num_transfers -= 1
 
     async def ReportEvaluation(  # noqa: N802
         self, request: pb.ReportEvaluationRequest, context: _Context
@@ -150,15 +146,16 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             candidate, run = seat.candidate, self._link.run
             if candidate is not None and candidate is not sent and run is not None:
                 sent = candidate
-                await context.write(
+                await write_in_time(
+                    context,
                     pb.WatchCandidatesResponse(
                         learner=run.header(), candidate=self._pack(candidate, run)
-                    )
+                    ),
                 )
                 continue
             await self._wait(seat)
         end = self._link.drain_reason
-        await context.write(pb.WatchCandidatesResponse(learner=self._header(), end=end))
+        await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header(), end=end))
 
     def _header(self) -> header_pb2.LearnerHeader | None:
         return self._link.run.header() if self._link.run is not None else None
@@ -202,6 +199,11 @@ def evaluation_seed(run_seed: int) -> int:
 def _read_weights(folder: Path) -> tuple[bytes, int]:
     data = read_group(folder, "weights")
     return data, digest_of_snapshot(data)
+
+
+def _chunks_of(data: bytes) -> Iterator[pb.GetCandidateWeightsResponse]:
+    for start in range(0, len(data), WEIGHTS_CHUNK_BYTES):
+        yield pb.GetCandidateWeightsResponse(chunk=data[start : start + WEIGHTS_CHUNK_BYTES])
 
 
 def _unknown(candidate: str) -> NotFoundError:

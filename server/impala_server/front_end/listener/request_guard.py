@@ -9,6 +9,7 @@ look after themselves. Responses may be bytes: messages that were serialised bef
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ import grpc
 
 from impala_common.errors import InvalidRequestError
 from impala_common.rpc.limits import HELLO_DEADLINE_S
+from impala_server.front_end.data_plane.timed_write import write_in_time
 from impala_server.front_end.listener.wire_errors import translated
 
 _Handler = Any  # Any: grpc.RpcMethodHandler, whose attributes the stubs do not know
@@ -58,9 +60,11 @@ class RequestGuard(grpc.aio.ServerInterceptor):
         return call
 
     def _generate(self, method: Any) -> Any:  # Any: handlers
-        async def call(unused_requests: Any, context: _Context) -> Any:
-            async for response in method(await self._read(context), context):
-                yield response
+        async def call(unused_requests: Any, context: _Context) -> None:
+            request = await self._read(context)
+            async with contextlib.aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    await write_in_time(context, response)
 
         return call
 

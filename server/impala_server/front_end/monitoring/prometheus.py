@@ -4,19 +4,17 @@ Names stand in one table, `prometheus_series`. Values are taken from the learner
 link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,
 states, kinds, parts of the machine, never anything a client sent.
 
-The HTTP server is a thread of the front end that serves one scrape at a time.
+The HTTP server is `scrape_server`'s, on threads of the front end.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,10 +25,9 @@ from impala_common.rpc.addresses import join_address
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
+from impala_server.front_end.monitoring.scrape_server import ScrapeServer
 from impala_server.learner.bottleneck import PARTS
 from impala_server.messages import LearnerStatus
-
-_SCRAPE_TIMEOUT_S = 5.0
 
 
 class LearnerCollector:
@@ -95,17 +92,8 @@ def _build_info() -> dict[str, str]:
     }
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """Says nothing of each scrape and does not wait for a client that does not speak."""
-
-    timeout = _SCRAPE_TIMEOUT_S
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Does nothing."""
-
-
 class PrometheusEndpoint:
-    """The HTTP server of `/metrics`; owned by the front end, on a thread of its own.
+    """The HTTP server of `/metrics`; owned by the front end, on threads of its own.
 
     Attributes:
       address: HOST:PORT it listens on.
@@ -124,22 +112,14 @@ class PrometheusEndpoint:
         self.interceptor = RpcMetrics(registry)
         host, port = config.checkpoint.prometheus_host, config.checkpoint.prometheus_port
         try:
-            self._server = make_server(
-                host, max(port, 0), make_wsgi_app(registry), handler_class=_QuietHandler
-            )
+            self._server = ScrapeServer(host, max(port, 0), make_wsgi_app(registry))
         except OSError as error:
             raise AddressInUseError(
                 f"cannot serve Prometheus on {join_address(host, port)}: "
                 f"{error.strerror or error}; pass another --prometheus-port (0: none)"
             ) from error
         self.address = join_address(host, self._server.server_port)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="impala-prometheus"
-        )
-        self._thread.start()
 
     def close(self) -> None:
-        """Stops listening and ends the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2 * _SCRAPE_TIMEOUT_S)
+        """Stops listening; waits for no client."""
+        self._server.close()

@@ -242,6 +242,11 @@ SERIES = (
         "impala_checkpoint_failures_total",
         "Checkpoints that could not be written.",
     ),
+    Series(
+        "checkpoints_unreadable",
+        "impala_checkpoints_unreadable_total",
+        "Checkpoints among them that could not have been read again.",
+    ),
 )
 """Numbers of the learner's status, by their names there and here."""
 
