@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_actor.environments.step_values import clean_flags, clean_rewards
 from impala_common.errors import SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
@@ -27,9 +26,7 @@ DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuple
 Explain = Callable[[Exception], Exception]
 """Returns what an exception of the vector environment really is, or the exception itself."""
 
-
-FINAL_OBSERVATIONS = {"final_obs", "final_observation"}
-"""Keys of infos under which SAME_STEP vector environments keep final observations."""
+_FLOAT32 = np.dtype(np.float32)
 
 
 class VectorEnvironment(Protocol):
@@ -167,26 +164,19 @@ class EnvironmentAdapter:
         if self._decode_actions is not None:
             actions = self._decode_actions(actions)
         try:
-            observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
+            observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
         except Exception as error:
             self._raise_explained(error)
-        num_slots, is_padding = self.num_slots, self._ended
-        rewards = clean_rewards(rewards, num_slots)
-        terminated = clean_flags("terminated", terminated, num_slots)
-        truncated = clean_flags("truncated", truncated, num_slots)
+        is_padding = self._ended
         if self._has_ended:
-            rewards = np.where(is_padding, np.float32(0.0), rewards)
+            rewards = np.where(is_padding, 0.0, rewards)
             terminated = terminated & ~is_padding
             truncated = truncated & ~is_padding
+        if rewards.dtype != _FLOAT32:
+            rewards = rewards.astype(_FLOAT32)
         leaves = self._make_leaves(observation)
         self._ended = terminated | truncated
         self._has_ended = bool(np.count_nonzero(self._ended))
-        if self._has_ended and FINAL_OBSERVATIONS & infos.keys():
-            raise SpecMismatchError(
-                "metadata['autoreset_mode'] of the vector environment",
-                "AutoresetMode.SAME_STEP, since its infos hold final observations",
-                "nothing, or NEXT_STEP",
-            )
         return StepResult(leaves, rewards, terminated, truncated, is_padding, is_padding)
 
     def render(self) -> Any:  # Any: what the environment draws; see RenderedEnvironment

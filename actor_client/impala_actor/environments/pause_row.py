@@ -23,7 +23,6 @@ from impala_actor.environments.adapter import (
     StepResult,
     VectorEnvironment,
 )
-from impala_actor.environments.step_values import clean_flags, clean_rewards
 from impala_common.spec.specs import EnvironmentSpec
 
 
@@ -60,10 +59,7 @@ class PauseRowAdapter(EnvironmentAdapter):
         except Exception as error:
             self._raise_explained(error)
         leaves = self._make_leaves(observation)
-        nothing, num_slots = self._ended, self.num_slots
-        rewards = clean_rewards(rewards, num_slots)
-        terminated = clean_flags("terminated", terminated, num_slots)
-        truncated = clean_flags("truncated", truncated, num_slots)
+        nothing = self._ended
         self._ended = terminated | truncated
         self._has_ended = bool(self._ended.any())
         if self._has_ended:
@@ -72,7 +68,9 @@ class PauseRowAdapter(EnvironmentAdapter):
             self._after_pause = {name: leaf.copy() for name, leaf in leaves.items()}
             if self._is_same_step:
                 leaves = self._with_final_observations(leaves, infos)
-        return StepResult(leaves, rewards, terminated, truncated, nothing, nothing)
+        return StepResult(
+            leaves, rewards.astype(np.float32), terminated, truncated, nothing, nothing
+        )
 
     def _pause(self) -> StepResult:
         """Returns the row in which ended slots are reset and nobody acts."""

@@ -1,22 +1,19 @@
-"""SlotGuard: the outermost wrapper of a slot; checks what the environment returns.
+"""SlotGuard: the outermost wrapper of a slot; checks observations against the declared space.
 
 Vector environments notice an observation that breaks its space by chance, and with an
-error that names nothing; a reward of None becomes NaN in them. The guard checks what each slot
-returns, names the part, casts rewards and flags, and drops infos;
+error that names nothing. The guard looks at what each slot returns and names the part;
 `explain_failure` does the same afterwards, for slots that are not looked at in every
 step. Runs where the slot runs: in the actor, or in the slot's own process (async).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 
 from impala_actor.environments.observations import list_observation_parts
 from impala_actor.environments.old_gym import is_of_old_gym, refuse_old_gym
-from impala_actor.environments.step_values import clean_flag, clean_reward
 from impala_common.errors import SpecMismatchError, UnknownEnvironmentError
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
@@ -45,7 +42,6 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._env_name = env_name
         self._checks_every_step = checks_every_step
         self._parts = list_observation_parts(env.observation_space)
-        self._is_unchecked = True  # no step since the last reset from outside
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -60,8 +56,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self._env_name, f"reset returned {_describe(result)}, not (observation, info)"
             )
         self._check(result[0])
-        self._is_unchecked = True
-        return result[0], {}
+        return result[0], result[1]
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps and checks."""
@@ -75,18 +70,12 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"step returned {_describe(result)}, not the 5 of (observation, reward, "
                 "terminated, truncated, info)",
             )
-        observation, reward, terminated, truncated, _info = result
-        if self._is_unchecked or self._checks_every_step:
-            self._check(observation)  # costs a tenth of a step of CartPole: not in each by default
-            self._is_unchecked = False
-        if type(reward) is not float:
-            reward = _checked(clean_reward, reward)
-        if type(terminated) is not bool:
-            terminated = _checked(clean_flag, "terminated", terminated)
-        if type(truncated) is not bool:
-            truncated = _checked(clean_flag, "truncated", truncated)
-        # Without infos: nothing reads them, and not all can be put side by side for N slots.
-        return observation, reward, terminated, truncated, {}
+        self._check(result[0])
+        if not self._checks_every_step:
+            # From now on callers reach the environment directly: looking costs a tenth of a
+            # step of CartPole.
+            self.step = self.env.step  # type: ignore[method-assign]
+        return result
 
     def _check(self, observation: Any) -> None:
         try:
@@ -99,23 +88,9 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Returns the error for a wrapper that could not unpack an old environment's result."""
         if "values to unpack" in str(error):
             return refuse_old_gym(self._env_name, f"{method} failed with {error!r}")
-        if method == "reset" and "unexpected keyword argument 'options'" in str(error):
-            return UnknownEnvironmentError(
-                f"{self._env_name} cannot be used: its reset takes no `options`, which Gymnasium "
-                "passes to every environment. Write it as "
-                "def reset(self, *, seed=None, options=None)"
-            )
         if method == "reset" and "unexpected keyword argument" in str(error):
             return refuse_old_gym(self._env_name, f"reset takes no seed ({error})")
         return error
-
-
-def _checked(clean: Callable[..., Any], *arguments: Any) -> Any:  # Any: rewards and flags
-    """Returns what `clean` returns; its error becomes one that survives a slot's process."""
-    try:
-        return clean(*arguments)
-    except SpecMismatchError as error:
-        raise BrokenSpaceError(error.field, str(error.expected), str(error.actual)) from error
 
 
 def require_gymnasium(env: object, env_name: str) -> None:
