@@ -102,7 +102,7 @@ def make_envpool_environment(
         observation_space = pool_spec.gymnasium_observation_space
         action_space = pool_spec.gymnasium_action_space
     spec = make_environment_spec(
-        observation_space, action_space, config.atari_frame_stack if is_atari else 0, "CHW"
+        observation_space, action_space, config.atari_frame_stack if is_atari else 0
     )
     vector_env = EnvPoolVectorEnv(env_id, num_slots, options)
     encode = ObservationEncoder(observation_space, num_slots)

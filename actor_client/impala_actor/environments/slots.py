@@ -78,12 +78,7 @@ def adapt(
 ) -> EnvironmentAdapter:
     """Wraps a vector environment of any autoreset mode; one that names none is NEXT_STEP."""
     observation_space = vector_env.single_observation_space
-    spec = make_environment_spec(
-        observation_space,
-        vector_env.single_action_space,
-        frame_stack,
-        (vector_env.metadata or {}).get("image_axes", ""),
-    )
+    spec = make_environment_spec(observation_space, vector_env.single_action_space, frame_stack)
     encode = ObservationEncoder(observation_space, vector_env.num_envs)
     options: dict[str, Any] = {  # Any: options of different types
         "has_slot_seeds": has_slot_seeds,

@@ -6,69 +6,25 @@ Observations: `impala_actor.environments.observations`.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from gymnasium import spaces
 
 from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
-from impala_common.errors import UnsupportedSpaceError
-from impala_common.spec.specs import IMAGE_AXES, EnvironmentSpec
-
-_CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
+from impala_common.spec.specs import EnvironmentSpec
 
 
 def make_environment_spec(
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
-    frame_stack: int = 0,
-    image_axes: str = "",
+    observation_space: spaces.Space[Any], action_space: spaces.Space[Any], frame_stack: int = 0
 ) -> EnvironmentSpec:
     """Returns the spec of an environment with these (single-slot) spaces.
 
-    Args:
-      observation_space: of one slot.
-      action_space: of one slot.
-      frame_stack: frames along dimension 0 of the only observation leaf; 0: no stack.
-      image_axes: "HWC" or "CHW": what the environment says of its images (key `image_axes` of its
-        metadata); "": nothing.
-
     Raises:
-      UnsupportedSpaceError: naming the space and what is supported, or the axes.
+      UnsupportedSpaceError: naming the space and what is supported.
     """
-    stack = frame_stack if frame_stack > 1 else 0
-    if image_axes not in ("", *IMAGE_AXES):
-        raise UnsupportedSpaceError(
-            f"metadata['image_axes'] of the environment: expected one of {', '.join(IMAGE_AXES)}, "
-            f"got {image_axes!r:.40}"
-        )
-    leaves = (part.leaf for part in list_observation_parts(observation_space))
     return EnvironmentSpec(
-        observation_leaves=tuple(
-            dataclasses.replace(leaf, axes=_find_axes(leaf.shape, stack, image_axes))
-            for leaf in leaves
-        ),
+        observation_leaves=tuple(part.leaf for part in list_observation_parts(observation_space)),
         action=make_action_spec(action_space),
-        frame_stack=stack,
+        frame_stack=frame_stack if frame_stack > 1 else 0,
     )
-
-
-def _find_axes(shape: tuple[int, ...], frame_stack: int, declared: str) -> str:
-    """Returns the axes of a leaf; "" for a leaf that is no image.
-
-    Where the environment says nothing, images are [H, W, C], as Gymnasium's are, unless their
-    sizes leave only [C, H, W]: a square behind another number ([7, 10, 10]), or a usual number of
-    channels before the sides and none behind them ([3, 64, 96]).
-    """
-    if len(shape) != 3:
-        return ""
-    if frame_stack:
-        return "SHW"
-    if declared:
-        return declared
-    first, middle, last = shape
-    if first == middle:
-        return "HWC"
-    is_usual = first in _CHANNEL_COUNTS and last not in _CHANNEL_COUNTS
-    return "CHW" if middle == last or is_usual else "HWC"

@@ -94,7 +94,6 @@ def pack_model_spec(spec: ModelSpec) -> pb.ModelSpec:
         observation_clip=spec.observation_clip,
         normalise_rewards=spec.normalise_rewards,
         log_std_init=spec.log_std_init,
-        image_axes=spec.image_axes,
     )
 
 
@@ -114,7 +113,6 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
         observation_clip=message.observation_clip,
         normalise_rewards=message.normalise_rewards,
         log_std_init=message.log_std_init,
-        image_axes=tuple(message.image_axes),
     )
 
 

@@ -6,15 +6,13 @@ import math
 
 from impala_common.codec.tensors import DTYPE_TO_PROTO, PROTO_TO_DTYPE
 from impala_common.errors import InvalidRequestError
-from impala_common.spec.specs import IMAGE_AXES, MAX_ELEMENTS, MAX_RANK, TensorSpec
+from impala_common.spec.specs import MAX_ELEMENTS, MAX_RANK, TensorSpec
 from impala_rl.v1 import tensor_pb2
 
 
 def pack_tensor_spec(spec: TensorSpec) -> tensor_pb2.TensorSpec:
     """Returns `spec` as a message."""
-    return tensor_pb2.TensorSpec(
-        name=spec.name, dtype=DTYPE_TO_PROTO[spec.dtype], shape=spec.shape, axes=spec.axes
-    )
+    return tensor_pb2.TensorSpec(name=spec.name, dtype=DTYPE_TO_PROTO[spec.dtype], shape=spec.shape)
 
 
 def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
@@ -31,10 +29,4 @@ def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
             f"{message.name[:64]!r}: shape {tuple(message.shape[:MAX_RANK])} must have at most "
             f"{MAX_RANK} positive dimensions and {MAX_ELEMENTS} elements"
         )
-    axes = message.axes
-    if axes and (axes not in IMAGE_AXES or len(message.shape) != len(axes)):
-        raise InvalidRequestError(
-            f"{message.name[:64]!r}: axes: expected one of {', '.join(IMAGE_AXES)} for a shape of "
-            f"rank 3, or nothing, got {axes[:8]!r} for rank {len(message.shape)}"
-        )
-    return TensorSpec(message.name, tuple(message.shape), PROTO_TO_DTYPE[message.dtype], axes)
+    return TensorSpec(message.name, tuple(message.shape), PROTO_TO_DTYPE[message.dtype])

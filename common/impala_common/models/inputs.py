@@ -46,15 +46,14 @@ def find_image_layout(environment: EnvironmentSpec) -> ImageLayout | None:
 def find_leaf_layout(leaf: TensorSpec, frame_stack: int = 0) -> ImageLayout | None:
     """Returns the layout of a leaf of rank 3, or None for other ranks.
 
-    Its axes are those that its specification declares. Runs from before axes were declared
-    keep the guess they were trained with: frame stacks have channels first, otherwise the
-    smaller one of the first and the last dimension is the channels, the first if both are equal.
+    Frame stacks have channels first ([4, 84, 84]); otherwise the smaller one of the first
+    and the last dimension is the channels ([10, 10, 4] of MinAtar: last), the first one if
+    they are equal.
     """
     if len(leaf.shape) != 3:
         return None
     first, middle, last = leaf.shape
-    is_guess = not leaf.axes
-    if leaf.axes in ("CHW", "SHW") or (is_guess and (frame_stack > 1 or first <= last)):
+    if frame_stack > 1 or first <= last:
         return ImageLayout(leaf.name, first, middle, last, has_channels_last=False)
     return ImageLayout(leaf.name, last, first, middle, has_channels_last=True)
 

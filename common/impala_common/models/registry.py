@@ -118,7 +118,6 @@ def resolve_model_spec(
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
         log_std_init=config.log_std_init,
-        image_axes=_declared_axes(environment),
     )
 
 
@@ -133,7 +132,6 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
       ConfigError: there is no network of that name.
       ModelError: an own network cannot be made, or breaks the contract.
     """
-    environment = spec.declare_axes(environment)
     network = _make_network(spec, environment, seed)
     if spec.normalise_observations or spec.normalise_rewards:
         network = NormalisedModel(network, spec, environment)
@@ -174,12 +172,6 @@ def _make_own_model(spec: ModelSpec, environment: EnvironmentSpec) -> AgentModel
     except ModelError as error:
         raise ModelError(f"model {spec.name}: {error}") from error
     return TrunkModel(made, spec, environment)
-
-
-def _declared_axes(environment: EnvironmentSpec) -> tuple[str, ...]:
-    """Returns the axes of all observation leaves; () where none is declared."""
-    axes = tuple(leaf.axes for leaf in environment.observation_leaves)
-    return axes if any(axes) else ()
 
 
 def _choose_model(environment: EnvironmentSpec) -> str:

@@ -18,7 +18,6 @@ from impala_common.spec.action_spec import ActionPart as ActionPart
 from impala_common.spec.action_spec import ActionSpec as ActionSpec
 from impala_common.spec.action_spec import find_difference
 from impala_common.spec.tensor_spec import DTYPES as DTYPES
-from impala_common.spec.tensor_spec import IMAGE_AXES as IMAGE_AXES
 from impala_common.spec.tensor_spec import TensorSpec as TensorSpec
 
 OBSERVATION = "observation"
@@ -55,7 +54,7 @@ class EnvironmentSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
-        """Rebuilds what `to_json` returned; older files declare no axes."""
+        """Rebuilds what `to_json` returned."""
         leaves = tuple(map(TensorSpec.from_json, data["observation_leaves"]))
         return cls(
             observation_leaves=leaves,
@@ -170,11 +169,7 @@ class UnrollSpec:
     @property
     def leaves(self) -> tuple[UnrollLeaf, ...]:
         """All leaves in wire order."""
-        # Without axes: they matter to networks, not to storage and transport.
-        leaves = [
-            UnrollLeaf(TensorSpec(leaf.name, leaf.shape, leaf.dtype), "T+1")
-            for leaf in self.environment.observation_leaves
-        ]
+        leaves = [UnrollLeaf(leaf, "T+1") for leaf in self.environment.observation_leaves]
         action = self.environment.action
         actions = action.tensor
         previous_action = dataclasses.replace(actions, name="previous_action")
@@ -224,8 +219,6 @@ class ModelSpec:
 
     Attributes:
       name: a shipped network, or an own one: "module:Class" or "object:Name".
-      image_axes: axes of each observation leaf, in order; (): of a run from before axes were
-        declared, whose networks guessed them by size.
     """
 
     name: str
@@ -241,25 +234,11 @@ class ModelSpec:
     observation_clip: float = 10.0
     normalise_rewards: bool = False
     log_std_init: float = 0.0
-    image_axes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:  # Any: JSON
-        """Rebuilds a ModelSpec from the JSON form of its fields."""
-        lists = {"hidden_sizes": (), "image_axes": ()} | data
-        return cls(**(data | {name: tuple(lists[name]) for name in ("hidden_sizes", "image_axes")}))
-
-    def declare_axes(self, environment: EnvironmentSpec) -> EnvironmentSpec:
-        """Returns `environment` with the axes that this network was made for."""
-        leaves = environment.observation_leaves
-        axes = self.image_axes or ("",) * len(leaves)
-        return dataclasses.replace(
-            environment,
-            observation_leaves=tuple(
-                dataclasses.replace(leaf, axes=declared)
-                for leaf, declared in zip(leaves, axes, strict=True)
-            ),
-        )
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
 
     @property
     def is_own(self) -> bool:

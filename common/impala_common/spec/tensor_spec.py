@@ -18,31 +18,18 @@ DTYPES: tuple[str, ...] = (
 """Names of the element types that may travel, as numpy spells them."""
 
 
-IMAGE_AXES: tuple[str, ...] = ("HWC", "CHW", "SHW")
-"""Declarations of what the dimensions of an image are: height, width, channels, stacked frames."""
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One named tensor, without its time and batch dimensions.
-
-    Attributes:
-      name: its name.
-      shape: lengths of its dimensions.
-      dtype: one of DTYPES.
-      axes: what its dimensions are, one of IMAGE_AXES; "": nobody declared it. Observation leaves
-        of rank 3 only.
-    """
+    """One named tensor, without its time and batch dimensions."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
-    axes: str = ""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TensorSpec:  # Any: JSON
-        """Rebuilds a specification from the JSON form of its fields; older ones have no axes."""
-        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("axes", ""))
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(data["name"], tuple(data["shape"]), data["dtype"])
 
     @property
     def num_bytes(self) -> int:
