@@ -91,8 +91,11 @@ class OwnLearner:
         Raises:
           CheckpointError: it is of other spaces or another network.
         """
-        validate_fitting(checkpoint, self._state.environment, self._state.model_spec)
-        other = OwnLearner(self._config, self._state.environment, checkpoint)
+        state = self._state
+        validate_fitting(checkpoint, state.environment, state.model_spec)
+        saved = EnvironmentSpec.from_json(checkpoint.state["environment"])
+        environment = state.environment.with_roles_of(saved.observation_leaves)
+        other = OwnLearner(self._config, environment, checkpoint)
         other.run_path = run_path
         return other
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session
+from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
@@ -193,13 +194,14 @@ class _SessionLoop:
             # A run that is to be repeated must not depend on what a measurement finds.
             "eager" if session.is_lockstep else actor.inference_backend,
             model,
-            environment.spec,
+            session.unroll.environment,
             num_slots,
             session.unroll.unroll_length,
             actor.device,
         )
         self._policy = Policy(model, action, num_slots, session.seed, inference)
-        self._builder = UnrollBuilder(session.unroll, num_slots)
+        builder = SlotwiseUnrollBuilder if environment.resets_at_once else UnrollBuilder
+        self._builder = builder(session.unroll, num_slots)
         self._episodes = EpisodeTracker(num_slots)
         self._times = unroll_pb2.ActorTimes()
         self._summaries: list[unroll_pb2.EpisodeSummary] = []
@@ -276,6 +278,7 @@ class _SessionLoop:
         self._is_first = np.ones(num_slots, np.bool_)
         self._policy.observe(np.zeros(num_slots, np.float32), self._is_first)
         self._episodes = EpisodeTracker(num_slots)
+        self._builder.forget()
 
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls
@@ -332,7 +335,7 @@ def _is_finite(unrolls: Unrolls) -> bool:
 def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
     """Returns the run's network, which must have the same tensors as the learner's."""
     try:
-        model = make_model(session.model, environment.spec, seed=0)
+        model = make_model(session.model, session.unroll.environment, seed=0)
     except ModelError as error:
         raise ModelError(f"this actor, {session.actor.actor_id}: {error}") from error
     validate_same_weights(session.model.name, session.weights, weights_specs(model))

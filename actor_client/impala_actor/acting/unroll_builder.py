@@ -94,6 +94,9 @@ class UnrollBuilder:
             array[t + 1] = result.observations[name]
         self._row = t + 1
 
+    def forget(self) -> None:
+        """Drops what would be carried over to the next unroll: all slots were started anew."""
+
     @property
     def unrolls(self) -> Unrolls:
         """The completed unrolls, valid until the next `begin`."""

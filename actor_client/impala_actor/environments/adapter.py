@@ -3,8 +3,8 @@
 Wraps a Gymnasium vector environment with NEXT_STEP autoreset: the step after an
 end ignores its action and returns the reset observation. Those rows are marked
 as padding here, so that nothing after this file has to know how an environment
-resets. Vector environments with the other two autoreset modes become the same
-in `impala_actor.environments.pause_row`. Owned by the one thread that steps it;
+resets. Vector environments with the other two autoreset modes:
+`impala_actor.environments.immediate_reset`. Owned by the one thread that steps it;
 numpy only, never torch or gymnasium.
 """
 
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from impala_actor.environments.action_masks import InfoMasks
+from impala_actor.environments.outcomes import as_flags, as_rewards
 from impala_common.errors import SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
@@ -25,8 +27,6 @@ DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuple
 """Turns flat actions [N, ...] into what the vector environment's step takes."""
 Explain = Callable[[Exception], Exception]
 """Returns what an exception of the vector environment really is, or the exception itself."""
-
-_FLOAT32 = np.dtype(np.float32)
 
 
 class VectorEnvironment(Protocol):
@@ -68,16 +68,19 @@ class StepResult(NamedTuple):
 
     Attributes:
       observations: leaf name -> [N, ...]: observations after the step. For an
-        episode that ended in this step this is its final observation.
+        episode that ended in this step this is its final observation, unless
+        `final_observations` holds that.
       rewards: float32 [N]: raw rewards of the step; 0 on padding rows.
       terminated: bool [N]: the episode ended for good; False on padding rows.
       truncated: bool [N]: the episode was cut; False on padding rows.
       is_padding: bool [N]: the action was ignored; the row counts nowhere.
       is_first: bool [N]: `observations` opens an episode, so recurrent state is
         reset before it is consumed. Always use this, not is_padding: they differ
-        with pause rows (padding in all slots, but only some are reset) and
-        where a lost life ends an episode (the next observation opens an
-        episode without any padding row).
+        where a lost life ends an episode, and where slots are reset at once (the
+        next observation opens an episode without any padding row).
+      final_observations: leaf name -> [N, ...], where slots were reset in the step
+        that ended their episode: rows of slots that ended hold their final
+        observations, other rows nothing of meaning. None: no slot was.
     """
 
     observations: Observations
@@ -86,6 +89,15 @@ class StepResult(NamedTuple):
     truncated: BoolArray
     is_padding: BoolArray
     is_first: BoolArray
+    final_observations: Observations | None = None
+
+    @property
+    def has_reset(self) -> BoolArray:
+        """Bool [N]: a reset observation has arrived: the episode before it is over and counted."""
+        has_reset = self.is_padding & self.is_first
+        if self.final_observations is not None:
+            has_reset |= self.terminated | self.truncated
+        return has_reset
 
 
 def derive_slot_seeds(seed: int, num_slots: int) -> list[int]:
@@ -111,7 +123,13 @@ class EnvironmentAdapter:
       encode: turns raw observations into the observation leaves; None: they are the only one.
       decode_actions: turns flat actions into the environment's; None: they are them.
       explain: called with what the vector environment raises; None: that is raised as it is.
+      masks: reads masks of legal actions off infos; None: infos hold none.
+
+    Attributes:
+      resets_at_once: whether results may have `final_observations`.
     """
+
+    resets_at_once = False
 
     def __init__(
         self,
@@ -122,6 +140,7 @@ class EnvironmentAdapter:
         encode: Encode | None = None,
         decode_actions: DecodeActions | None = None,
         explain: Explain | None = None,
+        masks: InfoMasks | None = None,
     ) -> None:
         self.spec = spec
         self.num_slots = vector_env.num_envs
@@ -129,6 +148,7 @@ class EnvironmentAdapter:
         self._has_slot_seeds = has_slot_seeds
         self._encode = encode
         self._explain = explain
+        self._masks = masks
         self._leaf = spec.observation_leaves[0]
         self._leaf_shape = (self.num_slots, *self._leaf.shape)
         self._leaf_dtype = np.dtype(self._leaf.dtype)
@@ -146,12 +166,14 @@ class EnvironmentAdapter:
         """
         seeds = derive_slot_seeds(seed, self.num_slots)
         try:
-            observation, _infos = self._vector_env.reset(
+            observation, infos = self._vector_env.reset(
                 seed=self._pack_seeds(seeds) if self._has_slot_seeds else seeds[0]
             )
         except Exception as error:
             self._raise_explained(error)
         self._forget_ends()
+        if self._masks is not None:
+            self._masks.read(infos)
         return self._make_leaves(observation)
 
     def step(self, actions: NDArray[Any]) -> StepResult:
@@ -161,22 +183,16 @@ class EnvironmentAdapter:
           actions: [N, ...]: flat actions as `spec.action.tensor` says; ignored in slots
             whose episode ended in the step before.
         """
-        if self._decode_actions is not None:
-            actions = self._decode_actions(actions)
-        try:
-            observation, rewards, terminated, truncated, _infos = self._vector_env.step(actions)
-        except Exception as error:
-            self._raise_explained(error)
+        observation, rewards, terminated, truncated, infos = self._step_all(actions)
         is_padding = self._ended
         if self._has_ended:
-            rewards = np.where(is_padding, 0.0, rewards)
+            rewards = np.where(is_padding, np.float32(0.0), rewards)
             terminated = terminated & ~is_padding
             truncated = truncated & ~is_padding
-        if rewards.dtype != _FLOAT32:
-            rewards = rewards.astype(_FLOAT32)
         leaves = self._make_leaves(observation)
-        self._ended = terminated | truncated
-        self._has_ended = bool(np.count_nonzero(self._ended))
+        self._note_ends(terminated | truncated)
+        if self._has_ended and infos:
+            self._require_next_step(leaves, infos)
         return StepResult(leaves, rewards, terminated, truncated, is_padding, is_padding)
 
     def render(self) -> Any:  # Any: what the environment draws; see RenderedEnvironment
@@ -196,13 +212,64 @@ class EnvironmentAdapter:
         """Returns the per-slot seeds in the form the vector environment takes."""
         return seeds
 
+    def _step_all(
+        self, actions: NDArray[Any]
+    ) -> tuple[Any, NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
+        """Steps the vector environment; returns what it does, rewards and flags checked."""
+        if self._decode_actions is not None:
+            actions = self._decode_actions(actions)
+        try:
+            observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
+        except Exception as error:
+            self._raise_explained(error)
+        num_slots = self.num_slots
+        infos = infos if isinstance(infos, dict) else {}
+        if self._masks is not None:
+            self._masks.read(infos)
+        return (
+            observation,
+            as_rewards(rewards, num_slots),
+            as_flags("terminated", terminated, num_slots),
+            as_flags("truncated", truncated, num_slots),
+            infos,
+        )
+
+    def _require_next_step(self, leaves: Observations, infos: dict[str, Any]) -> None:
+        """Raises SpecMismatchError where infos show that the slots were reset at once."""
+        for key in ("final_obs", "final_observation"):
+            final = infos.get(key)
+            if not isinstance(final, np.ndarray) or len(final) != self.num_slots:
+                continue
+            for slot in np.flatnonzero(self._ended):
+                if final[slot] is None:
+                    continue
+                for name, leaf in self._make_leaves_of_one(final[slot]).items():
+                    if not np.array_equal(leaf, leaves[name][slot]):
+                        raise SpecMismatchError(
+                            'metadata["autoreset_mode"] of the environment',
+                            f"SAME_STEP, since infos[{key!r}] is not the observation of the step "
+                            "that ends",
+                            "NEXT_STEP",
+                        )
+
+    def _note_ends(self, ended: BoolArray) -> None:
+        """Notes in which slots the next action is ignored."""
+        self._ended = ended
+        self._has_ended = bool(np.count_nonzero(ended))
+
     def _forget_ends(self) -> None:
         """Drops what is known of episodes before a reset."""
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
 
     def _make_leaves(self, observation: Any) -> Observations:
-        """Returns leaf name -> [N, ...] for raw observations of all slots."""
+        """Returns leaf name -> [N, ...] for raw observations of all slots, and their masks."""
+        leaves = self._make_seen_leaves(observation)
+        if self._masks is not None:
+            leaves[self._masks.leaf.name] = self._masks.current
+        return leaves
+
+    def _make_seen_leaves(self, observation: Any) -> Observations:
         if self._encode is not None:
             return self._encode(observation)
         if not isinstance(observation, np.ndarray):

@@ -2,7 +2,7 @@
 
 Fed with every StepResult by the actor loop and the evaluator. Rewards are raw,
 padding rows count for nothing, and a lost life does not end an episode: an
-episode is finished when a reset observation has arrived, one row after its end.
+episode is finished when a reset observation has arrived (`StepResult.has_reset`).
 """
 
 from __future__ import annotations
@@ -40,16 +40,15 @@ class EpisodeTracker:
         """Counts one step of all slots in.
 
         Returns:
-          The episodes whose reset row this was, by slot. With NEXT_STEP autoreset that is the
-          row after the one that said terminated or truncated.
+          The episodes whose reset observation has arrived, by slot: with NEXT_STEP autoreset in
+          the row after the one that said terminated or truncated, else in that row itself.
         """
         self._returns += step.rewards
         self._num_steps += 1
-        if not np.count_nonzero(step.is_padding):
+        if step.final_observations is None and not np.count_nonzero(step.is_padding):
             return []
         self._num_steps -= step.is_padding
-        # In a pause row all slots are padding, but only those whose episode ended open one.
-        is_finished = step.is_padding & step.is_first
+        is_finished = step.has_reset
         slots = np.flatnonzero(is_finished).tolist()
         records = [self._make_record(slot) for slot in slots]
         self._returns[is_finished] = 0.0

@@ -15,7 +15,7 @@ import gymnasium
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.old_gym import refuse_old_gym
-from impala_actor.environments.slots import adapt, make_slots
+from impala_actor.environments.slots import adapt, has_info_mask, make_slots
 from impala_actor.environments.suggestions import suggest_ids
 from impala_actor.environments.wrappers import load_wrappers
 from impala_common.config.sections import EnvironmentConfig
@@ -69,7 +69,7 @@ def make_gymnasium_environment(
     if backend == "entry-point":
         vector_env = _make_entry_point(spec, num_slots, env_id, render_options)
         try:
-            return adapt(vector_env, has_slot_seeds=False)
+            return adapt(vector_env, has_slot_seeds=False, has_info_mask=has_info_mask(vector_env))
         except BaseException:
             vector_env.close()
             raise

@@ -156,7 +156,7 @@ def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
     module = _load_module(env_id, _MODULES[name])
     games = [MinAtarGame(module) for _slot in range(num_slots)]
     action_set = games[0].minimal_actions if version == "v1" else list(range(_NUM_ACTIONS))
-    leaf = TensorSpec(OBSERVATION, games[0].shape, "bool")
+    leaf = TensorSpec(OBSERVATION, games[0].shape, "bool", role="image_hwc")
     spec = EnvironmentSpec((leaf,), ActionSpec.discrete(len(action_set)))
     return EnvironmentAdapter(MinAtarVectorEnv(games, action_set), spec)
 

@@ -47,6 +47,7 @@ class RebuiltEnvironment:
     Attributes:
       spec: what the environment looks like.
       num_slots: N.
+      resets_at_once: whether results may have `final_observations`.
       num_failures: exceptions, and observations or rewards that were not finite.
     """
 
@@ -76,6 +77,7 @@ class RebuiltEnvironment:
             self._adapter: EnvironmentAdapter | None = make()
         self.spec: EnvironmentSpec = self._adapter.spec
         self.num_slots = self._adapter.num_slots
+        self.resets_at_once = self._adapter.resets_at_once
 
     def start(self, seed: int) -> Observations:
         """Starts an episode in every slot, making the slots anew while that fails.

@@ -1,20 +1,28 @@
-"""SlotGuard: the outermost wrapper of a slot; checks observations against the declared space.
+"""SlotGuard: the outermost wrapper of each environment slot; checks what the slot returns.
 
 Vector environments notice an observation that breaks its space by chance, and with an
-error that names nothing. The guard looks at what each slot returns and names the part;
-`explain_failure` does the same afterwards, for slots that are not looked at in every
-step. Runs where the slot runs: in the actor, or in the slot's own process (async).
+error that names nothing. The guard checks observations and names the part;
+`explain_failure` does the same afterwards, for slots whose observations are not checked in
+every step. Rewards and flags are cast in every step. Of infos only masks of legal actions are
+passed on: vector environments join infos in arrays, which fails for many. Runs where the slot
+runs: in the actor, or in the slot's own process (async).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import gymnasium
 
+from impala_actor.environments.action_masks import KEY, can_be_masked, flatten_mask
+from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
 from impala_actor.environments.old_gym import is_of_old_gym, refuse_old_gym
+from impala_actor.environments.outcomes import as_flag, as_reward
 from impala_common.errors import SpecMismatchError, UnknownEnvironmentError
+
+_LOG = logging.getLogger(__name__)
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
 
@@ -42,6 +50,9 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._env_name = env_name
         self._checks_every_step = checks_every_step
         self._parts = list_observation_parts(env.observation_space)
+        self._looks = True
+        action = make_action_spec(env.action_space)
+        self._mask_width = action.num_logits if can_be_masked(action) else 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -56,7 +67,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 self._env_name, f"reset returned {_describe(result)}, not (observation, info)"
             )
         self._check(result[0])
-        return result[0], result[1]
+        return result[0], self._take_mask(result[1]) if KEY in result[1] else {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps and checks."""
@@ -70,27 +81,70 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 f"step returned {_describe(result)}, not the 5 of (observation, reward, "
                 "terminated, truncated, info)",
             )
-        self._check(result[0])
-        if not self._checks_every_step:
-            # From now on callers reach the environment directly: looking costs a tenth of a
-            # step of CartPole.
-            self.step = self.env.step  # type: ignore[method-assign]
-        return result
+        observation, reward, terminated, truncated, info = result
+        if self._looks:
+            self._check(observation)
+            self._looks = self._checks_every_step  # costs a tenth of a step of CartPole
+        if type(reward) is not float or type(terminated) is not bool or type(truncated) is not bool:
+            reward, terminated, truncated = _cast(reward, terminated, truncated)
+        mask = self._take_mask(info) if info and KEY in info else {}
+        return observation, reward, terminated, truncated, mask
+
+    def gives_action_mask(self) -> bool:
+        """Resets the slot; returns whether its info holds a mask of legal actions.
+
+        What a reset raises is left to the first reset proper.
+        """
+        if not self._mask_width:
+            return False
+        try:
+            return self.env.reset()[1].get(KEY) is not None
+        except Exception as error:
+            _LOG.debug("no look at infos: %s", error)
+            return False
+
+    def _take_mask(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Returns the info that is passed on: the mask of legal actions, bool [P]."""
+        if not self._mask_width:
+            return {}
+        try:
+            return {KEY: flatten_mask(info[KEY], self._mask_width)}
+        except SpecMismatchError as error:
+            raise _broken(error) from error
 
     def _check(self, observation: Any) -> None:
         try:
             for part in self._parts:
                 part.encode_one(observation)
         except SpecMismatchError as error:
-            raise BrokenSpaceError(error.field, str(error.expected), str(error.actual)) from error
+            raise _broken(error) from error
 
     def _translate(self, error: Exception, method: str) -> Exception:
         """Returns the error for a wrapper that could not unpack an old environment's result."""
         if "values to unpack" in str(error):
             return refuse_old_gym(self._env_name, f"{method} failed with {error!r}")
         if method == "reset" and "unexpected keyword argument" in str(error):
+            if "'options'" in str(error):
+                return UnknownEnvironmentError(
+                    f"{self._env_name} cannot be used: its reset takes no options ({error}). "
+                    "Gymnasium calls reset(seed=..., options=...): write def reset(self, *, "
+                    "seed=None, options=None), in the environment or in the wrapper named here; "
+                    "options may be ignored"
+                )
             return refuse_old_gym(self._env_name, f"reset takes no seed ({error})")
         return error
+
+
+def _broken(error: SpecMismatchError) -> BrokenSpaceError:
+    return BrokenSpaceError(error.field, str(error.expected), str(error.actual))
+
+
+def _cast(reward: Any, terminated: Any, truncated: Any) -> tuple[float, bool, bool]:
+    try:
+        flags = as_flag("terminated", terminated), as_flag("truncated", truncated)
+        return as_reward(reward), *flags
+    except SpecMismatchError as error:
+        raise _broken(error) from error
 
 
 def require_gymnasium(env: object, env_name: str) -> None:

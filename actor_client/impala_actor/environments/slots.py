@@ -6,20 +6,24 @@ objects, on the actor's main thread.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from impala_actor.environments.actions import make_decode_actions
+from impala_actor.environments.action_masks import KEY, MASK_LEAF, InfoMasks, can_be_masked
+from impala_actor.environments.actions import make_action_spec, make_decode_actions
 from impala_actor.environments.adapter import EnvironmentAdapter, VectorEnvironment
-from impala_actor.environments.observations import ObservationEncoder
-from impala_actor.environments.pause_row import PauseRowAdapter
+from impala_actor.environments.immediate_reset import ImmediateResetAdapter, Mode
+from impala_actor.environments.observations import ObservationEncoder, list_observation_parts
 from impala_actor.environments.slot_guard import SlotGuard, explain_failure, require_gymnasium
 from impala_actor.environments.spaces import make_environment_spec
 from impala_actor.environments.wrappers import Wrapper
 from impala_common.errors import UnsupportedSpaceError
+
+_LOG = logging.getLogger(__name__)
 
 EnvMaker = Callable[[], gymnasium.Env[Any, Any]]  # Any: environments of any spaces
 
@@ -58,7 +62,7 @@ def make_slots(
     kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
     vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
     try:
-        return adapt(vector_env)
+        return adapt(vector_env, has_info_mask=has_info_mask(vector_env))
     except BaseException:
         vector_env.close()
         raise
@@ -75,20 +79,72 @@ def adapt(
     *,
     has_slot_seeds: bool = True,
     frame_stack: int = 0,
+    has_info_mask: bool = False,
 ) -> EnvironmentAdapter:
-    """Wraps a vector environment of any autoreset mode; one that names none is NEXT_STEP."""
+    """Wraps a vector environment of any autoreset mode, declared in its metadata or not.
+
+    Raises:
+      UnsupportedSpaceError: spaces, image layout or autoreset mode that are unknown here.
+    """
+    metadata = vector_env.metadata or {}
     observation_space = vector_env.single_observation_space
-    spec = make_environment_spec(observation_space, vector_env.single_action_space, frame_stack)
+    spec = make_environment_spec(
+        observation_space,
+        vector_env.single_action_space,
+        frame_stack,
+        metadata.get("image_layout"),
+        has_info_mask=has_info_mask,
+    )
+    reads_infos = has_info_mask and not any(
+        part.leaf.name == MASK_LEAF for part in list_observation_parts(observation_space)
+    )
     encode = ObservationEncoder(observation_space, vector_env.num_envs)
     options: dict[str, Any] = {  # Any: options of different types
         "has_slot_seeds": has_slot_seeds,
         "encode": encode if encode.is_needed else None,
         "decode_actions": make_decode_actions(vector_env.single_action_space, spec.action),
         "explain": lambda error: explain_failure(vector_env, error),
+        "masks": InfoMasks(spec.action, vector_env.num_envs) if reads_infos else None,
     }
-    mode = AutoresetMode(vector_env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
     environment = cast(VectorEnvironment, vector_env)
-    if mode == AutoresetMode.NEXT_STEP:
+    mode = _find_mode(metadata.get("autoreset_mode"))
+    if mode == "next_step":
         return EnvironmentAdapter(environment, spec, **options)
-    is_same_step = mode == AutoresetMode.SAME_STEP
-    return PauseRowAdapter(environment, spec, is_same_step=is_same_step, **options)
+    return ImmediateResetAdapter(environment, spec, mode=mode, **options)
+
+
+def has_info_mask(
+    vector_env: gymnasium.vector.VectorEnv[Any, Any, Any],  # Any: any spaces
+) -> bool:
+    """Returns whether the infos of a reset hold masks of legal actions; resets all slots to see.
+
+    Only where actions are choices. What a reset raises is left to the first reset proper, which
+    can say it better.
+    """
+    try:
+        if not can_be_masked(make_action_spec(vector_env.single_action_space)):
+            return False
+        if isinstance(vector_env, SyncVectorEnv | AsyncVectorEnv):
+            return any(vector_env.call("gives_action_mask"))
+        infos = vector_env.reset()[1]
+    except Exception as error:
+        _LOG.debug("no look at infos: %s", error)
+        return False
+    return isinstance(infos, dict) and infos.get(KEY) is not None
+
+
+def _find_mode(declared: object) -> Mode | Literal["next_step"]:
+    if declared is None:
+        return "undeclared"
+    for mode in AutoresetMode:
+        if declared in (mode, mode.value, mode.name):
+            names: dict[AutoresetMode, Mode | Literal["next_step"]] = {
+                AutoresetMode.NEXT_STEP: "next_step",
+                AutoresetMode.SAME_STEP: "same_step",
+                AutoresetMode.DISABLED: "disabled",
+            }
+            return names[mode]
+    raise UnsupportedSpaceError(
+        f'metadata["autoreset_mode"] of the environment: expected a member of '
+        f"gymnasium.vector.AutoresetMode, got {declared!r}"
+    )

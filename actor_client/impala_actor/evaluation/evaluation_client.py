@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.evaluations import pack_result
 from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
+from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights_transfer import assemble_candidate, max_snapshot_bytes
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import PROTOCOL_VERSION, UNARY_DEADLINE_S, WEIGHTS_DEADLINE_S
@@ -38,6 +39,7 @@ class Task(NamedTuple):
     num_episodes: int
     seed: int
     model: ModelSpec
+    observation_leaves: tuple[TensorSpec, ...]
 
 
 class Welcome(NamedTuple):
@@ -189,4 +191,5 @@ def _unpack(response: pb.WatchCandidatesResponse) -> Task:
         num_episodes=candidate.episode_count,
         seed=candidate.seed,
         model=unpack_model_spec(candidate.model),
+        observation_leaves=tuple(map(unpack_tensor_spec, candidate.observation_leaves)),
     )

@@ -146,7 +146,8 @@ class Evaluator:
         start_s = time.monotonic()
         # What the learner says must never decide what is imported here.
         validate_same_model(task.model.name, self._config.model)
-        model = make_model(task.model, environment.spec, seed=0)
+        spec = environment.spec.with_roles_of(task.observation_leaves)
+        model = make_model(task.model, spec, seed=0)
 
         def is_wanted() -> bool:
             return subscriber.wants(task)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from impala_common.codec.action_specs import pack_action_spec, unpack_action_spec
 from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
 from impala_common.config import EnvironmentConfig
@@ -40,11 +42,19 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
         raise InvalidRequestError(
             f"frame_stack: {stack} must be dimension 0 of the only observation leaf"
         )
-    return EnvironmentSpec(
-        observation_leaves=leaves,
-        action=unpack_action_spec(message.action),
-        frame_stack=stack,
-    )
+    action = unpack_action_spec(message.action)
+    masks = [leaf for leaf in leaves if leaf.role == "action_mask"]
+    if masks and (
+        len(masks) > 1
+        or len(leaves) == 1
+        or math.prod(masks[0].shape) != action.num_logits
+        or any(part.kind != "categorical" for part in action.parts)
+    ):
+        raise InvalidRequestError(
+            f"{masks[0].name[:64]!r}: role action_mask expects one leaf beside others, of "
+            f"{action.num_logits} elements, and actions that are all categorical"
+        )
+    return EnvironmentSpec(observation_leaves=leaves, action=action, frame_stack=stack)
 
 
 def pack_unroll_spec(spec: UnrollSpec) -> pb.UnrollSpec:
@@ -64,15 +74,14 @@ def pack_unroll_spec(spec: UnrollSpec) -> pb.UnrollSpec:
 def unpack_unroll_spec(message: pb.UnrollSpec, environment: EnvironmentSpec) -> UnrollSpec:
     """Returns the specification in `message`, of unrolls from `environment`.
 
+    The roles of the observation leaves are those of the message: the learner's.
+
     Raises:
       InvalidRequestError: if the leaves are not those this version knows.
     """
-    state = tuple(
-        unpack_tensor_spec(leaf.tensor)
-        for leaf in message.leaves
-        if leaf.tensor.name.startswith("initial_agent_state/")
-    )
-    spec = UnrollSpec(message.unroll_length, environment, state)
+    leaves = [unpack_tensor_spec(leaf.tensor) for leaf in message.leaves]
+    state = tuple(leaf for leaf in leaves if leaf.name.startswith("initial_agent_state/"))
+    spec = UnrollSpec(message.unroll_length, environment.with_roles_of(leaves), state)
     if pack_unroll_spec(spec) != message:
         raise InvalidRequestError("unroll: the learner's leaves are not those this version knows")
     return spec

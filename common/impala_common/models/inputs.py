@@ -46,14 +46,18 @@ def find_image_layout(environment: EnvironmentSpec) -> ImageLayout | None:
 def find_leaf_layout(leaf: TensorSpec, frame_stack: int = 0) -> ImageLayout | None:
     """Returns the layout of a leaf of rank 3, or None for other ranks.
 
-    Frame stacks have channels first ([4, 84, 84]); otherwise the smaller one of the first
-    and the last dimension is the channels ([10, 10, 4] of MinAtar: last), the first one if
-    they are equal.
+    The leaf's role says where the channels are. Leaves of runs that began before roles were
+    declared keep the rule that they were trained with: frame stacks have channels first
+    ([4, 84, 84]); otherwise the smaller one of the first and the last dimension is the channels,
+    the first one if they are equal. That rule takes [10, 10, 10] of Seaquest for channels first.
     """
     if len(leaf.shape) != 3:
         return None
     first, middle, last = leaf.shape
-    if frame_stack > 1 or first <= last:
+    has_channels_last = leaf.role == "image_hwc"
+    if not leaf.role:
+        has_channels_last = frame_stack <= 1 and first > last
+    if not has_channels_last:
         return ImageLayout(leaf.name, first, middle, last, has_channels_last=False)
     return ImageLayout(leaf.name, last, first, middle, has_channels_last=True)
 

@@ -17,6 +17,7 @@ from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import ConfigError, ModelError
 from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
+from impala_common.models.action_mask import MaskedModel
 from impala_common.models.contract import AgentModel
 from impala_common.models.inputs import (
     PIXEL_SCALE,
@@ -98,6 +99,7 @@ def resolve_model_spec(
     Raises:
       ConfigError: the chosen network cannot consume the environment's observations.
     """
+    environment = environment.without_action_mask()
     name = config.model if config.model != "auto" else _choose_model(environment)
     if name in _MIN_SIDES:
         require_image_layout(environment, name, _MIN_SIDES[name])
@@ -132,9 +134,12 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
       ConfigError: there is no network of that name.
       ModelError: an own network cannot be made, or breaks the contract.
     """
-    network = _make_network(spec, environment, seed)
+    seen = environment.without_action_mask()
+    network = _make_network(spec, environment if spec.is_own else seen, seed)
+    if environment.action_mask is not None:
+        network = MaskedModel(network, environment)
     if spec.normalise_observations or spec.normalise_rewards:
-        network = NormalisedModel(network, spec, environment)
+        network = NormalisedModel(network, spec, seen)
     if spec.is_own:
         try:
             validate_model(network, environment)

@@ -59,11 +59,11 @@ class CategoricalPolicies(Policies):
 
     def negative_entropies(self) -> Tensor:
         """Returns sum(pi log pi), float [...]."""
-        return (self._log_pi.exp() * self._log_pi).sum(dim=-1)
+        return (self._log_pi.exp() * _finite_log(self._log_pi)).sum(dim=-1)
 
     def kl(self, other: Self) -> Tensor:
         """Returns sum(pi (log pi - log other)), float [...]."""
-        return (self._log_pi.exp() * (self._log_pi - other._log_pi)).sum(dim=-1)
+        return (self._log_pi.exp() * _log_ratio(self._log_pi, other._log_pi)).sum(dim=-1)
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -91,12 +91,12 @@ class BernoulliPolicies(Policies):
     def negative_entropies(self) -> Tensor:
         """Returns the sum over flags of p log p + (1-p) log(1-p), float [...]."""
         ones, zeros = self._log_one.exp(), self._log_zero.exp()
-        return (ones * self._log_one + zeros * self._log_zero).sum(dim=-1)
+        return (ones * _finite_log(self._log_one) + zeros * _finite_log(self._log_zero)).sum(dim=-1)
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over flags, float [...]."""
-        ones = self._log_one.exp() * (self._log_one - other._log_one)
-        zeros = self._log_zero.exp() * (self._log_zero - other._log_zero)
+        ones = self._log_one.exp() * _log_ratio(self._log_one, other._log_one)
+        zeros = self._log_zero.exp() * _log_ratio(self._log_zero, other._log_zero)
         return (ones + zeros).sum(dim=-1)
 
     @torch.no_grad()
@@ -199,6 +199,17 @@ def make_policies(action: ActionSpec, logits: Tensor) -> Policies:
     if action.is_single_categorical:
         return CategoricalPolicies(logits)
     return JointPolicies(action, logits)
+
+
+def _finite_log(log_probs: Tensor) -> Tensor:
+    """Returns log-probabilities with 0 for those of minus infinity: 0 log 0 is 0, not NaN."""
+    return log_probs.masked_fill(log_probs == -torch.inf, 0.0)
+
+
+def _log_ratio(mine: Tensor, others: Tensor) -> Tensor:
+    """Returns mine - others, 0 where mine is minus infinity: what has no probability adds none."""
+    impossible = mine == -torch.inf
+    return mine.masked_fill(impossible, 0.0) - others.masked_fill(impossible, 0.0)
 
 
 def _total(terms: list[Tensor]) -> Tensor:

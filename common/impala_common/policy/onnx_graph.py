@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from impala_common.errors import ConfigError, MissingExtraError
 from impala_common.models.contract import AgentModel, ModelInputs
+from impala_common.spec.action_spec import hide_masked
 from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 
 EXTRA = "onnx"
@@ -214,6 +215,7 @@ def compute_difference(want: Array, have: Array) -> float:
         return float("inf")
     if not want.size:
         return 0.0
+    want, have = hide_masked(want), hide_masked(have)
     scale = max(1.0, float(np.abs(want).max()))
     return float(np.abs(want.astype(np.float64) - have).max()) / scale
 

@@ -22,6 +22,8 @@ import itertools
 import math
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from impala_common.spec.tensor_spec import TensorSpec
 
 ACTION = "action"
@@ -30,6 +32,8 @@ ACTION = "action"
 ActionKind = Literal["categorical", "bernoulli", "gaussian"]
 MAX_POLICY_LOGITS = 1 << 16
 """Largest P."""
+MASKED_LOGIT = -1e9
+"""Logit of an illegal choice: finite, and so low that its probability is exactly 0 in float32."""
 MAX_ABS_GAUSSIAN = 1e6
 """Largest |u| of a gaussian action that a learner takes."""
 
@@ -237,3 +241,8 @@ def find_difference(expected: ActionSpec, actual: ActionSpec) -> tuple[str, Any,
                     getattr(part, field.name) for part in (want, got)
                 )
     return None
+
+
+def hide_masked(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Returns logits with 0 in place of masked ones, so that the others can be compared."""
+    return np.where(logits <= MASKED_LOGIT, 0, logits)

@@ -9,6 +9,7 @@ is shifted). Packing to and from the wire lives in `impala_common.codec.specs`;
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from impala_common.errors import SpecMismatchError
@@ -18,6 +19,7 @@ from impala_common.spec.action_spec import ActionPart as ActionPart
 from impala_common.spec.action_spec import ActionSpec as ActionSpec
 from impala_common.spec.action_spec import find_difference
 from impala_common.spec.tensor_spec import DTYPES as DTYPES
+from impala_common.spec.tensor_spec import TensorRole as TensorRole
 from impala_common.spec.tensor_spec import TensorSpec as TensorSpec
 
 OBSERVATION = "observation"
@@ -62,9 +64,36 @@ class EnvironmentSpec:
             frame_stack=int(data["frame_stack"]),
         )
 
+    @property
+    def action_mask(self) -> TensorSpec | None:
+        """The observation leaf that marks legal actions, or None."""
+        masks = (leaf for leaf in self.observation_leaves if leaf.role == "action_mask")
+        return next(masks, None)
+
+    def without_action_mask(self) -> EnvironmentSpec:
+        """Returns this environment as a network's layers see it: without the mask."""
+        leaves = (leaf for leaf in self.observation_leaves if leaf.role != "action_mask")
+        return dataclasses.replace(self, observation_leaves=tuple(leaves))
+
+    def with_roles_of(self, leaves: Sequence[TensorSpec]) -> EnvironmentSpec:
+        """Returns this environment with the roles of a run's leaves of the same names.
+
+        Every side builds the network with the roles that the run began with: declared ones, or
+        none in an older run.
+        """
+        roles = {leaf.name: leaf.role for leaf in leaves}
+        own = tuple(
+            dataclasses.replace(leaf, role=roles.get(leaf.name, ""))
+            for leaf in self.observation_leaves
+        )
+        return dataclasses.replace(self, observation_leaves=own)
+
 
 def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec) -> None:
-    """Raises SpecMismatchError naming the first field in which the two differ."""
+    """Raises SpecMismatchError naming the first field in which the two differ.
+
+    Roles of observation leaves may be undeclared on one side; declared ones must agree.
+    """
     names_expected = [leaf.name for leaf in expected.observation_leaves]
     names_actual = [leaf.name for leaf in actual.observation_leaves]
     if names_expected != names_actual:
@@ -74,6 +103,8 @@ def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec
             raise SpecMismatchError(f"{want.name}.shape", want.shape, got.shape)
         if want.dtype != got.dtype:
             raise SpecMismatchError(f"{want.name}.dtype", want.dtype, got.dtype)
+        if want.role and got.role and want.role != got.role:
+            raise SpecMismatchError(f"{want.name}.role", want.role, got.role)
     difference = find_difference(expected.action, actual.action)
     if difference is not None:
         raise SpecMismatchError(*difference)

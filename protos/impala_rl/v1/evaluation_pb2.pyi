@@ -3,9 +3,11 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from impala_rl.v1 import header_pb2 as _header_pb2
 from impala_rl.v1 import learner_pb2 as _learner_pb2
+from impala_rl.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -33,20 +35,22 @@ class WatchCandidatesResponse(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., end: _Optional[_Union[_learner_pb2.DrainReason, str]] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model")
+    __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model", "observation_leaves")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPISODE_COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATION_LEAVES_FIELD_NUMBER: _ClassVar[int]
     name: str
     trained_steps: int
     policy_version: int
     episode_count: int
     seed: int
     model: _learner_pb2.ModelSpec
-    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ...) -> None: ...
+    observation_leaves: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ..., observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class GetCandidateWeightsRequest(_message.Message):
     __slots__ = ("learner_run_id", "candidate")

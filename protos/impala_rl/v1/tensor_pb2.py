@@ -24,19 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/tensor.proto\x12\x0cimpala_rl.v1\"m\n\x06Tensor\x12\"\n\x05\x64type\x18\x01 \x01(\x0e\x32\x13.impala_rl.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\"\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x13.impala_rl.v1.Codec\"M\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.impala_rl.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03*\xf1\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_UINT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x10\n\x0c\x44TYPE_UINT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT32\x10\x07\x12\x10\n\x0c\x44TYPE_UINT64\x10\x08\x12\x0f\n\x0b\x44TYPE_INT64\x10\t\x12\x11\n\rDTYPE_FLOAT16\x10\n\x12\x11\n\rDTYPE_FLOAT32\x10\x0b\x12\x11\n\rDTYPE_FLOAT64\x10\x0c*.\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_ZSTD\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/tensor.proto\x12\x0cimpala_rl.v1\"m\n\x06Tensor\x12\"\n\x05\x64type\x18\x01 \x01(\x0e\x32\x13.impala_rl.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\"\n\x05\x63odec\x18\x04 \x01(\x0e\x32\x13.impala_rl.v1.Codec\"u\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05\x64type\x18\x02 \x01(\x0e\x32\x13.impala_rl.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.impala_rl.v1.TensorRole*|\n\nTensorRole\x12\x1b\n\x17TENSOR_ROLE_UNSPECIFIED\x10\x00\x12\x19\n\x15TENSOR_ROLE_IMAGE_HWC\x10\x01\x12\x19\n\x15TENSOR_ROLE_IMAGE_CHW\x10\x02\x12\x1b\n\x17TENSOR_ROLE_ACTION_MASK\x10\x03*\xf1\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x10\n\x0c\x44TYPE_UINT16\x10\x04\x12\x0f\n\x0b\x44TYPE_INT16\x10\x05\x12\x10\n\x0c\x44TYPE_UINT32\x10\x06\x12\x0f\n\x0b\x44TYPE_INT32\x10\x07\x12\x10\n\x0c\x44TYPE_UINT64\x10\x08\x12\x0f\n\x0b\x44TYPE_INT64\x10\t\x12\x11\n\rDTYPE_FLOAT16\x10\n\x12\x11\n\rDTYPE_FLOAT32\x10\x0b\x12\x11\n\rDTYPE_FLOAT64\x10\x0c*.\n\x05\x43odec\x12\x15\n\x11\x43ODEC_UNSPECIFIED\x10\x00\x12\x0e\n\nCODEC_ZSTD\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=234
-  _globals['_DTYPE']._serialized_end=475
-  _globals['_CODEC']._serialized_start=477
-  _globals['_CODEC']._serialized_end=523
+  _globals['_TENSORROLE']._serialized_start=273
+  _globals['_TENSORROLE']._serialized_end=397
+  _globals['_DTYPE']._serialized_start=400
+  _globals['_DTYPE']._serialized_end=641
+  _globals['_CODEC']._serialized_start=643
+  _globals['_CODEC']._serialized_end=689
   _globals['_TENSOR']._serialized_start=43
   _globals['_TENSOR']._serialized_end=152
   _globals['_TENSORSPEC']._serialized_start=154
-  _globals['_TENSORSPEC']._serialized_end=231
+  _globals['_TENSORSPEC']._serialized_end=271
 # @@protoc_insertion_point(module_scope)

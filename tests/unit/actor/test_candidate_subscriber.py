@@ -14,7 +14,7 @@ JOIN_S = 10.0
 
 
 def make_task(step: int) -> Task:
-    return Task(1, f"candidate-{step}", step, step, 4, 0, None)  # type: ignore[arg-type]
+    return Task(1, f"candidate-{step}", step, step, 4, 0, None, ())  # type: ignore[arg-type]
 
 
 def subscribe(*messages: Any) -> CandidateSubscriber:

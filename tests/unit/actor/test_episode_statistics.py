@@ -60,11 +60,12 @@ def test_update_with_reset_row_reports_what_came_before_it() -> None:
     assert tracker.unfinished() == [EpisodeRecord(0.0, 0, 0), EpisodeRecord(15.0, 3, 1)]
 
 
-def test_update_with_pause_row_counts_nothing_for_the_others() -> None:
+def test_update_with_reset_in_the_step_that_ends_counts_the_other_slot_on() -> None:
     tracker = EpisodeTracker(2)
-    tracker.update(make_step([1.0, 5.0], [False, False]))
+    ended = np.array([True, False])
+    step = make_step([1.0, 5.0], [False, False], [True, False])
 
-    records = tracker.update(make_step([0.0, 0.0], [True, True], [True, False]))
+    records = tracker.update(step._replace(truncated=ended, final_observations={}))
 
     assert records == [EpisodeRecord(1.0, 1, 0)]
     assert tracker.num_steps.tolist() == [0, 1]

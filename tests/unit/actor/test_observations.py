@@ -103,6 +103,10 @@ def test_nested_observations_in_any_autoreset_mode_align(mode: AutoresetMode, ki
         step = environment.step(np.zeros(3, np.int64))
         check_types(step.observations, 3)
         for slot in range(3):
+            if step.final_observations is not None and step.is_first[slot]:
+                check_types(step.final_observations, 3)
+                seen[slot].append(read(step.final_observations, slot))
+                paddings[slot].append(False)
             seen[slot].append(read(step.observations, slot))
             paddings[slot].append(bool(step.is_padding[slot]))
     environment.close()

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from impala_common.models.action_mask import MaskedModel
 from impala_common.models.contract import AgentModel
 from impala_common.models.normalisation import NormalisedModel
 from impala_common.models.trunk import TrunkModel
@@ -35,6 +36,7 @@ class Bfloat16Inference(EagerInference):
         """
         converted = copy.deepcopy(model)
         network = converted.network if isinstance(converted, NormalisedModel) else converted
+        network = network.network if isinstance(network, MaskedModel) else network
         if not isinstance(network, TrunkModel):
             raise UnsuitableModelError("the network is not an encoder with heads")
         layers = [m for m in network.encoder.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

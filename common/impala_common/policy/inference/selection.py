@@ -27,6 +27,7 @@ from impala_common.policy.inference.backend import (
 from impala_common.policy.inference.bfloat16 import Bfloat16Inference
 from impala_common.policy.inference.eager import EagerInference
 from impala_common.policy.inference.numpy_mlp import NumpyMlpInference
+from impala_common.spec.action_spec import hide_masked
 from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
@@ -216,6 +217,7 @@ def compute_difference(wanted: Array, got: Array) -> float:
     """Returns the largest difference, as a share of the largest number wanted if above 1."""
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         return np.inf
+    wanted, got = hide_masked(wanted), hide_masked(got)
     scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
     return float(np.abs(wanted.astype(np.float64) - got).max(initial=0.0)) / scale
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from impala_common.codec.evaluations import unpack_result
 from impala_common.codec.specs import pack_model_spec, unpack_environment_spec
+from impala_common.codec.tensor_specs import pack_tensor_spec
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import TrainConfig
 from impala_common.errors import (
@@ -173,6 +174,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             episode_count=self._config.evaluation.eval_interval_episodes,
             seed=self._seed,
             model=pack_model_spec(run.model),
+            observation_leaves=map(pack_tensor_spec, run.environment.observation_leaves),
         )
 
     def _require_run(self, learner_run_id: int) -> OpenRun:

@@ -1,0 +1,134 @@
+"""ImmediateResetAdapter: vector environments whose slots are reset in the step that ends them.
+
+SAME_STEP environments return the reset observation together with the end, and the final
+observation in their infos; DISABLED ones are reset from outside, here, in the same step. The
+result holds both observations. No slot pauses for another: a slot whose episode ended goes on
+with the next step like all the others, and the builder of unrolls
+(`impala_actor.acting.slotwise_builder`) gives it the padding row that a truncated episode needs.
+
+A vector class that does not declare its autoreset mode is watched until its first end: if its
+infos then hold final observations, it is SAME_STEP, else NEXT_STEP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impala_actor.environments.adapter import (
+    BoolArray,
+    EnvironmentAdapter,
+    Observations,
+    StepResult,
+    VectorEnvironment,
+)
+from impala_common.errors import SpecMismatchError
+from impala_common.spec.specs import EnvironmentSpec
+
+Mode = Literal["same_step", "disabled", "undeclared"]
+
+FINAL_KEYS = ("final_obs", "final_observation")
+"""Keys of infos that hold final observations; the second is that of Gymnasium before 1.0."""
+
+
+class ImmediateResetAdapter(EnvironmentAdapter):
+    """N environment slots whose next observation, after an end, opens the next episode.
+
+    Args:
+      vector_env: a vector environment with SAME_STEP or DISABLED autoreset, or of unknown mode.
+      spec: what its observations and actions look like.
+      mode: which of the three.
+      options: further arguments of EnvironmentAdapter.
+    """
+
+    resets_at_once = True
+
+    def __init__(
+        self,
+        vector_env: VectorEnvironment,
+        spec: EnvironmentSpec,
+        *,
+        mode: Mode,
+        **options: Any,  # Any: passed on as they are
+    ) -> None:
+        super().__init__(vector_env, spec, **options)
+        self._mode: Literal[Mode, "next_step"] = mode
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Takes one step in every slot; see EnvironmentAdapter."""
+        if self._mode == "next_step":
+            return super().step(actions)
+        observation, rewards, terminated, truncated, infos = self._step_all(actions)
+        leaves = self._make_leaves(observation)
+        ended = terminated | truncated
+        nothing = np.zeros(self.num_slots, np.bool_)
+        if not ended.any():
+            return StepResult(leaves, rewards, terminated, truncated, nothing, nothing)
+        if self._mode == "undeclared":
+            is_same_step = find_final(infos) is not None
+            self._mode = "same_step" if is_same_step else "next_step"
+            if not is_same_step:
+                self._note_ends(ended)
+                return StepResult(leaves, rewards, terminated, truncated, nothing, nothing)
+        final = {name: leaf.copy() for name, leaf in leaves.items()}
+        if self._masks is not None and self._mode == "same_step":
+            final[self._masks.leaf.name][ended] = True  # nothing is decided there
+        if self._mode == "same_step":
+            self._take_final_observations(final, ended, infos)
+        else:
+            leaves = self._reset_slots(ended)
+        return StepResult(leaves, rewards, terminated, truncated, nothing, ended, final)
+
+    def _reset_slots(self, ended: BoolArray) -> Observations:
+        """Resets the slots that ended; returns the observations of all."""
+        try:
+            fresh, infos = self._vector_env.reset(options={"reset_mask": ended.copy()})
+        except Exception as error:
+            self._raise_explained(error)
+        if self._masks is not None:
+            self._masks.read(infos, ended)
+        return self._make_leaves(fresh)
+
+    def _take_final_observations(
+        self, leaves: Observations, ended: BoolArray, infos: Mapping[str, Any]
+    ) -> None:
+        """Writes the final observations of slots that ended into `leaves`.
+
+        Raises:
+          SpecMismatchError: the infos do not hold them.
+        """
+        final = find_final(infos)
+        for slot in np.flatnonzero(ended):
+            try:
+                observation = None if final is None else _select(final, int(slot))
+            except (LookupError, TypeError):
+                observation = None
+            if observation is None:
+                raise SpecMismatchError(
+                    "final_obs in the infos of the environment, which resets in the step that "
+                    "ends (SAME_STEP)",
+                    f"the final observation of slot {slot}",
+                    f"none; infos have {sorted(map(str, infos))}",
+                )
+            for name, leaf in self._make_leaves_of_one(observation).items():
+                leaves[name][slot] = leaf
+
+
+def find_final(infos: Mapping[str, Any]) -> Any:  # Any: arrays, or dicts and tuples of them
+    """Returns the final observations in the infos of a vector environment, or None."""
+    for key in FINAL_KEYS:
+        if infos.get(key) is not None:
+            return infos[key]
+    return None
+
+
+def _select(batch: Any, slot: int) -> Any:  # Any: as the observation is nested
+    """Returns the observation of one slot out of an array of observations, or a batched one."""
+    if isinstance(batch, dict):
+        return {key: _select(value, slot) for key, value in batch.items() if key[:1] != "_"}
+    if isinstance(batch, tuple):
+        return tuple(_select(value, slot) for value in batch)
+    return batch[slot]
