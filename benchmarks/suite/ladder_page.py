@@ -7,6 +7,7 @@ No figure is typed by hand. A rung that was missed, or not run yet, stays on the
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.suite.machine import RESULTS
 from benchmarks.suite.published import PUBLISHED
 from benchmarks.suite.rungs import RUNGS, Rung
 
+_ALONE = 1.5  # load average
 PAGE = RESULTS / "ladder.md"
 _HEAD = """<!-- Made by benchmarks/suite/ladder_page.py; do not edit. -->
 # The ladder: what is learned, and how fast
@@ -76,11 +78,12 @@ def render_page(results: dict[str, Result], rungs: dict[str, Rung] = RUNGS) -> s
 
 
 def summarise_rung(rung: Rung, result: Result) -> str:
-    """Returns the row of a rung in README's table."""
+    """Returns the row of a rung in README's table; times only of runs that had the cores alone."""
     runs = result["runs"]
     met = sum(_judged(rung, run)["return_mean"] >= rung.bar for run in runs)
     values = np.array([_judged(rung, run)["return_mean"] for run in runs])
-    seconds = [run["time_to_bar_s"] for run in runs if run["time_to_bar_s"] is not None]
+    alone = [run for run in runs if run.get("load_average_before", math.inf) <= _ALONE]
+    seconds = [run["time_to_bar_s"] for run in alone if run["time_to_bar_s"] is not None]
     text = f"mean {_show(float(values.mean()))}; {met} of {len(runs)} seeds at {rung.bar:g}"
     if seconds:
         text += f", {statistics.median(seconds):.0f} s from the command to it (median)"

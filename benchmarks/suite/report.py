@@ -64,7 +64,8 @@ def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> 
     table = "\n".join(["| measured on 2 cores, no GPU | |", "|---|---|", *rows])
     return (
         f"{table}\n\n{machine['processor']}, torch {machine['packages']['torch']}; commands, seeds "
-        "and commits: [docs/performance.md](docs/performance.md), "
+        "and commits: [docs/results/ladder.md](docs/results/ladder.md), "
+        "[docs/performance.md](docs/performance.md), "
         "[docs/results](docs/results/README.md).\n"
     )
 

@@ -85,6 +85,9 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
     page = render_page({"mine": {"machine": MACHINE, "runs": runs}}, {"mine": RUNG})
 
     assert "| **3 of 3** | 11.0 | 11.0 |" in page
+    for run in runs[:2]:
+        run["load_average_before"] = 0.3
+    runs[2]["time_to_bar_s"] = 100.0  # on cores that it shared
     text = "mean 11.0; 3 of 3 seeds at 10, 4 s from the command to it (median)"
     assert summarise_rung(RUNG, {"runs": runs}) == f"| Mine-v0, 10k steps | {text} |"
     assert "one setting" not in page
