@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 
+from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.acting.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common.config.checks import (
     require,
@@ -27,6 +29,7 @@ from impala_common.config.environment_options import validate_env_kwargs, valida
 from impala_common.config.job import InferenceBackendName
 from impala_common.errors import ImpalaError
 from impala_common.process import failpoints
+from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.allocator import keep_large_buffers
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import OK, exit_code_of
@@ -127,6 +130,7 @@ class ActorArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
+    guard_signals(signal.SIGINT, signal.SIGTERM)
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
 
@@ -169,7 +173,7 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
         register_inherited(objects_fd)
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
     config = ActorConfig(
-        server=arguments.server,
+        server=absolute_address(arguments.server),
         env=arguments.env,
         model=arguments.model,
         actor_id=arguments.actor_id or default_actor_id(),
@@ -182,14 +186,14 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
         inference_backend=arguments.inference_backend,
         compress=arguments.compress,
         connect_timeout_s=arguments.connect_timeout_s,
-        heartbeat_file=arguments.heartbeat_file,
+        heartbeat_file=absolute_path(arguments.heartbeat_file),
         env_timeout_s=arguments.env_timeout_s,
         max_env_failures=arguments.max_env_failures,
         security=ClientSecurity(
-            ca_file=arguments.ca_file,
-            token_file=arguments.token_file,
-            client_cert=arguments.client_cert,
-            client_key=arguments.client_key,
+            ca_file=absolute_path(arguments.ca_file),
+            token_file=absolute_path(arguments.token_file),
+            client_cert=absolute_path(arguments.client_cert),
+            client_key=absolute_path(arguments.client_key),
             server_name=arguments.server_name,
         ),
     )

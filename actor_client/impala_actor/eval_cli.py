@@ -7,9 +7,11 @@ commands do.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.evaluation.evaluation_display import RunReport, show_reports
 from impala_common.config.checks import require, require_at_least
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
@@ -24,6 +27,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging
+from impala_common.process.result_stream import claim_stdout
 from impala_common.process.standard_streams import prepare_standard_streams
 
 PROGRAM = "impala-eval"
@@ -82,7 +86,11 @@ class EvalArguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Runs the command and returns its exit code.
+
+    Where `argv` is None it has the process to itself: only results go to stdout then.
+    """
+    has_process = argv is None
     if argv is None:
         prepare_standard_streams()
         argv = sys.argv[1:]
@@ -91,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.runs:
         print("error: name the folder of at least one run; see --help", file=sys.stderr)  # noqa: T201
         return exit_codes.USAGE
+    results = claim_stdout() if has_process else sys.stdout
     configure_logging(logging.WARNING, PROGRAM)
+    if has_process:
+        guard_signals(signal.SIGINT, signal.SIGTERM)
+    arguments = _with_absolute_paths(arguments)
     try:
         _validate(arguments)
         reports = _report_all(arguments)
@@ -104,8 +116,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    show_reports(reports, as_json=arguments.json, plot=arguments.plot)
+    with contextlib.redirect_stdout(results):
+        show_reports(reports, as_json=arguments.json, plot=arguments.plot)
+    results.flush()
     return exit_codes.OK
+
+
+def _with_absolute_paths(arguments: EvalArguments) -> EvalArguments:
+    """Returns arguments that mean the same after an environment has changed the folder."""
+    paths = {
+        name: path.absolute()
+        for name in ("plot", "video", "export")
+        if (path := getattr(arguments, name)) is not None
+    }
+    runs = tuple(path.absolute() for path in arguments.runs)
+    return dataclasses.replace(arguments, runs=runs, **paths)
 
 
 def _validate(arguments: EvalArguments) -> None:

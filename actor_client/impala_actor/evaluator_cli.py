@@ -10,12 +10,14 @@ import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 
+from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.acting.stop_signals import StopSignals, end_process, stop_without_parent
 from impala_common.config.checks import (
     require,
@@ -25,6 +27,7 @@ from impala_common.config.checks import (
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
+from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
@@ -111,6 +114,7 @@ class EvaluatorArguments:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
+    guard_signals(signal.SIGINT, signal.SIGTERM)
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
 
@@ -152,7 +156,7 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
 
         register_inherited(objects_fd)
     config = EvaluatorConfig(
-        server=arguments.server,
+        server=absolute_address(arguments.server),
         env=arguments.env,
         evaluator_id=arguments.evaluator_id or default_actor_id(),
         num_envs=arguments.num_envs,
@@ -160,15 +164,15 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
         env_kwargs=arguments.env_kwargs,
         env_wrapper=arguments.env_wrapper,
         model=arguments.model,
-        record_dir=arguments.record_dir,
+        record_dir=absolute_path(arguments.record_dir),
         record_every=arguments.record_every,
         connect_timeout_s=arguments.connect_timeout_s,
-        heartbeat_file=arguments.heartbeat_file,
+        heartbeat_file=absolute_path(arguments.heartbeat_file),
         security=ClientSecurity(
-            ca_file=arguments.ca_file,
-            token_file=arguments.token_file,
-            client_cert=arguments.client_cert,
-            client_key=arguments.client_key,
+            ca_file=absolute_path(arguments.ca_file),
+            token_file=absolute_path(arguments.token_file),
+            client_cert=absolute_path(arguments.client_cert),
+            client_key=absolute_path(arguments.client_key),
             server_name=arguments.server_name,
         ),
     )

@@ -25,6 +25,7 @@ from impala_actor.environments.factory import (
     register_environment,
 )
 from impala_actor.environments.old_gym import HOW_TO_WRAP
+from impala_agent.object_changes import find_change
 from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ConfigError, ImpalaError, SpecMismatchError
@@ -134,6 +135,7 @@ def _from_vector(
             f"{type(value).__name__} works on all environments at once, but each actor makes its "
             "own: wrap the single environments instead",
         )
+    _require_unchanged(argument, value)
     makers = getattr(value, "env_fns", None)
     if makers:
         title = _title_of(value.spec) or "vector"
@@ -167,13 +169,60 @@ def _from_env(argument: str, value: Env, config: EnvironmentConfig) -> Environme
     spec = None
     with contextlib.suppress(Exception):  # a wrapper that cannot say how it was made
         spec = value.spec
+    change = None
     if spec is not None:
         with contextlib.suppress(Exception):  # then it is copied as it is
-            return _from_spec(argument, spec, config, value.observation_space)
-    data = pack_object(argument, value, _WAY_ROUND)
+            change = _find_change(value, spec)
+            if change is None:
+                return _from_spec(argument, spec, config, value.observation_space)
+    why = "" if change is None else f"{change} was changed, so that it cannot be made anew. "
+    data = pack_object(argument, value, why + _WAY_ROUND)
     title = _title_of(spec) or type(value.unwrapped).__name__
     maker = functools.partial(unpack_object, f"{argument} ({title})", data)
     return _from_maker(argument, title, maker, config)
+
+
+def _find_change(value: Env, spec: gymnasium.envs.registration.EnvSpec) -> str | None:
+    """Returns what differs from an environment that is made anew; None where nothing does."""
+    fresh = gymnasium.make(copy.deepcopy(spec))
+    try:
+        return find_change(value, fresh)
+    finally:
+        with contextlib.suppress(Exception):
+            fresh.close()
+
+
+def _require_unchanged(
+    argument: str,
+    value: gymnasium.vector.VectorEnv[Any, Any, Any],  # Any: any spaces
+) -> None:
+    """Raises ConfigError where actors would make other environments than these.
+
+    Raises:
+      ConfigError: names what was changed; a vector environment's parts are always made anew.
+    """
+    parts = list(getattr(value, "envs", ()))
+    makers = list(getattr(value, "env_fns", ()))
+    pairs: list[tuple[Any, Callable[[], Any]]] = list(zip(parts, makers, strict=False))
+    if not makers and value.spec is not None:
+        spec = copy.deepcopy(value.spec)
+        pairs = [(value, functools.partial(gymnasium.make_vec, spec))]
+    for one, make in pairs:
+        fresh = None
+        change = None
+        with contextlib.suppress(Exception):  # a maker that works once: nothing to compare with
+            fresh = make()
+            change = find_change(one, fresh)
+        with contextlib.suppress(Exception):
+            if fresh is not None:
+                fresh.close()
+        if change is not None:
+            raise ConfigError(
+                argument,
+                value,
+                "a vector environment whose environments are as they were made",
+                f"{change} was changed, and actors make their own. {_WAY_ROUND}",
+            )
 
 
 def _from_spec(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from impala_common.config import TrainConfig
+from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.storage.control_pipe import ControlPipe
@@ -127,7 +128,7 @@ class Child:
           settings: TOML that it reads from stdin.
         """
         spec = self.spec
-        command = [sys.executable, "-m", spec.module, str(run_path), ends.to_argument()]
+        command = [*python_command(spec.module), str(run_path), ends.to_argument()]
         with contextlib.ExitStack() as files:
             output = files.enter_context(log.open("ab")) if log is not None else None
             stdin = files.enter_context(tempfile.TemporaryFile())
@@ -138,7 +139,8 @@ class Child:
                 [*command, *log_options, *spec.arguments],
                 pass_fds=(*ends.fds, *spec.pass_fds),
                 stdin=stdin,
-                stdout=output,
+                # Not the command's stdout, which belongs to its results: own networks may print.
+                stdout=(subprocess.DEVNULL if sys.stderr is None else 2) if log is None else output,
                 stderr=output,
                 start_new_session=True,
                 env={**spec.environment, **os.environ},

@@ -22,6 +22,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import is_installed, show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
+from impala_common.process.own_modules import python_command
 from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run import metrics
 from impala_common.run.checkpoint_manifest import BEST
@@ -137,7 +138,7 @@ def _evaluate(
     run_directory: RunDirectory, num_episodes: int, interrupts: Interrupts
 ) -> dict[str, Any] | None:  # Any: JSON
     """Returns the evaluation; None if it was interrupted."""
-    command = [sys.executable, "-m", "impala_actor.eval_cli", str(run_directory.path)]
+    command = [*python_command("impala_actor.eval_cli"), str(run_directory.path)]
     command += ["--episodes", str(num_episodes), "--json"]
     deadline_s = time.monotonic() + _EVALUATION_TIMEOUT_S
     with subprocess.Popen(  # noqa: S603 (our own module)
@@ -157,7 +158,7 @@ def _evaluate(
                     process.kill()
     if interrupts.is_set():
         return None
-    if process.returncode != OK:
+    if process.returncode != OK and not out:  # else: its environment failed after the result
         raise ImpalaError(
             f"training is complete, but its evaluation failed: {(err or '').strip()[-500:]}"
         )

@@ -17,6 +17,7 @@ import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
+from impala_actor.acting.stop_signals import StopSignals
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
@@ -147,7 +148,10 @@ class Actor:
         env = self._config.env
 
         def make() -> EnvironmentAdapter:
-            return make_environment(env, num_slots, config, self._config.env_threads)
+            try:
+                return make_environment(env, num_slots, config, self._config.env_threads)
+            finally:
+                self.reclaim_signals()
 
         try:
             return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
@@ -155,6 +159,11 @@ class Actor:
             raise
         except Exception as error:  # a user's code may raise anything
             raise describe_failure(env, error) from error
+
+    def reclaim_signals(self) -> None:
+        """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""
+        if isinstance(self._stop, StopSignals):
+            self._stop.reclaim()
 
     @property
     def compress(self) -> bool:
@@ -265,6 +274,7 @@ class _SessionLoop:
             environment_s += stepped_s - acted_s
             start_s = stepped_s
         self._client.heartbeat.beat()
+        self._actor.reclaim_signals()
         if not _is_finite(builder.unrolls):
             environment.abandon("an observation, a reward or a decision is not finite")
             raise UnrollAbandonedError

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
+from impala_actor.acting.signal_guard import set_handlers
 from impala_common.process.exit_codes import INTERRUPTED, OK
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +33,11 @@ class StopSignals(threading.Event):
         """Takes over both signals."""
         super().__init__()
         self._abandon: Callable[[], None] | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        self.reclaim()
+
+    def reclaim(self) -> None:
+        """Takes over both signals again, from native code that an environment has called."""
+        set_handlers({signal.SIGINT: self._on_signal, signal.SIGTERM: self._on_signal})
 
     def begin(self, abandon: Callable[[], None]) -> None:
         """Says that from now on there is something to leave, and how to break off calls."""
@@ -58,8 +62,7 @@ def end_process(code: int) -> NoReturn:
     (seed 1 of `make faults`), and five are promised. Signals that still come do not change the
     code.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    set_handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN})
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # nobody may read any more

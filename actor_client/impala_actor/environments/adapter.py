@@ -10,6 +10,7 @@ numpy only, never torch or gymnasium.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -20,6 +21,8 @@ from impala_actor.environments.action_masks import InfoMasks
 from impala_actor.environments.outcomes import as_flags, as_rewards
 from impala_common.errors import SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
+
+_LOG = logging.getLogger(__name__)
 
 BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
@@ -205,8 +208,11 @@ class EnvironmentAdapter:
         return getattr(self._vector_env, "metadata", {}).get("render_fps")
 
     def close(self) -> None:
-        """Frees what the environment holds."""
-        self._vector_env.close()
+        """Frees what the environment holds; what that raises is logged: all is done by then."""
+        try:
+            self._vector_env.close()
+        except (Exception, SystemExit) as error:
+            _LOG.warning("close() of the environment raised %s: %s", type(error).__name__, error)
 
     def _pack_seeds(self, seeds: list[int]) -> Any:  # Any: what the environment's reset takes
         """Returns the per-slot seeds in the form the vector environment takes."""

@@ -6,8 +6,11 @@ registers itself. Called by the factory, on the actor's main thread.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
+import inspect
+import logging
 import sys
 from typing import Any, Literal
 
@@ -28,6 +31,8 @@ from impala_common.errors import (
 from impala_common.process.own_modules import hint_at_import_error, import_own_module
 
 GymnasiumBackend = Literal["auto", "entry-point", "sync", "async"]
+
+_LOG = logging.getLogger(__name__)
 
 EXAMPLES = "CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1"
 
@@ -61,7 +66,14 @@ def make_gymnasium_environment(
       ConfigError: "entry-point" for an environment that has none, or with wrappers or arguments;
         wrappers or arguments that do not work.
     """
-    spec = find_spec(env_id)
+    if config.parsed_env_kwargs.get("render_mode") == "human":
+        raise ConfigError(
+            "env_kwargs",
+            config.env_kwargs,
+            "without render_mode human",
+            "a window would open for every slot; impala-eval --video films a policy",
+        )
+    spec = _without_windows(find_spec(env_id))
     backend = _choose_backend(spec, backend, config)
     if is_rendered and spec.entry_point is not None:
         backend = "sync"
@@ -84,6 +96,28 @@ def make_gymnasium_environment(
         raise
     except Exception as error:
         raise _translate(error, env_id, config) from error
+
+
+def _without_windows(
+    spec: gymnasium.envs.registration.EnvSpec,
+) -> gymnasium.envs.registration.EnvSpec:
+    """Returns the spec with render_mode None where the environment would open a window."""
+    mode = spec.kwargs.get("render_mode")
+    if mode is None:
+        try:
+            creator: Any = spec.entry_point
+            if isinstance(creator, str):
+                creator = gymnasium.envs.registration.load_env_creator(creator)
+            parameters = inspect.signature(creator).parameters if creator is not None else {}
+        except Exception as error:  # making it will say what is wrong
+            _LOG.debug("no look at the arguments of %s: %s", spec.id, error)
+            return spec
+        mode = parameters["render_mode"].default if "render_mode" in parameters else None
+    if mode != "human":
+        return spec
+    spec = copy.deepcopy(spec)
+    spec.kwargs["render_mode"] = None
+    return spec
 
 
 def _choose_backend(

@@ -6,11 +6,13 @@ cannot work ends the run. The evaluator, where the settings want one, comes and 
 
 from __future__ import annotations
 
-import sys
 import time
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ConfigError
+from impala_common.process.own_modules import (
+    python_command,
+)
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.evaluator import LocalEvaluator
@@ -90,7 +92,7 @@ class LocalActors:
 
 
 def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
-    command = [sys.executable, "-m", "impala_actor", "--actor-id", actor_id]
+    command = [*python_command("impala_actor"), "--actor-id", actor_id]
     command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
     command += ["--inference-backend", config.job.inference_backend]
     command += ["--env-threads", str(max(1, config.job.env_threads))]

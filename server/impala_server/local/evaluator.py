@@ -7,10 +7,10 @@ actors are. An evaluation that cannot work is said once and given up: it never e
 from __future__ import annotations
 
 import logging
-import sys
 
 from impala_common.config import TrainConfig
 from impala_common.errors import ImpalaError
+from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.process import LocalProcess, client_options
@@ -70,7 +70,7 @@ class LocalEvaluator:
 
 
 def _command(config: TrainConfig, run: RunDirectory, address: str) -> list[str]:
-    command = [sys.executable, "-m", "impala_actor.evaluator_cli"]
+    command = python_command("impala_actor.evaluator_cli")
     command += ["--evaluator-id", "evaluator", "--verbose", "--nice", str(_NICE)]
     env = config.evaluation.eval_env or config.environment.env
     if config.evaluation.eval_video_every:

@@ -30,6 +30,9 @@ MAX_QUICK_DEATHS = 5
 _QUICK_S = 20.0
 _SETTLED_S = 600.0
 """A process that lived so long before it failed begins a new count: it works, as a rule."""
+MAX_LOG_BYTES = 16 << 20
+"""A log that is larger is rotated."""
+_KEPT_LOG_BYTES = 4 << 20
 
 
 class ActorSettingsError(ConfigError):
@@ -71,6 +74,7 @@ class LocalProcess:
         Raises:
           ImpalaError: it cannot work, or keeps dying.
         """
+        _rotate(self.log_path)
         if self._process is None:
             if time.monotonic() >= self._restart_s:
                 self.start()
@@ -154,6 +158,22 @@ def _spawn(
         env=environment,
         start_new_session=True,
     )
+
+
+def _rotate(log_path: Path) -> None:
+    """Keeps a log that an environment writes into from filling the disk.
+
+    Its end becomes LOG.1, in place of an older one; the process goes on writing at the beginning.
+    """
+    try:
+        if log_path.stat().st_size <= MAX_LOG_BYTES:
+            return
+        with log_path.open("r+b") as log:
+            log.seek(-_KEPT_LOG_BYTES, os.SEEK_END)
+            log_path.with_name(f"{log_path.name}.1").write_bytes(log.read(_KEPT_LOG_BYTES))
+            log.truncate(0)
+    except OSError as error:
+        _LOG.warning("%s cannot be rotated: %s", log_path, error)
 
 
 def _last_error(log_path: Path) -> str:
