@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from evaluation_peer import EPISODES, EvaluationPeer, evaluation_peer_of
-from raw_http2 import RawClient, grpc_message
+from raw_http2 import HEADERS, RawClient, grpc_message
 from raw_peer import refused
 from running_server import RunningServer, make_config
 
@@ -53,10 +53,11 @@ def test_readers_of_candidates_that_never_read_are_given_up(
         learner_run_id=peer.learner_run_id, candidate=candidate.name
     )
     with contextlib.ExitStack() as stack:
-        for _ in range(2 * MAX_EVALUATORS):
+        for _ in range(MAX_EVALUATORS):
             client = stack.enter_context(RawClient(server.address, window=0))
             timeout = [(b"grpc-timeout", b"60S")]
             client.call(GET_WEIGHTS, timeout, grpc_message(request.SerializeToString()))
+            assert any(kind == HEADERS for kind, _, _ in client.frames()), "it was not begun"
 
         assert len(peer.candidate_weights(candidate.name)[1]) > 1 << 20
 
