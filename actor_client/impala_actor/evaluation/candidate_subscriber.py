@@ -17,7 +17,12 @@ from impala_actor.evaluation.evaluation_client import (
     WatchEnd,
     Welcome,
 )
-from impala_common.errors import ImpalaError, LearnerUnavailableError, StaleSessionError
+from impala_common.errors import (
+    CapacityError,
+    ImpalaError,
+    LearnerUnavailableError,
+    StaleSessionError,
+)
 from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
@@ -97,7 +102,8 @@ class CandidateSubscriber:
         """Reads one stream to its end.
 
         Raises:
-          LearnerUnavailableError: the learner was not there: patience runs out some time.
+          LearnerUnavailableError: the learner was not there, or has no place: patience runs out
+            some time.
         """
         with self._changed:
             if self._is_over:
@@ -108,7 +114,7 @@ class CandidateSubscriber:
             for message in self._watch.messages():
                 is_welcome = True
                 self._take_in(message)
-        except (LearnerUnavailableError, StaleSessionError) as error:
+        except (LearnerUnavailableError, StaleSessionError, CapacityError) as error:
             if not is_welcome and not self._is_over:
                 raise LearnerUnavailableError(str(error)) from error
             _LOG.info("the stream of candidates broke: %s", error)

@@ -134,6 +134,7 @@ class Evaluator:
                 self._play(task, subscriber, environment)
             except (NotFoundError, StaleSessionError, CapacityError, QueueClosedError) as error:
                 _LOG.info("%s is given up: %s", task.candidate, error)
+                played = ""  # it is offered again if the place was lost and found again meanwhile
             except LearnerUnavailableError as error:
                 _LOG.info("%s is given up: %s", task.candidate, error)
                 played = ""  # the same life of the learner may be back and offer it again

@@ -84,8 +84,9 @@ class EvaluationServiceServicer:
         - The candidate is the client's until it has reported it or the stream
         ends. When the stream ends without a report, the candidate goes to the
         next evaluator, unless a newer one waits.
-        - A second stream of the same evaluator_id ends the first one with ABORTED
-        (STALE_SESSION).
+        - A second stream of the same evaluator_id is refused while the first one
+        lives. An evaluator that reports nothing for 30 minutes while others need
+        its place loses it: ABORTED (STALE_SESSION).
         - `end` is the last message: the learner stops, or has finished. What is
         still being played is wanted no more.
         - A learner that waits for its first actor sends nothing and checks the
@@ -113,12 +114,14 @@ class EvaluationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportEvaluation(self, request, context):
-        """Says how a candidate did. Safe to repeat: each candidate is judged once, by
-        the first report that is taken.
+        """Says how a candidate did. Only the evaluator that holds the candidate may.
+        Safe to repeat: each candidate is judged once, by the first report that is
+        taken.
 
         Errors: INVALID_ARGUMENT (numbers that cannot be those of an evaluation),
         ABORTED with reason STALE_SESSION (a candidate of another learner life),
-        NOT_FOUND (the learner no longer has it), UNAVAILABLE (stopping).
+        NOT_FOUND (the learner no longer has it, or this evaluator does not hold it),
+        UNAVAILABLE (stopping).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,6 +42,7 @@ from impala_server.front_end.data_plane.timed_write import write_in_time
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
 from impala_server.front_end.data_plane.weights_transfer import require_deadline, send_weights
 from impala_server.front_end.evaluation.evaluation_desk import (
+    LEASE_S,
     MAX_EVALUATORS,
     Seat,
     WaitingCandidate,
@@ -124,6 +125,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 result = unpack_result(getattr(request, mode))
                 validate_result(mode, result, self._config.evaluation.eval_interval_episodes)
                 results[mode] = dataclasses.asdict(result)
+            self._link.evaluations.require_reporter(request.evaluator_id, request.candidate)
             try:
                 answer = await self._link.calls.call(
                     "report_evaluation",
@@ -163,8 +165,11 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 
     async def _wait(self, seat: Seat) -> None:
         await seat.wait()
-        if seat.is_taken_over:
-            raise StaleSessionError(f"evaluator {seat.evaluator_id} has come a second time")
+        if seat.is_over:
+            raise StaleSessionError(
+                f"evaluator {seat.evaluator_id} reported nothing for {LEASE_S:g} s: its place was "
+                "given to another"
+            )
 
     def _pack(self, candidate: WaitingCandidate, run: OpenRun) -> pb.Candidate:
         return pb.Candidate(
