@@ -17,7 +17,7 @@ _MAX_PENDING = 64
 _TIMEOUT_S = 300.0
 
 Result = dict[str, Any]
-"""What the learner answers. Any: JSON."""
+"""The learner's answer. Any: JSON."""
 
 
 class LearnerCalls:
@@ -31,10 +31,10 @@ class LearnerCalls:
         self._is_lost = False
 
     async def call(self, command: str, **arguments: Any) -> Result:  # Any: JSON
-        """Has the learner carry out a command and returns what it answers.
+        """Has the learner carry out a command; returns its answer.
 
         Raises:
-          ImpalaError: what the learner refused it with.
+          ImpalaError: the learner refused it.
           LearnerUnavailableError: it is gone, or does not answer.
           CapacityError: too many are under way.
         """

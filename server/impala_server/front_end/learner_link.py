@@ -1,7 +1,7 @@
 """The front end's link to the learner process: pipes in, events out.
 
-Owned by the front end's event loop. Turns messages of the learner into state
-(`run`, `ended`) and wakes whoever waits for it. When the learner's end of
+Owned by the front end's event loop. Turns messages of the learner into state (`run`, `ended`) and
+wakes the tasks that wait for it. When the learner's end of
 a pipe closes, the learner is gone and `lost` is set too.
 """
 
@@ -52,7 +52,7 @@ _MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)  # the rest is for episodes and
 
 
 class OpenRun:
-    """All that exists once the learner has been built: specifications, storage, weights."""
+    """Specifications, storage and weights; they exist once the learner has been built."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class OpenRun:
         weights: SharedBlock,
         handoff: HandoffPipe,
     ) -> None:
-        """Maps what the learner announced as "ready"."""
+        """Maps the blocks that the learner's "ready" message describes."""
         self.learner_run_id = int(message["learner_run_id"])
         self.environment = EnvironmentSpec.from_json(message["environment"])
         self.model = ModelSpec.from_json(message["model"])
@@ -91,7 +91,7 @@ class OpenRun:
         )
 
     def header(self) -> header_pb2.LearnerHeader:
-        """Returns what every message of the learner says about it."""
+        """Returns the header of every response: the learner's life and version."""
         return header_pb2.LearnerHeader(
             learner_run_id=self.learner_run_id,
             policy_version=self.weights.policy_version,
@@ -104,7 +104,7 @@ def _read_tensor_specs(specs: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:  
 
 
 class LearnerLink:
-    """What the front end knows of the learner."""
+    """State of the learner as its messages report it."""
 
     def __init__(
         self,
@@ -128,12 +128,12 @@ class LearnerLink:
         self.evaluations = EvaluationDesk(lambda name: control.send("drop_candidate", name=name))
         self.run: OpenRun | None = None
         self.status: dict[str, Any] = {"state": "STARTING"}
-        """What the learner said last of itself, about once a second; replaced, never changed."""
-        self.heard_s = time.monotonic()  # when that was
+        """The learner's last status, about one a second; replaced as a whole, never changed."""
+        self.heard_s = time.monotonic()  # time of the last message
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
         self.is_notice = False  # no learner: actors are told that the run has finished
-        self.judged = asyncio.Event()  # and nothing is left to evaluate
+        self.judged = asyncio.Event()  # ended, and no candidate waits for results
         self.lost = asyncio.Event()  # the learner is gone
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -148,7 +148,7 @@ class LearnerLink:
                 loop.remove_reader(connection.fileno())
 
     def close_history(self) -> None:
-        """Ends the history with what became of all unrolls, if one is kept."""
+        """Ends the event history, if there is one, with the counts of all unrolls."""
         if self.run is not None:
             self.run.history.add("end", **self.run.intake.balance._asdict())
             self.run.history.close()
@@ -157,7 +157,7 @@ class LearnerLink:
         """Returns the run.
 
         Raises:
-          LearnerUnavailableError: there is none yet, or it is being taken down.
+          LearnerUnavailableError: there is no run yet, or it is ending.
         """
         self.require_serving()
         if self.run is None:
@@ -176,11 +176,11 @@ class LearnerLink:
             raise LearnerUnavailableError("the learner is stopping")
 
     async def define(self, environment: EnvironmentSpec) -> OpenRun:
-        """Returns the run, having it built for `environment` if there is none yet.
+        """Returns the run; the first call has the learner build it for `environment`.
 
         Raises:
           UnsupportedSpaceError: the learner cannot train on it; the text says why.
-          ModelError: nor with its own network.
+          ModelError: the run's own network cannot be used with it.
         """
         self.require_serving()
         if self.run is None:
@@ -208,7 +208,7 @@ class LearnerLink:
             raise SpecMismatchError(error.field, expected, error.actual) from error
 
     def _require_small(self, environment: EnvironmentSpec) -> None:
-        """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""
+        """Raises UnsupportedSpaceError if one unroll is too large for a message."""
         unroll_length = self._config.rollout.unroll_length
         num_bytes = UnrollSpec(unroll_length, environment).num_bytes
         if num_bytes > _MAX_UNROLL_BYTES:
@@ -219,7 +219,7 @@ class LearnerLink:
             )
 
     def report(self) -> None:
-        """Tells the learner what its metrics should say of the front end."""
+        """Sends the learner the front end's counts, for its metrics."""
         if self.run is not None:
             self._control.send_if_room(
                 "front_end",
@@ -232,7 +232,7 @@ class LearnerLink:
             )
 
     def _take_busy_share(self) -> float:
-        """Returns which share of the time since the last call this thread, the loop's, worked."""
+        """Returns the share of time since the last call that the event loop was busy."""
         (then_s, then_busy_s), now = self._busy_marks, (time.monotonic(), time.thread_time())
         self._busy_marks = now
         return (now[1] - then_busy_s) / max(now[0] - then_s, 1e-3)

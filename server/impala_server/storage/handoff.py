@@ -1,8 +1,8 @@
 """Pipes between front end and learner: slot indexes and control messages.
 
 Two duplex pipes, made by the supervisor. `hand-off` carries full slots one way
-and free ones back, as packed bytes; `control` carries small JSON objects. The
-end of a pipe is how each side learns that the other has died. Nothing here is
+and free ones back, as packed bytes; `control` carries small JSON objects. A closed pipe tells each
+side that the other has died. Nothing here is
 pickled.
 """
 
@@ -37,7 +37,7 @@ class ActorSeconds(NamedTuple):
 
 
 class FullSlot(NamedTuple):
-    """A batch that is ready, and what the actors told beside it."""
+    """A full slot, and the episodes and times that actors reported with its unrolls."""
 
     slot: int
     episodes: list[FinishedEpisode]
@@ -45,7 +45,7 @@ class FullSlot(NamedTuple):
 
 
 class FreedSlot(NamedTuple):
-    """A slot the learner is done with, and whether it trained on it or dropped it."""
+    """A slot the learner has released, and whether its batch was trained on or dropped."""
 
     slot: int
     is_trained: bool
@@ -112,7 +112,7 @@ class HandoffPipe:
             raise QueueClosedError("the other end of the hand-off pipe is gone") from error
 
     def close(self) -> None:
-        """Closes this end; the other end sees it."""
+        """Closes this end, which tells the other side."""
         self.connection.close()
 
 
@@ -159,5 +159,5 @@ class ControlPipe:
         return message
 
     def close(self) -> None:
-        """Closes this end; the other end sees it."""
+        """Closes this end, which tells the other side."""
         self.connection.close()

@@ -1,7 +1,7 @@
 """ProcessEnds: pipe ends and shared blocks of each server process.
 
-Made by the supervisor. A child process gets the descriptors by number on its
-command line; in-process they are used as they are.
+Made by the supervisor. A child process gets the descriptors by number on its command line; a thread
+uses the objects themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from impala_server.storage.shared_block import SharedBlock
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessEnds:
-    """What one of the two processes holds.
+    """Pipe ends and blocks of one of the two processes.
 
     Attributes:
       supervisor: to the supervisor.
@@ -57,7 +57,7 @@ class ProcessEnds:
         )
 
     def close_pipes(self) -> None:
-        """Closes the pipes: the other ends see it."""
+        """Closes the pipes, which tells the other sides."""
         for pipe in (self.supervisor, self.control, self.handoff):
             if not pipe.connection.closed:
                 pipe.close()

@@ -1,8 +1,8 @@
 """One GetWeights call: waits for a newer version if asked, then streams it in chunks.
 
 Runs on the front end's event loop, one object per call. All calls share the bytes
-of a version; only so many are sent at a time, so that neither many readers nor
-slow ones hold more memory than a bound, and who reads nothing is given up.
+of a version; the number of transfers at a time is limited, which bounds the memory that many or
+slow readers hold. A call whose client does not read is ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WeightsCall:
     """The server's side of one call."""
 
     def __init__(self, link: LearnerLink, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Speaks with one client through `context`."""
+        """Serves one client, through `context`."""
         self._link = link
         self._context = context
 
@@ -32,8 +32,8 @@ class WeightsCall:
 
         Raises:
           InvalidRequestError: the call has no deadline.
-          StaleSessionError: it is meant for another learner life.
-          LearnerUnavailableError: no weights yet, stopping, or too many fetch them.
+          StaleSessionError: the request names another learner life.
+          LearnerUnavailableError: no weights yet, the learner stops, or too many transfers.
         """
         run = self._link.open_run()
         if request.learner_run_id not in (0, run.learner_run_id):
@@ -60,7 +60,7 @@ class WeightsCall:
                 failpoints.hit("weights.mid_stream")
 
     def _require_deadline(self) -> None:
-        """Without one, gRPC keeps what a client does not read for as long as the client likes."""
+        """Refuses calls without a deadline: gRPC would keep their unread data for ever."""
         remaining_s = self._context.time_remaining()
         if remaining_s is None or remaining_s > MAX_WEIGHTS_DEADLINE_S:
             raise InvalidRequestError(

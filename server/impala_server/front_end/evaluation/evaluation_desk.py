@@ -1,7 +1,8 @@
 """EvaluationDesk: the waiting candidate, and the evaluators that play candidates.
 
 Owned by the front end's event loop. At most one candidate waits, the newest; every evaluator
-plays at most one. What nobody will play any more the learner is told to remove. Knows nothing
+plays at most one. The learner is told to remove a candidate that no evaluator will play. Knows
+nothing
 of gRPC.
 """
 
@@ -25,16 +26,16 @@ class WaitingCandidate(NamedTuple):
 
 
 class Seat:
-    """One evaluator's place: what it plays, and an event for changes.
+    """One evaluator's place: its candidate, and an event for changes.
 
     Attributes:
-      evaluator_id: whose it is.
-      candidate: what it plays, None while it waits.
+      evaluator_id: of the evaluator.
+      candidate: the one it plays, None while it waits.
       is_taken_over: whether a newer stream of the same evaluator has its place.
     """
 
     def __init__(self, evaluator_id: str) -> None:
-        """A place without a candidate."""
+        """Starts without a candidate."""
         self.evaluator_id = evaluator_id
         self.candidate: WaitingCandidate | None = None
         self.is_taken_over = False
@@ -54,7 +55,7 @@ class EvaluationDesk:
     """All places, and the candidate that waits."""
 
     def __init__(self, drop: Callable[[str], None]) -> None:
-        """Nothing waits; `drop` is called with the name of a candidate nobody will play."""
+        """Starts empty; `drop` is called with the name of each candidate that no one will play."""
         self._drop = drop
         self._waiting: WaitingCandidate | None = None
         self._seats: dict[str, Seat] = {}
@@ -65,14 +66,14 @@ class EvaluationDesk:
         return len(self._seats)
 
     def offer(self, candidate: WaitingCandidate) -> None:
-        """Takes a new candidate; one that waited is dropped."""
+        """Takes a new candidate and drops the one that waited."""
         if self._waiting is not None:
             self._drop(self._waiting.name)
         self._waiting = candidate
         self._hand_out()
 
     def join(self, evaluator_id: str) -> Seat:
-        """Returns a place; an older one of the same evaluator is taken over with what it plays.
+        """Returns a place; an older place of the same evaluator is taken over with its candidate.
 
         Raises:
           CapacityError: there are too many evaluators.
@@ -89,7 +90,7 @@ class EvaluationDesk:
         return seat
 
     def leave(self, seat: Seat) -> None:
-        """Gives a place up; what it played waits again, unless a newer one does."""
+        """Gives a place up; its candidate waits again, unless a newer one waits."""
         if self._seats.get(seat.evaluator_id) is seat:
             del self._seats[seat.evaluator_id]
         candidate, seat.candidate = seat.candidate, None
@@ -102,7 +103,7 @@ class EvaluationDesk:
             self._drop(candidate.name)
 
     def finish(self, name: str) -> None:
-        """Notes that a candidate has its verdict, or is gone."""
+        """Notes that a candidate has its result, or was removed."""
         if self._waiting is not None and self._waiting.name == name:
             self._waiting = None
         for seat in self._seats.values():

@@ -1,8 +1,8 @@
 """Serves /metrics for Prometheus on its own port.
 
-Names stand in one table, `prometheus_series`. Values are taken from the learner
-link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,
-states, kinds, parts of the machine, never anything a client sent.
+One table, `prometheus_series`, has the names. Values are read from the learner link at each scrape;
+nothing is stored twice. Labels are bounded: outcomes, states, kinds, parts of the system, never
+text from a client.
 
 The HTTP server is a thread of the front end that serves one scrape at a time.
 """
@@ -33,7 +33,7 @@ _SCRAPE_TIMEOUT_S = 5.0
 
 
 class LearnerCollector:
-    """Makes metric families of what the learner link knows; called by a scrape's thread."""
+    """Makes metric families from the learner link's state; called by a scrape's thread."""
 
     def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
         """Reads `link`, whose status is replaced as a whole and never changed."""
@@ -95,7 +95,7 @@ def _build_info() -> dict[str, str]:
 
 
 class _QuietHandler(WSGIRequestHandler):
-    """Says nothing of each scrape and does not wait for a client that does not speak."""
+    """Logs no scrapes, and drops clients that send no request in time."""
 
     timeout = _SCRAPE_TIMEOUT_S
 
