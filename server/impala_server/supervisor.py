@@ -1,9 +1,8 @@
 """Supervisor: starts the learner and front-end processes and ends them in order.
 
-Used by impala-server, impala-train and tests, from one thread. The supervisor
-itself has neither torch nor gRPC in it. Children watch their pipe to it, so
-that they end even when it is killed; it watches theirs, so that it knows when
-one of them dies.
+Used by impala-server, impala-train and tests, from one thread. The supervisor imports neither torch
+nor gRPC. Children watch their pipe to it, so that they end even when it is killed; it watches their
+pipes, so that it notices when one of them dies.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 17.0
-_FRONT_END_STOP_S = 6.0  # its own patience with actors is 4 s
+_FRONT_END_STOP_S = 6.0  # it waits 4 s for actors
 _EXIT_S = 1.0
 _ERRORS = {
     kind.reason: kind
@@ -52,9 +51,10 @@ _ERRORS = {
 }
 
 _ENVIRONMENTS = {"front_end": {"MALLOC_ARENA_MAX": "2"}}
-"""What a process gets where the environment does not say. gRPC's threads parse messages of many
-MiB: with an arena for each, a front end that was sent 10 GB in 3 MiB messages grew by 300 MiB and
-kept them."""
+"""Environment variables of the processes, unless set by the user. gRPC's threads parse messages of
+many
+MiB: with an arena for each thread, a front end grew by 300 MiB for good when it was sent 10 GB in 3
+MiB messages."""
 
 Status = dict[str, Any]
 """Metrics by name, plus "state" and "last_checkpoint"."""
@@ -79,9 +79,9 @@ class Supervisor:
           run: the run's folder.
           log_level: of both processes.
           log_format: of both processes.
-          objects: networks that are Python objects of this process; stays the caller's.
-          has_log_files: whether the processes write to files in the run's folder, not to stderr,
-            and this process's own log level stays as it is, whatever an administrator says.
+          objects: networks that are Python objects of this process; owned by the caller.
+          has_log_files: whether the processes log to files in the run's folder, not to stderr. An
+            administrator's change of the log level then leaves this process's own level as it is.
         """
         self._objects = objects
         self._has_log_files = has_log_files
@@ -95,7 +95,7 @@ class Supervisor:
         self._has_failed = False
         self._is_stop_requested = False
         self._stop_by_s = math.inf
-        self._shared: tuple[SharedBlock, ...] = ()  # held here only when in-process
+        self._shared: tuple[SharedBlock, ...] = ()  # used only when in-process
         self.address: str | None = None
         self.prometheus_address: str | None = None
         self.killed: tuple[str, ...] = ()
@@ -104,11 +104,11 @@ class Supervisor:
     def start(self) -> None:
         """Starts both processes (or threads) with the settings. Returns at once.
 
-        A new run's config.toml is written here. Where there is one already it stays until the
-        learner has accepted the new settings, and then writes them (`Controller`).
+        A new run's config.toml is written here. An existing one stays until the learner has
+        accepted the new settings and writes them (`Controller`).
 
         Raises:
-          ConfigError: the environment arms failpoints that are not to be here.
+          ConfigError: the environment variable arms failpoints that are not allowed here.
         """
         failpoints.arm_from_environment(self._config.transport.host)
         self._run.create()
@@ -121,7 +121,8 @@ class Supervisor:
             return
         num_threads = choose_learner_threads(self._config)
         objects = self._objects.option if self._objects is not None else ()
-        # The learner writes to the run: while it lives, also without us, nobody else may.
+        # The learner holds the run's lock, too: it writes to the run even after this process was
+        # killed.
         lock = self._run.lock_descriptors
         self._start_process("learner", learner, str(num_threads), *objects, pass_fds=lock)
         self._start_process("front_end", front_end)
@@ -131,11 +132,11 @@ class Supervisor:
             ends.weights.close()
 
     def wait_until_bound(self, timeout_s: float = 60.0) -> str:
-        """Returns the address the front end listens on, once it does.
+        """Waits until the front end listens; returns its address.
 
         Raises:
           AddressInUseError: the port is taken.
-          ImpalaError: a process failed, or none answered in time.
+          ImpalaError: a process failed, or did not answer in time.
         """
         deadline_s = time.monotonic() + timeout_s
         while self.address is None:
@@ -145,7 +146,7 @@ class Supervisor:
         return self.address
 
     def poll(self, timeout_s: float) -> Status | None:
-        """Waits for news and returns the newest status; None once the learner has ended.
+        """Waits for messages and returns the newest status; None once the learner has ended.
 
         Raises:
           ImpalaError: the learner or the front end failed; says why.
@@ -164,7 +165,7 @@ class Supervisor:
             if self.status["state"] != "STOPPED":
                 raise self._died("learner") from None
             if self.status["reason"] == "stopping" and not self._is_stop_requested:
-                raise self._died("front_end") from None  # else nobody made the learner stop
+                raise self._died("front_end") from None  # the learner only stops because of it
             return None
         if has_front_end_died:
             raise self._died("front_end")
@@ -181,16 +182,16 @@ class Supervisor:
     def close(self) -> None:
         """Ends both processes, in order; by force if one does not end in time.
 
-        Takes 23 s at most from the first `request_stop` (24 where both must be killed), so
-        that whoever waits 25 s for the command sees it end. What had to be killed is then
-        in `killed`.
+        Takes 23 s at most from the first `request_stop` (24 if both must be killed), so that a
+        process manager that waits 25 s sees the command end. `killed` then lists the killed
+        processes.
         """
         self.request_stop()
         while self._learner_pipe is not None and time.monotonic() < self._stop_by_s:
             try:
                 self.poll(0.1)
             except ImpalaError as error:
-                if not self._has_failed:  # else what follows from the failure is no news
+                if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
         self._join("learner", max(1.0, self._stop_by_s - time.monotonic()))
         if self._front_end_pipe is not None:
@@ -216,7 +217,7 @@ class Supervisor:
         )
 
     def _read_front_end(self) -> bool:
-        """Handles its messages; returns whether it died, as far as the learner's do not deny it."""
+        """Handles its messages; returns whether it died while the learner was still running."""
         if self._front_end_pipe is None:
             return False
         try:
@@ -225,7 +226,7 @@ class Supervisor:
         except QueueClosedError:
             self._front_end_pipe.close()
             self._front_end_pipe = None
-            # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
+            # It also ends when the learner is gone; the learner's pipe tells which one failed.
             is_at_work = self.status["state"] in ("STARTING", "RUNNING", "PAUSED")
             return is_at_work and not self._is_stop_requested and self._is_alive("learner")
         return False
@@ -235,7 +236,7 @@ class Supervisor:
         return child.is_alive() if isinstance(child, threading.Thread) else child.poll() is None
 
     def _died(self, name: str) -> ImpalaError:
-        """Returns the error that says so, and of what if that can be known."""
+        """Returns the error of a process that died, with the cause if it is known."""
         child, how = self._children[name], ""
         if isinstance(child, subprocess.Popen):
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -259,7 +260,7 @@ class Supervisor:
                 self.address = message["address"]
                 self.prometheus_address = message.get("prometheus")
                 if self._learner_pipe is not None:
-                    self._learner_pipe.send("bound")  # a run may go on now
+                    self._learner_pipe.send("bound")  # a resumed run may continue now
                 write_text_atomic(self._run.address_path, message["address"] + "\n")
             case "failed":
                 kind = _ERRORS.get(message["reason"], ImpalaError)
@@ -283,7 +284,8 @@ class Supervisor:
             settings = files.enter_context(tempfile.TemporaryFile())
             settings.write(dump_config(self._config).encode())
             settings.seek(0)
-            # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
+            # In a session of its own: Ctrl-C reaches only the supervisor, which ends its children
+            # in order.
             self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
                 command,
                 pass_fds=(*ends.fds, *objects, *pass_fds),
@@ -335,10 +337,10 @@ class Supervisor:
 
 
 def choose_learner_threads(config: TrainConfig) -> int:
-    """Returns how many CPU threads the learner's tensor operations take.
+    """Returns the number of CPU threads of the learner's tensor operations.
 
-    Each local actor keeps one core busy; the learner gets the others, at least
-    one. Small networks gain nothing from more than one.
+    Each local actor keeps one core busy; the learner gets the others, at least one. Small networks
+    gain nothing from a second thread.
     """
     if config.job.learner_threads:
         return config.job.learner_threads

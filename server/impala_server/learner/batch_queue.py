@@ -28,7 +28,7 @@ class BatchQueue:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is worked on; True for a moment may be by chance."""
+        """Whether no slot waits and no slot is in use; may be True between two slots by chance."""
         return self._num_taken == self._num_given_back and not self._handoff.connection.poll(0.0)
 
     def take(self) -> FullSlot:
@@ -50,7 +50,7 @@ class BatchQueue:
         raise QueueClosedError("the batch queue was closed")
 
     def give_back(self, slot: int, is_trained: bool = True) -> None:
-        """Frees a slot for new unrolls, and says whether those in it were trained on."""
+        """Frees a slot for new unrolls, and reports whether its batch was trained on."""
         with self._freeing:
             self._handoff.send_free(slot, is_trained)
             self._num_given_back += 1

@@ -1,8 +1,8 @@
 """AdminCommands: carries out commands of administrators and evaluators between two updates.
 
 Owned by the controller and called on its thread only. Each command comes as one
-message ("call", with an id) and gets one answer with the same id. Those that
-take longer are looked after by `tick`, so that the controller goes on meanwhile.
+message ("call", with an id) and gets one answer with the same id. `tick` finishes commands that
+take longer, so that the controller goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _MAX_PROFILED_UPDATES = 100
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Result = dict[str, Any]
-"""What a command answers. Any: JSON."""
+"""A command's answer. Any: JSON."""
 
 
 class Steered(Protocol):
-    """What commands need of the controller."""
+    """The part of the controller that commands use."""
 
     machine: StateMachine
     learner: Learner | None
@@ -49,7 +49,7 @@ class Steered(Protocol):
     store: Any
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has a checkpoint written."""
+        """Requests a checkpoint."""
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics."""
@@ -58,7 +58,7 @@ class Steered(Protocol):
         """Sends a message."""
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
+        """Sends the front end the present status."""
 
     def tell_supervisor(self, kind: str, **fields: Any) -> None:
         """Sends a message."""
@@ -75,7 +75,7 @@ class AdminCommands:
     """Commands by name."""
 
     def __init__(self, controller: Steered, run: RunDirectory) -> None:
-        """Steers `controller`."""
+        """Carries out commands on `controller`."""
         self._controller = controller
         self._run = run
         self._pending: list[_Pending] = []
@@ -94,7 +94,7 @@ class AdminCommands:
         }
 
     def begin(self, message: dict[str, Any]) -> None:
-        """Carries out one "call" message, or begins to."""
+        """Carries out or starts the command of one "call" message."""
         call_id, name = message["id"], message["command"]
 
         def carry_out() -> Result | None:
@@ -107,14 +107,14 @@ class AdminCommands:
         self._answer(call_id, carry_out)
 
     def tick(self) -> None:
-        """Looks after commands that are under way."""
+        """Answers commands under way whose results are there."""
         pending, self._pending = self._pending, []
         for one in pending:
             if not self._answer(one.call_id, one.poll):
                 self._pending.append(one)
 
     def _answer(self, call_id: int, work: Callable[[], Result | None]) -> bool:
-        """Sends what `work` returns or raises; returns False if there is no answer yet."""
+        """Sends the result or error of `work`; returns False if there is none yet."""
         try:
             result = work()
         except ImpalaError as error:
@@ -165,10 +165,10 @@ class AdminCommands:
         store.require_known(name)
         checkpoint = store.load(name)
         learner = self._learner
-        learner.gate.shut()  # no update between going back and what is saved of it
+        learner.gate.shut()  # no update may run between the rollback and its checkpoint
         try:
             steps_before = learner.roll_back(checkpoint)
-            # Saved before later ones are set aside: there is always one to start again from.
+            # Save first, then rename later checkpoints: one that can be resumed from always exists.
             saved_as = self._controller.request_save().wait().name
             set_aside = store.set_aside_after(checkpoint.step)
         except CheckpointWriteError as error:
@@ -195,7 +195,7 @@ class AdminCommands:
         self._controller.tell_front_end(
             "parameters", max_policy_lag=learner.state.config.rollout.max_policy_lag
         )
-        number = float("inf") if now is None else float(now)  # infinite: null in the line
+        number = float("inf") if now is None else float(now)  # infinity is null in the line
         self._controller.record({metrics.parameter_metric(name): number})
         return {
             "parameter": next(

@@ -95,10 +95,10 @@ class Controller:
         """Works until the run has finished, the supervisor says stop, or something fails.
 
         Raises:
-          ImpalaError: what made the learner fail; a last checkpoint is written all the same.
+          ImpalaError: the learner failed; a last checkpoint is still written.
         """
         if is_own_model(self._config.model.model):
-            find_maker(self._config.model.model)  # a wrong name is known before any actor comes
+            find_maker(self._config.model.model)  # refuse a wrong name before any actor connects
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
         if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
@@ -108,10 +108,10 @@ class Controller:
             raise self._failure
 
     def _is_welcome(self) -> bool:
-        """Waits until the front end listens; returns False if it is to end before.
+        """Waits until the front end listens; returns False if told to stop first.
 
-        Until then settings may still be refused (a port, TLS files), and a run that goes on must
-        stay as it was.
+        Until then settings may still be refused (a port, TLS files), and a resumed run must stay
+        unchanged.
         """
         pipe = self._ends.supervisor
         with contextlib.suppress(QueueClosedError):
@@ -168,7 +168,7 @@ class Controller:
         if self._config.reuse.replay_ratio > 0.0:
             source = ReplaySource(source, state)
         learner = Learner(state, source, self._ends.weights, checkpoint)
-        # Accepted: only now may the settings take the place of those the run has.
+        # The settings are accepted: only now may they replace those of the run.
         write_text_atomic(self._run.config_path, dump_config(self._config))
         specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
@@ -237,7 +237,7 @@ class Controller:
         self._log(_now_s(), values)
 
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
-        """Writes a line of metrics of `step`, and shows in the status how the evaluation went."""
+        """Writes a line of metrics at `step`, and shows the evaluation in the status."""
         self._writer.write(values, step)
         self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
         self._shown["evaluation_steps"] = step
@@ -247,7 +247,7 @@ class Controller:
         self._ends.control.send(kind, **fields)
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
+        """Sends the front end the present status."""
         self._told_front_end_state = ""
         self._send_status()
 
@@ -271,23 +271,23 @@ class Controller:
         self._last_log_s = now_s
         self._shown |= line
         self._shown["findings"] = [str(finding) for finding in findings]
-        if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
+        if self.machine.state.value == "RUNNING":  # keep the last bottleneck when actors leave
             busy = self._front_end_counts.get("busy", 0.0)
             self._shown["bottleneck"] = self._bottleneck.update(line, busy)
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has the state written; see `CheckpointWriter.request`."""
+        """Requests a checkpoint; see `CheckpointWriter.request`."""
         assert self._checkpoints is not None
         return self._checkpoints.request(name)
 
     def _save_now(self) -> None:
-        """Waits for a checkpoint; a disk that refuses does not end training."""
+        """Waits for a checkpoint; a full or broken disk does not end training."""
         self._note_save_begins()
         try:
             self.request_save().wait()
         except CheckpointError as error:
-            _LOG.debug("not saved: %s", error)  # the writer has said so
+            _LOG.debug("not saved: %s", error)  # the writer logged a warning
 
     def _note_save_begins(self) -> None:
         assert self.learner is not None
@@ -302,7 +302,7 @@ class Controller:
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
-        """Moves to PAUSED where updates are held because something is wrong."""
+        """Moves to PAUSED if updates are held because of a trouble."""
         trouble = learner.health.trouble
         if trouble == self._shown.get("trouble", ""):
             return
@@ -330,8 +330,8 @@ class Controller:
             if checkpoints.last.name:
                 self._shown["last_checkpoint"] = checkpoints.last.name
         status = {**self._shown, "state": state, **more}
-        # The last one must arrive; others are replaced by the next. A supervisor that waits for a
-        # terminal nobody reads must not stop the updates.
+        # The last one must arrive; the next one replaces any other. A supervisor that is blocked by
+        # its terminal must not stop the updates.
         tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room
         tell("status", status=status)
         is_news = state != self._told_front_end_state
@@ -369,7 +369,7 @@ class Controller:
         self._send_status(reason=reason)
 
     def _read_last_counts(self) -> None:
-        """Reads what the front end answered to "drain", if it is still there."""
+        """Reads the front end's answer to "drain", if the front end still runs."""
         deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
             while (message := self._ends.control.receive(_POLL_S)) is not None:
@@ -378,12 +378,12 @@ class Controller:
                     return
 
     def _is_judged(self, reason: str) -> bool:
-        """Whether the run ends with a verdict on its last weights, if an evaluator is there."""
+        """Returns whether to wait for the evaluation of the last weights."""
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 
     def _await_verdict(self) -> None:
-        """Waits until all candidates are judged, nobody is there to, or it must end."""
+        """Waits until all candidates have results, no evaluator is left, or time is up."""
         pipes = (self._ends.supervisor, self._ends.control)
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
         self._shown["is_judging"] = True

@@ -1,9 +1,9 @@
 """Evaluations: the learner's candidates, their results, and the best checkpoint.
 
 Owned by the controller and called on its thread only. A candidate is a complete checkpoint in
-RUN/candidates, written from what a learner thread copied at the update that crossed the
-interval; it is removed after its verdict, or becomes RUN/checkpoints/best. Nothing here may end
-the run: what cannot be written is logged and left out.
+RUN/candidates, written from the copy that a learner thread made at the update that crossed the
+interval. After its results it is removed, or becomes RUN/checkpoints/best. No failure here ends the
+run: a candidate that cannot be written is logged and left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_CANDIDATES = 8  # one that waits and one for every evaluator; the front end
 _MAX_JUDGED = 64
 
 Result = dict[str, Any]
-"""What was reported of one mode, by the fields of EvaluationResult. Any: JSON."""
+"""Reported results of one mode, by the fields of EvaluationResult. Any: JSON."""
 
 _NUMBERS = {
     "return_mean": (metrics.EVALUATION_RETURN_MEAN, metrics.GREEDY_RETURN_MEAN),
@@ -39,11 +39,11 @@ _NUMBERS = {
     "num_episodes": (metrics.EVALUATION_EPISODES, metrics.GREEDY_EPISODES),
     "num_cut": (metrics.EVALUATION_CUT, metrics.GREEDY_CUT),
 }
-"""By field of a result: its metric for drawn and for likeliest actions."""
+"""Field of a result -> its metric for drawn and for likeliest actions."""
 
 
 class Evaluated(Protocol):
-    """What evaluations need of the controller."""
+    """The part of the controller that evaluations use."""
 
     learner: Learner | None
 
@@ -66,7 +66,7 @@ class Evaluations:
     """All candidates of this learner life, and the best of the run."""
 
     def __init__(self, controller: Evaluated, run: RunDirectory, config: EvaluationConfig) -> None:
-        """Works for `controller`; `begin` reads what the run holds."""
+        """Starts empty; `begin` reads the run's folder."""
         self._controller = controller
         self._config = config
         self._run = run
@@ -77,7 +77,7 @@ class Evaluations:
         self._best: tuple[float, int] | None = None  # mean return, step
 
     def begin(self) -> None:
-        """Removes what another life left behind and finds out how good the best is."""
+        """Removes candidates of earlier lives and reads the return of the best checkpoint."""
         shutil.rmtree(self._run.candidates_path, ignore_errors=True)
         try:
             self._checkpoint.recover()
@@ -113,11 +113,11 @@ class Evaluations:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits for a verdict."""
+        """Whether no candidate waits for results."""
         return not self._candidates
 
     def drop(self, name: str) -> None:
-        """Removes a candidate that nobody will play any more; unknown ones are none."""
+        """Removes a candidate that no evaluator will play; ignores an unknown name."""
         if self._candidates.pop(name, None) is not None:
             self._store.remove(name)
 
@@ -130,7 +130,7 @@ class Evaluations:
         duration_s: float,
         seed: int,
     ) -> dict[str, bool]:
-        """Takes a candidate's verdict; returns whether it is the best, and whether it was known.
+        """Takes a candidate's results; returns `is_best` and `is_duplicate`, by name.
 
         The best checkpoint is in its place before the line of metrics that names it is written.
 
@@ -159,14 +159,14 @@ class Evaluations:
 
     @property
     def shown(self) -> dict[str, float]:
-        """What the status says before the first verdict of this life."""
+        """Fields of the status before the first results of this life."""
         if self._best is None:
             return {}
         value, step = self._best
         return {metrics.EVALUATION_BEST: value, metrics.EVALUATION_BEST_STEPS: step}
 
     def close(self) -> None:
-        """Removes all candidates: their verdicts would come too late."""
+        """Removes all candidates: their results would come too late."""
         self._candidates.clear()
         shutil.rmtree(self._run.candidates_path, ignore_errors=True)
 

@@ -194,7 +194,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 
 
 def evaluation_seed(run_seed: int) -> int:
-    """Returns the seed of all evaluations of a run, in [0, 2**31); disjoint from actors' seeds."""
+    """Returns the seed of all evaluations of a run, in [0, 2**31), from a stream of its own."""
     sequence = np.random.SeedSequence(run_seed, spawn_key=(_SEED_KEY,))
     return int(sequence.generate_state(1, np.uint32)[0] >> np.uint32(1))
 
