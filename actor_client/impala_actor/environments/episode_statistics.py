@@ -1,8 +1,8 @@
 """EpisodeTracker: returns and lengths of finished episodes, before any reward clipping.
 
-Fed with every StepResult by the actor loop and the evaluator. Rewards are raw,
-padding rows count for nothing, and a lost life does not end an episode: an
-episode is finished when a reset observation has arrived, one row after its end.
+Fed with every StepResult by the actor loop and the evaluator. Rewards are raw, padding rows are not
+counted, and a lost life does not end an episode: an episode is finished when a reset observation
+has arrived, one row after its end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EpisodeTracker:
         self._num_steps = np.zeros(num_slots, np.int64)
 
     def update(self, step: StepResult) -> list[EpisodeRecord]:
-        """Counts one step of all slots in.
+        """Adds one step of all slots.
 
         Returns:
           The episodes whose reset row this was, by slot. With NEXT_STEP autoreset that is the
@@ -62,7 +62,7 @@ class EpisodeTracker:
         return self._num_steps
 
     def unfinished(self) -> list[EpisodeRecord]:
-        """Returns what the episode in progress has so far, for every slot."""
+        """Returns return and length so far of the episode in progress, for every slot."""
         return [self._make_record(slot) for slot in range(len(self._returns))]
 
     def _make_record(self, slot: int) -> EpisodeRecord:

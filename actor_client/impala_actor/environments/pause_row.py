@@ -1,13 +1,12 @@
 """PauseRowAdapter: converts SAME_STEP and DISABLED autoreset to NEXT_STEP.
 
 SAME_STEP environments return the reset observation together with the end;
-DISABLED ones wait for a reset from outside. Neither has a step in which an
-action is ignored, so this adapter makes one: when any slot ended, `step`
-returns the true final observations, and the next `step` leaves the environment
-alone. Slots that ended get their reset observation in that pause row, the others
-repeat theirs, and the row is padding in all slots: correct, since padding
-has ratio 0 and counts nowhere, but slower than NEXT_STEP the more slots there
-are. Vector environments that this project builds itself are always NEXT_STEP.
+DISABLED ones wait for a reset from outside. Neither has a step in which an action is ignored, so
+this adapter adds one: when any slot ended, `step` returns the true final observations, and the next
+`step` does not step the environment. In that pause row, slots that ended get their reset
+observation and the others repeat theirs; the row is padding in all slots. This is correct, since
+padding has ratio 0 and is not counted, but with many slots it is slower than NEXT_STEP. Vector
+environments that this project builds itself are always NEXT_STEP.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class PauseRowAdapter(EnvironmentAdapter):
 
     Args:
       vector_env: a vector environment with SAME_STEP or DISABLED autoreset.
-      spec: what its observations and actions look like.
+      spec: specification of its observations and actions.
       is_same_step: SAME_STEP (True) or DISABLED (False).
       options: further arguments of EnvironmentAdapter.
     """
@@ -43,7 +42,7 @@ class PauseRowAdapter(EnvironmentAdapter):
         spec: EnvironmentSpec,
         *,
         is_same_step: bool,
-        **options: Any,  # Any: passed on as they are
+        **options: Any,  # Any: passed on unchanged
     ) -> None:
         super().__init__(vector_env, spec, **options)
         self._is_same_step = is_same_step
@@ -67,15 +66,15 @@ class PauseRowAdapter(EnvironmentAdapter):
         self._ended = terminated | truncated
         self._has_ended = bool(self._ended.any())
         if self._has_ended:
-            # Kept until the pause row: with SAME_STEP, ended slots already hold their reset
-            # observation here. A copy, for the environment may use its buffer again.
+            # Kept until the pause row: with SAME_STEP, ended slots already have their reset
+            # observation. A copy, as the environment may reuse its buffer.
             self._after_pause = {name: leaf.copy() for name, leaf in leaves.items()}
             if self._is_same_step:
                 leaves = self._with_final_observations(leaves, infos)
         return StepResult(leaves, rewards, terminated, truncated, nothing, nothing)
 
     def _pause(self) -> StepResult:
-        """Returns the row in which ended slots are reset and nobody acts."""
+        """Returns the pause row: ended slots are reset, and no slot acts."""
         leaves, is_first = self._after_pause, self._ended
         assert leaves is not None
         if not self._is_same_step:

@@ -1,10 +1,10 @@
 """SlotGuard: the outermost wrapper of a slot; checks what the environment returns.
 
-Vector environments notice an observation that breaks its space by chance, and with an
-error that names nothing; a reward of None becomes NaN in them. The guard checks what each slot
-returns, names the part, casts rewards and flags, and drops infos;
-`explain_failure` does the same afterwards, for slots that are not looked at in every
-step. Runs where the slot runs: in the actor, or in the slot's own process (async).
+Vector environments detect an observation that breaks its space only by chance, and without its
+name; a reward of None becomes NaN in them. The guard checks each slot's results, names the part,
+casts rewards and flags, and drops infos. `explain_failure` does the same after a failure, for slots
+that are not checked in every step. Runs in the slot's process: the actor, or a process of its own
+(async).
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
 
 
 class BrokenSpaceError(Exception):
-    """SpecMismatchError on its way out of a slot's process: arguments are field, expected, actual.
+    """SpecMismatchError that can leave a slot's process: arguments are field, expected, actual.
 
-    Gymnasium raises what came out of a process as `type(error)(error)`, which not every class
-    survives.
+    Gymnasium raises errors of a slot's process as `type(error)(error)`, which fails for some
+    classes.
     """
 
 
 class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Checks resets, and steps: the first after each reset made from outside, or all."""
+    """Checks resets, and steps: all of them, or the first after each explicit reset."""
 
     def __init__(self, env: AnyEnv, env_name: str, *, checks_every_step: bool) -> None:
         """Guards a slot of the environment `env_name`.
 
         Raises:
-          UnknownEnvironmentError: it is no Gymnasium environment.
+          UnknownEnvironmentError: it is not a Gymnasium environment.
           UnsupportedSpaceError: observations that cannot be used.
         """
         require_gymnasium(env, env_name)
@@ -45,7 +45,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._env_name = env_name
         self._checks_every_step = checks_every_step
         self._parts = list_observation_parts(env.observation_space)
-        self._is_unchecked = True  # no step since the last reset from outside
+        self._is_unchecked = True  # no step since the last explicit reset
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -77,7 +77,8 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
             )
         observation, reward, terminated, truncated, _info = result
         if self._is_unchecked or self._checks_every_step:
-            self._check(observation)  # costs a tenth of a step of CartPole: not in each by default
+            # Costs a tenth of a step of CartPole: by default not in every step.
+            self._check(observation)
             self._is_unchecked = False
         if type(reward) is not float:
             reward = _checked(clean_reward, reward)
@@ -85,7 +86,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
             terminated = _checked(clean_flag, "terminated", terminated)
         if type(truncated) is not bool:
             truncated = _checked(clean_flag, "truncated", truncated)
-        # Without infos: nothing reads them, and not all can be put side by side for N slots.
+        # Without infos: they are not used, and some cannot be batched for N slots.
         return observation, reward, terminated, truncated, {}
 
     def _check(self, observation: Any) -> None:
@@ -111,7 +112,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def _checked(clean: Callable[..., Any], *arguments: Any) -> Any:  # Any: rewards and flags
-    """Returns what `clean` returns; its error becomes one that survives a slot's process."""
+    """Calls `clean`; converts its error to one that can leave a slot's process."""
     try:
         return clean(*arguments)
     except SpecMismatchError as error:
@@ -131,12 +132,12 @@ def require_gymnasium(env: object, env_name: str) -> None:
 
 
 def explain_failure(vector_env: Any, error: Exception) -> Exception:
-    """Returns what an exception out of a vector environment really is, or the exception itself.
+    """Returns a more specific error for an exception of a vector environment, or the exception.
 
     Args:
-      vector_env: the vector environment; where it loops over slots, the observations they
-        returned last are looked at.
-      error: what its reset or step raised.
+      vector_env: the vector environment; if it is a loop over slots, their last observations are
+        checked.
+      error: the exception of its reset or step.
     """
     cause: BaseException = error
     while isinstance(cause, BrokenSpaceError) and len(cause.args) == 1:

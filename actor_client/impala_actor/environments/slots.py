@@ -31,19 +31,19 @@ def make_slots(
     vectorization: Literal["sync", "async"],
     wrappers: Sequence[Wrapper] = (),
 ) -> EnvironmentAdapter:
-    """Makes `num_slots` slots of what `maker` makes.
+    """Makes `num_slots` slots with `maker`.
 
     Args:
-      env_name: what messages call it.
+      env_name: its name in messages.
       maker: returns a new environment at each call.
       num_slots: N.
       vectorization: "sync" is a loop in this process, "async" one process per slot.
-      wrappers: put around each, the first innermost.
+      wrappers: applied to each environment, the first innermost.
 
     Raises:
-      UnknownEnvironmentError: it makes something else than Gymnasium environments.
+      UnknownEnvironmentError: `maker` does not return Gymnasium environments.
       UnsupportedSpaceError: spaces this version cannot train on.
-      ConfigError: a wrapper cannot be put around it.
+      ConfigError: a wrapper cannot be applied.
     """
 
     def make_one() -> SlotGuard:
@@ -54,7 +54,7 @@ def make_slots(
             env = wrapper(env)
         return SlotGuard(env, env_name, checks_every_step=vectorization == "async")
 
-    # copy=False: observations stay valid until the next step, all that StepResult promises.
+    # copy=False: observations stay valid until the next step, as StepResult promises.
     kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
     vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
     try:
@@ -79,7 +79,7 @@ def adapt(
     has_slot_seeds: bool = True,
     frame_stack: int = 0,
 ) -> EnvironmentAdapter:
-    """Wraps a vector environment of any autoreset mode; one that names none is NEXT_STEP."""
+    """Wraps a vector environment of any autoreset mode; the default is NEXT_STEP."""
     observation_space = vector_env.single_observation_space
     spec = make_environment_spec(
         observation_space,

@@ -31,11 +31,11 @@ def make_environment_spec(
       observation_space: of one slot.
       action_space: of one slot.
       frame_stack: frames along dimension 0 of the only observation leaf; 0: no stack.
-      image_axes: "HWC" or "CHW": what the environment says of its images (key `image_axes` of its
-        metadata); "": nothing.
+      image_axes: "HWC" or "CHW", as the environment declares its images (key `image_axes` of its
+        metadata); "": not declared.
 
     Raises:
-      UnsupportedSpaceError: naming the space and what is supported, or the axes.
+      UnsupportedSpaceError: names the space and the supported ones, or the axes.
     """
     stack = frame_stack if frame_stack > 1 else 0
     if image_axes not in ("", *IMAGE_AXES):
@@ -55,11 +55,11 @@ def make_environment_spec(
 
 
 def _find_axes(shape: tuple[int, ...], frame_stack: int, declared: str) -> str:
-    """Returns the axes of a leaf; "" for a leaf that is no image.
+    """Returns the axes of a leaf; "" for a leaf that is not an image.
 
-    Where the environment says nothing, images are [H, W, C], as Gymnasium's are, unless their
-    sizes leave only [C, H, W]: a square behind another number ([7, 10, 10]), or a usual number of
-    channels before the sides and none behind them ([3, 64, 96]).
+    Without a declaration, images are [H, W, C], as in Gymnasium, unless their sizes allow only [C,
+    H, W]: a square after another number ([7, 10, 10]), or a usual number of channels before the
+    sides and not after them ([3, 64, 96]).
     """
     if len(shape) != 3:
         return ""

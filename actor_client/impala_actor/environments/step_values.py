@@ -1,7 +1,7 @@
 """Checks and casts the rewards and flags that an environment returns.
 
-What can only mean one thing is cast: lists, arrays of 0 and 1, `[N, 1]`, arrays of one element,
-torch tensors on the CPU. Everything else is a SpecMismatchError that names the reward or flag.
+Unambiguous values are cast: lists, arrays of 0 and 1, `[N, 1]`, arrays of one element, torch
+tensors on the CPU. Any other value raises SpecMismatchError with the name of the reward or flag.
 Called for every step, by the adapters for all slots and by SlotGuard for one; numpy only.
 """
 
@@ -36,7 +36,7 @@ def clean_flags(name: str, values: Any, num_slots: int) -> NDArray[np.bool_]:
 
     Args:
       name: "terminated" or "truncated".
-      values: what the environment returned.
+      values: the environment's return value.
       num_slots: N.
 
     Raises:
@@ -64,7 +64,7 @@ def clean_flag(name: str, value: Any) -> bool:
 
     Args:
       name: "terminated" or "truncated".
-      value: what the environment returned.
+      value: the environment's return value.
 
     Raises:
       SpecMismatchError: it is not one flag.
@@ -76,7 +76,7 @@ def clean_flag(name: str, value: Any) -> bool:
 def _as_numbers(name: str, values: Any, expected: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
-    except Exception as error:  # whatever a foreign class raises when it is converted
+    except Exception as error:  # converting an unknown class may raise any error
         raise _mismatch(name, expected, f"{type(values).__name__}: {error}") from error
     if array.dtype.kind not in _NUMBERS:
         raise _mismatch(name, expected, values)
@@ -84,7 +84,7 @@ def _as_numbers(name: str, values: Any, expected: str) -> NDArray[Any]:
 
 
 def _as_row(name: str, array: NDArray[Any], num_slots: int, values: Any) -> NDArray[Any]:
-    """Returns the array as [N]; [N, 1], [1, N], and for one slot [], are taken for it."""
+    """Returns the array as [N]; accepts [N, 1], [1, N], and [] for one slot."""
     num_long = sum(length != 1 for length in array.shape)
     if array.size != num_slots or num_long > 1:
         raise _mismatch(name, f"shape ({num_slots},)", f"shape {array.shape} ({values!r:.60})")
