@@ -1,8 +1,8 @@
 """Assembles a weights transfer: one header, then chunks.
 
-Called by the actor's learner client for each GetWeights call. Whatever the other
-side sends, no more is kept than the header announces, and no more is announced
-than weights of this run can have. No grpc.
+Called by the actor's learner client for each GetWeights call. Memory is bounded for any sender:
+chunks may not exceed the size in the header, and the header may not exceed the largest size of this
+run's weights. No grpc.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _HEADER_BYTES_PER_TENSOR = 256
 
 
 class WeightsTransfer(NamedTuple):
-    """What came.
+    """A received transfer.
 
     Attributes:
-      header: announces the snapshot.
-      data: the snapshot; None where the newest was at hand already.
+      header: describes the snapshot.
+      data: the snapshot; None if the caller has the newest version.
     """
 
     header: learner_pb2.WeightsHeader
@@ -33,7 +33,7 @@ class WeightsTransfer(NamedTuple):
 
 
 def max_snapshot_bytes(weights: Sequence[TensorSpec]) -> int:
-    """Returns more than a snapshot of these tensors can have, with its table of contents."""
+    """Returns an upper bound of the size of a snapshot of these tensors, with its header."""
     tables = sum(_HEADER_BYTES_PER_TENSOR + 6 * len(spec.name) for spec in weights)
     return _HEADER_BYTES + tables + sum(spec.num_bytes for spec in weights)
 
@@ -45,10 +45,10 @@ def assemble_weights(
 
     Args:
       responses: the messages of one call, in order.
-      max_bytes: a longer snapshot is none of this run.
+      max_bytes: largest size of a snapshot of this run.
 
     Raises:
-      LearnerUnavailableError: the transfer broke the contract or was damaged; another may not be.
+      LearnerUnavailableError: the transfer broke the contract or was damaged; a second may succeed.
     """
     messages = iter(responses)
     first = next(messages, None)
@@ -73,10 +73,10 @@ def assemble_weights(
 def _take_chunks(
     messages: Iterator[learner_pb2.GetWeightsResponse], num_bytes: int
 ) -> Iterator[bytes]:
-    """Yields chunks; no more messages are taken once there are too many bytes in them."""
+    """Yields chunks; stops once they have too many bytes."""
     for message in messages:
         failpoints.hit("actor.weights_mid_stream")
-        chunk = message.chunk  # once: each look at it copies
+        chunk = message.chunk  # once: each access copies
         if not chunk:
             raise LearnerUnavailableError("a weights transfer has a message without a chunk")
         num_bytes -= len(chunk)

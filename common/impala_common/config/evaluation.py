@@ -1,4 +1,4 @@
-"""EvaluationConfig: whether and how weights are judged while the run trains.
+"""EvaluationConfig: settings of evaluation during training.
 
 The text under each field is its documentation, as in `impala_common.config.sections`.
 """

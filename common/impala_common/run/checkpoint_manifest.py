@@ -2,9 +2,8 @@
 
 `manifest.json` holds the step, the state, size and sha256 of every file of
 tensors, and a digest of itself. Used by `impala_common.run.checkpoints` only.
-Whatever is read here may have been damaged or planted: sizes come before
-contents, nothing is code, and every complaint is a CheckpointError that says
-what was expected.
+Files may be damaged or planted: sizes are checked before contents, nothing is executed, and every
+error is a CheckpointError with the expected value.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
 TENSORS_SUFFIX = ".safetensors"
 BEST = "best"
-"""Name of the checkpoint that did best in an evaluation during training."""
+"""Name of the checkpoint with the best evaluation during training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_KEY = "manifest_sha256"
@@ -41,7 +40,7 @@ class Manifest:
 
     Attributes:
       step: agent steps trained.
-      state: whatever else the learner needs to go on.
+      state: everything else that a resume needs.
       files: sha256 and bytes of each file of tensors, by its name.
     """
 
@@ -74,19 +73,19 @@ def pack_manifest(manifest: Manifest) -> bytes:
             file: {"sha256": digest, "bytes": num_bytes}
             for file, (digest, num_bytes) in manifest.files.items()
         },
-        # Through JSON and back: keys that are numbers become the strings a reader will see.
+        # Through JSON and back: keys that are numbers become strings, as readers see them.
         "state": json.loads(json.dumps(manifest.state, allow_nan=False)),
     }
     data = {**content, _DIGEST_KEY: _compute_digest(content)}
-    # No newline at the end: the last byte matters, so that any truncation is noticed.
+    # No newline at the end: then any truncation is detected.
     return json.dumps(data, indent=1, allow_nan=False).encode()
 
 
 def unpack_manifest(path: Path, data: bytes) -> Manifest:
-    """Rebuilds what `pack_manifest` returned.
+    """Parses the output of `pack_manifest`.
 
     Args:
-      path: where `data` was read, for messages.
+      path: file of `data`, for messages.
       data: the file's bytes.
 
     Raises:
@@ -164,13 +163,13 @@ def _read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """Returns a file's bytes, at most one more than `max_bytes`; refuses links."""
-    # O_NONBLOCK: opening a pipe someone put there must not wait for its writer.
+    # O_NONBLOCK: opening a planted pipe must not wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         return file.read(max_bytes + 1)
 
 
 def _compute_digest(content: dict[str, Any]) -> str:
-    """Returns the digest of the manifest's content, by which the manifest checks itself."""
+    """Returns the digest of the manifest's content, which the manifest also stores."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,9 +1,8 @@
 """EnvironmentSpec, ModelSpec, UnrollSpec: shapes and dtypes of the data.
 
-Immutable values shared by all sides; no grpc, no torch. `UnrollSpec` is the one
-place that says which leaves an unroll has (style: row t is a decision, nothing
-is shifted). Packing to and from the wire lives in `impala_common.codec.specs`;
-`to_json`/`from_json` here are for files in a run directory.
+Immutable values shared by all sides; no grpc, no torch. Only `UnrollSpec` decides the leaves of an
+unroll (row t is a decision, nothing is shifted). `impala_common.codec.specs` packs specifications
+for the wire; `to_json`/`from_json` here are for files in a run's folder.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ OBSERVATION = "observation"
 
 MAX_OBSERVATION_LEAVES = 256
 MAX_RANK = 6
-"""Dimensions of one observation at most; time and batch make it 8 on the wire."""
+"""Most dimensions of one observation; with time and batch they are 8 on the wire."""
 MAX_ELEMENTS = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
-    """What an environment looks like to the learner.
+    """Observations and actions of an environment.
 
     Attributes:
       observation_leaves: leaves of the observation in sorted order of name.
-      action: what an action consists of.
-      frame_stack: frames stacked along dimension 0 of the only observation leaf,
-        0 where observations are no frame stacks.
+      action: specification of an action.
+      frame_stack: frames stacked along dimension 0 of the only observation leaf; 0 without frame
+        stacking.
     """
 
     observation_leaves: tuple[TensorSpec, ...]
@@ -68,7 +67,7 @@ class EnvironmentSpec:
 
 
 def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec) -> None:
-    """Raises SpecMismatchError naming the first field in which the two differ."""
+    """Raises SpecMismatchError, with the first field that differs."""
     names_expected = [leaf.name for leaf in expected.observation_leaves]
     names_actual = [leaf.name for leaf in actual.observation_leaves]
     if names_expected != names_actual:
@@ -86,7 +85,7 @@ def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec
 
 
 def validate_same_model(expected: str, actual: str) -> None:
-    """Raises SpecMismatchError unless an actor has the run's own network, and no other.
+    """Raises SpecMismatchError unless an actor has the same own network as the run.
 
     Args:
       expected: name of the network that the run trains.
@@ -105,7 +104,7 @@ def validate_same_model(expected: str, actual: str) -> None:
 def validate_same_weights(
     model: str, expected: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]
 ) -> None:
-    """Raises SpecMismatchError naming the first tensor of the weights in which two sides differ.
+    """Raises SpecMismatchError, with the first tensor of the weights that differs.
 
     Args:
       model: name of the network.
@@ -138,7 +137,7 @@ Rows = Literal["T", "T+1", "none"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnrollLeaf:
-    """One leaf of an unroll: a tensor and how many rows of it there are."""
+    """One leaf of an unroll: a tensor and its number of rows."""
 
     tensor: TensorSpec
     rows: Rows
@@ -156,7 +155,7 @@ class UnrollLeaf:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnrollSpec:
-    """What an unroll consists of: T and the leaves, in their fixed order.
+    """Specification of an unroll: T and the leaves, in their fixed order.
 
     Leaves (glossary words; `x` stands for each observation leaf):
       observation... `[T+1, ...]`, is_first `[T+1]` bool, actions `[T, ...]` as
@@ -173,7 +172,7 @@ class UnrollSpec:
     @property
     def leaves(self) -> tuple[UnrollLeaf, ...]:
         """All leaves in wire order."""
-        # Without axes: they matter to networks, not to storage and transport.
+        # Without axes: only networks use them.
         leaves = [
             UnrollLeaf(TensorSpec(leaf.name, leaf.shape, leaf.dtype), "T+1")
             for leaf in self.environment.observation_leaves
@@ -221,14 +220,14 @@ class UnrollSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The network to build, by name and number; what each means: ModelConfig.
+    """Specification of the network; ModelConfig explains the fields.
 
     `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
 
     Attributes:
       name: a shipped network, or an own one: "module:Class" or "object:Name".
-      image_axes: axes of each observation leaf, in order; (): of a run from before axes were
-        declared, whose networks guessed them by size.
+      image_axes: axes of each observation leaf, in order; (): an older run without declared axes,
+        whose networks guess them by size.
     """
 
     name: str
@@ -253,7 +252,7 @@ class ModelSpec:
         return cls(**(data | {name: tuple(lists[name]) for name in ("hidden_sizes", "image_axes")}))
 
     def declare_axes(self, environment: EnvironmentSpec) -> EnvironmentSpec:
-        """Returns `environment` with the axes that this network was made for."""
+        """Returns `environment` with this network's image axes."""
         leaves = environment.observation_leaves
         axes = self.image_axes or ("",) * len(leaves)
         return dataclasses.replace(
@@ -266,10 +265,10 @@ class ModelSpec:
 
     @property
     def is_own(self) -> bool:
-        """Whether the network is none that this package ships."""
+        """Whether the network is user-supplied."""
         return ":" in self.name
 
     @property
     def is_fed_back(self) -> bool:
-        """Whether the network is given the previous action and reward (an own one always is)."""
+        """Whether the network gets the previous action and reward (an own network always does)."""
         return self.use_previous_action_and_reward or self.is_own

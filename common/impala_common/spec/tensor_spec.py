@@ -18,7 +18,7 @@ DTYPES: tuple[str, ...] = (
 
 
 IMAGE_AXES: tuple[str, ...] = ("HWC", "CHW", "SHW")
-"""Declarations of what the dimensions of an image are: height, width, channels, stacked frames."""
+"""Orders of an image's dimensions: height, width, channels, stacked frames."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class TensorSpec:
       name: its name.
       shape: lengths of its dimensions.
       dtype: one of DTYPES.
-      axes: what its dimensions are, one of IMAGE_AXES; "": nobody declared it. Observation leaves
-        of rank 3 only.
+      axes: order of its dimensions, one of IMAGE_AXES; "": not declared. Observation leaves of rank
+        3 only.
     """
 
     name: str
