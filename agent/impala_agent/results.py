@@ -13,16 +13,16 @@ from impala_common.run import metrics
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a training ended.
+    """Result of a training.
 
     Attributes:
       reason: "finished", "interrupted" (Ctrl-C) or "stopped" (close, or an administrator).
       num_steps: agent steps trained on, over all trainings of the agent.
       num_updates: updates, likewise.
       num_episodes: finished episodes, likewise.
-      return_mean: mean return of the last 100 episodes; None where none has finished.
+      return_mean: mean return of the last 100 episodes; None without finished episodes.
       run_dir: the run's folder: settings, metrics, checkpoints, logs.
-      checkpoint: the checkpoint written last.
+      checkpoint: the last checkpoint.
     """
 
     reason: str
@@ -37,7 +37,7 @@ class TrainResult:
 def make_train_result(
     status: Mapping[str, Any], is_interrupted: bool, run_dir: Path, checkpoints: Path
 ) -> TrainResult:
-    """Returns the result of a learner's last status."""
+    """Returns the result in a learner's last status."""
     reason = "finished" if status.get("reason") == "finished" else "stopped"
     return TrainResult(
         reason="interrupted" if is_interrupted and reason != "finished" else reason,
@@ -51,7 +51,7 @@ def make_train_result(
 
 
 def make_eval_result(evaluation: Evaluation) -> dict[str, Any]:  # Any: numbers and tuples
-    """Returns an evaluation by the seed's names, and everything else that is known of it."""
+    """Returns an evaluation by the seed's names, with all further statistics."""
     return {
         "episode_rewards": evaluation.return_mean,
         "episode_lengths": evaluation.length_mean,
