@@ -26,7 +26,7 @@ from impala_common.run.checkpoint_manifest import (
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import sync_directory, write_bytes_atomic
 
-VERDICT = "evaluation"
+EVALUATION = "evaluation"
 """Key of the evaluation in a best checkpoint's state."""
 
 
@@ -47,12 +47,12 @@ class BestCheckpoint:
         """
         return self._store.describe(BEST) if self._path.exists() else None
 
-    def adopt(self, folder: Path, verdict: dict[str, Any]) -> None:  # Any: JSON
+    def adopt(self, folder: Path, evaluation: dict[str, Any]) -> None:  # Any: JSON
         """Makes the checkpoint in `folder` the best. After a crash the old or the new one is there.
 
         Args:
           folder: on the same file system; moved.
-          verdict: its evaluation, added to its state.
+          evaluation: its evaluation, added to its state.
 
         Raises:
           CheckpointError: it is damaged, or cannot be moved; the old best stays.
@@ -60,7 +60,7 @@ class BestCheckpoint:
         try:
             data = read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
             manifest = unpack_manifest(folder / MANIFEST, data)
-            judged = dataclasses.replace(manifest, state=manifest.state | {VERDICT: verdict})
+            judged = dataclasses.replace(manifest, state=manifest.state | {EVALUATION: evaluation})
             write_bytes_atomic(folder / MANIFEST, pack_manifest(judged))
             self._store.path.mkdir(parents=True, exist_ok=True)
             self.recover()

@@ -360,7 +360,7 @@ class Controller:
             self._checkpoints.close(_LAST_SAVE_S)
             self.learner.history.add("end", reason=reason)
             if is_judged:
-                self._await_verdict()
+                self._await_evaluation()
                 self._ends.control.send("judged")
             self.evaluations.close()
         self._shown.pop("is_judging", None)
@@ -382,7 +382,7 @@ class Controller:
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 
-    def _await_verdict(self) -> None:
+    def _await_evaluation(self) -> None:
         """Waits until all candidates have results, no evaluator is left, or time is up."""
         pipes = (self._ends.supervisor, self._ends.control)
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from impala_common.config import EvaluationConfig
 from impala_common.errors import CheckpointError, NotFoundError
 from impala_common.run import metrics
-from impala_common.run.best_checkpoint import VERDICT, BestCheckpoint
+from impala_common.run.best_checkpoint import EVALUATION, BestCheckpoint
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.learner import Learner
@@ -82,8 +82,8 @@ class Evaluations:
         try:
             self._checkpoint.recover()
             if (best := self._checkpoint.describe()) is not None:
-                verdict = best.state[VERDICT][self._config.eval_best_by]
-                self._best = float(verdict["return_mean"]), best.step
+                evaluation = best.state[EVALUATION][self._config.eval_best_by]
+                self._best = float(evaluation["return_mean"]), best.step
         except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
             _LOG.warning("the best checkpoint cannot be read; the next takes its place: %s", error)
         if self._best is not None:
@@ -142,8 +142,13 @@ class Evaluations:
         candidate = self._candidates.get(name)
         if candidate is None:
             raise NotFoundError(f"no candidate {name!r}: it was replaced, or is of another life")
-        verdict = {"sampled": sampled, "greedy": greedy, "evaluator_id": evaluator_id, "seed": seed}
-        is_best = self._keep_if_best(name, candidate.step, verdict)
+        evaluation = {
+            "sampled": sampled,
+            "greedy": greedy,
+            "evaluator_id": evaluator_id,
+            "seed": seed,
+        }
+        is_best = self._keep_if_best(name, candidate.step, evaluation)
         self.drop(name)
         self._judged[name] = is_best
         while len(self._judged) > _MAX_JUDGED:
@@ -170,13 +175,13 @@ class Evaluations:
         self._candidates.clear()
         shutil.rmtree(self._run.candidates_path, ignore_errors=True)
 
-    def _keep_if_best(self, name: str, step: int, verdict: dict[str, Any]) -> bool:
+    def _keep_if_best(self, name: str, step: int, evaluation: dict[str, Any]) -> bool:
         """Makes a candidate the best if it is better than the best; a tie keeps the older."""
-        value = float(verdict[self._config.eval_best_by]["return_mean"])
+        value = float(evaluation[self._config.eval_best_by]["return_mean"])
         if self._best is not None and value <= self._best[0]:
             return False
         try:
-            self._checkpoint.adopt(self._store.path / name, verdict)
+            self._checkpoint.adopt(self._store.path / name, evaluation)
         except CheckpointError as error:
             _LOG.error("the best so far, of step %d, could not be kept: %s", step, error)
             return False

@@ -134,23 +134,23 @@ def _choose(
     unroll_length: int,
 ) -> InferenceBackend:
     num_slots = len(inputs[0].is_first)
-    candidates: list[InferenceBackend] = [eager]
+    backends: list[InferenceBackend] = [eager]
     makers: tuple[Callable[[], InferenceBackend], ...] = (
         lambda: NumpyMlpInference(model, num_slots),
         lambda: Bfloat16Inference(model, num_slots),
     )
     for make in makers:
         try:
-            candidate = make()
-            _compare(candidate, eager, weights, inputs)
+            backend = make()
+            _compare(backend, eager, weights, inputs)
         except UnsuitableModelError as error:
-            _LOG.debug("not a candidate for inference: %s", error)
+            _LOG.debug("inference backend left out: %s", error)
         else:
-            candidates.append(candidate)
-    if len(candidates) == 1:
+            backends.append(backend)
+    if len(backends) == 1:
         _LOG.info("inference: eager, the only backend for this network")
         return eager
-    probed = probe(candidates, weights, inputs[0])
+    probed = probe(backends, weights, inputs[0])
     best = min(probed, key=lambda one: one.cost_ms(unroll_length))
     if best.cost_ms(unroll_length) * _MIN_GAIN > probed[0].cost_ms(unroll_length):
         best = probed[0]
