@@ -1,9 +1,8 @@
 """impala-admin: commands that inspect and steer a running learner, and `impala-admin certs`.
 
 Finds the admin service by the run's folder or by an address, makes one call and
-shows its answer, as JSON where asked. Never imports torch, but for `evaluate`,
-which plays episodes in this process. `certs ...` needs no learner and belongs
-to `impala_actor.admin.certs_command`.
+shows its answer, as JSON where asked. Imports torch only for `evaluate`, which plays episodes in
+this process. `certs ...` needs no learner; it is in `impala_actor.admin.certs_command`.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _COMMANDS: dict[str, str] = {
     "logs": "set the level of the server's logs",
     "profile": "record N updates with torch's profiler into the run",
 }
-"""What each command does, by name."""
+"""Description of each command, by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -177,7 +176,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace], _Call]] = {
         ),
     ),
 }
-"""By command: the method, its request's fields, and how its answer is shown."""
+"""Command -> method, fields of its request, and display of its answer."""
 
 
 def _was(answer: dict[str, Any]) -> str:
@@ -213,7 +212,7 @@ def _show_parameter(answer: dict[str, Any]) -> str:
 
 
 def _watch(client: AdminClient, arguments: argparse.Namespace) -> int:
-    """Shows the status until the learner ends, Ctrl-C, or --count answers."""
+    """Shows the status until the learner ends, on Ctrl-C, or after --count answers."""
     require("--count", arguments.count, arguments.count >= 0, "at least 0")
     dashboard, console = Dashboard(), _console()
     is_live = console.is_terminal and not arguments.json
@@ -245,7 +244,7 @@ def _evaluate(client: AdminClient, arguments: argparse.Namespace) -> int:
             "evaluation reads the run's checkpoints; use it where the learner runs",
         )
     saved = to_json(client.call("SaveCheckpoint"))["checkpoint"]["name"]
-    from impala_actor import eval_cli  # imports torch once its arguments have been found good
+    from impala_actor import eval_cli  # imports torch after its arguments are checked
 
     command = [str(run.path), "--checkpoint", saved, "--episodes", str(arguments.episodes)]
     command += ["--seed", str(arguments.seed)]
@@ -293,7 +292,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _make_options(has_defaults: bool) -> argparse.ArgumentParser:
-    """Returns the options of all commands; they may stand before and after the command."""
+    """Returns the options of all commands; they may come before or after the command."""
     options = argparse.ArgumentParser(add_help=False)
 
     def add(name: str, default: Any, text: str, **more: Any) -> None:  # Any: argparse's

@@ -1,7 +1,6 @@
 """impala-actor: joins a run from this or any other machine.
 
-Must stay light until it is known that there is something to do: torch is
-imported after the arguments have been parsed.
+Imports torch only after the arguments have been parsed, so that --help and errors are fast.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ActorArguments:
-    """Plays an environment with the learner's newest weights and sends it what happened.
+    """Plays an environment with the learner's newest weights and sends it the unrolls.
 
     May start before the learner and leave at any time. Ends with 0 when the run has finished
     or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 75 when the environment
@@ -156,7 +155,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
     require_device("--device", arguments.device)
-    # numpy's products are small here: threads of its own would only wait for each other.
+    # numpy's matrix products are small here: further threads would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
     keep_large_buffers()
     import torch

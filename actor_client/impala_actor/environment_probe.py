@@ -1,8 +1,8 @@
-"""Makes one environment in a process of its own, to find out whether it can be made at all.
+"""Makes one environment in a process of its own, to check that it can be made.
 
     python -m impala_actor.environment_probe ENV SETTINGS
 
-Started by impala-train before it starts anything else; SETTINGS is the section "environment" as
+Started by impala-train before its other processes; SETTINGS is the section "environment" as
 JSON. Prints one JSON object on stdout: {} or {"reason", "text"} of an error of this project. What
 the environment prints goes to stderr.
 """
@@ -36,15 +36,15 @@ def probe(env: str, config: EnvironmentConfig) -> ImpalaError | None:
         environment = make_environment(env, 1, config)
     except ImpalaError as error:
         return error
-    except Exception as error:  # a user's code may raise anything
+    except Exception as error:  # code of users may raise any error
         return describe_failure(env, error)
-    with contextlib.suppress(Exception):  # no reason to refuse it
+    with contextlib.suppress(Exception):  # an environment that fails to close is still usable
         environment.close()
     return None
 
 
 def main(env: str, settings: str) -> None:
-    """Body of the process."""
+    """Runs the process."""
     result = os.dup(1)
     os.dup2(2, 1)
     config = json.loads(settings)
@@ -53,7 +53,7 @@ def main(env: str, settings: str) -> None:
     answer = {} if error is None else {"reason": error.reason, "text": str(error)}
     os.write(result, json.dumps(answer).encode())
     sys.stdout.flush()
-    os._exit(0)  # threads and exit handlers of the environment are not waited for
+    os._exit(0)  # does not wait for threads and exit handlers of the environment
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """impala-eval: evaluates, films, exports and plots runs with frozen weights.
 
-The console script of that name. Importing this file is cheap: torch and
-matplotlib are imported when the command line has been found good. Prints (noqa T201), as
+The console script of that name. Importing this file is cheap: torch and matplotlib are imported
+after the command line is checked. Prints (noqa T201), as
 commands do.
 """
 
@@ -38,7 +38,7 @@ the number asked for is rounded up accordingly."""
 
 
 def _option(metavar: str, hint: str) -> object:
-    """Returns a tyro annotation with what --help shows of an option."""
+    """Returns a tyro annotation with the help of an option."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
@@ -167,7 +167,7 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
         return []
     import torch
 
-    torch.set_num_threads(1)  # batches are small: more threads only wait for each other
+    torch.set_num_threads(1)  # batches are small: further threads would only wait for each other
     if arguments.video is not None:
         from impala_actor.environments.rendering import prepare_headless
 
@@ -176,14 +176,14 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
 
 
 def _report(path: Path, arguments: EvalArguments) -> RunReport:
-    """Films, judges and exports one run, in this order: an export says how good it is."""
+    """Films, evaluates and exports one run, in this order: an export contains its evaluation."""
     from impala_actor.evaluation.run_evaluation import evaluate_frozen_run
     from impala_common.policy.frozen_run import load_frozen_run
 
     if arguments.export is not None:
         from impala_actor.evaluation.policy_export import validate_export_folder
 
-        validate_export_folder(arguments.export)  # before minutes of episodes, not after
+        validate_export_folder(arguments.export)  # before the episodes, which take minutes
     trained = load_frozen_run(path, arguments.checkpoint)
     config = trained.environment_config
     if arguments.env_kwargs is not None:

@@ -1,7 +1,6 @@
 """impala-evaluator: evaluates the weights of a run while it trains.
 
-Must stay light until it is known that there is something to do: torch is
-imported after the arguments have been parsed.
+Imports torch only after the arguments have been parsed, so that --help and errors are fast.
 """
 
 from __future__ import annotations

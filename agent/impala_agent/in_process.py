@@ -1,7 +1,7 @@
 """Evaluation and acting in the caller's own process.
 
-Both make environments as actors do. The evaluation has a copy of the network; the
-actor gets its own from the learner that it talks gRPC to.
+Both make environments like actors. The evaluation has a copy of the network; the actor gets its
+weights from the learner by gRPC.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _CONNECT_S = 30.0
 def evaluate_in_process(
     network: AgentModel, env: str, config: TrainConfig, num_episodes: int, is_greedy: bool
 ) -> Evaluation:
-    """Plays at least `num_episodes` episodes; the run's seed decides them.
+    """Plays at least `num_episodes` episodes, seeded with the run's seed.
 
     Args:
-      network: a copy that nobody else uses.
-      env: what make_environment takes.
+      network: a copy for this call only.
+      env: argument of make_environment.
       config: all settings.
       num_episodes: see `impala_actor.evaluation.policy_evaluation.evaluate`.
       is_greedy: likewise.

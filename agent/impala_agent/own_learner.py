@@ -1,9 +1,8 @@
 """The agent's own training state, in the caller's process.
 
-A TrainingState, as the learner process has one: `update` does here what the learner
-process does, and `export` returns what its checkpoints hold. The global random streams of
-the caller's process stay as they are: an own stream is put in place while the state works,
-and is part of checkpoints.
+A TrainingState, as in the learner process: `update` makes the same updates, and `export` returns
+the content of a checkpoint. The global random streams of the caller's process stay unchanged: an
+own stream, which checkpoints contain, replaces them during the work.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class OwnLearner:
     """Network, optimizer and counters. Owned by the agent, used under its lock.
 
     Attributes:
-      is_fresh: whether everything is still as the seed says.
-      run_path: folder of a run whose newest checkpoint this was when it was read; it may go on.
+      is_fresh: whether everything is still as made from the seed.
+      run_path: folder of the run whose newest checkpoint was loaded, for continuing it.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class OwnLearner:
 
     @property
     def state(self) -> TrainingState:
-        """What holds everything."""
+        """The training state."""
         return self._state
 
     @property
@@ -82,14 +81,14 @@ class OwnLearner:
         return self._state.model
 
     def restored(self, checkpoint: Checkpoint, run_path: Path | None) -> OwnLearner:
-        """Returns another one, as `checkpoint` has it.
+        """Returns a new one with the state in `checkpoint`.
 
         Args:
           checkpoint: of the same spaces and network.
           run_path: see the class.
 
         Raises:
-          CheckpointError: it is of other spaces or another network.
+          CheckpointError: it belongs to other spaces or another network.
         """
         state = self._state
         validate_fitting(checkpoint, state.environment, state.model_spec)
@@ -103,7 +102,7 @@ class OwnLearner:
         """Takes over a checkpoint's weights and nothing else.
 
         Raises:
-          CheckpointError: it is of other spaces or another network.
+          CheckpointError: it belongs to other spaces or another network.
         """
         validate_fitting(checkpoint, self._state.environment, self._state.model_spec)
         load_weights(self.network, checkpoint)
@@ -119,7 +118,7 @@ class OwnLearner:
         """Makes one update; see `IMPALA.update`.
 
         Raises:
-          SpecMismatchError: the batch is not what it should be.
+          SpecMismatchError: an entry of the batch is wrong.
           TrainingDivergedError: too many updates in a row were not finite.
         """
         state = self._state
@@ -132,7 +131,7 @@ class OwnLearner:
             self._device,
             state.counters.policy_version,
         )
-        if state.is_finished:  # as a further training would
+        if state.is_finished:  # as a further training does
             state.extend(state.config.job.total_steps)
         version = state.counters.policy_version
         start_s = time.perf_counter()
@@ -142,7 +141,7 @@ class OwnLearner:
         error = self._health.note(applied, state.config.optimizer)
         if error is not None:
             raise error
-        self._stats.collect(time.monotonic())  # forgets the update before
+        self._stats.collect(time.monotonic())  # drops sums of the update before
         if applied.is_applied:
             state.counters.num_episodes += len(packed.episodes)
             taken = TakenBatch(packed.batch, 0, packed.episodes, ActorSeconds(0.0, 0.0, 0.0))
@@ -163,10 +162,10 @@ class OwnLearner:
         return result
 
     def export(self) -> Snapshot:
-        """Returns what the learner's checkpoints hold.
+        """Returns the content of a learner's checkpoint.
 
         Raises:
-          CheckpointWriteError: the weights are damaged: no checkpoint is to hold them.
+          CheckpointWriteError: the weights are damaged; no checkpoint may hold them.
         """
         self._health.require_sound_weights()
         with self._own_random_stream():
@@ -180,7 +179,7 @@ class OwnLearner:
             self._random_state = torch.get_rng_state()
 
     def _forked(self) -> contextlib.AbstractContextManager[None]:
-        """Puts torch's global streams back at the end."""
+        """Returns a context that restores torch's global streams at its end."""
         is_cuda = self._device.type == "cuda"
         devices = [self._device.index or 0] if is_cuda else []
         return torch.random.fork_rng(devices=devices)

@@ -13,16 +13,16 @@ from impala_server.messages import LearnerStatus
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a training ended.
+    """Result of a training.
 
     Attributes:
       reason: "finished", "interrupted" (Ctrl-C) or "stopped" (close, or an administrator).
       num_steps: agent steps trained on, over all trainings of the agent.
       num_updates: updates, likewise.
       num_episodes: finished episodes, likewise.
-      return_mean: mean return of the last 100 episodes; None where none has finished.
+      return_mean: mean return of the last 100 episodes; None without finished episodes.
       run_dir: the run's folder: settings, metrics, checkpoints, logs.
-      checkpoint: the checkpoint written last.
+      checkpoint: the last checkpoint.
     """
 
     reason: str
@@ -51,7 +51,7 @@ def make_train_result(
 
 
 def make_eval_result(evaluation: Evaluation) -> dict[str, Any]:  # Any: numbers and tuples
-    """Returns an evaluation by the seed's names, and everything else that is known of it."""
+    """Returns an evaluation by the seed's names, with all further statistics."""
     return {
         "episode_rewards": evaluation.return_mean,
         "episode_lengths": evaluation.length_mean,

@@ -1,8 +1,7 @@
 """impala-health: reports whether a learner server or an actor is healthy, for containers.
 
-Exits with 0 or 1 and says why in one line. Asks a learner with the standard
-gRPC health call, an actor by the file it beats into. Imports neither torch nor
-anything else that takes long.
+Exits with 0 or 1 and prints the reason in one line. Checks a learner with the standard gRPC health
+call, an actor by its heartbeat file. Imports neither torch nor any other slow module.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def check_actor(path: Path, max_age_s: float) -> tuple[bool, str]:
-    """Returns whether the actor that beats into `path` has moved lately, and a line about it."""
+    """Returns whether the heartbeat in `path` is recent, and a line about it."""
     from impala_common.process.heartbeat import read_age_s
 
     try:
@@ -63,7 +62,7 @@ def check_actor(path: Path, max_age_s: float) -> tuple[bool, str]:
 
 
 def check_server(arguments: argparse.Namespace) -> tuple[bool, str]:
-    """Returns whether the server says that it serves, and a line about it."""
+    """Returns whether the server answers SERVING, and a line about it."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 

@@ -1,7 +1,7 @@
 """impala-server: a learner server alone; actors join by address.
 
-Needs no environment package: what the environment looks like comes from the
-first actor, or from the run when it goes on.
+Needs no environment package: the environment's specification comes from the first actor, or from a
+resumed run.
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
             "--run-dir", str(path), "a new folder", f"it holds a run; go on with --resume {path}"
         )
     lock = run_directory.lock()
-    if arguments.resume is None:  # settings of a beginning that came to nothing
+    if arguments.resume is None:  # settings of a start that failed
         run_directory.config_path.unlink(missing_ok=True)
     return run_directory, lock
 
 
 def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
-    """Says that the run has finished, to whoever started this command and to actors."""
+    """Reports that the run has finished: on the terminal and to actors."""
     assert arguments.resume is not None
     config, run = arguments.config, RunDirectory(arguments.resume)
     write_line("info", describe_finished(run.path, finished, config.job.total_steps))
@@ -121,7 +121,7 @@ def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
 
 def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     config = arguments.config
-    if config.optimizer.when_diverged == "auto":  # nobody waits for this command to end
+    if config.optimizer.when_diverged == "auto":  # a server waits for an administrator
         optimizer = dataclasses.replace(config.optimizer, when_diverged="pause")
         config = dataclasses.replace(config, optimizer=optimizer)
     level, log_format = "INFO" if arguments.verbose else "WARNING", arguments.log_format

@@ -1,7 +1,7 @@
 """Tells actors that the run has finished, for a while after its end: then they leave by themselves.
 
-An actor waits for a learner that it cannot reach, so one that comes after the end would wait for
-ever. Used by impala-server with --finished-notice-s, on its main thread: a front end without a
+An actor waits for a learner that it cannot reach, so an actor that starts after the end would wait
+for ever. Used by impala-server with --finished-notice-s, on its main thread: a front end without a
 learner behind it, on a thread of this process.
 """
 
@@ -28,7 +28,7 @@ def give_notice(
     """Answers actors for `duration_s`, or until `is_stop_wanted`.
 
     Args:
-      config: the run's settings: where to listen, TLS, tokens.
+      config: the run's settings: address, TLS, tokens.
       run: its folder, whose lock the caller holds.
       duration_s: how long.
       is_stop_wanted: asked twice a second.
@@ -38,7 +38,7 @@ def give_notice(
     """
     from impala_server.front_end.process import front_end_main
 
-    # Nothing is learned here: no metrics endpoint for Prometheus, which would show zeros.
+    # No metrics endpoint for Prometheus: without a learner it would show zeros.
     checkpoint = dataclasses.replace(config.checkpoint, prometheus_port=0)
     config = dataclasses.replace(config, checkpoint=checkpoint)
     ends, pipes = make_ends()

@@ -36,7 +36,7 @@ from impala_server.messages import LearnerStatus
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
 OLD_RETURN_STEPS = THRESHOLDS.no_episode_steps
-"""Agent steps without the end of an episode, from where on the last returns are not shown."""
+"""Agent steps without the end of an episode after which the last returns are not shown."""
 
 _NARROW = 80
 """Columns of a terminal below which the table has one value a line, so that none is cut."""
@@ -46,16 +46,15 @@ _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}
 
 
 class _ResizableLive(Live):
-    """A live display that begins on a clean screen when the terminal gets another size.
+    """A live display that clears the screen when the terminal is resized.
 
-    Terminals break the lines of a narrower window anew, so that the number of lines to go back over
-    is not known.
+    A narrower terminal wraps its lines again, so the number of lines to overwrite is unknown.
     """
 
     _size: ConsoleDimensions | None = None
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Called by rich for all that is printed: what to print, and the display below it."""
+        """Called by rich for everything printed: returns it with the display below."""
         with self._lock:
             size, last = self.console.size, self._size
             self._size = size
@@ -76,14 +75,14 @@ class ProgressDisplay:
         clock: Callable[[], float] = time.monotonic,
         is_json: bool = False,
     ) -> None:
-        """Shows nothing yet.
+        """Prepares; `start` begins to show.
 
         Args:
           total_steps: where the run ends.
-          title: what it is.
-          console: where to; default: stderr.
-          clock: seconds that only grow.
-          is_json: whether lines are JSON, like log records; then there is no live display.
+          title: title of the display.
+          console: default: stderr.
+          clock: monotonic, in seconds.
+          is_json: whether to print JSON lines, like log records, in place of a live display.
         """
         self._total_steps = total_steps
         self._title = title
@@ -109,7 +108,7 @@ class ProgressDisplay:
             self._live.start()
 
     def wait(self, text: str) -> None:
-        """Says what the run is waiting for; shown until there is a status."""
+        """Shows what the run waits for, until the first status."""
         self._waiting_for.update(text=Text(text))
         if self._live is None:
             self.message(text)
@@ -121,7 +120,8 @@ class ProgressDisplay:
         self._status = status
         self._is_shown = False
         return_mean = _number(status, names.RETURN_MEAN)
-        if return_mean is not None and return_mean != self._last_return:  # news, not a repeat
+        # Only a changed value is new.
+        if return_mean is not None and return_mean != self._last_return:
             self._last_return = return_mean
             self._returns.append(return_mean)
         if self._live is None and self._clock() - self._line_s >= LINE_INTERVAL_S:
@@ -129,7 +129,7 @@ class ProgressDisplay:
             self._show_line()
 
     def message(self, text: str) -> None:
-        """Prints a line: above the display where there is one."""
+        """Prints a line, above the live display if it is on."""
         if self._is_json:
             if not self._console.quiet:
                 write_line("info", text)
@@ -138,7 +138,7 @@ class ProgressDisplay:
         self._console.print(Text(f"{stamp} {text}"), highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Shows the last status for good and gives the terminal back."""
+        """Leaves the last status on the screen and ends the live display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -161,7 +161,7 @@ class ProgressDisplay:
         unused_error: BaseException | None,
         unused_traceback: TracebackType | None,
     ) -> None:
-        """Gives the terminal back."""
+        """Ends the live display."""
         self.stop()
 
     def line(self) -> str:
@@ -185,7 +185,7 @@ class ProgressDisplay:
         return " ".join(parts if state == "RUNNING" else [state.lower(), *parts])
 
     def render(self) -> RenderableType:
-        """Returns what is shown now."""
+        """Returns the renderable of the present status."""
         if self._status is None:
             body: RenderableType = self._waiting_for
             state = "STARTING"

@@ -1,7 +1,7 @@
 """Checks of a command's settings against this machine and the run, before anything is started.
 
 Called by impala-train and impala-server before the run's folder is made. Takes milliseconds: torch
-and environments are not imported. What these checks cannot know, the processes find out.
+and environments are not imported. The processes themselves find the remaining errors.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _NETWORK_SETTINGS = (
     "use_previous_action_and_reward",
     "normalise_observations",
 )
-"""Settings that decide which tensors a network has, by their names, the same in ModelSpec."""
+"""Settings that decide the tensors of a network; ModelSpec has the same names."""
 
 
 class FinishedRun(NamedTuple):
-    """What a run that has finished left.
+    """Totals of a finished run.
 
     Attributes:
       steps: agent steps trained on.
@@ -48,11 +48,11 @@ class FinishedRun(NamedTuple):
 
 
 def validate_start(config: TrainConfig, resume: Path | None) -> None:
-    """Raises an error if the learner could not work with these settings here.
+    """Raises an error if the learner cannot work with these settings on this machine.
 
     Args:
       config: all settings.
-      resume: folder of the run to go on with; None: a new run.
+      resume: folder of the run to resume; None: a new run.
 
     Raises:
       ConfigError: device, network or initial weights cannot be used, or do not fit the run.
@@ -81,7 +81,7 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
 
 
 def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | None:
-    """Returns what a run left that has trained its `total_steps`; None for any other."""
+    """Returns the totals of a run that has trained its `total_steps`; None for any other run."""
     if resume is None:
         return None
     summary = _newest(CheckpointStore(RunDirectory(resume).checkpoints_path))
@@ -94,7 +94,7 @@ def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | Non
 
 
 def describe_finished(run: Path, finished: FinishedRun, total_steps: int) -> str:
-    """Returns one line that says that a run has finished, and how to go on with it."""
+    """Returns one line: the run has finished, and how to train it further."""
     return (
         f"{run} has finished: {finished.steps:,} of {total_steps:,} steps; nothing is started. "
         f"Go on with --resume {run} --total-steps N, N more than {finished.steps}"
@@ -102,7 +102,7 @@ def describe_finished(run: Path, finished: FinishedRun, total_steps: int) -> str
 
 
 def summarise_finished(run: Path, finished: FinishedRun) -> dict[str, Any]:  # Any: JSON
-    """Returns what the commands print of a finished run with --json."""
+    """Returns the --json output of the commands for a finished run."""
     return {
         "run": str(run),
         "reason": "finished",
@@ -119,17 +119,17 @@ def _newest(store: CheckpointStore) -> CheckpointSummary | None:
         try:
             return store.describe(name)
         except CheckpointError:
-            continue  # the learner says what is wrong with it
+            continue  # the learner reports the damage
     return None
 
 
 def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
-    """Raises ConfigError if the settings ask for a network other than the one that the run has."""
+    """Raises ConfigError if the settings name a network other than the run's."""
     try:
         trained = json.loads(run.specs_path.read_text(encoding="utf-8"))["model"]
         known = {name: trained[name] for name in (*_NETWORK_SETTINGS, "name")}
     except (OSError, ValueError, KeyError, TypeError):
-        return  # a run that has not begun, or a damaged one: the learner says what is wrong
+        return  # not begun, or damaged: the learner reports it
     wanted = dataclasses.asdict(config.model)
     is_normalised = config.loss.reward_normalisation != "none"
     if is_normalised != trained.get("normalise_rewards", is_normalised):

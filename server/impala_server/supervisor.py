@@ -66,9 +66,9 @@ class Supervisor:
           run: the run's folder.
           log_level: of both processes.
           log_format: of both processes.
-          objects: networks that are Python objects of this process; stays the caller's.
-          has_log_files: whether the processes write to files in the run's folder, not to stderr,
-            and this process's own log level stays as it is, whatever an administrator says.
+          objects: networks that are Python objects of this process; owned by the caller.
+          has_log_files: whether the processes log to files in the run's folder, not to stderr. An
+            administrator's change of the log level then leaves this process's own level as it is.
         """
         self._objects = objects
         self._has_log_files = has_log_files
@@ -87,11 +87,11 @@ class Supervisor:
     def start(self) -> None:
         """Starts all children with the settings. Returns at once.
 
-        A new run's config.toml is written here. Where there is one already it stays until the
-        learner has accepted the new settings, and then writes them (`Controller`).
+        A new run's config.toml is written here. An existing one stays until the learner has
+        accepted the new settings and writes them (`Controller`).
 
         Raises:
-          ConfigError: the environment arms failpoints that are not to be here.
+          ConfigError: the environment variable arms failpoints that are not allowed here.
         """
         failpoints.arm_from_environment(self._config.transport.host)
         self._run.create()
@@ -129,11 +129,11 @@ class Supervisor:
         return self._stop_by_s < math.inf
 
     def wait_until_bound(self, timeout_s: float = 60.0) -> str:
-        """Returns the address the front end listens on, once it does.
+        """Waits until the front end listens; returns its address.
 
         Raises:
           AddressInUseError: the port is taken.
-          ImpalaError: a process failed, or none answered in time.
+          ImpalaError: a process failed, or did not answer in time.
         """
         deadline_s = time.monotonic() + timeout_s
         while self.address is None:
@@ -182,9 +182,9 @@ class Supervisor:
     def close(self) -> None:
         """Ends all children, in order; by force where one does not end in time.
 
-        Takes 23 s at most from the first `request_stop` (24 where both must be killed), so
-        that whoever waits 25 s for the command sees it end. What had to be killed is then
-        in `killed`.
+        Takes 23 s at most from the first `request_stop` (24 if both must be killed), so that a
+        process manager that waits 25 s sees the command end. `killed` then lists the killed
+        processes.
         """
         if not self._children:
             return
@@ -193,7 +193,7 @@ class Supervisor:
             try:
                 self.poll(0.1)
             except ImpalaError as error:
-                if not self._has_failed:  # else what follows from the failure is no news
+                if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
         self._join(self._leader, max(1.0, self._stop_by_s - time.monotonic()))
         for child in self._followers:

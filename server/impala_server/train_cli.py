@@ -1,7 +1,7 @@
 """impala-train: a learner server and actors over gRPC on this machine; the main command.
 
-The command itself only starts, shows and ends: learner, front end and actors
-are processes. Afterwards the frozen weights are evaluated by impala-eval.
+The command starts the learner, the front end and actors as processes, shows progress and ends them.
+Afterwards impala-eval evaluates the frozen weights.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
-    """Returns the arguments with actors, slots and threads chosen where nobody named them."""
+    """Returns the arguments; chooses actors, slots and threads that the user did not set."""
     choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
     if choice.text and not arguments.quiet:
         write_line("info", choice.text)
@@ -96,7 +96,7 @@ def _tell_finished(arguments: TrainArguments, run: Path, finished: FinishedRun) 
 
 
 def _log_format(arguments: TrainArguments) -> LogFormat:
-    """This command is a person's, also where its lines are piped on: auto is text."""
+    """Returns text for auto, also in a pipe: a person runs this command."""
     return "text" if arguments.log_format == "auto" else arguments.log_format
 
 

@@ -32,7 +32,7 @@ def serving(path: Path, port: int) -> Iterator[str]:
 
 
 def test_actors_send_again_soon_after_a_learner_is_back(tmp_path: Path) -> None:
-    """Row 20, and the promise of five seconds.
+    """Actors register within five seconds of the learner's return (docs/faults.md, 20).
 
     Seen to fail with fixed waits: of 1 s, all registered within .07 s; of 9 s, after 6.9 s.
     """

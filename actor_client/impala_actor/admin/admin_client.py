@@ -1,8 +1,7 @@
 """Calls to a learner's admin service: the only user of its stubs on this side.
 
-Used by `impala-admin` on one thread. Errors of calls come out as errors of this
-project. A change carries a request id of its own, so that a repetition after a
-lost answer has no second effect.
+Used by `impala-admin` on one thread. Failed calls raise errors of this project. A change carries a
+request id, so that repeating it after a lost answer has no second effect.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ class AdminClient:
           address: unix:PATH or HOST:PORT.
           security: certificates and token.
           timeout_s: deadline of each call but `watch`.
-          request_id: of the one change to be made; empty: a new one for each.
-          expected_run_id: learner_run_id changes are meant for; 0: any.
+          request_id: of a single change; empty: a new id for each change.
+          expected_run_id: learner_run_id that changes are for; 0: any.
 
         Raises:
           ConfigError: a file cannot be used.
@@ -68,8 +67,8 @@ class AdminClient:
         """Calls a method by name with a request of `fields`.
 
         Raises:
-          ImpalaError: what the learner refused it with.
-          LearnerUnavailableError: nobody answers at the address.
+          ImpalaError: the learner refused it.
+          LearnerUnavailableError: no learner answers at the address.
         """
         request = getattr(admin_pb2, f"{method}Request")(**fields)
         if "header" in request.DESCRIPTOR.fields_by_name:
@@ -81,7 +80,7 @@ class AdminClient:
             raise self._explain(error) from error
 
     def watch(self, interval_s: float) -> Iterator[Any]:  # Any: LearnerStatus
-        """Yields the status again and again until the learner ends; raises as `call`."""
+        """Yields the status at an interval until the learner ends; raises as `call`."""
         request = admin_pb2.WatchStatusRequest()
         request.interval.FromNanoseconds(int(interval_s * 1e9))
         responses = self._stub.WatchStatus(request)
@@ -98,7 +97,7 @@ class AdminClient:
         self._channel.close()
 
     def _explain(self, error: grpc.RpcError) -> ImpalaError:
-        """Returns the error a failed call stands for; says why nobody could be reached."""
+        """Returns the error of a failed call, and why the learner could not be reached."""
         found = error_from(error)
         text = str(found)
         get_code = getattr(error, "code", None)  # most errors of calls are calls themselves
@@ -121,8 +120,8 @@ def find_address(run: Path | None, address: str) -> str:
 
     Args:
       run: the run's folder, or None.
-      address: the address itself, or empty. Without either, the one run below runs/ that has
-        a learner at work is taken.
+      address: the address itself, or empty. Without either, the only run below runs/ with a running
+        learner is taken.
 
     Raises:
       ConfigError: none is known.

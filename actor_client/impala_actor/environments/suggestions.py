@@ -1,7 +1,7 @@
-"""Environment ids that are close to one that does not exist.
+"""Suggests existing environment ids similar to an unknown one.
 
-Knows what Gymnasium has registered, and the ids of namespaces whose packages register nothing
-until they are imported, or are not installed: ALE/ and MinAtar/.
+Searches the ids that Gymnasium has registered, and those of ALE/ and MinAtar/, whose packages
+register ids only when imported, or may not be installed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _ATARI = (
 
 
 def suggest_ids(name: str, count: int = 3) -> list[str]:
-    """Returns up to `count` ids that may be meant by `name`, the likeliest first.
+    """Returns up to `count` ids similar to `name`, the most similar first.
 
-    Ids that are the same but for namespace and version come before those that are spelled alike.
+    Ids that differ only in namespace and version come before ids of similar spelling.
     """
     known = _known_ids()
     base = _base_of(name)
@@ -50,7 +50,7 @@ def _known_ids() -> list[str]:
 
 
 def _is_current(name: str) -> bool:
-    """Returns whether an id is one to recommend: ids of old Atari versions are not."""
+    """Returns whether to recommend an id; ids of old Atari versions are not recommended."""
     spec = gymnasium.registry[name]
     return spec.entry_point != "ale_py.env:AtariEnv" or name.startswith("ALE/")
 

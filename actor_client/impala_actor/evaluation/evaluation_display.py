@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunReport:
-    """What was done with one run.
+    """Everything that impala-eval made of one run.
 
     Attributes:
       run: its folder, as it was given.
-      evaluation: None if no episodes were asked for.
-      videos: files that were written.
-      exported: files that were written.
-      notes: what the user should know of the export.
+      evaluation: None without --episodes.
+      videos: files written.
+      exported: files written.
+      notes: remarks about the export for the user.
     """
 
     run: str
@@ -35,7 +35,7 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
-        """Returns one flat JSON object; what was not asked for is not in it."""
+        """Returns one flat JSON object with the requested parts only."""
         data: dict[str, Any] = {"run": self.run}
         if self.evaluation is not None:
             data |= self.evaluation.to_json()
@@ -51,8 +51,8 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | No
 
     Args:
       reports: one per run.
-      as_json: whether stdout gets JSON lines; what was drawn is then said on stderr.
-      plot: file with the learning curves of all runs; None: none was drawn.
+      as_json: whether stdout gets JSON lines; the path of the plot then goes to stderr.
+      plot: file with the learning curves of all runs, or None.
     """
     for report in reports:
         for note in report.notes:

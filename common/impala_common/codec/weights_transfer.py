@@ -21,11 +21,11 @@ _HEADER_BYTES_PER_TENSOR = 256
 
 
 class WeightsTransfer(NamedTuple):
-    """What came.
+    """A received transfer.
 
     Attributes:
-      header: announces the snapshot.
-      data: the snapshot; None where the newest was at hand already.
+      header: describes the snapshot.
+      data: the snapshot; None if the caller has the newest version.
     """
 
     header: learner_pb2.WeightsHeader
@@ -33,7 +33,7 @@ class WeightsTransfer(NamedTuple):
 
 
 def max_snapshot_bytes(weights: Sequence[TensorSpec]) -> int:
-    """Returns more than a snapshot of these tensors can have, with its table of contents."""
+    """Returns an upper bound of the size of a snapshot of these tensors, with its header."""
     tables = sum(_HEADER_BYTES_PER_TENSOR + 6 * len(spec.name) for spec in weights)
     return _HEADER_BYTES + tables + sum(spec.num_bytes for spec in weights)
 
@@ -45,10 +45,10 @@ def assemble_weights(
 
     Args:
       responses: the messages of one call, in order.
-      max_bytes: a longer snapshot is none of this run.
+      max_bytes: largest size of a snapshot of this run.
 
     Raises:
-      LearnerUnavailableError: the transfer broke the contract or was damaged; another may not be.
+      LearnerUnavailableError: the transfer broke the contract or was damaged; a second may succeed.
     """
     header, data = _assemble(responses, max_bytes)
     return WeightsTransfer(header, data)
@@ -89,10 +89,10 @@ def _take_chunks(
     messages: Iterator[Any],
     num_bytes: int,  # Any: messages of either service
 ) -> Iterator[bytes]:
-    """Yields chunks; no more messages are taken once there are too many bytes in them."""
+    """Yields chunks; stops once they have too many bytes."""
     for message in messages:
         failpoints.hit("actor.weights_mid_stream")
-        chunk = message.chunk  # once: each look at it copies
+        chunk = message.chunk  # once: each access copies
         if not chunk:
             raise LearnerUnavailableError("a weights transfer has a message without a chunk")
         num_bytes -= len(chunk)

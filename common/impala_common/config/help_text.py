@@ -1,6 +1,6 @@
-"""The help of impala-train and impala-server: --help with what most people need, --help-all.
+"""The help of impala-train and impala-server: --help with common options, --help-all with all.
 
-Written here and not by tyro, which keeps the line ends of docstrings.
+Not made by tyro, which keeps the line ends of docstrings.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def make_short_help(
 
     Args:
       program: the command's name.
-      description: what it does.
-      run_options: dataclass of the options that are no settings.
+      description: its description.
+      run_options: dataclass of the options that are not settings.
       extra: dataclass of options that only this command has.
     """
     width = _terminal_width()
@@ -85,8 +85,8 @@ def make_full_help(
 
     Args:
       program: the command's name.
-      description: what it does.
-      start: where the defaults come from.
+      description: its description.
+      start: source of the defaults.
       sections: name, dataclass and instance with the defaults; no instance: the class's own.
     """
     width = _terminal_width()
@@ -121,7 +121,7 @@ def _show(value: object) -> str:
 
 
 def _metavar_of(kind: Any) -> str:  # Any: an annotation
-    """Returns what stands for the value of an option of this type."""
+    """Returns the placeholder of the value of an option of this type."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return "{" + ",".join(map(str, arguments)) + "}"

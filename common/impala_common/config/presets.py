@@ -26,20 +26,20 @@ from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 
 GENERIC = "generic"
-"""Name of the preset for environments no other one is for."""
+"""Name of the preset for all other environments."""
 
 
 def _make_cartpole() -> TrainConfig:
     """CartPole: dense reward, episodes of at most 500 steps; seconds on two cores."""
     return TrainConfig(
-        # Messages of half a batch, little storage, a window of one: data lags two updates. Where
-        # impala-train shares the eight slots out itself, one actor has them all.
+        # Messages of half a batch, little storage, a window of one: data lags two updates. If
+        # impala-train chooses the number of actors, one actor has all eight slots.
         job=JobConfig(total_steps=100_000, num_actors=2, learner_threads=1),
         environment=EnvironmentConfig(envs_per_actor=4),
         model=ModelConfig(model="mlp", hidden_sizes=(64, 64), activation="tanh"),
         rollout=RolloutConfig(unroll_length=32, batch_size=8, num_storages=16),
         transport=TransportConfig(window=1),
-        # Rewards scaled down: at 1, with values of about 50, policies stuck to one action.
+        # Rewards are scaled down: at 1, with values of about 50, policies kept to one action.
         loss=LossConfig(
             discount=0.99,
             entropy_cost=0.01,
@@ -55,7 +55,7 @@ def _make_cartpole() -> TrainConfig:
 
 
 def _make_cartpole_of_one_pass() -> TrainConfig:
-    """CartPole with one pass, summed losses and a decaying rate: where no more was measured."""
+    """CartPole with one pass, summed losses and a decaying rate, for unmeasured variants."""
     config = _make_cartpole()
     return dataclasses.replace(
         config,
@@ -68,7 +68,7 @@ def _make_cartpole_of_one_pass() -> TrainConfig:
 
 
 def _make_cartpole_wide() -> TrainConfig:
-    """CartPole with eight times the slots and the batch: most steps a second, few updates."""
+    """CartPole with eight times the slots and the batch: highest steps per second, few updates."""
     config = _make_cartpole_of_one_pass()
     return dataclasses.replace(
         config,
@@ -76,14 +76,14 @@ def _make_cartpole_wide() -> TrainConfig:
         environment=EnvironmentConfig(envs_per_actor=64),
         rollout=RolloutConfig(unroll_length=32, batch_size=64, num_storages=128),
         loss=dataclasses.replace(config.loss, discount=0.98, vtrace_lambda=0.95),
-        # No momentum: gradients of 2,048 rows have little noise to average out, and data lags two
-        # updates already. With beta1 .9 policies swing and collapse, at any rate that learns.
+        # No momentum: gradients of 2,048 rows have little noise, and data lags two updates. With
+        # beta1 .9 policies oscillate and collapse, at any rate that learns.
         optimizer=dataclasses.replace(config.optimizer, learning_rate=5e-3, adam_beta1=0.0),
     )
 
 
 def _make_cartpole_memory() -> TrainConfig:
-    """CartPole without velocities, where the last step must be remembered: an LSTM."""
+    """CartPole without velocities, which needs memory of the last step: an LSTM."""
     config = _make_cartpole_of_one_pass()
     return dataclasses.replace(
         config,
@@ -125,7 +125,7 @@ def _make_mujoco() -> TrainConfig:
 
 
 def _make_halfcheetah() -> TrainConfig:
-    """HalfCheetah: after RL Zoo's A2C settings; updates of 32 steps, little noise to begin with."""
+    """HalfCheetah: after RL Zoo's A2C settings; updates of 32 steps, little initial noise."""
     config = _make_mujoco()
     return dataclasses.replace(
         config,
@@ -139,7 +139,7 @@ def _make_halfcheetah() -> TrainConfig:
 
 
 def _make_minigrid() -> TrainConfig:
-    """MiniGrid's memory tasks: a way is found in 200k steps, remembering is not shown yet."""
+    """MiniGrid's memory tasks: learns to reach an end in 200k steps; memory is not shown yet."""
     return TrainConfig(
         job=JobConfig(total_steps=2_500_000, num_actors=2, learner_threads=1),
         environment=EnvironmentConfig(
@@ -218,7 +218,7 @@ def _make_atari_paper() -> TrainConfig:
 
 
 def _make_generic() -> TrainConfig:
-    """An environment nothing is known of: rewards and observations of any scale."""
+    """Any other environment: rewards and observations of any scale."""
     return TrainConfig(
         job=JobConfig(total_steps=1_000_000, num_actors=2),
         environment=EnvironmentConfig(envs_per_actor=8),
@@ -287,7 +287,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "atari_paper": _make_atari_paper,
     GENERIC: _make_generic,
 }
-"""Makers of the presets by name; each one's docstring says what it is for."""
+"""Makers of the presets by name; their docstrings are the descriptions."""
 
 _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
     (r"CartPole-v\d+", "cartpole"),
@@ -302,7 +302,7 @@ _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
 
 
 def preset_for_environment(env_id: str) -> str:
-    """Returns the name of the preset for a Gymnasium id, `module:` before it or not."""
+    """Returns the name of the preset for a Gymnasium id, with or without `module:`."""
     name = env_id.rpartition(":")[2]
     for pattern, preset in _ENVIRONMENTS:
         if re.fullmatch(pattern, name):
@@ -311,7 +311,7 @@ def preset_for_environment(env_id: str) -> str:
 
 
 def make_preset(name: str) -> TrainConfig:
-    """Returns the settings of preset `name`; its environment is not named yet.
+    """Returns the settings of preset `name`; the caller sets the environment.
 
     Raises:
       ConfigError: there is no such preset.

@@ -1,8 +1,8 @@
 """Settings of a run, one frozen dataclass per concern; others beside this: job, evaluation, access.
 
 The text under each field is its documentation: command lines, config.toml and
-docs/configuration.md are made from it. Checks raise ConfigError with name,
-value, rule and consequence. Rules that need two sections are in
+docs/configuration.md use it. Checks raise ConfigError with name, value, rule and consequence. Rules
+that need two sections are in
 `impala_common.config.train`. Derived values are properties, never fields.
 """
 
@@ -34,17 +34,17 @@ InitMethod = Literal[
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
-"""Names of shipped networks; auto picks by the observation's shape."""
+"""Names of shipped networks; auto chooses by the observation's shape."""
 
 
 def _alias(*names: str) -> object:
-    """Returns a tyro annotation that adds further option names (the seed's, mostly)."""
+    """Returns a tyro annotation that adds further option names (mostly the seed's)."""
     return tyro.conf.arg(aliases=[f"--{name}" for name in names])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvironmentConfig:
-    """Which environment, and how actors prepare it."""
+    """The environment, and how actors preprocess it."""
 
     env: str = ""
     """Gymnasium environment id, such as CartPole-v1, ALE/Pong-v5 or MinAtar/Breakout-v1."""
@@ -96,16 +96,16 @@ class EnvironmentConfig:
 
     @property
     def parsed_env_kwargs(self) -> dict[str, Any]:  # Any: JSON
-        """Arguments for the environment."""
+        """Arguments of the environment."""
         return dict(json.loads(self.env_kwargs)) if self.env_kwargs else {}
 
     @property
     def changes_single_environments(self) -> bool:
-        """Whether slots must be single environments, because arguments or wrappers change them."""
+        """Whether slots must be single environments, because there are arguments or wrappers."""
         return bool(self.parsed_env_kwargs or self.env_wrapper)
 
     def with_whole_games(self) -> EnvironmentConfig:
-        """Returns the settings to judge by: whole games, whatever ended an episode in training."""
+        """Returns the settings for evaluation: episodes are whole games."""
         return dataclasses.replace(self, atari_episodic_life=False)
 
 

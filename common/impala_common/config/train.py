@@ -26,7 +26,7 @@ HOW_TO_BIND = (
     "DIR/server.key --actor-token-file DIR/actor.token. On a network where every machine and user "
     "is trusted, --allow-insecure-public-bind-without-tls goes without"
 )
-"""The exact way to listen for other machines."""
+"""Options for listening to other machines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class TrainConfig:
 
     @property
     def has_tls_and_token(self) -> bool:
-        """Whether actors are told apart from strangers, and nobody can listen in."""
+        """Whether actors are authenticated and connections are encrypted."""
         return bool(self.security.tls_cert and self.security.actor_token_file)
 
     @property

@@ -1,4 +1,4 @@
-"""Weights of a network: their specifications, and how they are restored."""
+"""Specifications of a network's weights, and restoring weights from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def restore_weights(
     """Puts the weights of a checkpoint into the model.
 
     Args:
-      model: takes them over.
+      model: gets the weights.
       weights: by name.
-      checkpoint_name: for people.
-      network: what the model is called, for people.
+      checkpoint_name: for messages.
+      network: the model's name, for messages.
 
     Raises:
-      CheckpointError: they are not the weights of this network.
+      CheckpointError: they belong to another network.
     """
     try:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
@@ -48,7 +48,7 @@ def restore_weights(
 
 
 def _find_difference(model: nn.Module, weights: Mapping[str, Array]) -> str:
-    """Returns the first tensor that differs, on one line; "" where none does by name and shape."""
+    """Returns the first tensor with another name or shape, on one line; "" for none."""
     wanted = {spec.name: spec.shape for spec in weights_specs(model)}
     for name, shape in wanted.items():
         if name not in weights:

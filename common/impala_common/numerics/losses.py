@@ -30,12 +30,12 @@ _MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: the surrogate stays finite, and so does
 
 
 class Targets(NamedTuple):
-    """What the losses of some rows aim at; carries no gradient.
+    """Targets of the losses of some rows; carries no gradient.
 
     Attributes:
       vs: float32 [T, B]: value targets.
       advantages: float32 [T, B]: q_t - V_t, without an importance ratio; 0 on padding rows.
-      policy_advantages: float32 [T, B]: the same, normalised where that is asked for.
+      policy_advantages: float32 [T, B]: the same, normalised if the settings say so.
       behaviour_log_probs: float32 [T, B]: log mu(action).
     """
 
@@ -51,7 +51,7 @@ class LossOutputs(NamedTuple):
     Only `total_loss` carries a gradient. Statistics are means over the rows that count.
 
     Attributes:
-      total_loss: what is minimised: the sum of the next three.
+      total_loss: the minimised loss: the sum of the next three.
       pg_loss: -sum(clipped_pg_rhos * advantage * log pi(action)), or the clipped surrogate.
       baseline_loss: baseline_cost * 0.5 * sum((vs - values)^2).
       entropy_loss: -entropy_cost * sum(entropy).
@@ -113,7 +113,7 @@ def compute_losses(
     after it; a terminated one does not bootstrap.
 
     Args:
-      action: what an action consists of; P logits.
+      action: specification of an action; P logits.
       target_policy_logits: float32 [T, B, P]: learner's policy, with gradient.
       behaviour_policy_logits: float32 [T, B, P]: logits the actions were drawn from.
       actions: int64 or float32 [T, B, ...]: actions taken, as `action.tensor` says and
@@ -161,7 +161,7 @@ def compute_losses_towards(
     reuse: ReuseConfig = _IMPALA,
     has_statistics: bool = True,
 ) -> LossOutputs:
-    """Computes the losses of rows whose targets are known already; see `compute_losses`.
+    """Computes the losses of rows with given targets; see `compute_losses`.
 
     Rows are independent here: [T, B] may be any arrangement of them. Advantages are
     normalised over these rows where `reuse` says "part", and used as they are otherwise.
@@ -179,7 +179,7 @@ def compute_losses_towards(
     check_shape("values", values, tuple(targets.vs.shape), {})
     if reuse.advantage_normalisation == "part":
         targets = normalise_advantages(targets, is_padding)
-    # The network may have changed since: on padding rows there is nothing to aim at.
+    # The network may have changed since: padding rows have no targets.
     targets = targets._replace(vs=torch.where(is_padding, values.detach(), targets.vs))
     return _compute_outputs(rows, values, targets, config, reuse, has_statistics)
 

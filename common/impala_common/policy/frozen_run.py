@@ -1,8 +1,7 @@
 """FrozenRun: the network of a run's folder with the weights of one checkpoint.
 
-Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be
-training. Where evaluation, videos and export begin; needs torch, so commands
-import it late.
+Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be training. Used by
+evaluation, videos and export; needs torch, so commands import it late.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ class FrozenRun:
     """A run at one checkpoint.
 
     Attributes:
-      path: the run's folder, as it was given.
-      environment_config: how its actors made their environments.
-      environment: what its environment looks like.
+      path: the run's folder, as given.
+      environment_config: its settings of environments.
+      environment: its environment's specification.
       model_spec: its network.
       model: the network, on the CPU, with the checkpoint's weights.
       checkpoint: name of the checkpoint.
@@ -58,8 +57,8 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
       checkpoint_name: None: the newest undamaged one.
 
     Raises:
-      ConfigError: no run there.
-      CheckpointError: no usable checkpoint, or none of that name; lists those there are.
+      ConfigError: the folder has no run.
+      CheckpointError: no usable checkpoint, or none of that name; the text lists the existing ones.
     """
     run = RunDirectory(path)
     if not run.config_path.is_file():
@@ -79,7 +78,7 @@ def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
     """Reads a run's specs.json.
 
     Raises:
-      CheckpointError: it is missing or not what it should be.
+      CheckpointError: it is missing or invalid.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -92,7 +91,7 @@ def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights into the model.
 
     Raises:
-      CheckpointError: they are not the weights of this network.
+      CheckpointError: they belong to another network.
     """
     if "weights" not in checkpoint.tensors:
         raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")

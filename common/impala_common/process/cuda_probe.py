@@ -16,10 +16,10 @@ _VERSION = re.compile(r"^(cuda|hip)\b[^=]*=\s*(.+?)\s*$", re.MULTILINE)
 
 
 def require_device(name: str, device: str) -> None:
-    """Raises ConfigError if `device` (auto, cpu, cuda or cuda:N) is known not to be here.
+    """Raises ConfigError if `device` (auto, cpu, cuda or cuda:N) is known to be missing.
 
     Args:
-      name: of the setting or option, for people.
+      name: of the setting or option, for the message.
       device: its value.
     """
     if not device.startswith("cuda"):
@@ -28,7 +28,7 @@ def require_device(name: str, device: str) -> None:
     if builds is not None and not any(builds.values()):
         raise ConfigError(name, device, "cpu or auto", "the torch installed here is a CPU build")
     if builds is not None and builds.get("hip"):
-        return  # AMD's driver is not asked
+        return  # AMD's driver has no such check
     count = _count_devices()
     if not count:
         raise ConfigError(name, device, "cpu or auto", "there is no CUDA device here")
@@ -37,7 +37,7 @@ def require_device(name: str, device: str) -> None:
 
 
 def _read_torch_builds() -> dict[str, bool] | None:
-    """Returns whether torch was built with "cuda" and "hip"; None where that cannot be told."""
+    """Returns whether torch was built with "cuda" and "hip"; None if unknown."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -49,7 +49,7 @@ def _read_torch_builds() -> dict[str, bool] | None:
 
 
 def _count_devices() -> int:
-    """Returns how many devices the CUDA driver offers this process; 0 without a driver."""
+    """Returns the number of devices of the CUDA driver for this process; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,7 +1,7 @@
-"""What is installed here: this package's version, optional packages, and how to install them.
+"""Installed version of this package, installed optional packages, and commands to install them.
 
-Reads package metadata only, never imports what it looks for. Used by the commands and by the text
-of MissingExtraError.
+Reads package metadata only and imports no package. Used by the commands and by the text of
+MissingExtraError.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def show_version(program: str, argv: Sequence[str]) -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Returns whether a top-level module or package can be found; imports nothing."""
+    """Returns whether a top-level module or package exists, without importing it."""
     return importlib.util.find_spec(module) is not None
 
 
@@ -41,7 +41,7 @@ def way_to_install(extra: str) -> str:
     """Returns the command that installs the packages of an extra of impala-rl.
 
     It names the packages themselves, so that it works for a checkout as well as for a release: an
-    extra of impala-rl can only be installed from where impala-rl itself comes from.
+    extra can only be installed from the same source as impala-rl.
     """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []

@@ -27,11 +27,11 @@ _PLAIN |= dict(zip("▁▂▃▄▅▆▇", "__--==#", strict=True))
 
 
 def prepare_standard_streams() -> None:
-    """Opens what is closed as /dev/null, and replaces characters that cannot be encoded.
+    """Opens closed streams as /dev/null, and replaces characters that cannot be encoded.
 
     A closed descriptor 0 to 2 would otherwise be given to the next file or socket, and messages
-    would be written into it. Writing to stderr never raises afterwards: what a command says may
-    be lost, its work may not.
+    would be written into it. Writing to stderr never raises afterwards: a message may be lost, but
+    the command goes on.
     """
     for descriptor in (0, 1, 2):
         _open_if_closed(descriptor)
@@ -42,7 +42,7 @@ def prepare_standard_streams() -> None:
 
 
 class _UnfailingText(io.TextIOWrapper):
-    """A text stream that loses what the system refuses to take (no reader, full disk)."""
+    """A text stream that drops text if writing fails (no reader, full disk)."""
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
@@ -58,7 +58,7 @@ def _open_if_closed(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        # The lowest free number is taken; descriptors are looked at in order, so it is this one.
+        # open() takes the lowest free number; the loop goes in order, so it is this descriptor.
         os.open(os.devnull, os.O_RDWR)
 
 
@@ -83,7 +83,7 @@ def _make_safe(
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
-    """Codec error handler: a similar text of ASCII characters; "?" where there is none."""
+    """Codec error handler: returns similar ASCII characters, or "?"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]

@@ -1,8 +1,7 @@
 """Parses addresses, and tells which are local to this machine.
 
-Used by the rules of settings, by whoever listens and by whoever connects. Knows
-no gRPC. A name other than `localhost` is never taken for local: what it stands
-for is decided elsewhere, and may change.
+Used by the rules of settings, by servers and by clients. Knows no gRPC. A name other than
+`localhost` never counts as local: its address is configured elsewhere and may change.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ import re
 from impala_common.errors import ConfigError
 
 UNIX = "unix:"
-"""What the address of a Unix socket begins with."""
+"""Prefix of the address of a Unix socket."""
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)
 _MAX_PORT = 65535
 
 
 def is_unix(address: str) -> bool:
-    """Returns whether `address` is that of a Unix socket: unix:PATH."""
+    """Returns whether `address` is a Unix socket: unix:PATH."""
     return address.startswith(UNIX)
 
 
@@ -67,11 +66,11 @@ def is_address(text: str) -> bool:
 
 
 def require_server_address(name: str, text: str) -> None:
-    """Raises ConfigError, with a hint at the form that is probably meant, for no address.
+    """Raises ConfigError, with a suggestion, unless `text` is an address.
 
     Args:
-      name: of the option or setting, for people.
-      text: its value; a port of 0 is refused, as nothing can be reached there.
+      name: of the option or setting, for the message.
+      text: its value; a port of 0 is refused.
     """
     if is_address(text) and (is_unix(text) or port_of(text) > 0):
         return

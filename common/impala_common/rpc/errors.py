@@ -29,7 +29,7 @@ _OF_NO_CONNECTION = (
 
 
 class WireError(NamedTuple):
-    """How one error looks on the wire, and whether the same call may be made again."""
+    """Wire form of one error, and whether the same call may be repeated."""
 
     code: grpc.StatusCode
     is_retryable: bool
@@ -65,15 +65,15 @@ _BY_REASON = {kind.reason: kind for kind in _TABLE}
 
 
 def wire_error_of(error: errors.ImpalaError) -> WireError | None:
-    """Returns how `error` looks on the wire, or None for one that must not cross it."""
+    """Returns the wire form of `error`, or None if it must not cross the wire."""
     return _TABLE.get(type(error))
 
 
 def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
-    """Returns the status to abort a call with.
+    """Returns the gRPC status for an error.
 
-    What is not in the table is a bug: its details go to the log under an
-    incident id, and only the id goes to the client.
+    An error outside the table is a bug: its details are logged under an incident id, and the client
+    gets only the id.
     """
     wire = wire_error_of(error) if isinstance(error, errors.ImpalaError) else None
     if wire is None or not isinstance(error, errors.ImpalaError):
@@ -93,13 +93,13 @@ def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
 
 
 def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
-    """Returns the error a failed call stands for.
+    """Returns the error of a failed call.
 
     Only a status with a reason of this project was made by the learner. All others are made by
     gRPC itself or by something between the two ends, such as a proxy: whatever their code, they
     become LearnerUnavailableError, after which clients reconnect with back-off.
     """
-    # What gRPC raises is a Call too, though its stubs say that no class can be both.
+    # gRPC's errors are also Calls, although its stubs exclude that.
     call: Any = call_error
     code: grpc.StatusCode | None = call.code() if hasattr(call, "code") else None
     text: str = (call.details() if hasattr(call, "details") else "") or str(call_error)

@@ -1,7 +1,7 @@
-"""HTTP proxies: which one gRPC would go through to an address, and for which there is none.
+"""HTTP proxies that gRPC uses for an address; none for local addresses.
 
-gRPC takes proxies from the environment. A loopback address or Unix socket is never reached through
-one: the proxy is another machine, or does not know this machine's ports.
+gRPC reads proxies from environment variables. Connections to loopback addresses and Unix sockets
+bypass them: a proxy on another machine cannot reach these.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _NO_PROXY_VARIABLES = ("no_grpc_proxy", "no_proxy")
 
 
 def proxy_options(address: str) -> list[tuple[str, int | str]]:
-    """Returns the channel options that keep proxies away from local addresses."""
+    """Returns channel options that disable proxies for local addresses."""
     return [("grpc.enable_http_proxy", 0)] if is_local(host_of(address)) else []
 
 
 def describe_proxy(address: str) -> str:
-    """Returns " through the proxy HOST:PORT (VARIABLE)" where gRPC uses one; else nothing.
+    """Returns " through the proxy HOST:PORT (VARIABLE)" if gRPC uses a proxy, else "".
 
     User and password in the variable are left out.
     """
@@ -37,7 +37,7 @@ def describe_proxy(address: str) -> str:
 
 
 def _is_excepted(host: str) -> bool:
-    """Returns whether the environment names `host`, a domain or a network of it, as no proxy's."""
+    """Returns whether no_proxy lists `host`, its domain or its network."""
     text = next((os.environ[name] for name in _NO_PROXY_VARIABLES if os.environ.get(name)), "")
     return any(_covers(entry.strip(), host) for entry in text.split(",") if entry.strip())
 

@@ -2,9 +2,8 @@
 
 `manifest.json` holds the step, the state, size and sha256 of every file of
 tensors, and a digest of itself. Used by `impala_common.run.checkpoints` only.
-Whatever is read here may have been damaged or planted: sizes come before
-contents, nothing is code, and every complaint is a CheckpointError that says
-what was expected.
+Files may be damaged or planted: sizes are checked before contents, nothing is executed, and every
+error is a CheckpointError with the expected value.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MAX_FILE_BYTES = 64 * 2**30
 """Largest file of tensors: bounds what is allocated for a manifest that lies."""
 TENSORS_SUFFIX = ".safetensors"
 BEST = "best"
-"""Name of the checkpoint that did best in an evaluation during training."""
+"""Name of the checkpoint with the best evaluation during training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_KEY = "manifest_sha256"
@@ -43,7 +42,7 @@ class Manifest:
 
     Attributes:
       step: agent steps trained.
-      state: whatever else the learner needs to go on.
+      state: everything else that a resume needs.
       files: sha256 and bytes of each file of tensors, by its name.
     """
 
@@ -80,7 +79,7 @@ def pack_manifest(manifest: Manifest) -> bytes:
             file: {"sha256": digest, "bytes": num_bytes}
             for file, (digest, num_bytes) in manifest.files.items()
         },
-        # Through JSON and back: keys that are numbers become the strings a reader will see.
+        # Through JSON and back: keys that are numbers become strings, as readers see them.
         "state": json.loads(json.dumps(manifest.state, allow_nan=False)),
     }
     data = {**content, _DIGEST_KEY: _compute_digest(content)}
@@ -99,10 +98,10 @@ def pack_manifest(manifest: Manifest) -> bytes:
 
 
 def unpack_manifest(path: Path, data: bytes) -> Manifest:
-    """Rebuilds what `pack_manifest` returned.
+    """Parses the output of `pack_manifest`.
 
     Args:
-      path: where `data` was read, for messages.
+      path: file of `data`, for messages.
       data: the file's bytes.
 
     Raises:
@@ -217,6 +216,6 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def _compute_digest(content: dict[str, Any]) -> str:
-    """Returns the digest of the manifest's content, by which the manifest checks itself."""
+    """Returns the digest of the manifest's content, which the manifest also stores."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

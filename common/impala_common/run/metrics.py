@@ -2,7 +2,7 @@
 
 The learner's parts fill a table of these, the metrics writer and the progress
 display read it. Words are the glossary's; `_s` is seconds, rates are per second
-of wall clock. A metric that is not known yet is left out or NaN.
+of wall clock. A metric without a value is missing or NaN.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """RunDirectory: paths and lock of a run's folder, and atomic writes of small files.
 
-`impala-train` and `impala-server` create it and hold its lock for as long as
-they work in it; `impala-eval` only reads. Whoever reads a file here sees it
-whole or not at all. Knows neither torch nor gRPC: the supervisor imports it.
+`impala-train` and `impala-server` create it and hold its lock while they work in it; `impala-eval`
+only reads. Readers always see complete files. Knows neither torch nor gRPC: the supervisor imports
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from impala_common.errors import ConfigError, RunInUseError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""What names of unfinished files and folders start with; never read, removed by the next writer."""
+"""Prefix of unfinished files and folders; never read, removed by the next writer."""
 
 
 class RunDirectory:
@@ -70,7 +70,7 @@ class RunDirectory:
         return f"RunDirectory({str(self.path)!r})"
 
     def holds_run(self) -> bool:
-        """Returns whether a run has begun here: its specifications are known."""
+        """Returns whether the folder has a run with known specifications."""
         return self.specs_path.exists()
 
     def create(self) -> None:
@@ -79,11 +79,11 @@ class RunDirectory:
         make_folder(self.log_path)
 
     def lock(self) -> RunLock:
-        """Takes the run for this process, at once or not at all.
+        """Locks the run for this process without waiting.
 
         Returns:
-          The held lock: a context manager, also released by `close()` and by
-          the end of the process, however it ends, and of those it was handed on to.
+          The held lock: a context manager, also released by `close()`, and by the end of this
+          process and of the children that inherited it.
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
@@ -98,9 +98,9 @@ class RunDirectory:
 
     @property
     def lock_descriptors(self) -> tuple[int, ...]:
-        """The held lock's file descriptor; empty where this object holds none.
+        """The held lock's file descriptor; empty if this object holds none.
 
-        For children that write here: the run is not free before they have ended, too.
+        For children that write to the run: it stays locked until they have ended, too.
         """
         descriptor = self._lock.descriptor if self._lock is not None else None
         return () if descriptor is None else (descriptor,)
@@ -117,7 +117,7 @@ class RunLock:
     """
 
     def __init__(self, path: Path) -> None:
-        # O_CLOEXEC (python's default): only a child it is handed to keeps the lock alive.
+        # O_CLOEXEC (Python's default): only a child that gets the descriptor keeps the lock.
         self.descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,7 +136,7 @@ class RunLock:
         os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Releases the lock; does nothing when it is released already."""
+        """Releases the lock; a second call does nothing."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
@@ -156,13 +156,13 @@ class RunLock:
 
 
 def default_run_path(env: str, tag: str) -> Path:
-    """Returns runs/<env>-<tag>-<local time> for a run whose folder was not named."""
+    """Returns runs/<env>-<tag>-<local time>, the default folder of a run."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{_slug(env) or 'run'}-{_slug(tag) or 'default'}-{stamp}"
 
 
 def make_default_run(env: str, tag: str) -> RunDirectory:
-    """Makes the folder of a run that was not named; no other process gets the same one.
+    """Makes the default folder of a run; no other process gets the same one.
 
     Raises:
       ConfigError: it cannot be made.
@@ -175,7 +175,7 @@ def make_default_run(env: str, tag: str) -> RunDirectory:
             chosen.mkdir()
         except FileExistsError as error:
             if chosen.is_dir():
-                continue  # another run began in the same second
+                continue  # another run started in the same second
             raise _unusable_folder(chosen, error) from error
         except OSError as error:
             raise _unusable_folder(chosen, error) from error
@@ -193,12 +193,12 @@ def _unusable_folder(path: Path, error: OSError) -> ConfigError:
 
 
 def _slug(text: str) -> str:
-    """Returns `text` with whatever is awkward in a file name replaced by dashes."""
+    """Returns `text` as a file name: special characters become dashes."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")[:48]
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Replaces `path` by `text` (UTF-8): after a crash it is the old or the new, never a part."""
+    """Replaces `path` by `text` (UTF-8), atomically: a crash leaves the old or the new content."""
     write_bytes_atomic(path, text.encode())
 
 
@@ -220,7 +220,7 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_bytes_synced(path: Path, data: bytes) -> None:
-    """Writes a new file and returns when it is on disk; the name may not be (`sync_directory`)."""
+    """Writes a new file and syncs its content; `sync_directory` syncs its name."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
@@ -236,7 +236,7 @@ def make_folder(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Returns when the names in folder `path` are on disk."""
+    """Syncs the names in folder `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """The front-end process: `python -m impala_server.front_end RUN DESCRIPTORS LEVEL FORMAT`.
 
-Started by the supervisor only, with the settings (TOML) on stdin. Signals are the supervisor's
-business; it says stop through its pipe, and the end of that pipe means stop too.
+Started by the supervisor only, with the settings (TOML) on stdin. Ignores signals: the supervisor
+handles them and sends "stop" through its pipe. A closed pipe means stop, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from impala_server.storage.process_ends import ProcessEnds
 
 
 def main(run_path: str, descriptors: str, log_level: str, log_format: LogFormat) -> None:
-    """Body of the process."""
+    """Runs the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(log_level, "front-end", log_format)
@@ -31,4 +31,4 @@ def main(run_path: str, descriptors: str, log_level: str, log_format: LogFormat)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])  # type: ignore[arg-type]  # the format is one: the supervisor's
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the supervisor passes a valid format

@@ -1,7 +1,7 @@
 """The front end's link to the learner process: pipes in, events out.
 
-Owned by the front end's event loop. Turns messages of the learner into state
-(`run`, `ended`) and wakes whoever waits for it. When the learner's end of
+Owned by the front end's event loop. Turns messages of the learner into state (`run`, `ended`) and
+wakes the tasks that wait for it. When the learner's end of
 a pipe closes, the learner is gone and `lost` is set too.
 """
 
@@ -67,7 +67,7 @@ _MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)  # the rest is for episodes and
 
 
 class OpenRun:
-    """All that exists once the learner has been built: specifications, storage, weights."""
+    """Specifications, storage and weights; they exist once the learner has been built."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class OpenRun:
         )
 
     def header(self) -> header_pb2.LearnerHeader:
-        """Returns what every message of the learner says about it."""
+        """Returns the header of every response: the learner's life and version."""
         return header_pb2.LearnerHeader(
             learner_run_id=self.learner_run_id,
             policy_version=self.weights.policy_version,
@@ -112,7 +112,7 @@ class OpenRun:
 
 
 class LearnerLink:
-    """What the front end knows of the learner."""
+    """State of the learner as its messages report it."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class LearnerLink:
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
         self.is_notice = False  # no learner: actors are told that the run has finished
-        self.judged = asyncio.Event()  # and nothing is left to evaluate
+        self.judged = asyncio.Event()  # ended, and no candidate waits for results
         self.lost = asyncio.Event()  # the learner is gone
         self.failure: MessageError | None = None  # what it sent that no learner sends
 
@@ -163,7 +163,7 @@ class LearnerLink:
                 loop.remove_writer(frames.fileno())
 
     def close_history(self) -> None:
-        """Ends the history with what became of all unrolls, if one is kept."""
+        """Ends the event history, if there is one, with the counts of all unrolls."""
         if self.run is not None:
             self.run.history.add("end", **self.run.intake.balance._asdict())
             self.run.history.close()
@@ -172,7 +172,7 @@ class LearnerLink:
         """Returns the run.
 
         Raises:
-          LearnerUnavailableError: there is none yet, or it is being taken down.
+          LearnerUnavailableError: there is no run yet, or it is ending.
         """
         self.require_serving()
         if self.run is None:
@@ -191,7 +191,7 @@ class LearnerLink:
             raise LearnerUnavailableError("the learner is stopping")
 
     async def define(self, environment: EnvironmentSpec) -> OpenRun:
-        """Returns the run, having it built for `environment` if there is none yet.
+        """Returns the run; the first call has the learner build it for `environment`.
 
         Raises:
           UnsupportedSpaceError: the learner cannot train on it; the text says why.
@@ -229,7 +229,7 @@ class LearnerLink:
             raise SpecMismatchError(error.field, expected, error.actual) from error
 
     def _require_small(self, environment: EnvironmentSpec) -> None:
-        """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""
+        """Raises UnsupportedSpaceError if one unroll is too large for a message."""
         unroll_length = self._config.rollout.unroll_length
         num_bytes = UnrollSpec(unroll_length, environment).num_bytes
         if num_bytes > _MAX_UNROLL_BYTES:
@@ -240,7 +240,7 @@ class LearnerLink:
             )
 
     def report(self) -> None:
-        """Tells the learner what its metrics should say of the front end."""
+        """Sends the learner the front end's counts, for its metrics."""
         if self.run is not None:
             counts = FrontEndCounts(
                 actors_connected=self.run.sessions.num_connected,
@@ -253,7 +253,7 @@ class LearnerLink:
             self._control.send_if_room(counts)
 
     def _take_busy_share(self) -> float:
-        """Returns which share of the time since the last call this thread, the loop's, worked."""
+        """Returns the share of time since the last call that the event loop was busy."""
         (then_s, then_busy_s), now = self._busy_marks, (time.monotonic(), time.thread_time())
         self._busy_marks = now
         return (now[1] - then_busy_s) / max(now[0] - then_s, 1e-3)

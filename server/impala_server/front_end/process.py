@@ -1,8 +1,7 @@
 """The front end's main function: a gRPC server on an event loop, in a process or thread.
 
-Started by the supervisor. `front_end_main` is the body of both forms. It ends
-when it is told to, or when the learner's pipes close; it never outlives either
-by more than its grace.
+Started by the supervisor. `front_end_main` is the body of both forms. It ends when the supervisor
+says stop or the learner's pipes close, after a grace period at most.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from impala_server.messages import Bound, Failed, Stop, unexpected_message
 from impala_server.storage.control_pipe import ControlPipe
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
-if TYPE_CHECKING:  # imported where it is wanted: a run without it does not pay for it
+if TYPE_CHECKING:  # imported late: a run without it does not pay for the import
     from impala_server.front_end.monitoring.prometheus import PrometheusEndpoint
 
 _LOG = logging.getLogger(__name__)
@@ -152,7 +151,7 @@ def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:
 
 
 async def _let_streams_end(link: LearnerLink) -> None:
-    """Gives actors and evaluators time to read that it is over and leave by themselves."""
+    """Gives actors and evaluators time to read that the run is over and to disconnect."""
     deadline = asyncio.get_running_loop().time() + _DRAIN_S
     while asyncio.get_running_loop().time() < deadline:
         num_actors = link.run.sessions.num_connected if link.run is not None else 0

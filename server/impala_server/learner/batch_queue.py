@@ -52,7 +52,7 @@ class BatchQueue:
         raise QueueClosedError("the batch queue was closed")
 
     def give_back(self, slot: int, is_trained: bool = True) -> None:
-        """Frees a slot for new unrolls, and says whether those in it were trained on."""
+        """Frees a slot for new unrolls, and reports whether its batch was trained on."""
         with self._freeing:
             self._handoff.send_free(slot, is_trained)
             self._num_given_back += 1

@@ -20,9 +20,9 @@ class TakenBatch(NamedTuple):
       batch: on the learner's device; valid until it is released.
       slot: the source's own number for it.
       episodes: episodes that finished in these unrolls.
-      actor_seconds: what the actors spent on them.
+      actor_seconds: time that the actors spent on them.
       wait_s: seconds that `take` waited until the batch was there.
-      load_s: seconds that `take` then spent on bringing it to the device.
+      load_s: seconds that `take` then spent on copying it to the device.
     """
 
     batch: Batch
@@ -34,7 +34,7 @@ class TakenBatch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """Batches out, each released when done with. Safe for any number of threads."""
+    """Gives out batches; each is released after use. Safe for any number of threads."""
 
     def take(self) -> TakenBatch:
         """Returns the next batch, waiting for it.
@@ -44,14 +44,14 @@ class BatchSource(Protocol):
         """
 
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
-        """Takes a batch back; says whether it was taken into training, or dropped."""
+        """Takes a batch back; the caller says whether it was taken into training, or dropped."""
 
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
         """Returns the origin of each unroll in a batch that is not released yet. Any: JSON.
 
         Args:
           taken: the batch.
-          has_rows: whether the rows of the first observation leaf are wanted.
+          has_rows: whether to include the rows of the first observation leaf.
         """
 
     def close(self) -> None:

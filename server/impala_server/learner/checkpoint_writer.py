@@ -1,10 +1,9 @@
 """CheckpointWriter: copies the training state between two updates and writes it on a thread.
 
-The controller asks and goes on; whoever must know that a checkpoint is durable
-waits for the ticket, with a bound. One save is under way at a time. Requests
-that come meanwhile are met by one more, whose state is newer than all of them.
-A save that fails is counted and does not end anything: training goes on, and
-the next one is tried as if nothing had been.
+The controller requests a save and goes on; callers that need a durable checkpoint wait for the
+ticket, with a time limit. One save is under way at a time. All requests made meanwhile share the
+next save, whose state is newer than any of them. A failed save is counted; training goes on, and
+the next save is tried as usual.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 _NICENESS = 10
 _MAX_WAITING = 64
 SAVE_TIMEOUT_S = 60.0
-"""How long a ticket is waited for: less than an administrator's call may take."""
+"""Longest wait for a ticket, in seconds: less than the deadline of an administrator's call."""
 
 
 class Saved(NamedTuple):
@@ -46,7 +45,7 @@ class Saved(NamedTuple):
 
     Attributes:
       name: its folder's name.
-      is_new: False where nothing had changed since it was written.
+      is_new: False if it was written before, from the same state.
       policy_version: of its weights.
       trained_steps: when its state was taken.
     """
@@ -58,19 +57,19 @@ class Saved(NamedTuple):
 
 
 class SaveTicket:
-    """One request for a checkpoint; any number of threads may ask it."""
+    """One request for a checkpoint; any number of threads may wait for it."""
 
     def __init__(self) -> None:
-        """Begins without a result."""
+        """Starts without a result."""
         self._is_done = threading.Event()
         self._result: Saved | ImpalaError | None = None
         self._deadline_s = time.monotonic() + SAVE_TIMEOUT_S
 
     def poll(self) -> Saved | None:
-        """Returns what was saved, or None while it is not known.
+        """Returns the checkpoint, or None while the save is not finished.
 
         Raises:
-          ImpalaError: it could not be saved, or is not durable in time.
+          ImpalaError: the save failed, or took too long.
         """
         if not self._is_done.is_set():
             if time.monotonic() < self._deadline_s:
@@ -85,13 +84,13 @@ class SaveTicket:
         return self._result
 
     def wait(self) -> Saved:
-        """Returns what was saved once it is durable; raises as `poll`, in bounded time."""
+        """Waits, with a time limit, and returns the durable checkpoint; raises as `poll`."""
         while (saved := self.poll()) is None:
             self._is_done.wait(max(0.0, self._deadline_s - time.monotonic()))
         return saved
 
     def settle(self, result: Saved | ImpalaError) -> None:
-        """Says how it ended; called once, by the writer."""
+        """Sets the result; called once, by the writer."""
         self._result = result
         self._is_done.set()
 
@@ -100,8 +99,8 @@ class CheckpointWriter(threading.Thread):
     """Named `impala-checkpoint`; started and joined by the controller.
 
     Attributes:
-      last: the newest checkpoint without a name of its own that this thread wrote.
-      last_s: when that was durable, by time.monotonic.
+      last: the newest checkpoint without a given name that this thread wrote.
+      last_s: time at which it became durable, by time.monotonic.
       num_failures: saves that failed.
       num_unreadable: saves that failed since nobody could read the checkpoint again.
       alarm: why the newest save could not be read again; empty after one that could.
@@ -116,7 +115,7 @@ class CheckpointWriter(threading.Thread):
         """Makes the thread; `start` runs it.
 
         Args:
-          store: where checkpoints go.
+          store: writes the checkpoints.
           take_snapshot: copies the state between two updates; called on this thread.
           record: takes an event of the history and its fields.
         """
@@ -135,14 +134,14 @@ class CheckpointWriter(threading.Thread):
         self.alarm = ""
 
     def request(self, name: str = "") -> SaveTicket:
-        """Asks for a checkpoint of the state as it is now or later; does not wait.
+        """Requests a checkpoint of the present or a later state; does not wait.
 
         Args:
-          name: its name; empty: the writer gives it one, and where nothing has changed since
-            the last such one, that is it.
+          name: its name. Empty: the writer names it, or returns the last one if the state is the
+            same.
 
         Raises:
-          InvalidRequestError, AlreadyExistsError, CapacityError: the name is not to be had.
+          InvalidRequestError, AlreadyExistsError, CapacityError: the name cannot be used.
           CheckpointWriteError: the learner is ending.
         """
         if name:
@@ -161,7 +160,7 @@ class CheckpointWriter(threading.Thread):
             return ticket
 
     def close(self, timeout_s: float) -> None:
-        """Writes what was asked for, and ends the thread; waits for that with a bound."""
+        """Writes what was requested and ends the thread; waits for it with a time limit."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -178,7 +177,7 @@ class CheckpointWriter(threading.Thread):
                     self._changed.wait()
                 if not self._waiting:
                     return
-                # Off the list before the state is taken: a later request wants a later state.
+                # Remove the ticket before copying the state: a later request needs a later state.
                 name, ticket = self._waiting.popitem(last=False)
             ticket.settle(self._save(name))
 
@@ -195,8 +194,8 @@ class CheckpointWriter(threading.Thread):
             failure = CheckpointWriteError(str(error))
             _LOG.error("training goes on without this checkpoint: %s", error)
         except ImpalaError as error:
-            failure = error  # the name is taken meanwhile
-        except Exception as error:  # a bug must not end a run that trains well
+            failure = error  # another save took the name meanwhile
+        except Exception as error:  # a bug in saving must not end the training
             _LOG.exception("training goes on without this checkpoint")
             failure = CheckpointWriteError(f"{type(error).__name__} in the learner: {error}")
         else:
@@ -238,7 +237,7 @@ def _digest_of(tensors: Tensors, state: dict[str, Any]) -> int:
 
 
 def _give_way() -> None:
-    """Lets this thread have what processor time the updates leave over, where that can be said."""
+    """Lowers the CPU priority of this thread, on systems that have one for each thread."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -47,11 +47,11 @@ _MAX_PROFILED_UPDATES = 100
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Result = dict[str, Any]
-"""What a command answers. Any: JSON."""
+"""A command's answer. Any: JSON."""
 
 
 class Steered(Protocol):
-    """What commands need of the controller."""
+    """The part of the controller that commands use."""
 
     machine: StateMachine
     learner: Learner | None
@@ -60,7 +60,7 @@ class Steered(Protocol):
     store: Any
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has a checkpoint written."""
+        """Requests a checkpoint."""
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics."""
@@ -69,7 +69,7 @@ class Steered(Protocol):
         """Sends a message."""
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
+        """Sends the front end the present status."""
 
     def tell_supervisor(self, message: Message) -> None:
         """Sends a message."""
@@ -86,7 +86,7 @@ class AdminCommands:
     """Commands by name."""
 
     def __init__(self, controller: Steered, run: RunDirectory) -> None:
-        """Steers `controller`."""
+        """Carries out commands on `controller`."""
         self._controller = controller
         self._run = run
         self._pending: list[_Pending] = []
@@ -133,14 +133,14 @@ class AdminCommands:
         return left
 
     def tick(self) -> None:
-        """Looks after commands that are under way."""
+        """Answers commands under way whose results are there."""
         pending, self._pending = self._pending, []
         for one in pending:
             if not self._answer(one.call_id, one.poll):
                 self._pending.append(one)
 
     def _answer(self, call_id: int, work: Callable[[], Result | None]) -> bool:
-        """Sends what `work` returns or raises; returns False if there is no answer yet."""
+        """Sends the result or error of `work`; returns False if there is none yet."""
         try:
             result = work()
         except ImpalaError as error:
@@ -192,10 +192,10 @@ class AdminCommands:
         store.require_known(name)
         checkpoint = store.load(name)
         learner = self._learner
-        learner.gate.shut()  # no update between going back and what is saved of it
+        learner.gate.shut()  # no update may run between the rollback and its checkpoint
         try:
             steps_before = learner.roll_back(checkpoint)
-            # Saved before later ones are set aside: there is always one to start again from.
+            # Save first, then rename later checkpoints: one that can be resumed from always exists.
             saved_as = self._controller.request_save().wait().name
             set_aside = store.set_aside_after(checkpoint.step)
         except CheckpointWriteError as error:

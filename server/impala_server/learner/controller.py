@@ -99,10 +99,10 @@ class Controller:
         """Works until the run has finished, the supervisor says stop, or something fails.
 
         Raises:
-          ImpalaError: what made the learner fail; a last checkpoint is written all the same.
+          ImpalaError: the learner failed; a last checkpoint is still written.
         """
         if is_own_model(self._config.model.model):
-            find_maker(self._config.model.model)  # a wrong name is known before any actor comes
+            find_maker(self._config.model.model)  # refuse a wrong name before any actor connects
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
         if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
@@ -112,10 +112,10 @@ class Controller:
             raise self._failure
 
     def _is_welcome(self) -> bool:
-        """Waits until the front end listens; returns False if it is to end before.
+        """Waits until the front end listens; returns False if told to stop first.
 
-        Until then settings may still be refused (a port, TLS files), and a run that goes on must
-        stay as it was.
+        Until then settings may still be refused (a port, TLS files), and a resumed run must stay
+        unchanged.
         """
         pipe = self._supervisor
         with contextlib.suppress(QueueClosedError):
@@ -262,7 +262,7 @@ class Controller:
         self._log(_now_s(), values)
 
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
-        """Writes a line of metrics of `step`, and shows in the status how the evaluation went."""
+        """Writes a line of metrics at `step`, and shows the evaluation in the status."""
         self._writer.write(values, step)
         self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
         self._show(evaluation_steps=step)
@@ -272,7 +272,7 @@ class Controller:
         self._front_end.send(message)
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
+        """Sends the front end the present status."""
         self._told_front_end_state = ""
         self._send_status()
 
@@ -308,17 +308,17 @@ class Controller:
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has the state written; see `CheckpointWriter.request`."""
+        """Requests a checkpoint; see `CheckpointWriter.request`."""
         assert self._checkpoints is not None
         return self._checkpoints.request(name)
 
     def _save_now(self) -> None:
-        """Waits for a checkpoint; a disk that refuses does not end training."""
+        """Waits for a checkpoint; a full or broken disk does not end training."""
         self._note_save_begins()
         try:
             self.request_save().wait()
         except CheckpointError as error:
-            _LOG.debug("not saved: %s", error)  # the writer has said so
+            _LOG.debug("not saved: %s", error)  # the writer logged a warning
 
     def _note_save_begins(self) -> None:
         assert self.learner is not None
@@ -333,7 +333,7 @@ class Controller:
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
-        """Moves to PAUSED where updates are held because something is wrong."""
+        """Moves to PAUSED if updates are held because of a trouble."""
         trouble = learner.health.trouble
         if trouble == self._status.trouble:
             return
@@ -406,7 +406,7 @@ class Controller:
         self._send_status(is_last=True)
 
     def _read_last_counts(self) -> None:
-        """Reads what the front end answered to "drain", if it is still there."""
+        """Reads the front end's answer to "drain", if the front end still runs."""
         deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
             while (message := self._front_end.receive(_POLL_S)) is not None:
@@ -415,7 +415,7 @@ class Controller:
                     return
 
     def _is_judged(self, reason: str) -> bool:
-        """Whether the run ends with a verdict on its last weights, if an evaluator is there."""
+        """Returns whether to wait for the evaluation of the last weights."""
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 

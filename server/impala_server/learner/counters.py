@@ -16,7 +16,7 @@ from impala_common.run.checkpoints import Checkpoint
 
 @dataclasses.dataclass(slots=True)
 class Counters:
-    """What a run has done so far; saved in every checkpoint.
+    """Totals of a run; saved in every checkpoint.
 
     Attributes:
       policy_version: updates: batches that optimizer steps were made on.
@@ -26,8 +26,8 @@ class Counters:
       skipped_updates: updates skipped for a non-finite loss or gradient.
       num_episodes: finished episodes reported.
       wall_time_s: seconds of training, over all lives of the learner.
-      learner_life: how often the run's learner was started before.
-      optimizer_steps: optimizer steps, several of an update where batches are used again.
+      learner_life: number of earlier starts of the run's learner.
+      optimizer_steps: optimizer steps; an update makes several if batches are used again.
     """
 
     policy_version: int = 0
@@ -45,9 +45,9 @@ class Counters:
         """Returns the counters that a checkpoint holds.
 
         Raises:
-          TypeError: they are others.
+          TypeError: the fields differ.
         """
-        # Before optimizer steps were counted, each update made one.
+        # In checkpoints without this counter each update made one optimizer step.
         return cls(**{"optimizer_steps": saved.get("policy_version", 0), **saved})
 
 
@@ -55,7 +55,7 @@ _COUNTERS = {field.name for field in dataclasses.fields(Counters)}
 
 
 def require_fitting(checkpoint: Checkpoint, state: dict[str, torch.Tensor]) -> None:
-    """Raises CheckpointError unless everything a learner needs fits the network's tensors."""
+    """Raises CheckpointError unless the state is complete and fits the network's tensors."""
     weights = checkpoint.tensors.get("weights", {})
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     found = {name: array.shape for name, array in weights.items()}

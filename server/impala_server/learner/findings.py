@@ -1,8 +1,8 @@
 """What is wrong with learning, in words, and what to change: findings made from metrics.
 
-Fed by the controller with each line of metrics, on its thread, as the bottleneck finder is; a
-finding is made of numbers that were averaged over some lines, so that it does not come and go
-every second. Thresholds are in one table, `THRESHOLDS`. Knows neither gRPC nor torch.
+The controller passes in each line of metrics, on its thread. A finding is made from numbers
+averaged over some lines, so that it does not change every second. Thresholds are in one table,
+`THRESHOLDS`. Knows neither gRPC nor torch.
 docs/troubleshooting.md has a section for each finding.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from impala_common.run import metrics
 from impala_common.spec.action_spec import ActionSpec
 
-_KEEP = 0.7  # how much of the old average a new line leaves
+_KEEP = 0.7  # weight of the old value in the moving average
 _AVERAGED = (
     metrics.ENTROPY,
     metrics.EXPLAINED_VARIANCE,
@@ -31,42 +31,42 @@ _AVERAGED = (
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong.
+    """One problem of learning.
 
     Attributes:
-      name: which, one of FINDINGS.
-      text: what was measured, and what to change.
+      name: one of FINDINGS.
+      text: the measurement, and the setting to change.
     """
 
     name: str
     text: str
 
     def __str__(self) -> str:
-        """Returns it as people read it."""
+        """Returns name and text on one line."""
         return f"{self.name.replace('_', ' ')}: {self.text}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """From where on a number is a finding."""
+    """Limits beyond which a number is a finding."""
 
     min_lines: int = 5
-    """Lines with updates before anything is judged."""
+    """Lines with updates before the first finding."""
     min_updates: int = 50
-    """Updates before anything is judged: the first ones of a run are unlike the rest."""
+    """Updates before the first finding: the first updates of a run are not typical."""
     min_episodes: int = 20
     """Finished episodes before a mean return counts."""
     return_fell_share: float = 0.5
-    """Share of what was gained in return, from the lowest mean to the best, that is lost."""
+    """Lost share of the gain in return, from the lowest mean to the best."""
     entropy_share: float = 0.02
     """Entropy over that of uniform actions, below which a policy hardly varies its actions."""
     explained_variance: float = 0.05
-    """Explained variance below which the value head is of no use."""
+    """Explained variance below which the value head does not help."""
     value_error_share: float = 0.1
-    """Deviation of advantages over the scale of returns, below which explained variance is not
-    judged: returns that hardly vary leave nothing to explain."""
+    """Deviation of advantages over the scale of returns, below which explained variance is ignored:
+    returns that hardly vary have no variance to explain."""
     clipped_share: float = 0.95
-    """Share of optimizer steps that are scaled down."""
+    """Share of optimizer steps with a clipped gradient."""
     clipped_ratio: float = 3.0
     """Gradient norm over max_grad_norm, with that share."""
     effective_sample_share: float = 0.3
@@ -105,11 +105,11 @@ class FindingsMaker:
     """Averages of one run's metrics, and its best return. Owned by the controller's thread."""
 
     def __init__(self, action: ActionSpec, thresholds: Thresholds = THRESHOLDS) -> None:
-        """Knows nothing yet.
+        """Starts without data.
 
         Args:
-          action: what the policy chooses; entropy is judged where no part is gaussian.
-          thresholds: from where on a number is a finding.
+          action: specification of the action; entropy is judged only without gaussian parts.
+          thresholds: the limits.
         """
         self._limits = thresholds
         self._max_entropy = _find_max_entropy(action)
@@ -125,7 +125,7 @@ class FindingsMaker:
 
         Args:
           line: metrics by name; one without updates adds nothing to averages.
-          max_grad_norm: what gradients are clipped to; 0: they are not.
+          max_grad_norm: norm that gradients are clipped to; 0: no clipping.
         """
         if metrics.KL_LAST in line:
             self._num_lines += 1

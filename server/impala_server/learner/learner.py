@@ -2,8 +2,7 @@
 
 Everything that changes here changes under `update_lock`: learner threads hold
 it for one update, the controller to take a checkpoint or collect statistics.
-A holder of the lock sees weights, optimizer and counters of one and the same
-moment.
+So the holder of the lock sees weights, optimizer and counters of the same moment.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Learner:
       gate: lets updates through, or holds them back.
       profiler: records updates where an administrator asks for it.
       stats: sums since the last line of metrics; used under `update_lock`.
-      health: mishaps in a row, and why the learner waits.
-      history: record of what became of each unroll, where one is kept.
+      health: failures in a row, and the reason why the learner waits.
+      history: the event history.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class Learner:
         Args:
           state: what to train; a life of the learner is counted there if it was `restored`.
           source: where batches come from.
-          weights: sized here; gets the published weights.
-          restored: what `state` was built from.
+          weights: shared block for the published weights; gets its size here.
+          restored: checkpoint that `state` was built from.
         """
         self.state = state
         self.source = source
@@ -84,16 +83,17 @@ class Learner:
         self._publish()
 
     def train(self, taken: TakenBatch) -> bool:
-        """Makes one update on a batch, or drops it if the run has finished. Takes the lock.
+        """Makes one update on a batch, or drops the batch if the run has finished. Takes the lock.
 
-        Waits while updates are paused; a batch is dropped that still waits when the learner ends.
+        Waits while updates are paused. If the learner ends meanwhile, the batch is dropped.
 
         Returns:
           Whether the batch was taken into training.
 
         Raises:
-          TrainingDivergedError: too many updates in a row were not finite, and it is to end then.
-          DeviceMemoryError: no memory for the update; likewise.
+          TrainingDivergedError: too many updates in a row were not finite, and the settings say
+          end.
+          DeviceMemoryError: no memory for the update, and the settings say end.
         """
         with self.update_lock:
             if not self.gate.pass_through() or self.state.is_finished:
@@ -178,28 +178,28 @@ class Learner:
             return steps_before
 
     def export(self, buffers: HostBuffers | None = None) -> Snapshot:
-        """Returns all that a checkpoint holds, copied. Takes the lock.
+        """Returns a copy of everything that a checkpoint holds. Takes the lock.
 
         Args:
-          buffers: where tensors are copied to; None: fresh memory.
+          buffers: memory for the copies; None: fresh memory.
 
         Raises:
-          CheckpointWriteError: the weights are damaged: no checkpoint is to hold them.
+          CheckpointWriteError: the weights are damaged; no checkpoint may hold them.
         """
         with self.update_lock:
             self.health.require_sound_weights()
             return self.state.export(buffers)
 
     def take_candidate(self) -> Snapshot | None:
-        """Returns what was set aside for evaluation since the last call, the newest only."""
-        if self._candidate is None:  # without the lock: seen the next time
+        """Returns the newest candidate copied since the last call, or None."""
+        if self._candidate is None:  # read without the lock: a new one is found at the next call
             return None
         with self.update_lock:
             candidate, self._candidate = self._candidate, None
             return candidate
 
     def _set_candidate_aside(self, num_steps: int) -> None:
-        """Copies everything where `num_steps` steps crossed the interval, or end the run."""
+        """Copies the state if the last `num_steps` steps crossed the interval or ended the run."""
         state = self.state
         interval = state.config.evaluation.eval_interval_steps
         steps = state.counters.trained_steps
@@ -207,7 +207,7 @@ class Learner:
             self._candidate = state.export()
 
     def _record(self, event: str, taken: TakenBatch, **fields: Any) -> None:  # Any: JSON
-        """Records what became of a batch, unroll by unroll, where a history is kept."""
+        """Records the outcome of each unroll of a batch in the event history."""
         if self.history.is_on:
             records = self.source.describe(taken, self.history.has_rows)
             self.history.add(event, **fields, unrolls=records)

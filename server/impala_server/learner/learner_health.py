@@ -27,27 +27,27 @@ _WHAT_TO_DO = (
 
 
 class LearnerHealth:
-    """Mishaps in a row, and the trouble they add up to.
+    """Counts failed updates in a row, and holds the trouble they lead to.
 
     Attributes:
-      num_in_a_row: updates skipped since the last that was made.
-      trouble: why the learner waits for an administrator, and what to do; "" if it does not.
-      damage: what is wrong with the weights; "" while they are good.
+      num_in_a_row: updates skipped since the last one that was made.
+      trouble: reason why the learner waits for an administrator, and what to do; "" for none.
+      damage: damage of the weights in words; "" for none.
     """
 
     def __init__(self) -> None:
-        """Begins well."""
+        """Starts without failures."""
         self.num_in_a_row = 0
         self.trouble = ""
         self.damage = ""
 
     def recover(self) -> None:
-        """Forgets mishaps: someone has done something about them."""
+        """Resets the count after an administrator has acted."""
         self.num_in_a_row = 0
         self.trouble = ""
 
     def note(self, result: UpdateResult, config: OptimizerConfig) -> ImpalaError | None:
-        """Notes how an update went; returns why training cannot go on, or None where it can."""
+        """Counts the result of an update; returns the error that ends training, or None."""
         if result.is_applied:
             self.num_in_a_row = 0
             return None
@@ -71,23 +71,23 @@ class LearnerHealth:
         )
 
     def give_up(self, error: ImpalaError, config: OptimizerConfig) -> None:
-        """Returns where the learner is to wait for an administrator; `trouble` says so then.
+        """Sets `trouble` and returns if the learner is to wait for an administrator.
 
         Raises:
-          ImpalaError: `error`, where it is to end.
+          ImpalaError: `error`, if the learner is to end.
         """
         if config.when_diverged != "pause":
             raise error
         self.trouble = f"{error}. {_WHAT_TO_DO}"
 
     def require_sound_weights(self) -> None:
-        """Raises CheckpointWriteError where a checkpoint would hold damaged weights."""
+        """Raises CheckpointWriteError if the weights are damaged."""
         if self.damage:
             raise CheckpointWriteError(
                 f"{self.damage}: they are not saved, and the last good checkpoint stays the newest"
             )
 
     def require_usable_weights(self) -> None:
-        """Raises IllegalTransitionError where there is nothing to go on with."""
+        """Raises IllegalTransitionError if the weights are damaged: training cannot go on."""
         if self.damage:
             raise IllegalTransitionError(f"{self.damage}: first go back to a checkpoint (rollback)")

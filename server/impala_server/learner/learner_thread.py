@@ -1,8 +1,8 @@
-"""A learner thread: takes a batch, has the learner train on it, releases it.
+"""A learner thread: takes a batch, trains on it, releases it.
 
 While one thread updates, the others take and load, so that preparation
 overlaps the update; the update itself is serialised by the learner's lock. The
-body returns when the source is closed and reports any other end to `on_failure`.
+body returns when the source is closed and reports any error to `on_failure`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How a batch is cut into the parts that optimizer steps are made on.
+"""Cuts a batch into the parts that optimizer steps are made on.
 
-Called by the updater. Pure, but for the generator that shuffles. A part that is the whole
-batch is no copy; others are gathered once per pass.
+Called by the updater. Pure, except for the generator that shuffles. A part that is the whole batch
+is not copied; others are gathered once per pass.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from impala_server.learner.batch_loader import Batch
 
 
 class Part(NamedTuple):
-    """What one optimizer step is made on: T rows of each of B columns.
+    """The data of one optimizer step: T rows of each of B columns.
 
-    With `targets`, rows are [T, B] throughout. Without, inputs have one row more, [T+1, B],
-    whose value is the bootstrap, and V-trace makes the targets of the network's outputs.
+    With `targets`, every tensor has rows [T, B]. Without, inputs have one more row, [T+1, B], whose
+    value is the bootstrap value, and V-trace computes the targets from the network's outputs.
 
     Attributes:
       inputs: model inputs.
-      initial_agent_state: state before row 0, each [L, B, H].
+      initial_agent_state: recurrent state before row 0, each [L, B, H].
       actions: [T, B, ...].
       behaviour_policy_logits: float32 [T, B, P].
       rewards: float32 [T, B], preprocessed; None with targets.
       terminated: bool [T, B]; None with targets.
       is_padding: bool [T, B].
       targets: of these rows, or None.
-      is_last: whether it is the last one of its pass.
+      is_last: whether it is the last part of its pass.
     """
 
     inputs: ModelInputs
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 def map_columns(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """Returns a batch whose every tensor is changed; their columns are on dim 1."""
+    """Returns a batch with `change` applied to every tensor; columns are on dim 1."""
     return batch._replace(
         inputs=_map_inputs(batch.inputs, change),
         initial_agent_state=tuple(change(state) for state in batch.initial_agent_state),
@@ -86,13 +86,13 @@ def take_whole(batch: Batch, targets: Targets | None = None) -> Part:
 def cut(
     batch: Batch, targets: Targets | None, reuse: ReuseConfig, generator: torch.Generator
 ) -> Iterator[Part]:
-    """Yields the parts of one pass over `batch`, together all of its rows that count.
+    """Yields the parts of one pass over `batch`; together they hold all rows but padding.
 
     Args:
-      batch: what to cut.
-      targets: of the whole batch; None: each part makes its own (unrolls only).
+      batch: the batch to cut.
+      targets: of the whole batch; None: each part computes its own (whole unrolls only).
       reuse: `parts` and `part_kind`.
-      generator: on the CPU; draws the order, where there is more than one part.
+      generator: on the CPU; draws the order if there are several parts.
     """
     whole = take_whole(batch, targets)
     if reuse.parts == 1:
@@ -105,7 +105,7 @@ def cut(
         for number, columns in enumerate(order.tensor_split(reuse.parts), 1):
             yield _take_columns(whole, columns)._replace(is_last=number == reuse.parts)
         return
-    # Padding rows are left out: rows of a part are all of use. Gathered once, then cut.
+    # Padding rows are left out, so that every row of a part counts. Gathered once, then cut.
     counted = (~batch.is_padding).flatten().nonzero().squeeze(1)
     num_rows = len(counted)
     order = torch.randperm(num_rows, generator=generator).to(device)
@@ -113,7 +113,7 @@ def cut(
     size, rest = divmod(num_rows, reuse.parts)  # the first `rest` parts have one row more
     bounds = [number * size + min(number, rest) for number in range(reuse.parts + 1)]
     for first, end in itertools.pairwise(bounds):
-        if first < end:  # nearly all of the batch may be padding
+        if first < end:  # a part may be empty if nearly all rows are padding
             yield _slice(shuffled, first, end)._replace(is_last=end == num_rows)
 
 
@@ -131,7 +131,7 @@ def _map_inputs(inputs: ModelInputs, change: Callable[[Tensor], Tensor]) -> Mode
 
 
 def _map(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
-    """Returns a part whose every tensor is changed."""
+    """Returns a part with `change` applied to every tensor."""
     return Part(
         _map_inputs(part.inputs, change),
         tuple(change(state) for state in part.initial_agent_state),

@@ -1,4 +1,4 @@
-"""The learner from start to end, in its own process or on a thread: one way to end."""
+"""learner_main: runs the learner in its own process or on a thread, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LAST_WORDS_S = 1.0
 def learner_main(
     config: TrainConfig, run: RunDirectory, ends: ProcessEnds, objects_fd: int | None = None
 ) -> None:
-    """Runs the learner to its end and reports how it ended to the supervisor.
+    """Runs the learner and reports to the supervisor how it ended.
 
     Args:
       config: all settings.
       run: the run's folder.
       ends: pipes and shared blocks.
-      objects_fd: memory with networks that are Python objects of the process that started this.
+      objects_fd: inherited memory with the parent's networks, see `passed_objects`.
     """
     try:
         if objects_fd is not None:

@@ -1,8 +1,8 @@
 """ReplaySource: batches of another source with older unrolls mixed in.
 
-The older unrolls are corrected by V-trace as all others are: each keeps the behaviour policy
-it was made with (arXiv 1802.01561, section 5.2.2). They were taken into training before and are
-not counted again: not as unrolls, not as agent steps, not in running statistics.
+V-trace corrects the older unrolls like all others: each keeps the behaviour policy it was made with
+(arXiv 1802.01561, section 5.2.2). They were taken into training before, so unrolls, agent steps and
+running statistics do not count them again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ReplaySource:
         self._random = np.random.default_rng([config.job.seed, state.counters.policy_version])
 
     def take(self) -> TakenBatch:
-        """Returns the next fresh batch with older unrolls behind it, fewer while there are few.
+        """Returns the next fresh batch with older unrolls appended, as many as the ring has.
 
         Raises:
           QueueClosedError: see the other source.
@@ -70,7 +70,7 @@ class ReplaySource:
         return taken._replace(batch=batch, load_s=load_s)
 
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
-        """Releases the fresh batch; unrolls of one that was dropped are never used again."""
+        """Releases the fresh batch; if it was dropped, its unrolls leave the ring."""
         with self._lock:
             places = self._places.pop(taken.slot)
             if not is_trained:

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 def load_run_files(
     run: RunDirectory, store: CheckpointStore, config: TrainConfig
 ) -> tuple[EnvironmentSpec | None, Checkpoint | None]:
-    """Returns (environment, newest good checkpoint), or Nones for a run that is new.
+    """Returns (environment, newest good checkpoint), or Nones for a new run.
 
     Raises:
       CheckpointError: specs.json or all checkpoints are damaged.
@@ -33,10 +33,10 @@ def load_run_files(
 
 
 def load_initial_weights(config: TrainConfig) -> dict[str, Array] | None:
-    """Returns the weights that a new run is to start from, or None.
+    """Returns the initial weights of a new run, or None.
 
     Raises:
-      CheckpointError: init_model_path names no good checkpoint.
+      CheckpointError: init_model_path does not name an undamaged checkpoint.
     """
     if not config.job.init_model_path:
         return None

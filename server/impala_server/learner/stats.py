@@ -1,8 +1,7 @@
 """LearnerStats: sums between two lines of metrics.
 
-Learner threads add under the update lock; the controller collects under it
-too. Losses stay on the device until they are collected, so that adding them
-waits for nothing.
+Learner threads add under the update lock, and the controller collects under it. Losses stay on the
+device until then, so that adding them does not wait for the device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """StorageSource: full slots of rollout storage as batches on the learner's device.
 
-Learner threads take from it; which thread gets which slot, and that one loads while another
-one updates, is decided by `BatchQueue` and `BatchLoader`.
+Learner threads take from it. `BatchQueue` gives each thread a slot; `BatchLoader` loads it while
+another thread updates.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StorageSource:
         )
 
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
-        """Frees the slot for new unrolls, and tells the front end what became of the old ones."""
+        """Frees the slot for new unrolls, and tells the front end the outcome of the old ones."""
         self._queue.give_back(taken.slot, is_trained)
 
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:

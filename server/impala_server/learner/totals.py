@@ -1,7 +1,7 @@
 """Totals of a run, for metrics lines and the status.
 
-Called by the controller on its own thread. What was summed up since the last
-line is `impala_server.learner.stats`.
+Called by the controller on its own thread. `impala_server.learner.stats` has the sums since the
+last line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ def make_totals(
     """Returns metrics by name.
 
     Args:
-      state: whose counters are read.
-      counts: what the front end counted, by its names.
-      life_s: seconds that this life of the learner has trained.
+      state: the training state with the counters.
+      counts: the front end's counts, by its names.
+      life_s: seconds of training in this life of the learner.
     """
     counters = state.counters
     return {

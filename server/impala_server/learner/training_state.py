@@ -1,4 +1,4 @@
-"""TrainingState: everything that training changes, and the update that changes it.
+"""TrainingState: model, optimizer, counters and random streams, and the update that changes them.
 
 Model, optimizer, running statistics, counters, settable parameters and random
 streams. The learner process applies batches of rollout storage to one of these;
@@ -43,11 +43,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class Snapshot(NamedTuple):
-    """A copy of a TrainingState: what a checkpoint holds.
+    """A copy of a TrainingState, as a checkpoint holds it.
 
     Attributes:
       tensors: by group and name; valid until the next snapshot goes into the same buffers.
-      state: whatever else is needed to go on. Any: JSON.
+      state: everything else that a resume needs. Any: JSON.
     """
 
     tensors: Tensors
@@ -55,19 +55,19 @@ class Snapshot(NamedTuple):
 
 
 class TrainingState:
-    """What training changes. Used by one thread at a time.
+    """All state that training changes. Used by one thread at a time.
 
     Attributes:
       config: settings of the next update; a new object after `set_parameter`.
-      environment: what the network observes and does.
+      environment: specification of observations and actions.
       model_spec: the network's specification.
-      device: where network and batches are.
+      device: device of network and batches.
       model: the live network.
       optimizer: of the network's parameters.
       parameters: settings that may change while training runs.
-      counters: what was done so far.
+      counters: totals of the run.
       learning_rate: of the last update.
-      encoder_dtype: what the network's encoder computes in.
+      encoder_dtype: precision of the network's encoder.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class TrainingState:
             self.device
         )
         if self.model_spec.is_own and self.device.type != "cpu":
-            validate_model(self.model, environment)  # on the device that it is to run on
+            validate_model(self.model, environment)  # on the device of the training
         self.optimizer = make_optimizer(config.optimizer, self.model)
         self.encoder_dtype = choose_encoder_dtype(
             config.job, self.model_spec, self.model, environment
@@ -112,34 +112,34 @@ class TrainingState:
 
     @property
     def unroll_spec(self) -> UnrollSpec:
-        """What an unroll for this network holds."""
+        """Specification of this network's unrolls."""
         return UnrollSpec(
             self.config.rollout.unroll_length, self.environment, self.model.agent_state_specs()
         )
 
     @property
     def device_name(self) -> str:
-        """The device, for people."""
+        """Name of the device for logs and status."""
         if self.device.type == "cuda":
             return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
         return str(self.device)
 
     @property
     def reward_std(self) -> float | None:
-        """What rewards are divided by; None where they are not."""
+        """Divisor of rewards; None without reward normalisation."""
         std = self._updater.reward_std
         return None if std is None else float(std)
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last step has been trained on."""
+        """Whether all steps of the run have been trained on."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
     def apply(self, batch: Batch) -> UpdateResult:
         """Makes one update on `batch`, on this state's device, and counts it.
 
-        Nothing has changed but the count of skipped updates where the result says that the
-        update was not applied, unless it says that the weights are damaged.
+        If the result says that the update was not applied, only the count of skipped updates has
+        changed, unless the result also says that the weights are damaged.
 
         Raises:
           DeviceMemoryError: no memory for the update; nothing has changed.
@@ -169,7 +169,7 @@ class TrainingState:
         return before
 
     def extend(self, num_steps: int) -> None:
-        """Moves the last step `num_steps` beyond what is trained: schedules go on from here."""
+        """Sets the end to `num_steps` beyond the steps trained; schedules continue from here."""
         job = dataclasses.replace(
             self.config.job, total_steps=self.counters.trained_steps + num_steps
         )
@@ -179,10 +179,10 @@ class TrainingState:
         """Goes back to a checkpoint; returns the agent steps before.
 
         Weights, optimizer, random streams, steps, unrolls and episodes are those of the
-        checkpoint; policy_version goes on upwards, and what counts mishaps and time stays.
+        checkpoint; policy_version goes on upwards, and counts of failures and time stay.
 
         Raises:
-          CheckpointError: it is of another network; nothing has changed.
+          CheckpointError: it belongs to another network; nothing has changed.
         """
         require_fitting(checkpoint, self.model.state_dict())
         now = self.counters

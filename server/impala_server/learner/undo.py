@@ -1,8 +1,8 @@
-"""Undo: copies of what an update changes, to put back where the update cannot be finished.
+"""Undo: copies of tensors that an update changes, restored if the update fails.
 
-Owned by the updater. An update of one optimizer step is checked before the step is made, so
-that only the running statistics have to be put back. An update of several steps is all or
-nothing: weights and optimizer are put back too. Copies are made in the same memory each time.
+Owned by the updater. An update of one optimizer step is checked before the step, so only the
+running statistics must be restored. An update of several steps is all or nothing: weights and
+optimizer are restored too. Copies reuse the same memory.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 
 class Undo:
-    """The tensors as they were at the last `save`."""
+    """The tensors of the last `save`."""
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, statistics: list[Tensor]
     ) -> None:
-        """Knows what to copy; nothing is copied yet.
+        """Prepares; nothing is copied yet.
 
         Args:
           model: its tensors are copied by `save(True)`.
@@ -48,9 +48,9 @@ class Undo:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Puts back what was copied."""
+        """Restores the copies."""
         live = self._live()
-        if len(live) > len(self._copies):  # the optimizer has made its first step since
+        if len(live) > len(self._copies):  # the optimizer's first step has added tensors since
             self._optimizer.state.clear()
             live = self._live()
         if live:

@@ -21,7 +21,7 @@ Places = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def count_unroll_bytes(spec: UnrollSpec) -> int:
-    """Returns the memory that one unroll needs in the ring; frame stacks are stored stacked."""
+    """Returns the bytes of one unroll in the ring; frame stacks are stored stacked."""
     return sum(
         math.prod(leaf.shape(spec.unroll_length, 1)) * np.dtype(leaf.tensor.dtype).itemsize
         for leaf in spec.leaves
@@ -35,7 +35,7 @@ class UnrollRing:
         """Starts empty.
 
         Args:
-          capacity: unrolls that it holds.
+          capacity: number of unrolls.
         """
         self._capacity = capacity
         self._columns: Batch | None = None  # dim 1 is the place
@@ -77,7 +77,7 @@ class UnrollRing:
         return mixed._replace(policy_versions=versions, num_replayed=len(places))
 
     def forget(self, places: Places) -> None:
-        """Never uses the unrolls at `places` again."""
+        """Removes the unrolls at `places`."""
         self._is_usable[places] = False
 
     def _allocate(self, leaf: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """One update: the optimizer steps that the learner makes on one batch.
 
-Called by a learner thread under the update lock. What it changes: parameters,
-optimizer state, running statistics, the shuffling generator; and no weights, optimizer or
-statistics if a loss or gradient is not finite or the device has no memory for them.
+Called by a learner thread under the update lock. It changes parameters, optimizer state, running
+statistics and the shuffling generator. If a loss or gradient is not finite, or the device has no
+memory, weights, optimizer and statistics stay unchanged.
 
 With the default settings it is IMPALA's one step on the whole batch. `ReuseConfig` asks for
 more: passes over the batch, each in parts (arXiv 1707.06347), with V-trace computed anew.
@@ -60,7 +60,7 @@ class Updater:
         Its encoder computes in `encoder_dtype`; all else stays in float32.
 
         Raises:
-          ConfigError: rows are to be shuffled, and the network has memory.
+          ConfigError: the settings shuffle rows, and the network has memory.
         """
         self._action = action
         self._model = model
@@ -84,7 +84,7 @@ class Updater:
         """Takes over losses, reuse and gradient clipping of `config`, from the next step on.
 
         Raises:
-          ConfigError: rows are to be shuffled, and the network has memory.
+          ConfigError: the settings shuffle rows, and the network has memory.
         """
         has_memory = bool(self._model.agent_state_specs())
         require(
@@ -168,7 +168,7 @@ class Updater:
         return True
 
     def _finish(self, tally: UpdateTally) -> UpdateResult:
-        """Judges the update, and puts back what must not stay."""
+        """Checks the update, and undoes it if it failed."""
         self._num_updates += 1
         is_finite = tally.is_finite if self._reuse.is_single_step else tally.check()
         if is_finite and not tally.damage and not self._has_finite_weights():
@@ -181,10 +181,10 @@ class Updater:
         return tally.make_result(is_applied=is_finite and not tally.damage)
 
     def _find_targets(self, batch: Batch, before: Targets | None) -> Targets | None:
-        """Returns the targets of the whole batch for the next pass; None: parts make their own.
+        """Returns the targets of the whole batch for the next pass; None: parts compute their own.
 
         Args:
-          batch: rewards are preprocessed.
+          batch: with preprocessed rewards.
           before: targets of the pass before.
         """
         reuse = self._reuse
@@ -249,7 +249,7 @@ class Updater:
         )
 
     def _has_statistics(self, part: Part) -> bool:
-        """Whether the statistics of a part are computed: of each pass's last part at least."""
+        """Returns whether to compute a part's statistics: always for the last part of a pass."""
         return part.targets is None or part.is_last or self._reuse.kl_stop > 0.0
 
     def _compute_policy_gradient(self, part: Part) -> list[Tensor]:
@@ -263,7 +263,7 @@ class Updater:
         )
 
     def _compare_gradients(self, policy_gradient: list[Tensor]) -> GradientNorms:
-        """Returns the norms of the policy's gradient and of the rest, which is the value's."""
+        """Returns the norms of the policy's and of the value's gradient."""
         value_gradient = [
             mine if parameter.grad is None else parameter.grad - mine
             for parameter, mine in zip(self._parameters, policy_gradient, strict=True)
@@ -287,11 +287,11 @@ class Updater:
 
     @property
     def reward_std(self) -> Tensor | None:
-        """What rewards are divided by now, a scalar; None where they are not."""
+        """Divisor of rewards, a scalar; None without reward normalisation."""
         return None if self._normaliser is None else self._normaliser.reward_std
 
     def _count(self, batch: Batch) -> None:
-        """Adds the batch to the running statistics, if there are any: once, however it is used."""
+        """Adds the batch to the running statistics, if any: once, for any number of passes."""
         if self._normaliser is not None:
             fresh = take_fresh(batch)
             self._normaliser.update_statistics(

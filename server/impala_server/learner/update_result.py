@@ -1,4 +1,4 @@
-"""UpdateResult: what one update did, and the tally of its optimizer steps that it is made of."""
+"""UpdateResult: the result of one update, and the sums over its optimizer steps."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _GRAD_NORM = UPDATE_VALUES.index("grad_norm")
 
 
 class GradientNorms(NamedTuple):
-    """Norms of the gradient of one optimizer step, by what it comes from; scalars."""
+    """Gradient norms of one optimizer step, by loss; scalars."""
 
     policy: Tensor
     value: Tensor
 
 
 class UpdateResult(NamedTuple):
-    """What one update did.
+    """Result of one update.
 
     Attributes:
-      is_applied: False if it was skipped for a non-finite loss or gradient.
-      values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device: losses and
-        gradient norm mean over its optimizer steps, statistics over the last step of each pass
-        at least.
-      damage: what is wrong with the weights afterwards; "" while they are good.
+      is_applied: False if a loss or gradient was not finite.
+      values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device. Losses and
+        gradient norm are means over its optimizer steps; statistics are means over the last step of
+        each pass at least.
+      damage: damage of the weights afterwards, in words; "" for none.
       num_steps: optimizer steps made.
       num_passes: passes begun.
       last_kl: KL(mu || pi) in nats, as `values` has it, of the last pass; a scalar.
@@ -59,13 +59,13 @@ class UpdateResult(NamedTuple):
 
 
 class UpdateTally:
-    """What the steps of one update add up to.
+    """Sums over the steps of one update.
 
     Attributes:
       num_passes: passes begun.
       num_steps: optimizer steps made.
       is_finite: whether losses and gradients were finite at the last `check`.
-      damage: what is wrong with the weights.
+      damage: damage of the weights, in words.
       gradient_norms: of the first step.
     """
 
@@ -92,9 +92,9 @@ class UpdateTally:
         max_grad_norm: float,
         has_statistics: bool = True,
     ) -> None:
-        """Adds a step that is about to be made; waits for no device.
+        """Adds a step before it is made; does not wait for the device.
 
-        Without `has_statistics` those of the losses are 0 and count in no mean.
+        Without `has_statistics` the statistics of `losses` are ignored.
         """
         scalars = [loss.detach() for loss in losses]
         is_clipped = (grad_norm > max_grad_norm).to(grad_norm.dtype)

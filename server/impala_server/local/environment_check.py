@@ -17,20 +17,20 @@ from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.errors import rebuild_error
 
 PROBE_S = 10.0
-"""Seconds after which an environment that is still being made is taken for good."""
+"""Seconds after which an environment that is still being made is accepted."""
 
 _LOG = logging.getLogger(__name__)
 _ALWAYS_THERE = frozenset(
     {"Acrobot-v1", "CartPole-v0", "CartPole-v1", "MountainCar-v0", "Pendulum-v1"}
 )
-"""Ids that come with Gymnasium itself and need no other package."""
+"""Ids that Gymnasium itself provides without another package."""
 
 
 def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -> None:
-    """Raises the error that an actor would end with, if the environment cannot be made here.
+    """Raises an actor's error if the environment cannot be made on this machine.
 
     Raises:
-      ImpalaError: of the class and text that the actor's side found.
+      ImpalaError: with the class and text that an actor would report.
     """
     env = config.env
     is_plain = config.env_backend in ("auto", "sync") and not config.changes_single_environments
@@ -51,7 +51,7 @@ def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -
         return
     try:
         answer = json.loads(done.stdout)
-    except ValueError:  # its process died: the actors' logs will say more
+    except ValueError:  # its process died: the actors' logs will have the reason
         _LOG.info("%s could not be checked (exit code %d)", env, done.returncode)
         return
     if answer:

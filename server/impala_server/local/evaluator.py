@@ -1,7 +1,7 @@
 """The evaluator process that impala-train starts beside its actors.
 
 An ordinary `impala-evaluator` command that talks gRPC to the learner, replaced when it dies as
-actors are. An evaluation that cannot work is said once and given up: it never ends training.
+actors are. An evaluator that cannot work is logged once and given up: it never ends training.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LocalEvaluator:
             self._process.start()
 
     def check(self) -> None:
-        """Replaces it if it died; gives it up if that makes no sense."""
+        """Replaces it if it died; gives it up if it cannot work."""
         if self._process is None:
             return
         try:
@@ -55,7 +55,7 @@ class LocalEvaluator:
             self._process = None
 
     def terminate(self, is_run_over: bool = False) -> None:
-        """Asks it to leave; when the run is over it may end a video first."""
+        """Sends SIGTERM; after the end of the run it may finish a video first."""
         if self._process is None:
             return
         if is_run_over:

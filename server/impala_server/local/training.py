@@ -1,7 +1,7 @@
 """LocalTraining: a learner server and its actors on this machine.
 
-Used by impala-train and by the class IMPALA, from one thread. Learner, front end
-and actors are processes; whatever ends this one, they end too.
+Used by impala-train and by the class IMPALA, from one thread. Learner, front end and actors are
+processes, and end when this process ends.
 """
 
 from __future__ import annotations

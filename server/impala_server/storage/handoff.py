@@ -40,7 +40,7 @@ class ActorSeconds(NamedTuple):
 
 
 class FullSlot(NamedTuple):
-    """A batch that is ready, and what the actors told beside it."""
+    """A full slot, and the episodes and times that actors reported with its unrolls."""
 
     slot: int
     episodes: list[FinishedEpisode]
@@ -48,7 +48,7 @@ class FullSlot(NamedTuple):
 
 
 class FreedSlot(NamedTuple):
-    """A slot the learner is done with, and whether it trained on it or dropped it."""
+    """A slot the learner has released, and whether its batch was trained on or dropped."""
 
     slot: int
     is_trained: bool

@@ -192,7 +192,7 @@ def test_ticket_that_is_not_settled_in_time_says_so(
 
 @pytest.mark.parametrize("action", ["raise:oserror", "raise"])
 def test_save_that_fails_is_counted_and_the_next_succeeds(tmp_path: Path, action: str) -> None:
-    """Rows 24 and 25. Seen to fail with a thread that ends with an error it does not know."""
+    """The disk fails (docs/faults.md, 24, 25). Seen to fail with a thread that any error ends."""
     with running(tmp_path) as bench:
         with failpoints.armed(f"checkpoint.mid_write=once:{action}"):
             with pytest.raises(CheckpointWriteError):
@@ -237,7 +237,7 @@ def save_with_file_limit(path: Path, num_bytes: int) -> str:
 
 
 def test_save_past_a_real_limit_of_the_system_leaves_nothing(tmp_path: Path) -> None:
-    """Row 24 without root: the kernel itself cuts the file off."""
+    """A full disk without root: the kernel truncates the file (docs/faults.md, 24)."""
     store = CheckpointStore(tmp_path)
     store.save(1, {}, {})
 
@@ -264,7 +264,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_disk_that_does_not_take_a_save_takes_the_next(small_disk: Path, trouble: str) -> None:
-    """Rows 24 and 25 on a real file system."""
+    """A full or read-only disk on a real file system (docs/faults.md, 24, 25)."""
     ballast = small_disk / "ballast"
     with running(small_disk / "checkpoints") as bench:
         bench.source.num_bytes = 200_000

@@ -1,4 +1,4 @@
-"""Packs what the front end knows into messages of the admin service."""
+"""Packs the front end's state into messages of the admin service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pack_header(facts: ServerFacts) -> header_pb2.LearnerHeader:
 
 
 def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
-    """Returns how the learner is, from memory alone."""
+    """Returns the learner's status, from memory alone."""
     link, status = facts.link, facts.link.status
     run = link.run
     now_s = time.monotonic()

@@ -1,7 +1,7 @@
 """LearnerServicer: unpacks requests of `impala_rl.v1.LearnerService`, packs its responses.
 
-Runs on the front end's event loop. Every method stands inside `translated`,
-which turns errors of this project into their one form on the wire.
+Runs on the front end's event loop. Every method runs inside `translated`, which converts errors of
+this project to gRPC status.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     """The data plane."""
 
     def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
-        """Serves what `link` knows of the learner."""
+        """Serves the learner that `link` leads to."""
         self._config = config
         self._link = link
 
@@ -65,7 +65,8 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             validate_protocol_version(request.protocol_version)
             validate_actor_id(request.actor.actor_id)
             environment = unpack_environment_spec(request.environment)
-            # Before the run takes shape after an actor that could not take part in it.
+            # Before the run is built for this actor's environment: a refused actor must not decide
+            # it.
             validate_same_model(self._config.model.model, request.model[:256])
             run = await self._link.define(environment)
             self._link.require_environment(run, environment)

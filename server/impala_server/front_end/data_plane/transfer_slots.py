@@ -1,7 +1,7 @@
 """TransferSlots: limits simultaneous weights transfers, and so their memory.
 
-Owned by the front end's event loop. A client that reads slowly holds on to the
-version it is being sent, so large snapshots have fewer slots.
+Owned by the front end's event loop. Memory of a version is held until its slowest reader is done,
+so large snapshots have fewer slots.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WAIT_S = 60.0
 
 
 class TransferSlots:
-    """The right to send weights, first come first served."""
+    """A counting semaphore over weights transfers, first come first served."""
 
     def __init__(
         self, snapshot_bytes: int, wait_s: float = _WAIT_S, num_slots: int | None = None
@@ -38,7 +38,7 @@ class TransferSlots:
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """A context that has a slot.
+        """Returns a context that holds a slot.
 
         Raises:
           LearnerUnavailableError: none was free in time.

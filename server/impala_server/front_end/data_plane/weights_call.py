@@ -23,7 +23,7 @@ class WeightsCall:
     """The server's side of one call."""
 
     def __init__(self, link: LearnerLink, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Speaks with one client through `context`."""
+        """Serves one client, through `context`."""
         self._link = link
         self._context = context
 
@@ -32,8 +32,8 @@ class WeightsCall:
 
         Raises:
           InvalidRequestError: the call has no deadline.
-          StaleSessionError: it is meant for another learner life.
-          LearnerUnavailableError: no weights yet, stopping, or too many fetch them.
+          StaleSessionError: the request names another learner life.
+          LearnerUnavailableError: no weights yet, the learner stops, or too many transfers.
         """
         run = self._link.open_run()
         if request.learner_run_id not in (0, run.learner_run_id):

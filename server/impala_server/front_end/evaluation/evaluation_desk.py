@@ -1,7 +1,8 @@
 """EvaluationDesk: the waiting candidate, and the evaluators that play candidates.
 
 Owned by the front end's event loop. At most one candidate waits, the newest; every evaluator
-plays at most one. What nobody will play any more the learner is told to remove. Knows nothing
+plays at most one. The learner is told to remove a candidate that no evaluator will play. Knows
+nothing
 of gRPC.
 
 A seat has a lease: an evaluator that holds a candidate and reports nothing for LEASE_S loses both
@@ -35,7 +36,7 @@ class WaitingCandidate(NamedTuple):
 
 
 class Seat:
-    """One evaluator's place: what it plays, and an event for changes.
+    """One evaluator's place: its candidate, and an event for changes.
 
     Attributes:
       evaluator_id: whose it is.
@@ -81,7 +82,7 @@ class EvaluationDesk:
         return len(self._seats)
 
     def offer(self, candidate: WaitingCandidate) -> None:
-        """Takes a new candidate; one that waited is dropped."""
+        """Takes a new candidate and drops the one that waited."""
         if self._waiting is not None:
             self._drop(self._waiting.name)
         self._waiting = candidate
@@ -134,7 +135,7 @@ class EvaluationDesk:
         self.leave(seat)
 
     def leave(self, seat: Seat) -> None:
-        """Gives a place up; what it played waits again, unless a newer one does."""
+        """Gives a place up; its candidate waits again, unless a newer one waits."""
         if self._seats.get(seat.evaluator_id) is seat:
             del self._seats[seat.evaluator_id]
         candidate, seat.candidate = seat.candidate, None
@@ -147,7 +148,7 @@ class EvaluationDesk:
             self._drop(candidate.name)
 
     def finish(self, name: str) -> None:
-        """Notes that a candidate has its verdict, or is gone."""
+        """Notes that a candidate has its result, or was removed."""
         if self._waiting is not None and self._waiting.name == name:
             self._waiting = None
         for seat in self._seats.values():

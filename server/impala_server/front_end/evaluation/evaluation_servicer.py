@@ -62,7 +62,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     """Evaluation during training."""
 
     def __init__(self, config: TrainConfig, run: RunDirectory, link: LearnerLink) -> None:
-        """Serves candidates that `link` tells of, from the folder of `run`."""
+        """Serves the candidates that `link` announces, from the folder of `run`."""
         self._config = config
         self._run = run
         self._link = link
@@ -116,7 +116,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     async def ReportEvaluation(  # noqa: N802
         self, request: pb.ReportEvaluationRequest, context: _Context
     ) -> pb.ReportEvaluationResponse:
-        """Takes a candidate's verdict."""
+        """Takes a candidate's results."""
         async with translated(context):
             run = self._require_run(request.learner_run_id)
             validate_actor_id(request.evaluator_id)
@@ -143,7 +143,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         raise AssertionError("unreachable: translated aborts")
 
     async def _send_candidates(self, seat: Seat, context: _Context) -> None:
-        """Sends what the seat is given until the run ends."""
+        """Sends each candidate that the seat gets, until the run ends."""
         sent: WaitingCandidate | None = None
         while not self._link.judged.is_set():
             candidate, run = seat.candidate, self._link.run
@@ -186,8 +186,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         """Returns the run.
 
         Raises:
-          LearnerUnavailableError: there is none, or it is being taken down.
-          StaleSessionError: another life of it is meant.
+          LearnerUnavailableError: there is no run yet, or it is ending.
+          StaleSessionError: the request names another life of it.
         """
         run = self._link.run
         if run is None or self._link.judged.is_set():
@@ -198,7 +198,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 
 
 def evaluation_seed(run_seed: int) -> int:
-    """Returns the seed of all evaluations of a run, in [0, 2**31), of a branch no actor's is of."""
+    """Returns the seed of all evaluations of a run, in [0, 2**31), from a stream of its own."""
     sequence = np.random.SeedSequence(run_seed, spawn_key=(_SEED_KEY,))
     return int(sequence.generate_state(1, np.uint32)[0] >> np.uint32(1))
 

@@ -1,9 +1,9 @@
-"""Reads unary requests with a deadline, and refuses bytes that are no valid message.
+"""Reads unary requests with a deadline, and refuses bytes that do not parse as a message.
 
-The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
-wait for ever for a client that opens a call and sends nothing, and answers bytes
-that are no message with a stack trace in the log. Methods with a stream of requests
-look after themselves. Responses may be bytes: messages that were serialised before.
+The innermost interceptor of each listener, after authentication. gRPC itself waits for ever if a
+client opens a call and sends nothing, and logs a stack trace for bytes that do not parse. Methods
+with a stream of requests set deadlines of their own. Responses may be bytes: messages that were
+serialised before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RequestGuard(grpc.aio.ServerInterceptor):
-    """Stands between gRPC and methods with one request."""
+    """Interceptor of methods with one request."""
 
     def __init__(self, deadline_s: float = HELLO_DEADLINE_S) -> None:
         """Gives clients `deadline_s` to send their request."""
@@ -37,7 +37,7 @@ class RequestGuard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Returns the method's handler, on the wire the same, that reads its request itself."""
+        """Returns a handler with the same wire form that reads its request itself."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler

@@ -1,8 +1,8 @@
 """Serves /metrics for Prometheus on its own port.
 
-Names stand in one table, `prometheus_series`. Values are taken from the learner
-link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,
-states, kinds, parts of the machine, never anything a client sent.
+One table, `prometheus_series`, has the names. Values are read from the learner link at each scrape;
+nothing is stored twice. Labels are bounded: outcomes, states, kinds, parts of the system, never
+text from a client.
 
 The HTTP server is `scrape_server`'s, on threads of the front end.
 """
@@ -31,7 +31,7 @@ from impala_server.messages import LearnerStatus
 
 
 class LearnerCollector:
-    """Makes metric families of what the learner link knows; called by a scrape's thread."""
+    """Makes metric families from the learner link's state; called by a scrape's thread."""
 
     def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
         """Reads `link`, whose status is replaced as a whole and never changed."""

@@ -1,8 +1,8 @@
 """The table of Prometheus series and the metrics they show.
 
 Read by the exporter (`prometheus`); docs/operations.md, deploy/prometheus and
-the dashboard are checked against it. Base units, `_total` for counters, labels
-with few values that are known beforehand.
+the dashboard are checked against it. Base units, `_total` for counters, labels with a few fixed
+values.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STATES = ("STARTING", "RUNNING", "PAUSED", "DRAINING", "STOPPED")
 
 
 class Series(NamedTuple):
-    """How one number of the learner is called in Prometheus.
+    """Prometheus name and help of one number of the learner.
 
     A name that ends in `_total` is a counter; all others are gauges.
     """
@@ -248,7 +248,7 @@ SERIES = (
         "Checkpoints among them that could not have been read again.",
     ),
 )
-"""Numbers of the learner's status, by their names there and here."""
+"""Numbers of the learner's status, by their names in the status and in Prometheus."""
 
 OWN = {
     "impala_build_info": "Versions, as labels; always 1.",
