@@ -1,4 +1,4 @@
-"""impala-actor as people run it: waits, joins, leaves, and says why an environment cannot work."""
+"""The command impala-actor: waits, joins, leaves, and reports unusable environments."""
 
 from __future__ import annotations
 

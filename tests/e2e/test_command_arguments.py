@@ -1,4 +1,4 @@
-"""Arguments of the commands: help, and what cannot work, refused by name before anything begins."""
+"""Arguments of the commands: help, and invalid ones refused by name before any work starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning gate: what the presets learn, with the real commands, as people run them.
+"""The learning gate: the presets reach their returns, with the real commands.
 
 Seeds are fixed, but the order of processes is not, so returns vary from run to run. A bar stands
 well below what was seen in docs/results/ladder.md, and a test is not tried again: where one

@@ -1,4 +1,4 @@
-"""impala-train as people run it: real processes, signals, exit codes, and nothing left behind.
+"""The command impala-train: real processes, signals, exit codes, and no process left over.
 
 "Seen to fail" in a docstring names a fault that was put into the code to see the test fail.
 """

@@ -1,4 +1,5 @@
-"""The admin service through its Unix socket: each command has its effect, once, and its line."""
+"""The admin service through its Unix socket: each command has its effect once, and an audit
+line."""
 
 from __future__ import annotations
 

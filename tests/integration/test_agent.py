@@ -1,4 +1,4 @@
-"""The class IMPALA over real processes: what it leaves behind, what it takes, how it fails."""
+"""The class IMPALA over real processes: its files, its arguments, its errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments that raise, give numbers that are none, or hang: training goes on and says so."""
+"""Environments that raise, return non-finite numbers, or hang: training goes on and reports it."""
 
 from __future__ import annotations
 

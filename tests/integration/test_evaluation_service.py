@@ -1,4 +1,4 @@
-"""EvaluationService by raw stubs: candidates, who gets them, verdicts, and what is refused."""
+"""EvaluationService by raw stubs: candidates, their assignment, results, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evaluator client over real servers: it plays the right weights, rightly, and goes on."""
+"""The evaluator over real servers: it plays the right weights correctly, and reconnects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with learning is said where people look: real runs that are made to show it.
+"""Findings in the status, metrics and display of real runs with planted problems.
 
 Each finding alone, from metrics made for it, is in tests/unit/server/test_findings.py. Limits of
 time are lower here, so that a run of seconds is judged.

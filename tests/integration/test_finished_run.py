@@ -1,4 +1,4 @@
-"""Actors of a run that has finished leave by themselves, whenever they come."""
+"""Actors of a finished run end by themselves, whenever they start."""
 
 from __future__ import annotations
 

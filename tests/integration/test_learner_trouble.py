@@ -1,4 +1,4 @@
-"""A learner that cannot go on by itself: it waits for an administrator, or ends with the reason."""
+"""A learner in trouble waits for an administrator, or ends with the reason."""
 
 from __future__ import annotations
 

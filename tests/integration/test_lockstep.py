@@ -1,4 +1,4 @@
-"""Lockstep is deterministic and is IMPALA; a run that was stopped or killed goes on where it was.
+"""Lockstep is deterministic and equals IMPALA; a stopped or killed run resumes exactly.
 
 "Planted" in a docstring names a fault that was put into the code to see the test fail.
 """

@@ -1,4 +1,4 @@
-"""Calls of no method, whatever their path: answered, and everybody else goes on as before."""
+"""Calls that match no method are answered for any path, and other calls are not affected."""
 
 from __future__ import annotations
 

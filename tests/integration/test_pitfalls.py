@@ -1,4 +1,4 @@
-"""Pitfalls of IMPALA, looked for in what the learner gets over the wire; see docs/pitfalls.md.
+"""Pitfalls of IMPALA, checked in the batches that the learner receives; see docs/pitfalls.md.
 
 Batches are recorded as the learner is about to train on them. In lockstep, column b is
 environment slot b, and each batch goes on where the one before ended. [n] numbers the

@@ -1,4 +1,4 @@
-"""The wire as learner.proto promises it, but for PushUnrolls (test_push_stream.py)."""
+"""The contract in learner.proto, except PushUnrolls (test_push_stream.py)."""
 
 from __future__ import annotations
 

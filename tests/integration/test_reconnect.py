@@ -1,4 +1,4 @@
-"""Many actors whose learner goes away and comes back: soon again, and not all at once."""
+"""Many actors reconnect to a restarted learner: soon, and spread over time."""
 
 from __future__ import annotations
 

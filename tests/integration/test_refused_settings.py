@@ -1,4 +1,4 @@
-"""A run that goes on with settings that are refused stays as it was, whoever refuses them."""
+"""Refused settings leave a resumed run unchanged, whichever process refuses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS, tokens and scopes through real sockets: who gets in, who does not, and what they are told.
+"""TLS, tokens and scopes through real sockets: accepted and refused calls, and their errors.
 
 "Planted" in a docstring names a fault that was put into a copy of the code to see the test fail.
 """

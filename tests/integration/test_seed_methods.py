@@ -1,4 +1,4 @@
-"""Each method of the seed's class, by the name it has there: what it promises, done."""
+"""Each method of the seed's class, under its name there, does what it promises."""
 
 from __future__ import annotations
 

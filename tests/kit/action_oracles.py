@@ -1,4 +1,4 @@
-"""torch's own distributions for an ActionSpec: what the product's are checked against."""
+"""torch's own distributions for an ActionSpec, to check the product's against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command: one of our commands as a real process, and what it left behind.
+"""Command: one of the project's commands as a real process, with its output and files.
 
 Each runs in a session of its own, so that signals reach only whom they are meant for;
 leaving the context kills whatever is still there, grandchildren too. Waiting is for

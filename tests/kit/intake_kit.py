@@ -1,4 +1,4 @@
-"""Front: the door to rollout storage without gRPC, for tests that offer messages to it."""
+"""Front: the unroll intake and rollout storage without gRPC, for tests that offer messages."""
 
 from __future__ import annotations
 

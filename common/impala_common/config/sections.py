@@ -358,7 +358,7 @@ class CheckpointConfig:
     prometheus_port: int = 0
     """Port of the Prometheus endpoint, /metrics over HTTP; 0: none, -1: any free one."""
     prometheus_host: str = "127.0.0.1"
-    """Address of the Prometheus endpoint. It is read-only, but open to whoever reaches it."""
+    """Address of the Prometheus endpoint. It is read-only, but open to every client."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

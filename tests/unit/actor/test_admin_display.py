@@ -1,4 +1,4 @@
-"""What impala-admin shows: one screen for any status, and no text of others as markup."""
+"""Display of impala-admin: one screen for any status, and no markup in text from clients."""
 
 from __future__ import annotations
 

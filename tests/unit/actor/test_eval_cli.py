@@ -1,4 +1,4 @@
-"""impala-eval on a run that was put together by hand."""
+"""impala-eval on a hand-made run."""
 
 from __future__ import annotations
 

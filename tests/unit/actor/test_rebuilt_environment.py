@@ -1,4 +1,4 @@
-"""An actor's environment that fails: made anew, given up in time, and watched."""
+"""A failing environment of an actor is made again, given up in time, and watched for hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids that are suggested for one that does not exist."""
+"""Suggested ids for an unknown one."""
 
 from __future__ import annotations
 

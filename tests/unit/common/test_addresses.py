@@ -1,4 +1,4 @@
-"""Addresses: which forms are taken, and what is said of the others."""
+"""Addresses: accepted forms, and errors for the others."""
 
 from __future__ import annotations
 

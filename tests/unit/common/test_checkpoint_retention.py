@@ -1,4 +1,4 @@
-"""Retention: never fewer than one good checkpoint, and none goes while it is read."""
+"""Retention: at least one good checkpoint stays, and none is removed while it is read."""
 
 from __future__ import annotations
 

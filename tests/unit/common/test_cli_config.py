@@ -1,4 +1,4 @@
-"""The command line: what counts most, aliases, and errors that help."""
+"""The command line: priority of sources, aliases, and helpful errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: each error helps, config.toml is complete and comes back the same."""
+"""Settings: helpful errors, and a complete config.toml that is read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What impala-eval --export writes is whole, says what it is, and gives the same policy again.
+"""Exports of impala-eval are complete, describe themselves, and give the same policy again.
 
 Seen to fail with: weights read without their digest, an earlier policy.onnx left beside new
 weights, an own network imported because the file names it, an import of grpc on the way of the

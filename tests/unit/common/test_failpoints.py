@@ -1,4 +1,4 @@
-"""Failpoints: off unless asked for, by name, and never where other machines come in."""
+"""Failpoints: off by default, armed by name, and refused for servers open to other machines."""
 
 from __future__ import annotations
 

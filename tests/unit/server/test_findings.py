@@ -1,4 +1,4 @@
-"""Findings: what is wrong with learning, each shown with metrics made for it."""
+"""Findings: each one with metrics made for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipes between front end and learner: what goes in comes out, and death is noticed."""
+"""The pipes between front end and learner: messages arrive unchanged, and death is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actors of impala-train: replaced when they die, and given up when that makes no sense."""
+"""Actors of impala-train: replaced when they die, and given up when they cannot work."""
 
 from __future__ import annotations
 

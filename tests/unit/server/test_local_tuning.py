@@ -1,4 +1,4 @@
-"""impala-train fits actors, slots and threads to the machine where nobody names them."""
+"""impala-train chooses actors, slots and threads for the machine unless a setting names them."""
 
 from __future__ import annotations
 

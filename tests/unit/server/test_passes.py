@@ -1,4 +1,4 @@
-"""Several steps on one batch: how it is cut, what is undone, what is counted.
+"""Several steps on one batch: its parts, undo, and counters.
 
 That the steps are the right ones is shown by lockstep runs against the reference loop.
 """

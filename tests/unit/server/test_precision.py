@@ -1,4 +1,4 @@
-"""bfloat16 in the encoder: what it may change, by how much, and when it is chosen."""
+"""bfloat16 in the encoder: limits of its rounding, and when it is chosen."""
 
 from __future__ import annotations
 

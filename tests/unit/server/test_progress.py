@@ -1,4 +1,4 @@
-"""What a person sees: the live display, plain lines, the sparkline."""
+"""Progress: the live display, plain lines, the sparkline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay: which unrolls come again, and that none of them is counted again."""
+"""Replay: the choice of older unrolls, and that none is counted again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What impala-train and impala-server refuse before they make or start anything."""
+"""Checks of impala-train and impala-server before they make or start anything."""
 
 from __future__ import annotations
 

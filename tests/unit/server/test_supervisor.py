@@ -1,4 +1,4 @@
-"""Who died? The supervisor against pipes and children of the test's own making.
+"""The supervisor names the process that died, with pipes and children made by the test.
 
 When one of the two processes dies the other ends by itself, at once; whichever end the
 supervisor sees first, it must name the one that died.

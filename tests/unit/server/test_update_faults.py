@@ -1,4 +1,4 @@
-"""Updates that cannot be made change nothing, or say that the weights are damaged."""
+"""Failed updates change nothing, or report that the weights are damaged."""
 
 from __future__ import annotations
 
