@@ -95,7 +95,10 @@ def _as_array(values: Any) -> NDArray[Any] | None:
     try:
         array = np.asarray(values)
     except Exception:  # ragged lists raise ValueError, foreign __array__ anything
-        return None
+        if not isinstance(values, list | tuple):
+            return None
+        array = np.empty(len(values), object)
+        array[:] = [_as_number(one) for one in values]
     return array
 
 

@@ -258,7 +258,8 @@ class _Rows:
         behaviour_log_probs: Tensor | None = None,
     ) -> None:
         self.policies = make_policies(action, target_policy_logits)
-        self.action_log_probs = self.policies.log_probs(actions)
+        # The action of a padding row may have no probability: minus infinity.
+        self.action_log_probs = self.policies.log_probs(actions).masked_fill(is_padding, 0.0)
         self.is_padding = is_padding
         self._action = action
         self._behaviour_policy_logits = behaviour_policy_logits

@@ -17,20 +17,14 @@ from typing import Any
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.config.toml_io import dump_config
-from impala_common.errors import (
-    CheckpointError,
-    ImpalaError,
-    QueueClosedError,
-)
+from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError
 from impala_common.models.registry import find_maker
-from impala_common.models.weights import weights_specs
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
+from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server import messages
 from impala_server.learner.batch_queue import BatchQueue
-from impala_server.learner.batch_source import BatchSource
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
@@ -40,9 +34,9 @@ from impala_server.learner.findings import FindingsMaker, as_metrics
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
-from impala_server.learner.replay_source import ReplaySource
-from impala_server.learner.run_files import load_run_files
-from impala_server.learner.storage_source import StorageSource
+from impala_server.learner.replay_source import make_source
+from impala_server.learner.run_files import load_run_files, write_specs
+from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import Snapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
@@ -50,8 +44,6 @@ from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
-_STATUS_INTERVAL_S = 0.25
-_FRONT_END_STATUS_INTERVAL_S = 1.0
 _JOIN_S = 10.0
 _LAST_COUNTS_S = 1.0
 _LAST_SAVE_S = 12.0
@@ -86,14 +78,11 @@ class Controller:
         self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
-        self._shown: dict[str, float | None] = {}  # metrics by name, as the status has them
-        self._status = messages.LearnerStatus(state=self.machine.state.value)
-        self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
+        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
+        self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._saved_steps = 0
-        self._told_front_end_s = _now_s()
         self._buffers = HostBuffers()
         self._checkpoints: CheckpointWriter | None = None
-        self._told_front_end_state = ""
 
     def run(self) -> None:
         """Works until the run has finished, the supervisor says stop, or something fails.
@@ -186,30 +175,20 @@ class Controller:
             return
         blocks = self._ends.blocks
         state = TrainingState(self._config, environment, checkpoint)
-        source: BatchSource = StorageSource(state, blocks[STORAGE], self.queue)
-        if self._config.reuse.replay_ratio > 0.0:
-            source = ReplaySource(source, state)
+        source = make_source(state, blocks[STORAGE], self.queue)
         learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
         # Accepted: only now may the settings take the place of those the run has.
         write_text_atomic(self._run.config_path, dump_config(self._config))
-        specs = {
-            "environment": environment.to_json(),
-            "model": dataclasses.asdict(state.model_spec),
-        }
-        write_json_atomic(self._run.specs_path, specs)
+        write_specs(self._run, state)
         self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
         self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
-        self._show(device=state.device_name)
+        self._board.show(device=state.device_name)
         self._saved_steps = state.counters.trained_steps
         self.evaluations.begin()
-        self._shown |= self.evaluations.shown
-        self._checkpoints = CheckpointWriter(
-            self.store,
-            self._take_snapshot,
-            learner.history.add,
-        )
+        self._board.show_metrics(self.evaluations.shown)
+        self._checkpoints = CheckpointWriter(self.store, self._take_snapshot, learner.history.add)
         self._checkpoints.start()
         if checkpoint is None:
             self._save_now()
@@ -219,16 +198,7 @@ class Controller:
             thread.start()
         self.machine.move("begin")
         _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        ready = messages.Ready(
-            learner_run_id=learner.run_id,
-            learner_life=state.counters.learner_life,
-            environment=environment,
-            model=state.model_spec,
-            agent_state=tuple(state.model.agent_state_specs()),
-            weights=tuple(weights_specs(state.model)),
-            max_policy_lag=state.config.rollout.max_policy_lag,
-        )
-        self.tell_front_end(ready)
+        self.tell_front_end(learner.make_ready())
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -246,7 +216,7 @@ class Controller:
             self._look_for_trouble(self.learner)
             self.evaluations.tick()
         self._commands.tick()
-        if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
+        if self._board.is_due:
             self._send_status()
 
     def _is_checkpoint_due(self, learner: Learner, now_s: float) -> bool:
@@ -264,8 +234,9 @@ class Controller:
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
         """Writes a line of metrics at `step`, and shows the evaluation in the status."""
         self._writer.write(values, step)
-        self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
-        self._show(evaluation_steps=step)
+        shown = {name: value for name, value in values.items() if name != metrics.TIME_S}
+        self._board.show_metrics(shown)
+        self._board.show(evaluation_steps=step)
 
     def tell_front_end(self, message: messages.Message) -> None:
         """Sends the front end a message."""
@@ -273,16 +244,12 @@ class Controller:
 
     def tell_status(self) -> None:
         """Sends the front end the present status."""
-        self._told_front_end_state = ""
+        self._board.tell_front_end_next()
         self._send_status()
 
     def tell_supervisor(self, message: messages.Message) -> None:
         """Sends the supervisor a message."""
         self._supervisor.send(message)
-
-    def _show(self, **facts: Any) -> None:  # Any: fields of LearnerStatus
-        """Changes the status, which is sent a little later."""
-        self._status = dataclasses.replace(self._status, **facts)
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
         counts = dataclasses.asdict(self._front_end_counts)
@@ -300,11 +267,11 @@ class Controller:
         findings = self._findings.update(line, learner.state.config.optimizer.max_grad_norm)
         line |= as_metrics(findings)
         self._last_log_s = now_s
-        self._shown |= line
-        self._show(findings=tuple(str(finding) for finding in findings))
+        self._board.show_metrics(line)
+        self._board.show(findings=tuple(str(finding) for finding in findings))
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
             busy = self._front_end_counts.busy
-            self._show(bottleneck=self._bottleneck.update(line, busy))
+            self._board.show(bottleneck=self._bottleneck.update(line, busy))
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
@@ -335,9 +302,9 @@ class Controller:
     def _look_for_trouble(self, learner: Learner) -> None:
         """Moves to PAUSED if updates are held because of a trouble."""
         trouble = learner.health.trouble
-        if trouble == self._status.trouble:
+        if trouble == self._board.status.trouble:
             return
-        self._show(trouble=trouble)
+        self._board.show(trouble=trouble)
         if trouble:
             _LOG.error("%s", trouble)
             if self.machine.state is State.RUNNING:
@@ -349,32 +316,19 @@ class Controller:
         state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
     def _send_status(self, *, is_last: bool = False) -> None:
-        now_s = self._last_status_s = _now_s()
+        board, alarm = self._board, ""
         if self.learner is not None:
-            self._shown |= self._totals(self.learner, now_s)
-            self._show(total_steps=self.learner.state.config.job.total_steps)
+            board.show_metrics(self._totals(self.learner, _now_s()))
+            board.show(total_steps=self.learner.state.config.job.total_steps)
         if (checkpoints := self._checkpoints) is not None:
-            self._show(
-                last_checkpoint_age_s=now_s - checkpoints.last_s,
+            alarm = checkpoints.alarm
+            board.show(
+                last_checkpoint_age_s=_now_s() - checkpoints.last_s,
                 checkpoint_failures=checkpoints.num_failures,
                 checkpoints_unreadable=checkpoints.num_unreadable,
-                last_checkpoint=checkpoints.last.name or self._status.last_checkpoint,
+                last_checkpoint=checkpoints.last.name or board.status.last_checkpoint,
             )
-        state = self.machine.state.value
-        self._show(state=state, metrics=dict(self._shown))
-        # The last one must arrive; others are replaced by the next. A supervisor that waits for a
-        # terminal nobody reads must not stop the updates.
-        status = self._status
-        if checkpoints is not None and checkpoints.alarm:
-            trouble = "; ".join(filter(None, (status.trouble, checkpoints.alarm)))
-            status = dataclasses.replace(status, trouble=trouble)
-        news = messages.StatusNews(status)
-        tell = self._supervisor.send if is_last else self._supervisor.send_if_room
-        tell(news)
-        is_news = state != self._told_front_end_state
-        if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
-            self._told_front_end_s, self._told_front_end_state = now_s, state
-            self._front_end.send_if_room(news)
+        board.send(self.machine.state.value, alarm, is_last=is_last)
 
     def _stop(self, reason: str) -> None:
         """Ends in order: admit no more, finish the update, join, save, close."""
@@ -402,7 +356,7 @@ class Controller:
             self.evaluations.close()
         self._writer.close()
         self.machine.move("end")
-        self._show(reason=reason, is_judging=False)
+        self._board.show(reason=reason, is_judging=False)
         self._send_status(is_last=True)
 
     def _read_last_counts(self) -> None:
@@ -422,7 +376,7 @@ class Controller:
     def _await_verdict(self) -> None:
         """Waits until all candidates are judged, nobody is there to, or it must end."""
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
-        self._show(is_judging=True)
+        self._board.show(is_judging=True)
         with contextlib.suppress(QueueClosedError):
             while (
                 not self.evaluations.is_idle
@@ -432,7 +386,7 @@ class Controller:
                 if self._receive():
                     return
                 self._commands.tick()
-                if _now_s() - self._last_status_s >= _STATUS_INTERVAL_S:
+                if self._board.is_due:
                     self._send_status()
 
 

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from impala_common.errors import DeviceMemoryError, ImpalaError
+from impala_common.models.weights import weights_specs
 from impala_common.run.checkpoints import Checkpoint
 from impala_common.run.event_history import open_history
 from impala_server.learner.batch_source import BatchSource, TakenBatch
@@ -24,6 +25,7 @@ from impala_server.learner.profiles import UpdateProfiler
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.training_state import Snapshot, TrainingState
 from impala_server.learner.weights_store import WeightsStore
+from impala_server.messages import Ready
 from impala_server.storage.shared_block import SharedBlock
 
 
@@ -81,6 +83,19 @@ class Learner:
             unroll_length=rollout.unroll_length,
         )
         self._publish()
+
+    def make_ready(self) -> Ready:
+        """Returns what the front end must know of this learner."""
+        state = self.state
+        return Ready(
+            learner_run_id=self.run_id,
+            learner_life=state.counters.learner_life,
+            environment=state.environment,
+            model=state.model_spec,
+            agent_state=tuple(state.model.agent_state_specs()),
+            weights=tuple(weights_specs(state.model)),
+            max_policy_lag=state.config.rollout.max_policy_lag,
+        )
 
     def train(self, taken: TakenBatch) -> bool:
         """Makes one update on a batch, or drops the batch if the run has finished. Takes the lock.

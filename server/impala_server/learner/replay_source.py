@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from impala_common.config.checks import require
+from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.batch_source import BatchSource, TakenBatch
+from impala_server.learner.storage_source import StorageSource
 from impala_server.learner.training_state import TrainingState
 from impala_server.learner.unroll_ring import Places, UnrollRing, count_unroll_bytes
+from impala_server.storage.shared_block import SharedBlock
 
 
 class ReplaySource:
@@ -84,3 +87,9 @@ class ReplaySource:
     def close(self) -> None:
         """Closes the other source."""
         self._source.close()
+
+
+def make_source(state: TrainingState, storage: SharedBlock, queue: BatchQueue) -> BatchSource:
+    """Returns the source of batches that the settings ask for: storage, with or without replay."""
+    source = StorageSource(state, storage, queue)
+    return ReplaySource(source, state) if state.config.reuse.replay_ratio > 0.0 else source

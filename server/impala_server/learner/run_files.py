@@ -1,7 +1,8 @@
-"""Reads the checkpoint and specification of an existing run at the learner's start."""
+"""Reads checkpoint and specification of a run at the learner's start; writes its specification."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, write_json_atomic
 from impala_common.spec.specs import EnvironmentSpec
+from impala_server.learner.training_state import TrainingState
 
 Array = np.ndarray[Any, Any]
 
@@ -51,3 +53,12 @@ def _load_environment(path: Path) -> EnvironmentSpec:
         raise CheckpointError(
             f"{path} cannot be read: expected specs.json as a learner writes it ({error})"
         ) from error
+
+
+def write_specs(run: RunDirectory, state: TrainingState) -> None:
+    """Writes specs.json: the environment and the network that the run trains."""
+    specs = {
+        "environment": state.environment.to_json(),
+        "model": dataclasses.asdict(state.model_spec),
+    }
+    write_json_atomic(run.specs_path, specs)

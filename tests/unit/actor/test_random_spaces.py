@@ -105,6 +105,8 @@ def learn_from(space: spaces.Space[Any], seed: int) -> tuple[Batch, list[list[An
     environment = make_slots(
         "samples", lambda: SamplingEnv(space, seed, remaining.pop(0)), NUM_SLOTS, "sync"
     )
+    for slot_samples in samples:
+        slot_samples.clear()  # of the look for action masks
     observations = environment.reset(seed)
     assert unpack_environment_spec(pack_environment_spec(environment.spec)) == environment.spec
     spec = UnrollSpec(UNROLL_LENGTH, environment.spec)
