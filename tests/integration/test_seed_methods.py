@@ -129,8 +129,8 @@ def test_seed_row_train_replaces_an_actor_that_dies(tmp_path: Path) -> None:
 
     def kill_the_actor() -> None:
         for _ in range(600):
-            status = agent._training.status if agent._training else {}
-            if status.get(metrics.STEPS, 0) > 0:
+            training = agent._training
+            if training is not None and (training.status.number(metrics.STEPS) or 0) > 0:
                 break
             threading.Event().wait(0.05)
         for child in psutil.Process().children():
