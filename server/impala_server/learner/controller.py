@@ -179,7 +179,7 @@ class Controller:
         learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
         # Accepted: only now may the settings take the place of those the run has.
         write_text_atomic(self._run.config_path, dump_config(self._config))
-        write_specs(self._run, state)
+        write_specs(self._run, environment, state.model_spec)
         self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
         self._findings = FindingsMaker(environment.action)

@@ -13,8 +13,7 @@ from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory, write_json_atomic
-from impala_common.spec.specs import EnvironmentSpec
-from impala_server.learner.training_state import TrainingState
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
 
@@ -55,10 +54,7 @@ def _load_environment(path: Path) -> EnvironmentSpec:
         ) from error
 
 
-def write_specs(run: RunDirectory, state: TrainingState) -> None:
+def write_specs(run: RunDirectory, environment: EnvironmentSpec, model: ModelSpec) -> None:
     """Writes specs.json: the environment and the network that the run trains."""
-    specs = {
-        "environment": state.environment.to_json(),
-        "model": dataclasses.asdict(state.model_spec),
-    }
+    specs = {"environment": environment.to_json(), "model": dataclasses.asdict(model)}
     write_json_atomic(run.specs_path, specs)
