@@ -86,11 +86,13 @@ check-protos: $(STAMP) ## Fail if the committed generated code is out of date
 docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 	@$(BIN)/python scripts/generate_configuration_docs.py
 	@$(BIN)/python scripts/generate_fault_table.py
+	@$(BIN)/python -m benchmarks.suite.ladder_page
 
 .PHONY: check-docs
 check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_configuration_docs.py --check
 	@$(BIN)/python scripts/generate_fault_table.py --check
+	@$(BIN)/python -m benchmarks.suite.ladder_page --check
 
 .PHONY: pictures
 pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs/results
@@ -107,6 +109,11 @@ compose-smoke: $(STAMP) ## Build the images; train, kill and resume in container
 .PHONY: bench
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+RUNG ?= cartpole
+.PHONY: ladder
+ladder: $(STAMP) ## Train a rung of the ladder over its seeds (RUNG=lunarlander): docs/results/ladder.md
+	@$(BIN)/python -m benchmarks.studies.ladder --rung "$(RUNG)" $(ARGS)
 
 MINUTES ?= 120
 .PHONY: faults

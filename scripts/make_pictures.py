@@ -44,7 +44,7 @@ def _draw_progress(path: Path) -> None:
     actors.start()
     while (status := supervisor.poll(0.2)) is not None:
         display.update(status)
-        if status.get(metrics.STEPS, 0) > 0.66 * config.job.total_steps:
+        if (status.number(metrics.STEPS) or 0) > 0.66 * config.job.total_steps:
             break
     console = Console(record=True, width=100, force_terminal=True, file=sys.stderr)
     console.print(display.render())

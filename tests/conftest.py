@@ -1,4 +1,4 @@
-"""What all tests share: one thread for tensor operations, and the paths of their helpers."""
+"""Settings of all tests: one thread for tensor operations, and the paths of their helpers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""impala-admin: what a person asks of a running learner, and `impala-admin certs`.
+"""impala-admin: commands that inspect and steer a running learner, and `impala-admin certs`.
 
 Finds the admin service by the run's folder or by an address, makes one call and
-shows its answer, as JSON where asked. Never imports torch, but for `evaluate`,
-which plays episodes in this process. `certs ...` needs no learner and belongs
-to `impala_actor.admin.certs_command`.
+shows its answer, as JSON where asked. Imports torch only for `evaluate`, which plays episodes in
+this process. `certs ...` needs no learner; it is in `impala_actor.admin.certs_command`.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from impala_actor.admin.admin_display import (
 from impala_common.config.checks import require
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
+from impala_common.process.installation import show_version
+from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.rpc.security import ClientSecurity
 from impala_common.run.run_directory import RunDirectory
 
@@ -67,16 +68,18 @@ _COMMANDS: dict[str, str] = {
     "logs": "set the level of the server's logs",
     "profile": "record N updates with torch's profiler into the run",
 }
-"""What each command does, by name."""
+"""Description of each command, by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
+    show_version("impala-admin", argv)
     if argv and argv[0] == "certs":
         from impala_actor.admin.certs_command import run_certs
 
@@ -173,7 +176,7 @@ _CALLS: dict[str, Callable[[argparse.Namespace], _Call]] = {
         ),
     ),
 }
-"""By command: the method, its request's fields, and how its answer is shown."""
+"""Command -> method, fields of its request, and display of its answer."""
 
 
 def _was(answer: dict[str, Any]) -> str:
@@ -209,7 +212,7 @@ def _show_parameter(answer: dict[str, Any]) -> str:
 
 
 def _watch(client: AdminClient, arguments: argparse.Namespace) -> int:
-    """Shows the status until the learner ends, Ctrl-C, or --count answers."""
+    """Shows the status until the learner ends, on Ctrl-C, or after --count answers."""
     require("--count", arguments.count, arguments.count >= 0, "at least 0")
     dashboard, console = Dashboard(), _console()
     is_live = console.is_terminal and not arguments.json
@@ -241,7 +244,7 @@ def _evaluate(client: AdminClient, arguments: argparse.Namespace) -> int:
             "evaluation reads the run's checkpoints; use it where the learner runs",
         )
     saved = to_json(client.call("SaveCheckpoint"))["checkpoint"]["name"]
-    from impala_actor import eval_cli  # imports torch once its arguments have been found good
+    from impala_actor import eval_cli  # imports torch after its arguments are checked
 
     command = [str(run.path), "--checkpoint", saved, "--episodes", str(arguments.episodes)]
     command += ["--seed", str(arguments.seed)]
@@ -289,7 +292,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _make_options(has_defaults: bool) -> argparse.ArgumentParser:
-    """Returns the options of all commands; they may stand before and after the command."""
+    """Returns the options of all commands; they may come before or after the command."""
     options = argparse.ArgumentParser(add_help=False)
 
     def add(name: str, default: Any, text: str, **more: Any) -> None:  # Any: argparse's

@@ -1,7 +1,6 @@
 """impala-actor: joins a run from this or any other machine.
 
-Must stay light until it is known that there is something to do: torch is
-imported after the arguments have been parsed.
+Imports torch only after the arguments have been parsed, so that --help and errors are fast.
 """
 
 from __future__ import annotations
@@ -31,17 +30,20 @@ from impala_common.errors import ImpalaError
 from impala_common.process import failpoints
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.allocator import keep_large_buffers
+from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.passed_objects import split_objects_option
-from impala_common.rpc.addresses import host_of, is_address
+from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.rpc.addresses import host_of, require_server_address
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ActorArguments:
-    """Plays an environment with the learner's newest weights and sends it what happened.
+    """Plays an environment with the learner's newest weights and sends it the unrolls.
 
     May start before the learner and leave at any time. Ends with 0 when the run has finished
     or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 75 when the environment
@@ -109,7 +111,7 @@ class ActorArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
+        require_server_address("--server", self.server)
         require("--env", self.env, bool(self.env), "an environment id")
         if self.model:
             require_own_model("--model", self.model)
@@ -126,6 +128,7 @@ class ActorArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     guard_signals(signal.SIGINT, signal.SIGTERM)
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
@@ -134,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        show_version("impala-actor", argv)
         objects_fd, argv = split_objects_option(argv)
         arguments = tyro.cli(ActorArguments, prog="impala-actor", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING
@@ -150,7 +154,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -> None:
-    # numpy's products are small here: threads of its own would only wait for each other.
+    require_device("--device", arguments.device)
+    # numpy's matrix products are small here: further threads would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
     keep_large_buffers()
     import torch

@@ -1,7 +1,7 @@
-"""impala-eval: judges, films and exports runs with frozen weights, and draws learning curves.
+"""impala-eval: evaluates, films, exports and plots runs with frozen weights.
 
-The console script of that name. Importing this file is cheap: torch and
-matplotlib are imported when the command line has been found good. Prints (noqa T201), as
+The console script of that name. Importing this file is cheap: torch and matplotlib are imported
+after the command line is checked. Prints (noqa T201), as
 commands do.
 """
 
@@ -25,8 +25,10 @@ from impala_common.config.checks import require, require_at_least
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
+from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging
 from impala_common.process.result_stream import claim_stdout
+from impala_common.process.standard_streams import prepare_standard_streams
 
 PROGRAM = "impala-eval"
 DESCRIPTION = """Play episodes with the newest checkpoint of each run, weights frozen.
@@ -36,7 +38,7 @@ the number asked for is rounded up accordingly."""
 
 
 def _option(metavar: str, hint: str) -> object:
-    """Returns a tyro annotation with what --help shows of an option."""
+    """Returns a tyro annotation with the help of an option."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
@@ -49,7 +51,7 @@ class EvalArguments:
     episodes: int = 100
     """Episodes per run; 0: none, for --plot, --video or --export alone."""
     greedy: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Take the most probable action in place of drawing one."""
+    """Take the most probable action; by default actions are drawn, as in training."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object per run and line."""
     seed: int = 0
@@ -88,13 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Where `argv` is None it has the process to itself: only results go to stdout then.
     """
+    has_process = argv is None
+    if argv is None:
+        prepare_standard_streams()
+        argv = sys.argv[1:]
+    show_version(PROGRAM, argv)
     arguments = tyro.cli(EvalArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
     if not arguments.runs:
         print("error: name the folder of at least one run; see --help", file=sys.stderr)  # noqa: T201
         return exit_codes.USAGE
-    results = sys.stdout if argv is not None else claim_stdout()
+    results = claim_stdout() if has_process else sys.stdout
     configure_logging(logging.WARNING, PROGRAM)
-    if argv is None:
+    if has_process:
         guard_signals(signal.SIGINT, signal.SIGTERM)
     try:
         _validate(arguments)
@@ -110,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
     with contextlib.redirect_stdout(results):
-        show_reports(reports, as_json=arguments.json)
+        show_reports(reports, as_json=arguments.json, plot=arguments.plot)
     results.flush()
     return exit_codes.OK
 
@@ -160,7 +167,7 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
         return []
     import torch
 
-    torch.set_num_threads(1)  # batches are small: more threads only wait for each other
+    torch.set_num_threads(1)  # batches are small: further threads would only wait for each other
     if arguments.video is not None:
         from impala_actor.environments.rendering import prepare_headless
 
@@ -169,14 +176,14 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
 
 
 def _report(path: Path, arguments: EvalArguments) -> RunReport:
-    """Films, judges and exports one run, in this order: an export says how good it is."""
+    """Films, evaluates and exports one run, in this order: an export contains its evaluation."""
     from impala_actor.evaluation.run_evaluation import evaluate_frozen_run
     from impala_common.policy.frozen_run import load_frozen_run
 
     if arguments.export is not None:
         from impala_actor.evaluation.policy_export import validate_export_folder
 
-        validate_export_folder(arguments.export)  # before minutes of episodes, not after
+        validate_export_folder(arguments.export)  # before the episodes, which take minutes
     trained = load_frozen_run(path, arguments.checkpoint)
     config = trained.environment_config
     if arguments.env_kwargs is not None:

@@ -1,7 +1,6 @@
-"""impala-evaluator: judges the weights of a run while it trains, from this or any other machine.
+"""impala-evaluator: evaluates the weights of a run while it trains.
 
-Must stay light until it is known that there is something to do: torch is
-imported after the arguments have been parsed.
+Imports torch only after the arguments have been parsed, so that --help and errors are fast.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from impala_common.config.environment_options import validate_env_kwargs, valida
 from impala_common.errors import ImpalaError
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.passed_objects import split_objects_option
-from impala_common.rpc.addresses import is_address
+from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.rpc.addresses import require_server_address
 
 _LOG = logging.getLogger(__name__)
 _LOWEST_PRIORITY = 19
@@ -97,7 +98,7 @@ class EvaluatorArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require("--server", self.server, is_address(self.server), "HOST:PORT or unix:PATH")
+        require_server_address("--server", self.server)
         require("--env", self.env, bool(self.env), "an environment id")
         if self.model:
             require_own_model("--model", self.model)
@@ -111,6 +112,7 @@ class EvaluatorArguments:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     guard_signals(signal.SIGINT, signal.SIGTERM)
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)
@@ -119,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        show_version("impala-evaluator", argv)
         objects_fd, argv = split_objects_option(argv)
         arguments = tyro.cli(EvaluatorArguments, prog="impala-evaluator", args=list(argv))
         level = logging.INFO if arguments.verbose else logging.WARNING

@@ -1,8 +1,8 @@
 """IMPALA: the seed's class, over a real learner server and actor processes.
 
 Between two calls an agent is a network, an optimizer and counters in the
-caller's process; processes exist during `train` only. Never changed there: working directory,
-random streams, signal handlers, environment variables, torch's threads and logging.
+caller's process; other processes run only during `train`. The caller's working directory, random
+streams, signal handlers, environment variables, torch threads and logging stay unchanged.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class IMPALA(AgentState):
 
     Args:
       env: environment to train on: a Gymnasium id, a function that makes one, a gymnasium.Env or
-        a vector environment. Actors make their own; what is given is never stepped.
+        a vector environment. Actors make their own; the given one is never stepped.
       eval_env: the same for evaluation; None: env.
       tag: part of the run folder's name.
-      seed: everything derives from it.
+      seed: seed of everything.
       device: the learner's: cpu, cuda, cuda:N or auto.
       num_steps: T, the steps of one unroll.
       num_actors: actor processes.
@@ -58,30 +58,30 @@ class IMPALA(AgentState):
       lr: learning rate at the start of its schedule.
       eps: term added to the optimizer's denominator.
       hidden_dim: width of the hidden layer, or of the LSTM.
-      use_lstm: whether the network has an LSTM; others by config (recurrence).
+      use_lstm: whether the network has an LSTM; config (recurrence) also offers a GRU.
       ent_coef: weight of the entropy bonus.
       baseline_coef: weight of the value loss.
       max_grad_norm: largest gradient norm.
       discount: per step.
       network_init_method: identity, orthogonal, xavier_uniform, xavier_normal, kaiming_uniform
         or kaiming_normal.
-      init_fn: another name of network_init_method; None: that one holds.
-      envs_per_actor: environments of each actor; where env is a vector environment, as many as it
-        has, unless said here or in config.
-      model: network by name, or one's own; see docs/models.md.
+      init_fn: another name of network_init_method; None: not given.
+      envs_per_actor: environments of each actor; the default for a vector environment is its own
+        number.
+      model: network by name, or an own network; see docs/models.md.
       config: settings without an argument: a TrainConfig, a mapping of sections, or the path of
-        a TOML file. An argument that is given wins over config, and config over the seed's
-        defaults. A TrainConfig says every setting, so that no default of the seed is left.
+        a TOML file. An argument overrides config, and config overrides the seed's defaults. A
+        TrainConfig has every setting, so it overrides all defaults of the seed.
       run_dir: folder of the run; None: runs/ENV-TAG-TIME. Nothing is written before train or save.
       quiet: whether `train` shows no progress.
 
     Attributes:
       config: all settings.
       run_dir: the run's folder.
-      training: what `mode` set.
+      training: the value set by `mode`.
 
     Raises:
-      ImpalaError: an argument cannot work; says which and why.
+      ImpalaError: an argument is invalid; the text names it and the reason.
     """
 
     def __init__(
@@ -173,8 +173,8 @@ class IMPALA(AgentState):
 
         Args:
           env: as for the constructor; None: the agent's.
-          actor_idx: becomes its name, "act-0".
-          free_queue: not used: unrolls go to the learner by gRPC, and so does what follows.
+          actor_idx: number in its name, "act-0".
+          free_queue: not used: unrolls go to the learner by gRPC.
           full_queue: not used.
           init_actor_state_storages: not used: recurrent state travels with each unroll.
           stop: ends the actor at the next unroll.
@@ -183,7 +183,7 @@ class IMPALA(AgentState):
           Agent steps played.
 
         Raises:
-          ImpalaError: no training runs, or the environment does not fit it.
+          ImpalaError: no training is running, or the environment does not fit it.
         """
         source = self._env
         if env is not None:
@@ -213,21 +213,22 @@ class IMPALA(AgentState):
     ) -> TrainResult:
         """Trains on `num_train_steps` further agent steps, with a learner server and actors.
 
-        Afterwards the agent holds what was trained: weights, optimizer and counters. Ctrl-C ends
-        the training in order, with a checkpoint, and returns.
+        Afterwards the agent has the trained weights, optimizer and counters. Ctrl-C ends the
+        training in order, with a checkpoint, and returns.
 
         Args:
-          num_train_steps: agent steps; the schedule ends with them.
-          init_model_path: checkpoint or run whose weights training begins with.
-          log_interval: seconds between two lines of metrics; None: as config says.
+          num_train_steps: agent steps; the schedule ends after them.
+          init_model_path: checkpoint or run with the initial weights.
+          log_interval: seconds between two lines of metrics; None: the setting in config.
           eval_interval: agent steps between two evaluations by a process of its own, which keep the
             best checkpoint; 0: none; None: as config says, or ten in all with an eval_env.
           save_interval: agent steps between two checkpoints; None: as config says, by time.
-          num_eval_episodes: episodes of each evaluation: so many drawing actions, so many greedy.
+          num_eval_episodes: episodes of each evaluation, with drawn actions and again with greedy
+          ones.
 
         Raises:
-          ImpalaError: learner or actors failed; says why. No process is left, and the agent holds
-            what the newest checkpoint does.
+          ImpalaError: learner or actors failed; the text has the reason. All processes have ended,
+            and the agent has the state of the newest checkpoint.
         """
         num_train_steps = as_count("num_train_steps", num_train_steps)
         with ExitStack() as stack:
@@ -259,11 +260,15 @@ class IMPALA(AgentState):
                     self._own = training.take_over()
                     self._own.network.train(self.training)
 
-    def eval(self, num_eval_episodes: int = 10) -> dict[str, Any]:  # Any: numbers and tuples
-        """Plays greedy episodes with frozen weights, in eval_env where there is one.
+    def eval(
+        self, num_eval_episodes: int = 10, *, greedy: bool = False
+    ) -> dict[str, Any]:  # Any: numbers and tuples
+        """Plays episodes with frozen weights, in eval_env if it was given.
 
         Args:
-          num_eval_episodes: at least so many are played, the same number in each environment.
+          num_eval_episodes: least number of episodes; each environment plays the same number.
+          greedy: whether the most probable action is taken; by default actions are drawn, as in
+            training and as impala-eval does.
 
         Returns:
           episode_rewards and episode_lengths (means, by the seed's names), return_mean,
@@ -273,12 +278,12 @@ class IMPALA(AgentState):
         with self._lock:
             network = self._frozen().copy_network()
         evaluation = evaluate_in_process(
-            network, self._eval_env.name, self.config, num_eval_episodes
+            network, self._eval_env.name, self.config, num_eval_episodes, greedy
         )
         return make_eval_result(evaluation)
 
     def close(self) -> None:
-        """Ends what still runs: a training in another thread, and actors of `act`."""
+        """Ends a training in another thread, and actors of `act`."""
         with self._lock:
             training = self._training
             for stop in self._actor_stops:

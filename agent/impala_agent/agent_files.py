@@ -1,7 +1,7 @@
-"""Checkpoints of an agent on disk: one folder each, the same as the learner writes.
+"""Checkpoints of an agent on disk: one folder each, in the learner's format.
 
-Used by `IMPALA.save`, `IMPALA.load` and before a training goes on from the agent's
-state. safetensors and JSON; nothing here is or runs code.
+Used by `IMPALA.save`, `IMPALA.load` and before a training continues from the agent's state.
+safetensors and JSON, without code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from impala_common.run.run_directory import RunDirectory, write_json_atomic, wri
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, validate_same_environment
 
 _KEEP_ALL = 1_000_000
-_MATTERS_NOT = ("init_method",)  # how weights began says nothing about what they are
+_MATTERS_NOT = ("init_method",)  # trained weights do not depend on their initialisation
 
 
 def save_checkpoint(
@@ -32,11 +32,11 @@ def save_checkpoint(
     tensors: Tensors,
     state: dict[str, Any],  # Any: JSON
 ) -> Path:
-    """Writes a checkpoint as folder `path`, in place of one that is there; returns the folder.
+    """Writes a checkpoint as folder `path`, replaces an existing one, and returns the folder.
 
     Raises:
-      ConfigError: there is something else at `path`, or its name is none for a checkpoint.
-      CheckpointError: it could not be written; what was there is untouched.
+      ConfigError: `path` is not a checkpoint, or its name is invalid for one.
+      CheckpointError: it could not be written; an existing checkpoint is untouched.
     """
     path = Path(os.path.abspath(path))
     if not is_name(path.name):
@@ -59,7 +59,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Returns the checkpoint that `path` names: its folder, or the newest of a run's folder.
+    """Returns the checkpoint at `path`: a checkpoint's folder, or a run's (its newest one).
 
     Raises:
       CheckpointError: there is none, or it is damaged.
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def validate_fitting(
     checkpoint: Checkpoint, environment: EnvironmentSpec, model: ModelSpec
 ) -> None:
-    """Raises CheckpointError, saying what differs, unless it is of these spaces and network."""
+    """Raises CheckpointError, with the difference, unless spaces and network are these."""
     try:
         saved_environment = EnvironmentSpec.from_json(checkpoint.state["environment"])
         saved_model = dict(checkpoint.state["model"])
@@ -113,14 +113,14 @@ def write_state(
     tensors: Tensors,
     state: dict[str, Any],  # Any: JSON
 ) -> Path:
-    """Makes a state the newest of a run: what a learner that starts in it goes on from.
+    """Writes a state as the newest checkpoint of a run, from which its learner resumes.
 
-    Checkpoints of later steps are renamed, so that none of them counts as newer.
+    Renames checkpoints of later steps, so that none counts as newer.
 
     Args:
       run: its folder, whose lock the caller holds.
       config: all settings.
-      tensors: as the learner exports them.
+      tensors: in the form of `TrainingState.export`.
       state: likewise.
 
     Returns:
@@ -138,7 +138,7 @@ def write_state(
 
 
 def run_of(path: Path) -> Path | None:
-    """Returns the folder of the run whose newest checkpoint `path` names, if it names one."""
+    """Returns the run's folder if `path` is its newest checkpoint, else None."""
     path = Path(os.path.abspath(path))
     for run in (path, path.parent.parent):
         if RunDirectory(run).specs_path.is_file():

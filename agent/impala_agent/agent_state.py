@@ -1,13 +1,14 @@
-"""AgentState: what an agent is between two trainings, and what may be done with it.
+"""AgentState: the agent's learner, settings and files between two trainings.
 
-Settings, network, optimizer and counters, in the caller's process, under one
-lock. `impala_agent.agent` adds what needs processes and environments.
+Settings, network, optimizer and counters, in the caller's process, under one lock.
+`impala_agent.agent` adds training, evaluation and acting.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ _NO_MODULES = {
     "augmentation": "put it into the encoder",
     "reward": "wrap the environment; intrinsic rewards are not part of this project",
 }
-"""Modules that the seed's `set` takes and this one does not, and what there is in place."""
+"""Modules that the seed's `set` accepts and this one refuses, with the alternative."""
 
 
 class AgentState:
@@ -51,15 +52,15 @@ class AgentState:
         eval_env: EnvironmentSource,
         run_dir: str | os.PathLike[str] | None,
     ) -> None:
-        """Holds settings; nothing is built yet."""
+        """Stores settings; nothing is built yet."""
         self.config = config
         self._env = env
         self._eval_env = eval_env
         self._has_run_dir = run_dir is not None
-        self.run_dir = Path(os.path.abspath(run_dir or default_run_path(env.title, config.job.tag)))
+        self.run_dir = Path(os.path.abspath(run_dir or _choose_run_dir(env.title, config.job.tag)))
         self.training = True
         self._objects: dict[tuple[Kind, str], bytes] = {**env.objects, **eval_env.objects}
-        self._lock = threading.RLock()  # held while the state is used or exchanged
+        self._lock = threading.RLock()  # held while the state is used or replaced
         self._own: OwnLearner | None = None
         self._training: Training | None = None
 
@@ -71,12 +72,12 @@ class AgentState:
     @property
     def global_step(self) -> int:
         """Agent steps trained on so far."""
-        return 0 if self._own is None else self._own.learner.counters.trained_steps
+        return 0 if self._own is None else self._own.state.counters.trained_steps
 
     @property
     def global_episode(self) -> int:
         """Finished episodes so far."""
-        return 0 if self._own is None else self._own.learner.counters.num_episodes
+        return 0 if self._own is None else self._own.state.counters.num_episodes
 
     def set(
         self,
@@ -90,7 +91,7 @@ class AgentState:
         model: object = None,
         optimizer: str | None = None,
     ) -> None:
-        """Chooses modules; before `freeze` and whatever calls it.
+        """Chooses modules; only before `freeze` and methods that call it.
 
         Args:
           encoder: from observations [N, ...] to features [N, F]: a torch.nn.Module, or a class or
@@ -106,7 +107,7 @@ class AgentState:
 
         Raises:
           IllegalTransitionError: the structure is frozen.
-          ConfigError: a module that cannot be set, or not like this.
+          ConfigError: a module cannot be set, or its value is invalid.
         """
         refused = {
             "storage": storage,
@@ -131,14 +132,14 @@ class AgentState:
                 model_name, objects = make_model_source(name, value)
                 try:
                     self.config = replace_settings(self.config, model={"model": model_name})
-                except ConfigError as error:  # what the caller wrote, not the setting's name
+                except ConfigError as error:  # name the caller's argument, not the setting
                     raise ConfigError(name, error.value, error.rule, error.consequence) from None
                 self._objects |= objects
             if optimizer is not None:
                 self.config = replace_settings(self.config, optimizer={"optimizer": optimizer})
 
     def freeze(self) -> None:
-        """Builds network and optimizer from the settings; after it the structure is fixed.
+        """Builds network and optimizer from the settings; afterwards the structure is fixed.
 
         Raises:
           ImpalaError: the network does not fit the spaces, or breaks its contract.
@@ -171,9 +172,9 @@ class AgentState:
           learning_rate and more. `is_applied` is False where a loss was not finite.
 
         Raises:
-          SpecMismatchError: the batch is not what it should be; names the entry.
+          SpecMismatchError: an entry of the batch is wrong; the text names it.
           TrainingDivergedError: too many updates in a row were not finite.
-          IllegalTransitionError: a training runs.
+          IllegalTransitionError: a training is running.
         """
         with ExitStack() as locks:
             if lock is not None:
@@ -206,14 +207,14 @@ class AgentState:
             return save_checkpoint(Path(path), self.global_step, tensors, state)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Takes over everything a checkpoint holds.
+        """Loads everything in a checkpoint.
 
         Args:
           path: folder of a checkpoint, or of a run, whose newest one it is.
 
         Raises:
-          CheckpointError: there is none, it is damaged, or of other spaces or another network:
-            says which. The agent is unchanged then.
+          CheckpointError: it is missing, damaged, or of other spaces or another network, as the
+            text says. The agent is unchanged then.
         """
         with self._lock:
             self._require_idle("load")
@@ -232,7 +233,7 @@ class AgentState:
             raise IllegalTransitionError(f"{method}: a training runs; close() ends it")
 
     def _claim_run_dir(self) -> Path:
-        """Returns the run's folder; makes one that is nobody else's where none was named."""
+        """Returns the run's folder; makes a unique one if none was given."""
         if self._has_run_dir:
             return self.run_dir
         first = self.run_dir
@@ -240,7 +241,13 @@ class AgentState:
             try:
                 self.run_dir.mkdir(parents=True)
                 break
-            except FileExistsError:  # of another agent that began in the same second
+            except FileExistsError:  # another agent made it in the same second
                 self.run_dir = first.with_name(f"{first.name}-{number}")
         self._has_run_dir = True
         return self.run_dir
+
+
+def _choose_run_dir(title: str, tag: str) -> Path:
+    """Returns a folder name that no other agent uses, even if it is made later."""
+    path = default_run_path(title, tag)
+    return path.with_name(f"{path.name}-{secrets.token_hex(2)}")

@@ -1,7 +1,7 @@
-"""as_kind and as_count: a caller's value as the plain Python value that settings hold.
+"""as_kind and as_count: convert a caller's value to the plain Python type of a setting.
 
-numpy's numbers, whole floats (1e6) and torch devices are what people have at hand; anything
-else is refused by the argument's name, before it fails somewhere deep.
+Accepts numpy's numbers, whole floats (1e6) and torch devices; refuses other values early, with the
+argument's name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def as_kind(name: str, value: object, kind: type) -> Any:  # Any: of type `kind`
     """Returns `value` as a `kind`, which is bool, int, float or str.
 
     Raises:
-      ConfigError: it is none, or not without loss.
+      ConfigError: it cannot be converted without loss.
     """
     if isinstance(value, bool | np.bool_):
         if kind is bool:

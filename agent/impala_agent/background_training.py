@@ -1,8 +1,7 @@
-"""A local training on a thread of its own, so that an interrupt never tears it.
+"""BackgroundTraining: a local training on its own thread, safe from KeyboardInterrupt.
 
-Python raises KeyboardInterrupt in the main thread, anywhere. Whoever calls
-`wait` there is doing nothing else; the thread that talks to learner and actors
-hears of it by an event and ends them in order.
+Python raises KeyboardInterrupt anywhere in the main thread. There, `wait` only waits; the interrupt
+sets an event, and the training's own thread ends learner and actors in order.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from impala_common.errors import ImpalaError
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.training import LocalTraining
+from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
-from impala_server.supervisor import Status
 
 _POLL_S = 0.1
-_STOP_S = 60.0  # twice what an ordered end may take
+_STOP_S = 60.0  # twice the limit of an ordered end
 
 
 class BackgroundTraining:
@@ -52,15 +51,15 @@ class BackgroundTraining:
         self.is_interrupted = False
 
     @property
-    def status(self) -> Status:
+    def status(self) -> LearnerStatus:
         """The learner's newest status."""
         return self._training.status
 
     def wait_for_address(self, timeout_s: float) -> str:
-        """Returns where the learner listens, once it does.
+        """Waits until the learner listens; returns its address.
 
         Raises:
-          ImpalaError: it ended before, or did not listen in time.
+          ImpalaError: the training ended before, or the learner did not listen in time.
         """
         is_bound = self._training.is_bound
         for _ in range(max(1, int(timeout_s / _POLL_S))):
@@ -71,18 +70,18 @@ class BackgroundTraining:
         return self._training.address
 
     def stop(self) -> None:
-        """Asks for an ordered end and waits for it; from any thread."""
+        """Requests an ordered end and waits for it; from any thread."""
         self._stop.set()
         self._ended.wait(_STOP_S)
 
-    def run(self) -> Status:
+    def run(self) -> LearnerStatus:
         """Trains to the end and returns the last status; all processes have ended by then.
 
-        A KeyboardInterrupt meanwhile asks for an ordered end, which takes some seconds; a second
-        one changes nothing, as what is being written is the checkpoint.
+        A KeyboardInterrupt meanwhile requests an ordered end, which takes some seconds; a second
+        one is ignored, because the checkpoint is being written.
 
         Raises:
-          ImpalaError: learner or actors failed; says why.
+          ImpalaError: learner or actors failed; the text has the reason.
         """
         self._thread.start()
         try:

@@ -1,7 +1,7 @@
-"""From a caller's dictionary to the batch that the learner makes an update on.
+"""make_batch: converts a caller's dictionary to a training batch.
 
-The caller's arrays go into a batch slot of the learner's own layout and come out
-through its own loader: what rows and columns mean is said in one place only.
+The caller's arrays are written into a batch slot of the learner's layout and read by the learner's
+loader, so that only those define rows and columns.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ _OWN_KEYS = ("observations", "policy_version", "episode_returns", "episode_steps
 
 
 class PackedBatch(NamedTuple):
-    """A batch and what is known of it.
+    """A batch and its finished episodes.
 
     Attributes:
       batch: on the learner's device.
       episodes: those that ended in it.
-      num_unrolls: B.
     """
 
     batch: Batch
     episodes: list[FinishedEpisode]
-    num_unrolls: int
 
 
 def make_batch(
@@ -57,14 +55,14 @@ def make_batch(
         policy_version [B] (the present one), episode_returns and episode_steps [T, B] (sums over
         the rows of the batch).
       initial_agent_state: recurrent state before row 0, each [L, B, H]; None: of fresh episodes.
-      environment: what the data must look like.
+      environment: the environment's specification.
       agent_state: the network's recurrent state.
       model: the network.
       device: the learner's.
       policy_version: of the present weights.
 
     Raises:
-      SpecMismatchError: something is missing, unknown, or of another shape; names it.
+      SpecMismatchError: an entry is missing, unknown, or of another shape; the text names it.
     """
     arrays = _named_arrays(values, environment)
     if "actions" not in arrays or arrays["actions"].ndim < 2:
@@ -91,7 +89,7 @@ def make_batch(
             views[name][...] = array
     views[POLICY_VERSION][...] = arrays.get("policy_version", np.int64(policy_version))
     batch = BatchLoader(layout, buffer, model, torch.device("cpu")).load(0)
-    return PackedBatch(_to_device(batch, device), _find_episodes(views, arrays), num_unrolls)
+    return PackedBatch(_to_device(batch, device), _find_episodes(views, arrays))
 
 
 def _named_arrays(values: Mapping[str, Any], environment: EnvironmentSpec) -> dict[str, Array]:
@@ -121,12 +119,12 @@ def _add_states(
         )
     for spec, state in zip(agent_state, initial_agent_state, strict=True):
         state = state.detach().cpu().numpy() if isinstance(state, torch.Tensor) else state
-        # Given as networks have it, [L, B, H]; stored column by column, [B, L, H].
+        # Given in the form of networks, [L, B, H]; stored column by column, [B, L, H].
         arrays[spec.name] = np.moveaxis(np.asarray(state), 1, 0)
 
 
 def _add_missing(arrays: dict[str, Array]) -> None:
-    """Adds what follows from the rest: episodes open where another one ended."""
+    """Adds derived leaves: an episode opens after another one ended."""
     if "is_first" in arrays or "terminated" not in arrays:
         return
     ended = arrays["terminated"].astype(bool) | arrays.get("truncated", np.False_)
@@ -138,7 +136,7 @@ def _add_missing(arrays: dict[str, Array]) -> None:
 def _require(
     arrays: Mapping[str, Array], leaf: UnrollLeaf, num_steps: int, num_unrolls: int
 ) -> Array | None:
-    """Returns a leaf's array; None if it is missing and may be.
+    """Returns a leaf's array; None if it is optional and missing.
 
     Raises:
       SpecMismatchError: it is missing, or of another shape or kind of number.
@@ -171,7 +169,7 @@ def _write_frames(views: dict[str, Array], stacks: Array | None) -> None:
 
 
 def _find_episodes(views: dict[str, Array], arrays: Mapping[str, Array]) -> list[FinishedEpisode]:
-    """Returns the episodes that ended, with what the caller says of them or with their sums."""
+    """Returns the finished episodes, with the caller's returns and lengths or with sums."""
     ends = views["terminated"] | views["truncated"]
     if "episode_returns" in arrays and "episode_steps" in arrays:
         returns, steps = arrays["episode_returns"], arrays["episode_steps"]

@@ -1,9 +1,8 @@
-"""What a caller may pass as `env`, and what becomes of it.
+"""Converts the `env` argument (id, function, Env, VectorEnv) to what actors can make.
 
 An id stays an id. A factory, a gymnasium.Env or a vector environment becomes a
 maker with a name ("object:CartPole-v1"), known in this process and packed for
-the actors. Each is made once here, so that what cannot work is said at
-construction and the spaces are known.
+the actors. Each is made once here, which reports errors at construction and gives the spaces.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ _WAY_ROUND = "Pass a factory that makes the environment: IMPALA(lambda: MyEnv(..
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EnvironmentSource:
-    """An environment that this process and those it starts can make.
+    """An environment that this process and its children can make.
 
     Attributes:
-      name: what make_environment takes: an id, or "object:" and a word.
-      spec: what it looks like.
-      objects: what child processes need to make it, by kind and name.
-      num_slots: environments in the vector environment it came from; None: it was none.
+      name: argument of make_environment: an id, or "object:" and a word.
+      spec: its specification.
+      objects: packed objects with which child processes make it, by kind and name.
+      num_slots: number of environments in the given vector environment; None for other values.
     """
 
     name: str
@@ -55,7 +54,7 @@ class EnvironmentSource:
 
     @property
     def title(self) -> str:
-        """Its name for people and folders."""
+        """Its name in messages and folders."""
         return self.name.removeprefix(OBJECT_PREFIX)
 
 
@@ -63,13 +62,13 @@ def make_source(argument: str, value: object, config: EnvironmentConfig) -> Envi
     """Returns the source for a value of `env` or `eval_env`.
 
     Args:
-      argument: which of the two, for messages.
+      argument: name of the argument, for messages.
       value: an id, a factory, a gymnasium.Env or a VectorEnv.
-      config: how ids are made.
+      config: settings of environments given by id.
 
     Raises:
-      ConfigError: it is something else, fails, or cannot be copied to actors.
-      UnknownEnvironmentError, MissingExtraError: there is no such id here.
+      ConfigError: it is of another type, fails, or cannot be copied to actors.
+      UnknownEnvironmentError, MissingExtraError: the id is unknown on this machine.
       UnsupportedSpaceError: spaces that this version cannot train on.
     """
     if isinstance(value, str):
@@ -92,7 +91,7 @@ def make_source(argument: str, value: object, config: EnvironmentConfig) -> Envi
 
 
 def validate_same_spaces(env: EnvironmentSource, eval_env: EnvironmentSource) -> None:
-    """Raises ConfigError naming the first thing in which the evaluation's spaces differ."""
+    """Raises ConfigError, with the first difference between the two environments' spaces."""
     try:
         validate_same_environment(env.spec, eval_env.spec)
     except SpecMismatchError as error:
@@ -117,7 +116,7 @@ def _from_id(argument: str, env_id: str, config: EnvironmentConfig) -> Environme
 
 
 def _is_importable(spec: gymnasium.envs.registration.EnvSpec) -> bool:
-    """Whether a process that imports gymnasium only knows this id."""
+    """Returns whether a process that imports only gymnasium knows this id."""
     entry_point = spec.entry_point
     return isinstance(entry_point, str) and entry_point.startswith("gymnasium.")
 
@@ -167,7 +166,7 @@ def _single_spec(spec: gymnasium.envs.registration.EnvSpec) -> gymnasium.envs.re
 
 def _from_env(argument: str, value: Env, config: EnvironmentConfig) -> EnvironmentSource:
     spec = None
-    with contextlib.suppress(Exception):  # a wrapper that cannot say how it was made
+    with contextlib.suppress(Exception):  # a wrapper without a record of its arguments
         spec = value.spec
     change = None
     if spec is not None:
@@ -231,7 +230,7 @@ def _from_spec(
     config: EnvironmentConfig,
     observation_space: gymnasium.Space[Any],  # Any: any space
 ) -> EnvironmentSource:
-    """Returns a source that makes what `spec` describes, under its id where that is the same."""
+    """Returns a source of the environment in `spec`, by its id if that gives the same."""
     spec = copy.deepcopy(spec)
     maker = functools.partial(gymnasium.make, spec)
     with contextlib.closing(maker()) as made:
@@ -241,7 +240,8 @@ def _from_spec(
     if gymnasium.registry.get(spec.id) == spec:
         with contextlib.suppress(ImpalaError):
             by_id = _from_id(argument, spec.id, config)
-            if by_id.spec == source.spec:  # else the id stands for a preprocessed one, as Atari's
+            # Else the id is a preprocessed environment, such as Atari's.
+            if by_id.spec == source.spec:
                 return by_id
     return source
 
@@ -255,7 +255,7 @@ def _from_maker(
 
 
 def _register(title: str, maker: Maker) -> str:
-    """Makes `maker` known in this process and returns the name, which is nobody else's."""
+    """Registers `maker` in this process under a unique name and returns the name."""
     word = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-.")[:48] or "environment"
     numbered = (f"{OBJECT_PREFIX}{word}-{number}" for number in itertools.count(2))
     for name in itertools.chain([f"{OBJECT_PREFIX}{word}"], numbered):
@@ -266,7 +266,7 @@ def _register(title: str, maker: Maker) -> str:
 
 
 def _probe(name: str, config: EnvironmentConfig) -> EnvironmentSpec:
-    """Returns what the environment looks like to a learner; makes one and closes it."""
+    """Returns the environment's specification; makes one and closes it."""
     with contextlib.closing(make_environment(name, 1, config)) as environment:
         return environment.spec
 
@@ -276,13 +276,13 @@ def _title_of(spec: gymnasium.envs.registration.EnvSpec | None) -> str:
 
 
 class MakersInTurn:
-    """Makes the environments of a vector environment one after the other, over and over.
+    """Makes the environments of a vector environment in turn, repeatedly.
 
-    An actor with as many slots as there are makers gets one of each.
+    An actor with as many slots as makers gets one of each.
     """
 
     def __init__(self, makers: Iterable[Maker]) -> None:
-        """Begins with the first of `makers`."""
+        """Starts with the first of `makers`."""
         self._makers = tuple(makers)
         self._num_made = 0
 

@@ -1,7 +1,7 @@
-"""What runs in the caller's process: an evaluation, and one actor.
+"""Evaluation and acting in the caller's own process.
 
-Both make environments as actors do. The evaluation has a copy of the network; the
-actor gets its own from the learner that it talks gRPC to.
+Both make environments like actors. The evaluation has a copy of the network; the actor gets its
+weights from the learner by gRPC.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ _CONNECT_S = 30.0
 
 
 def evaluate_in_process(
-    network: AgentModel, env: str, config: TrainConfig, num_episodes: int
+    network: AgentModel, env: str, config: TrainConfig, num_episodes: int, is_greedy: bool
 ) -> Evaluation:
-    """Plays at least `num_episodes` greedy episodes; the run's seed decides them.
+    """Plays at least `num_episodes` episodes, seeded with the run's seed.
 
     Args:
-      network: a copy that nobody else uses.
-      env: what make_environment takes.
+      network: a copy for this call only.
+      env: argument of make_environment.
       config: all settings.
       num_episodes: see `impala_actor.evaluation.policy_evaluation.evaluate`.
+      is_greedy: likewise.
     """
     num_slots = max(1, min(num_episodes, _MAX_SLOTS))
     environment_config = config.environment.with_whole_games()
     seed = config.job.seed + _EVALUATION_SEED
     with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
         policy = Policy(network, environment.spec.action, num_slots, seed)
-        return evaluate(policy, environment, num_episodes, seed, is_greedy=True)
+        return evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
 
 
 def act_in_process(

@@ -1,7 +1,7 @@
-"""What a caller may pass as model or encoder, and under which name learner and actors make it.
+"""Converts the model and encoder arguments to a registered network name.
 
-A name stays a name. A class, a maker or a network that exists already becomes a
-maker called "object:Name", known in this process and packed for the others.
+A name stays a name. A class, a maker or an existing network becomes a maker named "object:Name",
+registered in this process and packed for the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 def make_model_source(argument: str, value: object) -> tuple[str, Objects]:
-    """Returns the name of a network for `model.model`, and what other processes need to make it.
+    """Returns the name of a network for `model.model`, and its packed objects for other processes.
 
     Args:
       argument: "model" or "encoder", for messages.
@@ -37,7 +37,7 @@ def make_model_source(argument: str, value: object) -> tuple[str, Objects]:
         environment_spec), or a network; see docs/migration.md.
 
     Raises:
-      ConfigError: it is something else, or cannot be copied to learner and actors.
+      ConfigError: it is of another type, or cannot be copied to learner and actors.
     """
     if isinstance(value, str):
         return value, {}
@@ -62,7 +62,7 @@ def _is_encoder_class(value: object) -> bool:
 
 
 class _Copies:
-    """Makes copies of a network that exists already, with the weights that it has."""
+    """Makes copies of an existing network, with its weights."""
 
     def __init__(self, argument: str, network: nn.Module) -> None:
         self._is_encoder = argument == "encoder"
@@ -76,7 +76,7 @@ class _Copies:
 
 
 class _Features:
-    """Makes an encoder of what a function or class of (model_spec, environment_spec) makes."""
+    """Makes an encoder with a function or class of (model_spec, environment_spec)."""
 
     def __init__(self, maker: Callable[..., nn.Module]) -> None:
         self._maker = maker
@@ -89,9 +89,9 @@ class _Features:
 
 
 class PlainEncoder(Encoder):
-    """Any module from a batch of observations [N, ...] to features [N, F], as an Encoder.
+    """Encoder around any module from a batch of observations [N, ...] to features [N, F].
 
-    It gets one float32 tensor, scaled as `observation_scale` says, where the environment has one
+    Its input is one float32 tensor, scaled by `observation_scale`, for an environment with one
     observation leaf, else a dictionary of them by leaf.
     """
 

@@ -1,9 +1,8 @@
-"""The agent's own network, optimizer and counters, in the caller's process.
+"""The agent's own training state, in the caller's process.
 
-The learner's own code, with storage in plain memory: what `update` does here is
-what the learner process does, and what `export` gives is what its checkpoints
-hold. The global random streams of the caller's process are left alone: an own
-stream is put in place for as long as the learner works, and travels in checkpoints.
+A TrainingState, as in the learner process: `update` makes the same updates, and `export` returns
+the content of a checkpoint. The global random streams of the caller's process stay unchanged: an
+own stream, which checkpoints contain, replaces them during the work.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import torch
 
 from impala_agent.agent_files import validate_fitting
 from impala_agent.batches import make_batch
-from impala_agent.seed_settings import replace_settings
 from impala_common.config import TrainConfig
 from impala_common.models.contract import AgentModel
 from impala_common.policy.frozen_run import load_weights
@@ -29,10 +27,11 @@ from impala_common.process.devices import resolve_device
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint
 from impala_common.spec.specs import EnvironmentSpec
-from impala_server.learner.checkpoint_writer import Snapshot
-from impala_server.learner.learner import Learner
-from impala_server.storage.handoff import ActorSeconds, FullSlot
-from impala_server.storage.shared_block import SharedBlock
+from impala_server.learner.batch_source import TakenBatch
+from impala_server.learner.learner_health import LearnerHealth
+from impala_server.learner.stats import LearnerStats
+from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.storage.handoff import ActorSeconds
 
 Array = np.ndarray[Any, Any]
 _SEED_NAMES = {
@@ -43,28 +42,12 @@ _SEED_NAMES = {
 }
 
 
-class _PlainBlock(SharedBlock):
-    """Memory of this process only, in the learner's terms: no descriptor to leave behind."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self._memory = bytearray()
-
-    def resize(self, num_bytes: int) -> None:
-        """Gives the block its size."""
-        self._memory = bytearray(num_bytes)
-
-    def map(self) -> memoryview:
-        """Returns a view of the whole block."""
-        return memoryview(self._memory)
-
-
 class OwnLearner:
     """Network, optimizer and counters. Owned by the agent, used under its lock.
 
     Attributes:
-      is_fresh: whether everything is still as the seed says.
-      run_path: folder of a run whose newest checkpoint this was when it was read; it may go on.
+      is_fresh: whether everything is still as made from the seed.
+      run_path: folder of the run whose newest checkpoint was loaded, for continuing it.
     """
 
     def __init__(
@@ -76,46 +59,41 @@ class OwnLearner:
           ConfigError: the network does not fit the environment.
           CheckpointError: the checkpoint belongs to another network.
         """
-        # Storage is never used: batches come from the caller. Nor does anybody open a shut gate.
-        small = replace_settings(
-            config,
-            rollout={"batch_size": 1, "unroll_length": 1, "num_storages": 1},
-            optimizer={"when_diverged": "end"},
-        )
         self._device = resolve_device(config.job.device)
         with self._forked():
             torch.default_generator.manual_seed(config.job.seed)
-            self._learner = Learner(small, environment, _PlainBlock(), _PlainBlock(), checkpoint)
+            self._state = TrainingState(config, environment, checkpoint)
             self._random_state = torch.get_rng_state()
+        self._stats = LearnerStats(time.monotonic())
+        self._health = LearnerHealth()
         self._config = config
         self.is_fresh = checkpoint is None
         self.run_path: Path | None = None
-        if checkpoint is not None:
-            self._learner.counters.learner_life -= 1  # the agent is no new life of a learner
 
     @property
-    def learner(self) -> Learner:
-        """What holds everything."""
-        return self._learner
+    def state(self) -> TrainingState:
+        """The training state."""
+        return self._state
 
     @property
     def network(self) -> AgentModel:
         """The live network, on the learner's device."""
-        return self._learner.model
+        return self._state.model
 
     def restored(self, checkpoint: Checkpoint, run_path: Path | None) -> OwnLearner:
-        """Returns another one, as `checkpoint` has it.
+        """Returns a new one with the state in `checkpoint`.
 
         Args:
           checkpoint: of the same spaces and network.
           run_path: see the class.
 
         Raises:
-          CheckpointError: it is of other spaces or another network.
+          CheckpointError: it belongs to other spaces or another network.
         """
-        validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
+        state = self._state
+        validate_fitting(checkpoint, state.environment, state.model_spec)
         saved = EnvironmentSpec.from_json(checkpoint.state["environment"])
-        environment = self._learner.environment.with_roles_of(saved.observation_leaves)
+        environment = state.environment.with_roles_of(saved.observation_leaves)
         other = OwnLearner(self._config, environment, checkpoint)
         other.run_path = run_path
         return other
@@ -124,9 +102,9 @@ class OwnLearner:
         """Takes over a checkpoint's weights and nothing else.
 
         Raises:
-          CheckpointError: it is of other spaces or another network.
+          CheckpointError: it belongs to other spaces or another network.
         """
-        validate_fitting(checkpoint, self._learner.environment, self._learner.model_spec)
+        validate_fitting(checkpoint, self._state.environment, self._state.model_spec)
         load_weights(self.network, checkpoint)
         self.is_fresh = False
 
@@ -140,30 +118,35 @@ class OwnLearner:
         """Makes one update; see `IMPALA.update`.
 
         Raises:
-          SpecMismatchError: the batch is not what it should be.
+          SpecMismatchError: an entry of the batch is wrong.
           TrainingDivergedError: too many updates in a row were not finite.
         """
-        learner = self._learner
+        state = self._state
         packed = make_batch(
             values,
             initial_agent_state,
-            learner.environment,
-            learner.agent_state,
-            learner.model_spec,
+            state.environment,
+            state.model.agent_state_specs(),
+            state.model_spec,
             self._device,
-            learner.counters.policy_version,
+            state.counters.policy_version,
         )
-        self._extend_schedule()
-        version = learner.counters.policy_version
-        learner.stats.collect(time.monotonic())
+        if state.is_finished:  # as a further training does
+            state.extend(state.config.job.total_steps)
+        version = state.counters.policy_version
+        start_s = time.perf_counter()
         with self._own_random_stream():
-            full = FullSlot(0, packed.episodes, ActorSeconds(0.0, 0.0, 0.0))
-            learner.train(full, packed.batch, 0.0)
+            applied = state.apply(packed.batch)
         self.is_fresh = False
-        is_applied = learner.counters.policy_version > version
-        if is_applied:
-            learner.counters.trained_unrolls += packed.num_unrolls - 1
-        collected = learner.stats.collect(time.monotonic())
+        error = self._health.note(applied, state.config.optimizer)
+        if error is not None:
+            raise error
+        self._stats.collect(time.monotonic())  # drops sums of the update before
+        if applied.is_applied:
+            state.counters.num_episodes += len(packed.episodes)
+            taken = TakenBatch(packed.batch, 0, packed.episodes, ActorSeconds(0.0, 0.0, 0.0))
+            self._stats.add(taken, applied, version, time.perf_counter() - start_s)
+        collected = self._stats.collect(time.monotonic())
         result: dict[str, Any] = {
             "episode_returns": tuple(episode.episode_return for episode in packed.episodes),
             "episode_steps": tuple(episode.num_steps for episode in packed.episodes),
@@ -174,24 +157,19 @@ class OwnLearner:
             for name, value in collected.items()
             if name.startswith("learner/") and not name.endswith("_s")
         }
-        result["learning_rate"] = learner.learning_rate
-        result["is_applied"] = is_applied
+        result["learning_rate"] = state.learning_rate
+        result["is_applied"] = applied.is_applied
         return result
 
     def export(self) -> Snapshot:
-        """Returns what the learner's checkpoints hold."""
-        with self._own_random_stream():
-            return self._learner.export()
+        """Returns the content of a learner's checkpoint.
 
-    def _extend_schedule(self) -> None:
-        """Lets the schedule go on, as a further training would, where it has come to its end."""
-        learner = self._learner
-        job = learner.config.job
-        if learner.is_finished:
-            learner.config = replace_settings(
-                learner.config,
-                job={"total_steps": learner.counters.trained_steps + job.total_steps},
-            )
+        Raises:
+          CheckpointWriteError: the weights are damaged; no checkpoint may hold them.
+        """
+        self._health.require_sound_weights()
+        with self._own_random_stream():
+            return self._state.export()
 
     @contextlib.contextmanager
     def _own_random_stream(self) -> Iterator[None]:
@@ -201,7 +179,7 @@ class OwnLearner:
             self._random_state = torch.get_rng_state()
 
     def _forked(self) -> contextlib.AbstractContextManager[None]:
-        """Puts torch's global streams back at the end."""
+        """Returns a context that restores torch's global streams at its end."""
         is_cuda = self._device.type == "cuda"
         devices = [self._device.index or 0] if is_cuda else []
         return torch.random.fork_rng(devices=devices)

@@ -1,8 +1,8 @@
-"""From the arguments of the class to a TrainConfig: the seed's names and defaults.
+"""Converts the class's arguments to a TrainConfig.
 
-Who wins, setting by setting: an argument that was given; what `config` says; the
-seed's default; the default of TrainConfig. A TrainConfig as `config` says all
-settings; a mapping or a TOML file says those it names. Pure values.
+Priority for each setting: a given argument; `config`; the seed's default; the default of
+TrainConfig. A TrainConfig as `config` has all settings; a mapping or a TOML file has those it
+names. Pure values.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from impala_common.errors import ConfigError
 
 Value = TypeVar("Value")
 ConfigLike = TrainConfig | Mapping[str, Mapping[str, Any]] | str | os.PathLike[str]  # Any: settings
-"""What `config=` may be: all settings, a table of sections, or a TOML file's path."""
+"""Types of `config=`: all settings, a table of sections, or a TOML file's path."""
 
 
 class _SeedDefault:
-    """Stands for an argument that was not given; shows itself as the seed's default."""
+    """Marks an argument that was not given; its repr is the seed's default."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __repr__(self) -> str:
-        """Returns the default as it would be written."""
+        """Returns the repr of the default."""
         return repr(self.value)
 
 
 def seed_default(value: Value) -> Value:
-    """Returns a default that can be told apart from the same value given by a caller."""
+    """Returns a default that differs from the same value given by a caller."""
     return cast(Value, _SeedDefault(value))
 
 
@@ -70,8 +70,8 @@ def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None
     """Returns the settings of a run.
 
     Args:
-      arguments: values by name of the argument, as the constructor got them; `init_fn` is
-        another name of network_init_method.
+      arguments: the constructor's values by name of the argument; `init_fn` is another name of
+        network_init_method.
       config: see the module.
 
     Raises:
@@ -87,7 +87,7 @@ def make_train_config(arguments: Mapping[str, object], config: ConfigLike | None
     says_hidden_sizes = False
     if isinstance(config, TrainConfig):
         base, says_hidden_sizes = config, True
-        if config.transport.port == type(config.transport)().port:  # nobody chose it
+        if config.transport.port == type(config.transport)().port:  # the default
             base = _set(base, "transport", port=0)
     elif isinstance(config, Mapping):
         base = unpack_config(_as_tables(config), base)
@@ -145,7 +145,7 @@ def _as_setting(name: str, value: object) -> object:
 
 
 def _replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """Returns `config` with arguments set; errors name the argument, not the setting."""
+    """Returns `config` with arguments set; errors name the argument in place of the setting."""
     sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, setting = _PLACES[name]
@@ -165,7 +165,7 @@ def _set(config: TrainConfig, section: str, **changes: Any) -> TrainConfig:
 
 
 def _as_tables(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a mapping of Python values in the form that TOML has."""
+    """Returns a mapping of Python values in the form of TOML tables."""
     return {
         section: (
             {key: _as_toml(value) for key, value in table.items()}

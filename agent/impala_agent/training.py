@@ -1,7 +1,7 @@
-"""One call of `IMPALA.train`: from the agent's state through a run's folder and back.
+"""One call of `IMPALA.train`: writes the agent's state to a run's folder, trains, reads it back.
 
-A learner that starts in a folder goes on from its newest checkpoint, so the
-agent's state becomes that, and what the learner wrote last becomes the agent's.
+A learner resumes from the newest checkpoint of its folder, so the agent's state is written as that
+checkpoint; afterwards the learner's last checkpoint becomes the agent's state.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from impala_common.errors import ConfigError
 from impala_common.process.passed_objects import Kind, ObjectMemory
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
-from impala_server.supervisor import Status
+from impala_server.messages import LearnerStatus
 
-_NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said
+_NUM_EVALUATIONS = 10  # of a training with an eval_env, by default
 
 
 class Training:
-    """A context that holds the run's folder while a training runs. Made by the agent.
+    """A context that locks the run's folder during a training. Made by the agent.
 
     Attributes:
       config: all settings of this training.
@@ -53,7 +53,7 @@ class Training:
     ) -> None:
         """Prepares; nothing is written yet. Arguments: see `IMPALA.train`.
 
-        `eval_env` is where evaluations play; empty: the caller named none.
+        `eval_env` is the environment of evaluations; empty: not given.
         """
         changes: dict[str, Any] = {}  # Any: settings
         if log_interval is not None:
@@ -66,7 +66,7 @@ class Training:
         if eval_interval is not None:
             evaluation["eval_interval_steps"] = as_kind("eval_interval", eval_interval, int)
             evaluation["eval_interval_episodes"] = as_count("num_eval_episodes", num_eval_episodes)
-        trained_steps = own.learner.counters.trained_steps
+        trained_steps = own.state.counters.trained_steps
         self.config = replace_settings(
             config,
             job={"total_steps": trained_steps + num_train_steps},
@@ -81,11 +81,11 @@ class Training:
         self._background: BackgroundTraining | None = None
 
     def __enter__(self) -> Self:
-        """Takes the run's folder and writes what the learner begins with."""
+        """Locks the run's folder and writes the learner's initial checkpoint."""
         with ExitStack() as stack:
             stack.enter_context(self._run.lock())
             require_own_run(self._run, self._own)
-            if not self._own.is_fresh:  # else the learner builds the same from the seed
+            if not self._own.is_fresh:  # else the learner builds the same state from the seed
                 write_state(self._run, self.config, *self._own.export())
             self._own.run_path = self._run.path
             memory = ObjectMemory(self._objects)
@@ -100,7 +100,7 @@ class Training:
         unused_error: BaseException | None,
         unused_trace: TracebackType | None,
     ) -> None:
-        """Gives the folder back."""
+        """Releases the folder."""
         self._stack.close()
 
     def run(self) -> TrainResult:
@@ -112,13 +112,13 @@ class Training:
         )
 
     @property
-    def status(self) -> Status:
+    def status(self) -> LearnerStatus:
         """The learner's newest status."""
         assert self._background is not None
         return self._background.status
 
     def wait_for_address(self, timeout_s: float) -> str:
-        """Returns where the learner listens, once it does; from any thread.
+        """Waits until the learner listens; returns its address. From any thread.
 
         Raises:
           ImpalaError: it ended before, or did not listen in time.
@@ -127,12 +127,12 @@ class Training:
         return self._background.wait_for_address(timeout_s)
 
     def stop(self) -> None:
-        """Ends the training in order and returns when no process is left; from any thread."""
+        """Ends the training in order and returns when all processes have ended; from any thread."""
         assert self._background is not None
         self._background.stop()
 
     def take_over(self) -> OwnLearner:
-        """Returns what the learner made of the agent: the newest checkpoint, where there is one."""
+        """Returns the agent's state after training: the newest checkpoint, if there is one."""
         store = CheckpointStore(self._run.checkpoints_path)
         if not store.names():
             return self._own
@@ -140,7 +140,7 @@ class Training:
 
 
 def require_own_run(run: RunDirectory, own: OwnLearner) -> None:
-    """Raises ConfigError if the folder holds a run that the agent's state does not come from."""
+    """Raises ConfigError if the folder has a run other than that of the agent's state."""
     if run.holds_run() and (own.run_path is None or not os.path.samefile(run.path, own.run_path)):
         raise ConfigError(
             "run_dir",

@@ -7,7 +7,6 @@ the copy into rollout storage, in a process of its own as in `impala-server`.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -34,10 +33,11 @@ from impala_common.config.toml_io import dump_config
 from impala_common.errors import QueueClosedError
 from impala_common.models.registry import resolve_model_spec
 from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
-from impala_server.storage.handoff import ControlPipe
+from impala_common.spec.specs import EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_server.messages import Bound, Define, Ready
+from impala_server.storage.control_pipe import ControlPipe
 from impala_server.storage.layout import StorageLayout
-from impala_server.storage.process_ends import ProcessEnds, make_ends
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds, make_ends
 from impala_server.storage.weights_block import WeightsWriter, weights_block_bytes
 
 _START_S = 60.0
@@ -87,11 +87,12 @@ class FrontEndAlone(Generic[_Learner]):
         run = RunDirectory(self._folder.name)
         run.create()
         run.config_path.write_text(dump_config(config))
-        learner, front_end, unused_pipe, self._pipe = make_ends()
-        self._unused = unused_pipe  # its end would tell the front end that the learner died
-        self.learner = make_learner(learner, run.path)
-        self._process = _start(run.path, front_end)
-        front_end.close_pipes()
+        ends, pipes = make_ends()
+        self._unused = pipes["learner"]  # its end would tell the front end that the learner died
+        self._pipe = pipes["front_end"]
+        self.learner = make_learner(ends["learner"], run.path)
+        self._process = _start(run.path, ends["front_end"])
+        ends["front_end"].close_pipes()
         self.address = _wait_until_bound(self._pipe)
         self.process = psutil.Process(self._process.pid)
 
@@ -148,9 +149,9 @@ def _start(run_path: Path, ends: ProcessEnds) -> subprocess.Popen[bytes]:
 
 def _wait_until_bound(pipe: ControlPipe) -> str:
     message = pipe.receive(_START_S)
-    if message is None or message["kind"] != "bound":
+    if not isinstance(message, Bound):
         raise SystemExit(f"the front end did not start: {message}")
-    return str(message["address"])
+    return message.address
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -191,20 +192,20 @@ class StandInLearner:
         self._is_closing = True
         self._thread.join()
         self._ends.close_pipes()
-        self._ends.storage.close()
-        self._ends.weights.close()
+        self._ends.close_blocks()
 
     def _run(self) -> None:
-        control, handoff = self._ends.control, self._ends.handoff
+        control, handoff = self._ends.controls["front_end"], self._ends.handoffs["front_end"]
         while not self._is_closing:
             try:
-                connection.wait([control.connection, handoff.connection], _POLL_S)
+                connection.wait([control.fileno(), handoff.fileno()], _POLL_S)
+                handoff.frames.flush()
                 while (full := handoff.receive_full(0.0)) is not None:
                     self.num_slots_taken += 1
                     handoff.send_free(full.slot)
-                while (message := control.receive(0.0)) is not None:
-                    if message["kind"] == "define":
-                        self._define(EnvironmentSpec.from_json(message["environment"]))
+                for message in control.receive_all():
+                    if isinstance(message, Define):
+                        self._define(message.environment)
             except QueueClosedError:
                 return
 
@@ -212,19 +213,19 @@ class StandInLearner:
         rollout = self._config.rollout
         unroll = UnrollSpec(rollout.unroll_length, environment)
         layout = StorageLayout(unroll, rollout.batch_size, rollout.num_storage_slots)
-        self._ends.storage.resize(layout.num_bytes)
+        self._ends.blocks[STORAGE].resize(layout.num_bytes)
         snapshot = SnapshotLayout({"weights": np.zeros(self._weights_bytes // 4, np.float32)})
-        self._ends.weights.resize(weights_block_bytes(snapshot.num_bytes))
-        self._writer = WeightsWriter(self._ends.weights.map(), snapshot)
+        self._ends.blocks[WEIGHTS].resize(weights_block_bytes(snapshot.num_bytes))
+        self._writer = WeightsWriter(self._ends.blocks[WEIGHTS].map(), snapshot)
         self.publish()
         model = resolve_model_spec(self._config.model, environment)
-        self._ends.control.send(
-            "ready",
+        ready = Ready(
             learner_run_id=1,
             learner_life=0,
-            environment=environment.to_json(),
-            model=dataclasses.asdict(model),
-            agent_state=[],
-            weights=[{"name": "weights", "shape": [self._weights_bytes // 4], "dtype": "float32"}],
+            environment=environment,
+            model=model,
+            agent_state=(),
+            weights=(TensorSpec("weights", (self._weights_bytes // 4,), "float32"),),
             max_policy_lag=0,
         )
+        self._ends.controls["front_end"].send(ready)

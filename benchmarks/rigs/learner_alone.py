@@ -9,7 +9,6 @@ benchmark's side.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import sys
 import threading
@@ -24,12 +23,19 @@ from benchmarks.rigs.worker_process import WorkerProcess, serve
 from benchmarks.suite.section import Json
 from impala_common.config.toml_io import load_config
 from impala_common.errors import QueueClosedError
+from impala_common.models.weights import weights_specs
 from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
+from impala_common.spec.specs import EnvironmentSpec
+from impala_server.learner.batch_loader import Batch, BatchLoader
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
-from impala_server.storage.handoff import ActorSeconds, FullSlot
+from impala_server.learner.storage_source import StorageSource
+from impala_server.learner.training_state import TrainingState
+from impala_server.messages import Define, Ready
+from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.layout import StorageLayout
-from impala_server.storage.process_ends import ProcessEnds
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
 _MODULE = "benchmarks.rigs.learner_alone"
 _POLL_S = 0.2
@@ -114,49 +120,54 @@ class _Process:
         self._ends.close_pipes()
 
     def _free_slots(self) -> None:
+        handoff = self._ends.handoffs["front_end"]
         try:
             while not self._is_closing:
-                full = self._ends.handoff.receive_full(_POLL_S)
+                handoff.frames.flush()
+                full = handoff.receive_full(_POLL_S)
                 if full is not None:
-                    self._ends.handoff.send_free(full.slot)
+                    handoff.send_free(full.slot)
         except QueueClosedError:
             return
 
     def _answer_front_end(self) -> None:
         try:
             while not self._is_closing:
-                message = self._ends.control.receive(_POLL_S)
-                if message is not None and message["kind"] == "define":
-                    self._build(EnvironmentSpec.from_json(message["environment"]))
+                message = self._ends.controls["front_end"].receive(_POLL_S)
+                if isinstance(message, Define):
+                    self._build(message.environment)
         except QueueClosedError:
             return
 
     def _build(self, environment: EnvironmentSpec) -> None:
-        config, ends = self._config, self._ends
-        learner = Learner(config, environment, ends.storage, ends.weights, None)
-        unroll = UnrollSpec(config.rollout.unroll_length, environment, learner.agent_state)
-        layout = StorageLayout(unroll, config.rollout.batch_size, config.rollout.num_storage_slots)
+        config, blocks = self._config, self._ends.blocks
+        state = TrainingState(config, environment, None)
+        queue = BatchQueue(self._ends.handoffs["front_end"])
+        learner = Learner(state, StorageSource(state, blocks[STORAGE], queue), blocks[WEIGHTS])
+        rollout = config.rollout
+        layout = StorageLayout(state.unroll_spec, rollout.batch_size, rollout.num_storage_slots)
+        loader = BatchLoader(layout, blocks[STORAGE].map(), state.model_spec, state.device)
         random = np.random.default_rng(1)
-        for view in layout.make_views(ends.storage.map())[0].values():
+        for view in layout.make_views(blocks[STORAGE].map())[0].values():
             if view.dtype == np.float32:
                 view[...] = random.standard_normal(view.shape)
-        batch = copy.deepcopy(learner.loader.load(0))  # the front end will write to the slot
+        batch = copy.deepcopy(loader.load(0))  # the front end will write to the slot
         self._learner = learner
         self._threads.append(threading.Thread(target=self._update, args=(learner, batch)))
         self._threads[-1].start()
-        ends.control.send(
-            "ready",
+        ready = Ready(
             learner_run_id=learner.run_id,
             learner_life=0,
-            environment=environment.to_json(),
-            model=dataclasses.asdict(learner.model_spec),
-            agent_state=[dataclasses.asdict(state) for state in learner.agent_state],
-            weights=[dataclasses.asdict(spec) for spec in learner.weights_specs],
+            environment=environment,
+            model=state.model_spec,
+            agent_state=tuple(state.model.agent_state_specs()),
+            weights=tuple(weights_specs(state.model)),
             max_policy_lag=0,
         )
+        self._ends.controls["front_end"].send(ready)
 
-    def _update(self, learner: Learner, batch: object) -> None:
-        full = FullSlot(0, [], ActorSeconds(0.0, 0.0, 0.0))
+    def _update(self, learner: Learner, batch: Batch) -> None:
+        taken = TakenBatch(batch, 0, [], ActorSeconds(0.0, 0.0, 0.0))
         while True:
             self._is_updating.wait()
             if self._is_closing:
@@ -164,7 +175,7 @@ class _Process:
             self._is_idle.clear()
             wall_s, cpu_s = time.perf_counter(), time.thread_time()
             while self._is_updating.is_set() and not self._is_closing:
-                is_trained = learner.train(full, batch, 0.0)  # type: ignore[arg-type]
+                is_trained = learner.train(taken)
                 self._num_refused += not is_trained
                 before, wall_s, cpu_s = (wall_s, cpu_s), time.perf_counter(), time.thread_time()
                 self._updates.wall_ms.append(1e3 * (wall_s - before[0]))

@@ -34,13 +34,17 @@ from impala_common.config import TrainConfig
 from impala_common.models.registry import make_model
 from impala_common.policy.inference.selection import make_inference
 from impala_common.policy.policy import Policy, PolicyStep
-from impala_common.spec.specs import UnrollSpec
 from impala_rl.v1 import unroll_pb2
+from impala_server.learner.batch_loader import BatchLoader
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
+from impala_server.learner.storage_source import StorageSource
+from impala_server.learner.training_state import TrainingState
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.handoff import ActorSeconds, FullSlot
+from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.layout import StorageLayout, UnrollOrigin
-from impala_server.storage.shared_block import SharedBlock
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, make_ends
 
 # Weights stay as they began, so that every update is as expensive as the first.
 _STILL = ("--learning-rate", "1e-12")
@@ -65,15 +69,19 @@ class PartBench:
         )
         environment = self._environment.spec
         self.num_slots = self._environment.num_slots
-        storage, weights = SharedBlock.create("bench-storage"), SharedBlock.create("bench-weights")
-        self._learner = Learner(config, environment, storage, weights, None)
+        self._ends = make_ends()[0]["learner"]
+        storage = self._ends.blocks[STORAGE]
+        state = TrainingState(config, environment, None)
+        source = StorageSource(state, storage, BatchQueue(self._ends.handoffs["front_end"]))
+        self._learner = Learner(state, source, self._ends.blocks[WEIGHTS])
         unroll_length = config.rollout.unroll_length
-        self._spec = UnrollSpec(unroll_length, environment, self._learner.agent_state)
+        self._spec = state.unroll_spec
         layout = StorageLayout(
             self._spec, config.rollout.batch_size, config.rollout.num_storage_slots
         )
         self._slots = BatchSlots(layout, storage.map())
-        model = make_model(self._learner.model_spec, environment, seed=0)
+        self._loader = BatchLoader(layout, storage.map(), state.model_spec, state.device)
+        model = make_model(state.model_spec, environment, seed=0)
         inference = make_inference(
             config.job.inference_backend, model, environment, self.num_slots, unroll_length
         )
@@ -113,7 +121,7 @@ class PartBench:
     @property
     def num_skipped_updates(self) -> int:
         """Updates that were not applied; a bench with any measured something else."""
-        return self._learner.counters.skipped_updates
+        return self._learner.state.counters.skipped_updates
 
     def _first_result(self) -> StepResult:
         no, yes = np.zeros(self.num_slots, np.bool_), np.ones(self.num_slots, np.bool_)
@@ -192,14 +200,13 @@ class PartBench:
 
     def _load(self) -> int:
         self._turn += 1
-        return self._learner.loader.load(self._batches[self._turn % len(self._batches)]).num_steps
+        return self._loader.load(self._batches[self._turn % len(self._batches)]).num_steps
 
     def _update(self) -> int:
         self._turn += 1
         slot = self._batches[self._turn % len(self._batches)]
-        batch = self._learner.loader.load(slot)
-        full = FullSlot(slot, [], ActorSeconds(0.0, 0.0, 0.0))
-        self._learner.train(full, batch, 0.0)
+        batch = self._loader.load(slot)
+        self._learner.train(TakenBatch(batch, slot, [], ActorSeconds(0.0, 0.0, 0.0)))
         return batch.num_steps
 
 

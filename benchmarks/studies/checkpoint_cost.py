@@ -24,11 +24,15 @@ from impala_common.models.contract import ModelInputs
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
 from impala_server.learner.batch_loader import Batch
-from impala_server.learner.checkpoint_writer import CheckpointWriter, Snapshot
+from impala_server.learner.batch_queue import BatchQueue
+from impala_server.learner.batch_source import TakenBatch
+from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
-from impala_server.storage.handoff import ActorSeconds, FullSlot
-from impala_server.storage.shared_block import SharedBlock
+from impala_server.learner.storage_source import StorageSource
+from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.storage.handoff import ActorSeconds
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, make_ends
 
 _PROMISE = 0.01
 _ENVIRONMENT = EnvironmentSpec(
@@ -87,16 +91,18 @@ class Bench:
         config = dataclasses.replace(
             config, job=dataclasses.replace(config.job, total_steps=1_000_000_000_000)
         )
-        blocks = (SharedBlock.create("storage"), SharedBlock.create("weights"))
-        self.learner = Learner(config, _ENVIRONMENT, *blocks, None)
-        self._batch = _make_batch(arguments.unroll_length, arguments.batch_size)
+        state = TrainingState(config, _ENVIRONMENT, None)
+        self._ends = make_ends()[0]["learner"]
+        blocks, queue = self._ends.blocks, BatchQueue(self._ends.handoffs["front_end"])
+        self.learner = Learner(state, StorageSource(state, blocks[STORAGE], queue), blocks[WEIGHTS])
+        batch = _make_batch(arguments.unroll_length, arguments.batch_size)
+        self._taken = TakenBatch(batch, 0, [], ActorSeconds(0.0, 0.0, 0.0))
         self._buffers = HostBuffers()
         self.snapshot_s: list[float] = []
         self.save_s: list[float] = []
         self.writer = CheckpointWriter(
             CheckpointStore(path),
             self._take_snapshot,
-            lambda: self.learner.counters.policy_version,
             self._note,
         )
         self._begun_s = 0.0
@@ -106,7 +112,7 @@ class Bench:
         """Bytes of the weights."""
         return sum(
             value.numel() * value.element_size()
-            for value in self.learner.model.state_dict().values()
+            for value in self.learner.state.model.state_dict().values()
         )
 
     def run(self, window_s: float, interval_s: float | None) -> Window:
@@ -115,12 +121,11 @@ class Bench:
         now_s = start_s = time.perf_counter()
         due_s = start_s
         took_ms = []
-        full = FullSlot(0, [], ActorSeconds(0.0, 0.0, 0.0))
         while now_s - start_s < window_s:
             if interval_s is not None and now_s >= due_s:
                 self.writer.request()
                 due_s += interval_s
-            self.learner.train(full, self._batch, 0.0)
+            self.learner.train(self._taken)
             before_s, now_s = now_s, time.perf_counter()
             took_ms.append(1e3 * (now_s - before_s))
         if interval_s is not None:
@@ -129,7 +134,7 @@ class Bench:
 
     def _take_snapshot(self) -> Snapshot:
         begun_s = time.perf_counter()
-        snapshot = Snapshot(*self.learner.export(self._buffers))
+        snapshot = self.learner.export(self._buffers)
         self.snapshot_s.append(time.perf_counter() - begun_s)
         return snapshot
 

@@ -1,28 +1,35 @@
-"""Learning, seed by seed: `python -m benchmarks.studies.ladder --env CartPole-v1 --seeds 100 109`.
+"""Learning, seed by seed: `python -m benchmarks.studies.ladder --rung cartpole`.
 
-Runs impala-train once per seed, one after the other, exactly as a user would,
-and judges each run by its frozen-weight evaluation. Writes
-docs/results/NAME.json, learning curves included, and prints a table.
+Runs impala-train once per seed, one after the other, exactly as a user would, and judges each run
+by its frozen-weight evaluation. A rung's result is docs/results/ladder/RUNG.json, written after
+each seed, with learning curves; docs/results/ladder.md is made of them. A seed that is in the
+file, trained by the same command, is not run again. Without a rung: `--env ID`, with
+docs/results/NAME.json written where `--name` is given.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from benchmarks.suite.machine import save
+from benchmarks.suite import ladder_page
+from benchmarks.suite.machine import RESULTS, describe_machine, save
+from benchmarks.suite.rungs import FIRST_SEED, RUNGS
 from impala_common.run import metrics
 
 _KEPT = ("return_mean", "confidence_low", "confidence_high", "num_episodes", "return_min")
 _MAX_POINTS = 50
+_MIN_EPISODES = 20
 
 Row = dict[str, Any]  # Any: JSON
 
@@ -31,10 +38,12 @@ Row = dict[str, Any]  # Any: JSON
 class LadderArguments:
     """Trains one environment with several seeds."""
 
+    rung: str = ""
+    """Rung of benchmarks/suite/rungs.py; it says all that follows but seeds."""
     env: str = "CartPole-v1"
     """Environment id."""
-    seeds: tuple[int, int] = (100, 109)
-    """First and last seed."""
+    seeds: tuple[int, int] | None = None
+    """First and last seed; none: the rung's, or 100 to 109."""
     bar: float = 475.0
     """Mean return over the evaluation episodes that counts as solved."""
     bar_is_above: bool = True
@@ -53,37 +62,79 @@ class LadderArguments:
 
 def main() -> None:
     """Runs the ladder."""
-    arguments = tyro.cli(LadderArguments, prog="python -m benchmarks.studies.ladder")
-    rows = []
+    arguments = _fill_in(tyro.cli(LadderArguments, prog="python -m benchmarks.studies.ladder"))
+    assert arguments.seeds is not None
+    rows = _read_rows(arguments)
     print(
         f"{'seed':>5} {'steps':>9} {'return':>8} {'95 % interval':>20} {'greedy':>8} {'lag':>5} "
-        f"{'train s':>8} {'all s':>7}"
+        f"{'to bar s':>8} {'train s':>8} {'all s':>7}"
     )
     for seed in range(arguments.seeds[0], arguments.seeds[1] + 1):
-        row = _run(arguments, seed)
-        rows.append(row)
-        interval = f"{row['confidence_low']:.1f} to {row['confidence_high']:.1f}"
-        greedy = f"{row['greedy']['return_mean']:.2f}" if "greedy" in row else "-"
-        print(
-            f"{seed:>5} {row['steps']:>9,} {row['return_mean']:>8.2f} {interval:>20} "
-            f"{greedy:>8} {row['policy_lag_mean']:>5.1f} {row['training_time_s']:>8.1f} "
-            f"{row['wall_time_s']:>7.1f}",
-            flush=True,
-        )
-    solved = sum(_is_solved(arguments, row) for row in rows)
+        if seed not in rows:
+            rows[seed] = _run(arguments, seed)
+            if arguments.name:
+                _save(arguments, rows)
+        _print_row(rows[seed])
+    solved = sum(_is_solved(arguments, row) for row in rows.values())
     side = "reach" if arguments.bar_is_above else "stay below"
     print(f"{solved} of {len(rows)} seeds {side} {arguments.bar:g}")
-    if arguments.name:
-        command = shlex.join(["python", "-m", "benchmarks.studies.ladder", *sys.argv[1:]])
-        result = {
-            "command": command,
-            "env": arguments.env,
-            "bar": arguments.bar,
-            "bar_is_above": arguments.bar_is_above,
-            "solved": solved,
-            "runs": rows,
-        }
-        print(save(arguments.name, result))
+    if arguments.rung:
+        ladder_page.main()
+
+
+def _fill_in(arguments: LadderArguments) -> LadderArguments:
+    """Returns the arguments with what the rung says."""
+    if not arguments.rung:
+        return dataclasses.replace(arguments, seeds=arguments.seeds or (100, 109))
+    if arguments.rung not in RUNGS:
+        raise SystemExit(f"error: no rung {arguments.rung!r}; there are {', '.join(RUNGS)}")
+    rung = RUNGS[arguments.rung]
+    return dataclasses.replace(
+        arguments,
+        env=rung.env,
+        seeds=arguments.seeds or (FIRST_SEED, FIRST_SEED + rung.num_seeds - 1),
+        bar=rung.bar,
+        total_steps=rung.total_steps,
+        greedy=rung.greedy,
+        eval_episodes=rung.eval_episodes,
+        name=f"ladder/{arguments.rung}",
+        train_args=rung.train_args,
+    )
+
+
+def _read_rows(arguments: LadderArguments) -> dict[int, Row]:
+    """Returns what an earlier run of the same rung has, by seed."""
+    path = RESULTS / f"{arguments.name}.json"
+    if not arguments.rung or not path.exists():
+        return {}
+    known = json.loads(path.read_text())["runs"]
+    options = _options(arguments)
+    return {row["seed"]: row for row in known if row["options"] == options}
+
+
+def _save(arguments: LadderArguments, rows: dict[int, Row]) -> None:
+    runs = [rows[seed] for seed in sorted(rows)]
+    result = {
+        "command": shlex.join(["python", "-m", "benchmarks.studies.ladder", *sys.argv[1:]]),
+        "env": arguments.env,
+        "bar": arguments.bar,
+        "bar_is_above": arguments.bar_is_above,
+        "solved": sum(_is_solved(arguments, row) for row in runs),
+        "runs": runs,
+    }
+    save(arguments.name, result)
+
+
+def _print_row(row: Row) -> None:
+    interval = f"{row['confidence_low']:.1f} to {row['confidence_high']:.1f}"
+    greedy = f"{row['greedy']['return_mean']:.2f}" if "greedy" in row else "-"
+    bar_s = "-" if row["time_to_bar_s"] is None else f"{row['time_to_bar_s']:.1f}"
+    print(
+        f"{row['seed']:>5} {row['steps']:>9,} {row['return_mean']:>8.2f} {interval:>20} "
+        f"{greedy:>8} {row['policy_lag_mean']:>5.1f} {bar_s:>8} {row['training_time_s']:>8.1f} "
+        f"{row['wall_time_s']:>7.1f}",
+        flush=True,
+    )
 
 
 def _is_solved(arguments: LadderArguments, row: Row) -> bool:
@@ -91,22 +142,38 @@ def _is_solved(arguments: LadderArguments, row: Row) -> bool:
     return bool(judged["return_mean"] >= arguments.bar) is arguments.bar_is_above
 
 
+def _options(arguments: LadderArguments) -> list[str]:
+    """Returns the options of impala-train that are the same for all seeds."""
+    options = ["--env", arguments.env, "--eval-episodes", str(arguments.eval_episodes)]
+    if arguments.total_steps:
+        options += ["--total-steps", str(arguments.total_steps)]
+    return [*options, *shlex.split(arguments.train_args)]
+
+
 def _run(arguments: LadderArguments, seed: int) -> Row:
+    options = _options(arguments)
     with tempfile.TemporaryDirectory() as folder:
         run_path = Path(folder) / "run"
-        command = [_find("impala-train"), "--env", arguments.env, "--seed", str(seed)]
+        command = [_find("impala-train"), *options, "--seed", str(seed)]
         command += ["--run-dir", str(run_path), "--json", "--quiet"]
-        command += ["--eval-episodes", str(arguments.eval_episodes)]
-        if arguments.total_steps:
-            command += ["--total-steps", str(arguments.total_steps)]
-        result = _call([*command, *shlex.split(arguments.train_args)], f"seed {seed}")
+        load_average = os.getloadavg()[0]
+        started_s = time.time()
+        result = _call(command, f"seed {seed}")
+        wall_time_s = time.time() - started_s
+        # The learner writes it when it begins to train.
+        startup_s = (run_path / "specs.json").stat().st_mtime - started_s
         row = {
             "seed": seed,
             "steps": result["steps"],
             "training_time_s": round(result["training_time_s"], 2),
-            "wall_time_s": result["wall_time_s"],
+            "wall_time_s": round(wall_time_s, 2),
             **_keep(result["evaluation"]),
-            **_read_curve(run_path),
+            **_read_curve(run_path, arguments.bar, startup_s),
+            "best_return_mean": result["best_return_mean"],
+            "best_steps": result["best_steps"],
+            "options": options,
+            "load_average_before": round(load_average, 1),
+            "commit": describe_machine()["commit"],
         }
         if arguments.greedy:
             episodes = ["--episodes", str(arguments.eval_episodes)]
@@ -128,22 +195,35 @@ def _call(command: list[str], what: str) -> Row:
 
 
 def _keep(evaluation: Row) -> Row:
-    return {name: round(evaluation[name], 2) for name in _KEPT}
+    return {name: round(evaluation[name], 3) for name in _KEPT}
 
 
-def _read_curve(run_path: Path) -> Row:
-    """Returns the mean policy lag and some points (steps, mean of recent training returns)."""
+def _read_curve(run_path: Path, bar: float, startup_s: float) -> Row:
+    """Returns the mean policy lag, when the bar was reached, and some points of the curve.
+
+    The bar is reached where the mean return of recent training episodes is at or above it: after
+    `steps_to_bar` steps, `time_to_bar_s` seconds after the command was started.
+    """
     lines = metrics.read_metrics(run_path / "metrics.jsonl")
     lags = [line[metrics.POLICY_LAG_MEAN] for line in lines if metrics.POLICY_LAG_MEAN in line]
-    points = [
-        [line[metrics.STEPS], round(line[metrics.RETURN_MEAN], 2)]
-        for line in lines
-        if line.get(metrics.RETURN_MEAN) is not None
-    ]
+    learned = [line for line in lines if line.get(metrics.RETURN_MEAN) is not None]
+    reached = next(
+        (
+            line
+            for line in learned
+            if line[metrics.RETURN_MEAN] >= bar and line[metrics.EPISODES] >= _MIN_EPISODES
+        ),
+        None,
+    )
+    points = [[line[metrics.STEPS], round(line[metrics.RETURN_MEAN], 2)] for line in learned]
     stride = -(-len(points) // _MAX_POINTS) or 1
     curve = points[::-stride][::-1]  # the last point is always one of them
     return {
         "policy_lag_mean": round(sum(lags) / len(lags), 2) if lags else 0.0,
+        "steps_to_bar": None if reached is None else reached[metrics.STEPS],
+        "time_to_bar_s": (
+            None if reached is None else round(startup_s + reached[metrics.TIME_S], 2)
+        ),
         "curve": curve,
     }
 

@@ -11,8 +11,16 @@ from impala_common.config import TrainConfig
 from impala_common.config.cli import parse_train_config
 from impala_server.local.tuning import choose_local_run, find_machine_facts
 
-ENDLESS = ("--total-steps", "2000000000")
-"""Options of a training that only ends when it is told to."""
+ENDLESS = ("--total-steps", "2000000000", "--eval-interval-steps", "0")
+"""Options of a training that only ends when it is told to, and is not evaluated."""
+
+ONE_PASS = (
+    *("--passes", "1", "--parts", "1"),
+    *("--surrogate-clip", "0", "--advantage-normalisation", "none"),
+)
+"""Options of IMPALA's one pass: steps/s of the system are compared with one update a batch."""
+_MINATAR = (*ONE_PASS, "--unroll-length", "20", "--batch-size", "32", "--num-storages", "96")
+_PONG = ("--preset", "atari_paper")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +58,12 @@ class Case:
 
 
 CASES = (
-    Case(name="cartpole", title="CartPole-v1, two networks of 2x64", env="CartPole-v1"),
+    Case(
+        name="cartpole",
+        title="CartPole-v1, two networks of 2x64",
+        env="CartPole-v1",
+        options=ONE_PASS,
+    ),
     Case(
         name="cartpole_wide",
         title="CartPole-v1, the same networks, 64 slots",
@@ -59,32 +72,42 @@ CASES = (
     ),
     Case(
         name="cartpole_two_actors",
-        title="CartPole-v1, default settings, the same slots in two actors",
+        title="CartPole-v1, the same slots in two actors",
         env="CartPole-v1",
-        options=("--num-actors", "2", "--envs-per-actor", "4"),
+        options=(*ONE_PASS, "--num-actors", "2", "--envs-per-actor", "4"),
         is_variant=True,
     ),
-    Case(name="minatar", title="MinAtar/Breakout-v1", env="MinAtar/Breakout-v1"),
+    Case(
+        name="minatar",
+        title="MinAtar/Breakout-v1",
+        env="MinAtar/Breakout-v1",
+        options=(*_MINATAR, "--num-actors", "1", "--envs-per-actor", "32"),
+    ),
     Case(
         name="minatar_two_actors",
         title="MinAtar/Breakout-v1, the same slots in two actors",
         env="MinAtar/Breakout-v1",
-        options=("--num-actors", "2", "--envs-per-actor", "16"),
+        options=(*_MINATAR, "--num-actors", "2", "--envs-per-actor", "16"),
         is_variant=True,
     ),
-    Case(name="pong", title="ALE/Pong-v5, Nature CNN, T 20, B 32", env="ALE/Pong-v5"),
+    Case(
+        name="pong",
+        title="ALE/Pong-v5, Nature CNN, T 20, B 32",
+        env="ALE/Pong-v5",
+        options=_PONG,
+    ),
     Case(
         name="pong_two_actors",
         title="ALE/Pong-v5, the same slots in two actors",
         env="ALE/Pong-v5",
-        options=("--num-actors", "2", "--envs-per-actor", "16", "--env-threads", "1"),
+        options=(*_PONG, "--num-actors", "2", "--envs-per-actor", "16", "--env-threads", "1"),
         is_variant=True,
     ),
     Case(
         name="pong_fp32",
         title="ALE/Pong-v5 without AMX and bf16",
         env="ALE/Pong-v5",
-        options=("--precision", "float32", "--inference-backend", "eager"),
+        options=(*_PONG, "--precision", "float32", "--inference-backend", "eager"),
         # Nor may any library use these units.
         variables={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     ),

@@ -24,7 +24,8 @@ _NUM_COLUMNS = 3
 
 def main() -> None:
     """Draws all results that have curves."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    paths = sorted([*RESULTS.glob("*.json"), *RESULTS.glob("ladder/*.json")])
+    found = {path.stem: json.loads(path.read_text()) for path in paths}
     results = {name: result for name, result in found.items() if _has_curves(result)}
     if not results:
         print("no result has curves: benchmarks.studies.ladder --name keeps them")

@@ -39,8 +39,8 @@ def describe_machine() -> dict[str, Any]:  # Any: JSON
 
 def save(name: str, value: dict[str, Any]) -> Path:  # Any: JSON
     """Writes a result to docs/results/NAME.json and returns the path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"machine": describe_machine(), **value}, indent=1) + "\n")
     return path
 

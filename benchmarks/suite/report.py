@@ -7,12 +7,13 @@ typed by hand.
 from __future__ import annotations
 
 import json
-import statistics
 from typing import Any
 
 from benchmarks.suite.cases import CASES
+from benchmarks.suite.ladder_page import read_results, summarise_rung
 from benchmarks.suite.machine import RESULTS
 from benchmarks.suite.published import PUBLISHED
+from benchmarks.suite.rungs import RUNGS
 
 _ROOT = RESULTS.parents[1]
 _BEGIN, _END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -46,15 +47,8 @@ def read_sections() -> dict[str, Result]:
 def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> str:
     rows = []
     variants = {case.name for case in CASES if case.is_variant}
-    ladder = results.get("cartpole_200k")
-    if ladder:
-        seconds = statistics.median(run["wall_time_s"] for run in ladder["runs"])
-        steps = max(run["steps"] for run in ladder["runs"])
-        rows.append(
-            f"| CartPole-v1, return >= {ladder['bar']:g} over 100 frozen-weight episodes after "
-            f"{steps // 1000:,}k steps | {ladder['solved']} of {len(ladder['runs'])} seeds, median "
-            f"{seconds:.1f} s from the command to the verdict |"
-        )
+    ladder = read_results()
+    rows += [summarise_rung(rung, ladder[name]) for name, rung in RUNGS.items() if name in ladder]
     if "system" in sections:
         rows += [
             f"| {row['title']}, training | {row['steps_per_s']['median']:,.0f} agent steps/s |"
@@ -66,11 +60,12 @@ def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> 
         rows.append(f"| `make train` to the first update | {first_s:.1f} s |")
     if not rows:
         return ""
-    machine = (sections.get("system") or ladder or {})["machine"]
+    machine = (sections.get("system") or next(iter(ladder.values())))["machine"]
     table = "\n".join(["| measured on 2 cores, no GPU | |", "|---|---|", *rows])
     return (
         f"{table}\n\n{machine['processor']}, torch {machine['packages']['torch']}; commands, seeds "
-        "and commits: [docs/performance.md](docs/performance.md), "
+        "and commits: [docs/results/ladder.md](docs/results/ladder.md), "
+        "[docs/performance.md](docs/performance.md), "
         "[docs/results](docs/results/README.md).\n"
     )
 

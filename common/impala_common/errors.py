@@ -1,16 +1,17 @@
-"""The errors of this project, one tree, free of transport.
+"""All errors of this project: one class tree, independent of the transport.
 
-Every class has a constant `reason` in UPPER_SNAKE. What each reason looks like
-on the wire stands in one table, `impala_common.rpc.errors`; what exit code a
-command ends with stands in `impala_common.process.exit_codes`. Programming mistakes
-stay `TypeError` and `AssertionError`.
+Every class has a constant `reason` in UPPER_SNAKE. One table, `impala_common.rpc.errors`, gives the
+wire form of each reason; `impala_common.process.exit_codes` gives the exit codes of commands.
+Programming mistakes stay `TypeError` and `AssertionError`.
 """
 
 from __future__ import annotations
 
+from impala_common.process.installation import way_to_install
+
 
 class ImpalaError(Exception):
-    """Base of all errors a user of this project can meet."""
+    """Base of all errors that users of this project can get."""
 
     reason = "INTERNAL"
 
@@ -36,7 +37,7 @@ class UnsupportedSpaceError(ImpalaError):
 
 
 class UnknownEnvironmentError(ImpalaError):
-    """No environment of that name can be made here."""
+    """No environment of that name can be made on this machine."""
 
     reason = "UNKNOWN_ENVIRONMENT"
 
@@ -49,7 +50,9 @@ class MissingExtraError(ImpalaError):
     def __init__(self, what: str, extra: str) -> None:
         self.what = what
         self.extra = extra
-        super().__init__(f"{what} needs an optional package: pip install 'impala-rl[{extra}]'")
+        super().__init__(
+            f"{what} needs an optional package: {way_to_install(extra)} (extra impala-rl[{extra}])"
+        )
 
 
 class SpecMismatchError(ImpalaError):
@@ -83,7 +86,7 @@ class InvalidRequestError(ImpalaError):
 
 
 class DamagedRequestError(InvalidRequestError):
-    """A request whose bytes are no message: damaged on its way, if the sender is one of ours."""
+    """A request whose bytes do not parse: from this project's clients, damaged on its way."""
 
     reason = "DAMAGED_REQUEST"
 
@@ -112,8 +115,14 @@ class LearnerUnavailableError(ImpalaError):
     reason = "LEARNER_UNAVAILABLE"
 
 
+class RunFinishedError(ImpalaError):
+    """The run has finished: actors and evaluators can end."""
+
+    reason = "RUN_FINISHED"
+
+
 class SecurityError(ImpalaError):
-    """Who is at the other end cannot be proven, or may not do this: waiting does not help."""
+    """The other end is not authenticated, or not permitted to do this; waiting does not help."""
 
     reason = "SECURITY"
 
@@ -125,25 +134,25 @@ class TlsError(SecurityError):
 
 
 class UnauthenticatedError(SecurityError):
-    """A call without a token, or with one nobody knows here."""
+    """A call without a token, or with an unknown one."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDeniedError(SecurityError):
-    """A call with a token that is good, but not for this method."""
+    """A call whose token is valid, but not for this method."""
 
     reason = "PERMISSION_DENIED"
 
 
 class QueueClosedError(ImpalaError):
-    """The queue was closed while waiting on it: the machine is being taken down."""
+    """The queue was closed while waiting on it: the process is ending."""
 
     reason = "QUEUE_CLOSED"
 
 
 class CheckpointError(ImpalaError):
-    """A checkpoint is missing, damaged, or belongs to something else."""
+    """A checkpoint is missing, damaged, or belongs to another run or network."""
 
     reason = "CHECKPOINT"
 
@@ -154,20 +163,26 @@ class CheckpointWriteError(CheckpointError):
     reason = "CHECKPOINT_WRITE"
 
 
+class CheckpointUnreadableError(CheckpointWriteError):
+    """A checkpoint was written, or would be, that nobody could read again: an alarm."""
+
+    reason = "CHECKPOINT_UNREADABLE"
+
+
 class IllegalTransitionError(ImpalaError):
-    """Not in the learner's present state; the text names it and what is allowed in it."""
+    """Not allowed in the learner's present state; the text names the state and what it allows."""
 
     reason = "ILLEGAL_TRANSITION"
 
 
 class RunMismatchError(ImpalaError):
-    """A command meant for another life of the learner than the one that runs."""
+    """A command for an earlier life of the learner."""
 
     reason = "RUN_MISMATCH"
 
 
 class NotFoundError(ImpalaError):
-    """No checkpoint, parameter or actor of that name; the text lists what there is."""
+    """No checkpoint, parameter or actor of that name; the text lists the existing ones."""
 
     reason = "NOT_FOUND"
 
@@ -203,7 +218,7 @@ class TrainingDivergedError(ImpalaError):
 
 
 class DeviceMemoryError(ImpalaError):
-    """The learner's device has no memory for an update, not even in halves."""
+    """The learner's device has no memory for an update."""
 
     reason = "DEVICE_MEMORY"
 
@@ -214,10 +229,16 @@ class EnvironmentFailedError(ImpalaError):
     reason = "ENVIRONMENT_FAILED"
 
 
+class MessageError(ImpalaError):
+    """A message between the server's processes that is not as declared: a programming mistake."""
+
+    reason = "MESSAGE"
+
+
 def rebuild_error(reason: str, text: str) -> ImpalaError:
-    """Returns the error of this tree that `reason` names, with `text`; ImpalaError for none."""
+    """Returns the error of this tree with this `reason` and `text`; ImpalaError if unknown."""
     kinds = [ImpalaError]
-    for kind in kinds:  # grows while it is walked: the whole tree, breadth first
+    for kind in kinds:  # grows during the loop: the whole tree, breadth first
         kinds += kind.__subclasses__()
     kind = next((kind for kind in kinds if kind.reason == reason), ImpalaError)
     error = kind.__new__(kind)

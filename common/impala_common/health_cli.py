@@ -1,8 +1,7 @@
-"""impala-health: is a learner server or an actor well? For containers, so it must be quick.
+"""impala-health: reports whether a learner server or an actor is healthy, for containers.
 
-Exits with 0 or 1 and says why in one line. Asks a learner with the standard
-gRPC health call, an actor by the file it beats into. Imports neither torch nor
-anything else that takes long.
+Exits with 0 or 1 and prints the reason in one line. Checks a learner with the standard gRPC health
+call, an actor by its heartbeat file. Imports neither torch nor any other slow module.
 """
 
 from __future__ import annotations
@@ -14,18 +13,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from impala_common.errors import ImpalaError
+from impala_common.process.exit_codes import exit_code_of
+from impala_common.process.installation import show_version
+from impala_common.process.logs import write_line
+from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.rpc.addresses import require_server_address
 
 _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 1."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
+    show_version("impala-health", argv)
     arguments = _parse(argv)
+    try:
+        if arguments.server is not None:
+            require_server_address("--server", arguments.server)
+    except ImpalaError as error:
+        write_line("error", f"error: {error}")
+        return exit_code_of(error)
     if arguments.actor_file is not None:
         is_well, text = check_actor(arguments.actor_file, arguments.max_age_s)
     else:
@@ -35,7 +47,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def check_actor(path: Path, max_age_s: float) -> tuple[bool, str]:
-    """Returns whether the actor that beats into `path` has moved lately, and a line about it."""
+    """Returns whether the heartbeat in `path` is recent, and a line about it."""
     from impala_common.process.heartbeat import read_age_s
 
     try:
@@ -50,11 +62,12 @@ def check_actor(path: Path, max_age_s: float) -> tuple[bool, str]:
 
 
 def check_server(arguments: argparse.Namespace) -> tuple[bool, str]:
-    """Returns whether the server says that it serves, and a line about it."""
+    """Returns whether the server answers SERVING, and a line about it."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
     from impala_common.process.logs import printable
+    from impala_common.rpc.proxies import describe_proxy, proxy_options
     from impala_common.rpc.security import ClientSecurity
 
     server, name = arguments.server, arguments.service or "the server"
@@ -69,10 +82,11 @@ def check_server(arguments: argparse.Namespace) -> tuple[bool, str]:
         credentials = security.make_credentials(server)
     except ImpalaError as error:
         return False, f"not well: {error}"
+    options = security.options() + proxy_options(server)
     channel = (
-        grpc.insecure_channel(server)
+        grpc.insecure_channel(server, options=options)
         if credentials is None
-        else grpc.secure_channel(server, credentials, options=security.options())
+        else grpc.secure_channel(server, credentials, options=options)
     )
     with channel:
         request = health_pb2.HealthCheckRequest(service=arguments.service)
@@ -82,7 +96,8 @@ def check_server(arguments: argparse.Namespace) -> tuple[bool, str]:
             )
         except grpc.RpcError as error:
             code, text = error.code(), printable(error.details() or "")
-            return False, f"not well: {server} did not answer: {code.name}: {text}"
+            way = describe_proxy(server)
+            return False, f"not well: {server} did not answer{way}: {code.name}: {text}"
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)
     is_well = response.status == health_pb2.HealthCheckResponse.SERVING
     return is_well, f"{'well' if is_well else 'not well'}: {name} at {server} is {status}"

@@ -1,7 +1,7 @@
 """The learner server: front end, rollout storage, learner, and the commands that run them.
 
-`from impala_server import IMPALA` gives the class, which lives one layer up in
-`impala_agent` and is imported only then: this package by itself stays light.
+`from impala_server import IMPALA` gives the class, which is defined in `impala_agent` and imported
+only then: importing this package alone stays cheap.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from impala_agent.agent import IMPALA
 
-__all__ = ["IMPALA"]
+__all__ = ["IMPALA", "__version__"]
 
 
 def __getattr__(name: str) -> Any:  # Any: what the module's attributes are
-    """Imports the class when it is asked for."""
+    """Imports the class, or reads the version, when it is asked for."""
     if name == "IMPALA":
         from impala_agent.agent import IMPALA
 
         return IMPALA
+    if name == "__version__":
+        from impala_common.process.installation import find_version
+
+        return find_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

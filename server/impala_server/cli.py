@@ -1,7 +1,7 @@
-"""impala-server: a learner server by itself; actors join by address.
+"""impala-server: a learner server alone; actors join by address.
 
-Needs no environment package: what the environment looks like comes from the
-first actor, or from the run when it goes on.
+Needs no environment package: the environment's specification comes from the first actor, or from a
+resumed run.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from impala_common.config.checks import require_at_least
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, resolve_log_format, write_line
+from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run import metrics
-from impala_common.run.run_directory import RunDirectory, RunLock, default_run_path
+from impala_common.run.run_directory import RunDirectory, RunLock, make_default_run
+from impala_server.finished_notice import give_notice
 from impala_server.interrupts import Interrupts
 from impala_server.progress import ProgressDisplay
+from impala_server.start_checks import (
+    FinishedRun,
+    describe_finished,
+    find_finished,
+    summarise_finished,
+    validate_start,
+)
 from impala_server.supervisor import Supervisor
 
 _DESCRIPTION = (
@@ -31,17 +42,37 @@ _DESCRIPTION = (
 _POLL_S = 0.2
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Options of impala-server alone."""
+
+    finished_notice_s: float = 0.0
+    """Seconds in which actors that come after the end of the run are told that it has finished, so
+    that they leave; at the start, too, with a run that has finished. 0: none."""
+
+    def __post_init__(self) -> None:
+        """Checks the rules of single fields."""
+        require_at_least("finished_notice_s", self.finished_notice_s, 0)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
-        arguments = parse_train_config("impala-server", argv, _DESCRIPTION)
+        show_version("impala-server", argv)
+        arguments = parse_train_config("impala-server", argv, _DESCRIPTION, ServeOptions)
         level = "INFO" if arguments.verbose else "WARNING"
         configure_logging(level, "server", arguments.log_format)
+        validate_start(arguments.config, arguments.resume)
+        finished = find_finished(arguments.config, arguments.resume)
+        if finished is not None:
+            _serve_finished(arguments, finished)
+            return OK
         run_directory, lock = open_run(arguments)
         with lock:
             _serve(arguments, run_directory)
@@ -55,24 +86,42 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
     """Returns the run's folder, created if need be, and its held lock.
 
     Raises:
-      ConfigError: --run-dir names a run that exists already: go on with --resume.
+      ConfigError: --run-dir names a run that exists already (go on with --resume), or the folder
+        cannot be made.
       RunInUseError: another process works in it.
     """
     config = arguments.config
     path = arguments.resume or arguments.run_dir
     if path is None:
-        path = default_run_path(config.environment.env or "run", config.job.tag)
+        run_directory = make_default_run(config.environment.env or "run", config.job.tag)
+        return run_directory, run_directory.lock()
     run_directory = RunDirectory(path)
     if arguments.resume is None and run_directory.holds_run():
         raise ConfigError(
             "--run-dir", str(path), "a new folder", f"it holds a run; go on with --resume {path}"
         )
-    return run_directory, run_directory.lock()
+    lock = run_directory.lock()
+    if arguments.resume is None:  # settings of a start that failed
+        run_directory.config_path.unlink(missing_ok=True)
+    return run_directory, lock
+
+
+def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
+    """Reports that the run has finished: on the terminal and to actors."""
+    assert arguments.resume is not None
+    config, run = arguments.config, RunDirectory(arguments.resume)
+    write_line("info", describe_finished(run.path, finished, config.job.total_steps))
+    with Interrupts() as interrupts:
+        if arguments.extra.finished_notice_s:
+            with run.lock():
+                give_notice(config, run, arguments.extra.finished_notice_s, interrupts.is_set)
+    if arguments.json:
+        sys.stdout.write(json.dumps(summarise_finished(run.path, finished)) + "\n")
 
 
 def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     config = arguments.config
-    if config.optimizer.when_diverged == "auto":  # nobody waits for this command to end
+    if config.optimizer.when_diverged == "auto":  # a server waits for an administrator
         optimizer = dataclasses.replace(config.optimizer, when_diverged="pause")
         config = dataclasses.replace(config, optimizer=optimizer)
     level, log_format = "INFO" if arguments.verbose else "WARNING", arguments.log_format
@@ -97,14 +146,17 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
         finally:
             supervisor.close()
             display.update(supervisor.status)
-    supervisor.raise_if_killed()
-    status = supervisor.status
+        supervisor.raise_if_killed()
+        status = supervisor.status
+        notice_s = arguments.extra.finished_notice_s
+        if status.reason == "finished" and notice_s:
+            give_notice(config, run_directory, notice_s, interrupts.is_set)
     if arguments.json:
         summary = {
             "run": str(run_directory.path),
-            "reason": status.get("reason"),
-            "steps": status.get(metrics.STEPS, 0),
-            "updates": status.get(metrics.UPDATES, 0),
-            "checkpoint": status.get("last_checkpoint"),
+            "reason": status.reason or None,
+            "steps": status.metrics.get(metrics.STEPS, 0),
+            "updates": status.metrics.get(metrics.UPDATES, 0),
+            "checkpoint": status.last_checkpoint or None,
         }
         sys.stdout.write(json.dumps(summary) + "\n")

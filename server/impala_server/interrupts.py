@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM of a command: the first asks for an ordered end, the second ends it."""
+"""Interrupts: the first Ctrl-C or SIGTERM asks for an ordered end, the second ends at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from impala_common.process.exit_codes import INTERRUPTED
 
 
 class Interrupts:
-    """A context in which signals set a flag; handlers are put back at its end."""
+    """A context in which signals set a flag; it restores the handlers at its end."""
 
     def __init__(self) -> None:
-        """Handles nothing until entered."""
+        """Handles signals once entered."""
         self._event = threading.Event()
         self._previous: dict[int, Any] = {}  # Any: what signal.signal returned
 
@@ -36,11 +36,11 @@ class Interrupts:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Puts the handlers back."""
+        """Restores the handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _on_signal(self, unused_number: int, unused_frame: FrameType | None) -> None:
         if self._event.is_set():
-            os._exit(INTERRUPTED)  # children see the end of their pipes and save what they have
+            os._exit(INTERRUPTED)  # children see their pipes close, and save a checkpoint
         self._event.set()

@@ -1,7 +1,7 @@
 """Metrics of a run on disk: one line of metrics.jsonl per interval, and TensorBoard events.
 
-Called by the learner's controller thread only. Training matters more than its
-record: a disk that refuses a line costs that line and a warning, not the run.
+Called by the learner's controller thread only. If the disk refuses a line, that line is lost and a
+warning is logged; the run goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MetricsWriter:
         self._purge_step: int | None = None
         self._logs: list[ScalarLog] | None = None  # opened with the first line
         self._wandb: ScalarLog | None = None
-        if wandb_project:  # at once: a missing package is to be known before training
+        if wandb_project:  # at once: report a missing package before training
             from impala_server.wandb_log import WandbLog
 
             self._wandb = WandbLog(run, wandb_project)
@@ -41,7 +41,7 @@ class MetricsWriter:
         self._is_warned = False
 
     def truncate_after(self, step: int) -> None:
-        """Forgets what was written beyond `step`, where a resumed run goes on.
+        """Removes lines after `step`, where a resumed run continues.
 
         Called before the first `write`, or not at all.
         """
@@ -60,8 +60,8 @@ class MetricsWriter:
         """Writes one line, and a scalar of each finite number to TensorBoard.
 
         Args:
-          metrics: values by the names of `impala_common.run.metrics`; what is not
-            finite becomes null.
+          metrics: values by the names of `impala_common.run.metrics`; a non-finite value becomes
+            null.
           step: agent steps trained on.
         """
         line: dict[str, float | None] = {names.STEPS: step}
@@ -98,7 +98,7 @@ class MetricsWriter:
                 self._run.metrics_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644
             )
         size = os.fstat(self._descriptor).st_size
-        # A crash or a full disk may have left half a line.
+        # A crash or a full disk may have left an incomplete line.
         is_torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
         data = (("\n" if is_torn else "") + text).encode()
         if os.write(self._descriptor, data) != len(data):
@@ -117,13 +117,13 @@ class MetricsWriter:
 
 
 class ScalarLog(Protocol):
-    """Somewhere else that numbers by name go."""
+    """A further log of numbers by name."""
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
         """Writes numbers of one step."""
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the log."""
 
 
 class EventFile:
@@ -134,13 +134,13 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        # Here, not at the top: they import torch, and not every run wants them.
+        # Imported here: they import torch, and not every run uses them.
         from tensorboardX import event_file_writer
         from tensorboardX.proto import event_pb2, summary_pb2
 
         self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
         folder.mkdir(parents=True, exist_ok=True)
-        # Its name has whole seconds only, and it overwrites: two quick resumes must not share one.
+        # A file's name has whole seconds and is overwritten: two quick resumes must not share one.
         suffix = f".{time.time_ns() % 10**9:09d}"
         self._writer = event_file_writer.EventsWriter(str(folder / "events"), suffix)
         self._flushed_s = -math.inf

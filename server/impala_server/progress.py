@@ -1,20 +1,26 @@
-"""What a person sees while a run trains: a live display, or plain lines where there is none.
+"""ProgressDisplay: a live display of a training run, or plain lines.
 
-The command's main thread feeds it the learner's status, a table by the names of
-`impala_common.run.metrics`, and prints through it what must not tear the display.
-Writes to stderr: stdout belongs to the result.
+The command's main thread feeds it the learner's status, and prints through it what must not tear
+the display. Writes to stderr: stdout belongs to the result.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleDimensions,
+    ConsoleRenderable,
+    Group,
+    RenderableType,
+)
+from rich.control import Control
 from rich.live import Live
+from rich.live_render import LiveRender
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -24,14 +30,38 @@ from rich.text import Text
 from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
 from impala_common.run.sparkline import History
+from impala_server.learner.findings import THRESHOLDS
+from impala_server.messages import LearnerStatus
 
 LINE_INTERVAL_S = 5.0
 """Seconds between two plain lines."""
+OLD_RETURN_STEPS = THRESHOLDS.no_episode_steps
+"""Agent steps without the end of an episode after which the last returns are not shown."""
 
+_NARROW = 80
+"""Columns of a terminal below which the table has one value a line, so that none is cut."""
+
+_NOTHING = LearnerStatus(state="RUNNING")
 _STATE_STYLES = {"RUNNING": "green", "STARTING": "yellow", "DRAINING": "yellow"}
 
-Status = Mapping[str, Any]
-"""Metrics by name, and `state` and `last_checkpoint` (names). Any: numbers and text."""
+
+class _ResizableLive(Live):
+    """A live display that clears the screen when the terminal is resized.
+
+    A narrower terminal wraps its lines again, so the number of lines to overwrite is unknown.
+    """
+
+    _size: ConsoleDimensions | None = None
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Called by rich for everything printed: returns it with the display below."""
+        with self._lock:
+            size, last = self.console.size, self._size
+            self._size = size
+            if last not in (None, size) and self.console.is_interactive:
+                self._live_render = LiveRender(self.get_renderable())
+                renderables = [Control.clear(), Control.home(), *renderables]
+            return super().process_renderables(renderables)
 
 
 class ProgressDisplay:
@@ -45,14 +75,14 @@ class ProgressDisplay:
         clock: Callable[[], float] = time.monotonic,
         is_json: bool = False,
     ) -> None:
-        """Shows nothing yet.
+        """Prepares; `start` begins to show.
 
         Args:
           total_steps: where the run ends.
-          title: what it is.
-          console: where to; default: stderr.
-          clock: seconds that only grow.
-          is_json: whether lines are JSON, like log records; then there is no live display.
+          title: title of the display.
+          console: default: stderr.
+          clock: monotonic, in seconds.
+          is_json: whether to print JSON lines, like log records, in place of a live display.
         """
         self._total_steps = total_steps
         self._title = title
@@ -63,7 +93,7 @@ class ProgressDisplay:
         self._line_s = -math.inf
         self._is_shown = False  # the newest status, as a plain line
         self._waiting_for = Spinner("dots", Text("starting"))
-        self._status: Status | None = None
+        self._status: LearnerStatus | None = None
         self._returns = History()
         self._last_return: float | None = None
         self._live: Live | None = None
@@ -72,25 +102,26 @@ class ProgressDisplay:
         """Begins to show."""
         self._started_s = self._clock()
         if self._console.is_terminal and not self._is_json and self._live is None:
-            self._live = Live(
+            self._live = _ResizableLive(
                 console=self._console, get_renderable=self.render, refresh_per_second=4
             )
             self._live.start()
 
     def wait(self, text: str) -> None:
-        """Says what the run is waiting for; shown until there is a status."""
+        """Shows what the run waits for, until the first status."""
         self._waiting_for.update(text=Text(text))
         if self._live is None:
             self.message(text)
 
-    def update(self, status: Status | None) -> None:
+    def update(self, status: LearnerStatus | None) -> None:
         """Shows the learner's newest status; None: it has none yet."""
         if status is None:
             return
         self._status = status
         self._is_shown = False
         return_mean = _number(status, names.RETURN_MEAN)
-        if return_mean is not None and return_mean != self._last_return:  # news, not a repeat
+        # Only a changed value is new.
+        if return_mean is not None and return_mean != self._last_return:
             self._last_return = return_mean
             self._returns.append(return_mean)
         if self._live is None and self._clock() - self._line_s >= LINE_INTERVAL_S:
@@ -98,7 +129,7 @@ class ProgressDisplay:
             self._show_line()
 
     def message(self, text: str) -> None:
-        """Prints a line: above the display where there is one."""
+        """Prints a line, above the live display if it is on."""
         if self._is_json:
             if not self._console.quiet:
                 write_line("info", text)
@@ -107,7 +138,7 @@ class ProgressDisplay:
         self._console.print(Text(f"{stamp} {text}"), highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
-        """Shows the last status for good and gives the terminal back."""
+        """Leaves the last status on the screen and ends the live display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -130,16 +161,16 @@ class ProgressDisplay:
         unused_error: BaseException | None,
         unused_traceback: TracebackType | None,
     ) -> None:
-        """Gives the terminal back."""
+        """Ends the live display."""
         self.stop()
 
     def line(self) -> str:
         """Returns the status in one line."""
-        status: Status = self._status or {}
+        status: LearnerStatus = self._status or _NOTHING
         parts = [
             f"steps {_show(status, names.STEPS, ',.0f')} ({100 * self._fraction():.0f} %)",
             f"{_show(status, names.STEPS_PER_S, ',.0f')}/s",
-            f"return {_show(status, names.RETURN_MEAN)}",
+            f"return {_show_return(status)}",
             f"length {_show(status, names.LENGTH_MEAN)}",
             f"loss {_show(status, names.LOSS_TOTAL, '.4g')}",
             f"lag {_show(status, names.POLICY_LAG_MEAN)}",
@@ -147,13 +178,14 @@ class ProgressDisplay:
         ]
         if (judged := _evaluation(status)) is not None:
             parts.append(f"evaluation {judged}, best {_best(status)}")
-        if part := str(status.get("bottleneck") or "").partition(":")[0]:
+        if part := status.bottleneck.partition(":")[0]:
             parts.append(f"bottleneck {part}")
-        state = str(status.get("state", "RUNNING"))
+        parts += [f"({text.partition(':')[0]})" for text in status.findings]
+        state = status.state
         return " ".join(parts if state == "RUNNING" else [state.lower(), *parts])
 
     def render(self) -> RenderableType:
-        """Returns what is shown now."""
+        """Returns the renderable of the present status."""
         if self._status is None:
             body: RenderableType = self._waiting_for
             state = "STARTING"
@@ -163,17 +195,18 @@ class ProgressDisplay:
                 Text(),
                 self._render_table(self._status),
                 Text(_bottleneck(self._status), "dim", no_wrap=True, overflow="ellipsis"),
+                *(Text(text, "yellow") for text in self._status.findings),
             )
-            state = str(self._status.get("state", "RUNNING"))
+            state = self._status.state
         title = Text.assemble((self._title, "bold"), "  ", (state, _STATE_STYLES.get(state, "dim")))
         return Panel(body, title=title, title_align="left", border_style="dim", padding=(0, 1))
 
     def _fraction(self) -> float:
-        steps = _number(self._status or {}, names.STEPS) or 0.0
+        steps = _number(self._status or _NOTHING, names.STEPS) or 0.0
         return min(steps / self._total_steps, 1.0)
 
     def _render_bar(self) -> Table:
-        status: Status = self._status or {}
+        status: LearnerStatus = self._status or _NOTHING
         steps = _number(status, names.STEPS) or 0.0
         rate = _number(status, names.STEPS_PER_S)
         elapsed_s = _number(status, names.TIME_S)
@@ -184,11 +217,18 @@ class ProgressDisplay:
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
-        grid.add_row(ProgressBar(total=1.0, completed=self._fraction()), counts)
+        bar = ProgressBar(total=1.0, completed=self._fraction())
+        if self._console.width < _NARROW:
+            narrow = Table.grid(expand=True)
+            narrow.add_column(no_wrap=True)
+            for line in (bar, counts, times):
+                narrow.add_row(line)
+            return narrow
+        grid.add_row(bar, counts)
         grid.add_row("", times)
         return grid
 
-    def _render_table(self, status: Status) -> Table:
+    def _render_table(self, status: LearnerStatus) -> Table:
         def show(name: str, form: str = ",.1f") -> str:
             return _show(status, name, form)
 
@@ -200,7 +240,7 @@ class ProgressDisplay:
         rows: tuple[tuple[str | Text, ...], ...] = (
             (
                 "episode return",
-                Text.assemble((show(names.RETURN_MEAN), "bold cyan"), "  ", (sparkline, "cyan")),
+                Text.assemble((_show_return(status), "bold cyan"), "  ", (sparkline, "cyan")),
                 "total loss",
                 show(names.LOSS_TOTAL, ".4g"),
             ),
@@ -211,7 +251,7 @@ class ProgressDisplay:
                 "baseline",
                 show(names.LOSS_BASELINE, ".4g"),
             ),
-            ("updates/s", show(names.UPDATES_PER_S), "entropy", show(names.LOSS_ENTROPY, ".4g")),
+            ("updates/s", show(names.UPDATES_PER_S), "entropy", _show_entropy(status)),
             (
                 "actors",
                 f"{show(names.ACTORS_CONNECTED, '.0f')} connected",
@@ -232,26 +272,34 @@ class ProgressDisplay:
             ),
             (
                 "checkpoint",
-                str(status.get("last_checkpoint") or "-"),
+                status.last_checkpoint or "-",
                 "memory",
                 "-" if rss_bytes is None else f"{rss_bytes / 2**20:,.0f} MiB",
             ),
         )
         if (judged := _evaluation(status)) is not None:
             rows = (*rows, ("evaluation", Text(judged, "cyan"), "best", _best(status)))
+        is_narrow = self._console.width < _NARROW
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        for ratio in (None, 1, None, 1):
+        for ratio in (None, 1) if is_narrow else (None, 1, None, 1):
             grid.add_column(ratio=ratio, no_wrap=True, style="dim" if ratio is None else None)
         for row in rows:
-            grid.add_row(*row)
+            for cells in (row[:2], row[2:]) if is_narrow else (row,):
+                grid.add_row(*cells)
         return grid
 
 
-def _bottleneck(status: Status) -> str:
-    return f"bottleneck  {status.get('bottleneck') or '-'}"
+def _show_entropy(status: LearnerStatus) -> str:
+    """Returns the policy's mean entropy; it is no loss term, so its unit stands beside it."""
+    entropy = _show(status, names.ENTROPY, ".4g")
+    return entropy if entropy == "-" else f"{entropy} nats"
 
 
-def _evaluation(status: Status) -> str | None:
+def _bottleneck(status: LearnerStatus) -> str:
+    return f"bottleneck  {status.bottleneck or '-'}"
+
+
+def _evaluation(status: LearnerStatus) -> str | None:
     """Returns the newest evaluation as text; None where there is none."""
     if _number(status, names.EVALUATION_RETURN_MEAN) is None:
         return None
@@ -259,18 +307,26 @@ def _evaluation(status: Status) -> str | None:
     return f"{mean} ± {error} at {_show(status, 'evaluation_steps', ',.0f')}"
 
 
-def _best(status: Status) -> str:
+def _best(status: LearnerStatus) -> str:
     best_steps = _show(status, names.EVALUATION_BEST_STEPS, ",.0f")
     return f"{_show(status, names.EVALUATION_BEST)} at {best_steps}"
 
 
-def _number(status: Status, name: str) -> float | None:
+def _number(status: LearnerStatus, name: str) -> float | None:
     """Returns a metric, or None where it is missing or not finite."""
-    value = status.get(name)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    value = status.number(name)
+    return value if value is not None and math.isfinite(value) else None
 
 
-def _show(status: Status, name: str, form: str = ",.1f") -> str:
+def _show_return(status: LearnerStatus) -> str:
+    """Returns the mean return as text, or for how many steps there has been none."""
+    steps = _number(status, names.STEPS_SINCE_EPISODE) or 0.0
+    if steps >= OLD_RETURN_STEPS:
+        return f"none for {steps:,.0f} steps"
+    return _show(status, names.RETURN_MEAN)
+
+
+def _show(status: LearnerStatus, name: str, form: str = ",.1f") -> str:
     """Returns a metric as text, "-" where it is missing or not finite."""
     value = _number(status, name)
     return "-" if value is None else format(value, form)

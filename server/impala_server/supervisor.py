@@ -1,67 +1,54 @@
-"""Owns the learner process and the front-end process: their start order and ordered end.
+"""Supervisor: starts the children of a learner server and ends them in order.
 
-Used by impala-server, impala-train and tests, from one thread. The supervisor
+Used by impala-server, impala-train and tests, from one thread. The children are the
+table of `impala_server.children`: a learner and a front end. The supervisor
 itself has neither torch nor gRPC in it. Children watch their pipe to it, so
 that they end even when it is killed; it watches theirs, so that it knows when
-one of them dies.
+one of them dies. It never waits for a child that does not read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-import os
-import subprocess
-import sys
-import threading
 import time
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
-from impala_common import errors
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
-from impala_common.errors import ImpalaError, QueueClosedError
+from impala_common.errors import ImpalaError, QueueClosedError, rebuild_error
 from impala_common.process import failpoints
 from impala_common.process.logs import LogFormat
-from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
-from impala_server.storage.handoff import ControlPipe
-from impala_server.storage.process_ends import ProcessEnds, make_ends
+from impala_server.children import Child, make_child_specs
+from impala_server.messages import (
+    Bound,
+    Failed,
+    LearnerStatus,
+    LogLevelSet,
+    Message,
+    ShutdownAsked,
+    StatusNews,
+    Stop,
+    unexpected_message,
+)
+from impala_server.storage.process_ends import make_ends
 from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
-_STOP_S = 17.0
-_FRONT_END_STOP_S = 6.0  # its own patience with actors is 4 s
-_EXIT_S = 1.0
-_ERRORS = {
-    kind.reason: kind
-    for kind in (
-        errors.AddressInUseError,
-        errors.CheckpointError,
-        errors.ConfigError,
-        errors.DeviceMemoryError,
-        errors.MissingExtraError,
-        errors.ModelError,
-        errors.TrainingDivergedError,
-        errors.UnsupportedSpaceError,
-    )
-}
-
-_ENVIRONMENTS = {"front_end": {"MALLOC_ARENA_MAX": "2"}}
-"""What a process gets where the environment does not say. gRPC's threads parse messages of many
-MiB: with an arena for each, a front end that was sent 10 GB in 3 MiB messages grew by 300 MiB and
-kept them."""
-
-Status = dict[str, Any]
-"""Metrics by name, plus "state" and "last_checkpoint"."""
 
 
 class Supervisor:
-    """A running learner server: start it, poll it, stop it, close it."""
+    """A running learner server: start it, poll it, stop it, close it.
+
+    Attributes:
+      address: HOST:PORT that actors connect to; None before the front end listens.
+      prometheus_address: HOST:PORT of the metrics; None where there are none.
+      killed: children that did not end in time and were killed.
+      status: the learner's newest status.
+    """
 
     def __init__(
         self,
@@ -79,59 +66,74 @@ class Supervisor:
           run: the run's folder.
           log_level: of both processes.
           log_format: of both processes.
-          objects: networks that are Python objects of this process; stays the caller's.
-          has_log_files: whether the processes write to files in the run's folder, not to stderr,
-            and this process's own log level stays as it is, whatever an administrator says.
+          objects: networks that are Python objects of this process; owned by the caller.
+          has_log_files: whether the processes log to files in the run's folder, not to stderr. An
+            administrator's change of the log level then leaves this process's own level as it is.
         """
         self._objects = objects
         self._has_log_files = has_log_files
         self._config = config
         self._run = run
-        self._log_level = log_level
-        self._log_format = log_format
-        self._learner_pipe: ControlPipe | None = None
-        self._front_end_pipe: ControlPipe | None = None
-        self._children: dict[str, subprocess.Popen[bytes] | threading.Thread] = {}
+        self._log_options = (log_level, log_format)
+        self._children: dict[str, Child] = {}
         self._has_failed = False
-        self._is_stop_requested = False
-        self._stop_by_s = math.inf
+        self._stop_by_s = math.inf  # finite once a stop was asked for
         self._shared: tuple[SharedBlock, ...] = ()  # held here only when in-process
         self.address: str | None = None
         self.prometheus_address: str | None = None
         self.killed: tuple[str, ...] = ()
-        self.status: Status = {"state": "STARTING"}
+        self.status = LearnerStatus(state="STARTING")
 
     def start(self) -> None:
-        """Writes config.toml and starts both processes (or threads). Returns at once.
+        """Starts all children with the settings. Returns at once.
+
+        A new run's config.toml is written here. An existing one stays until the learner has
+        accepted the new settings and writes them (`Controller`).
 
         Raises:
-          ConfigError: the environment arms failpoints that are not to be here.
+          ConfigError: the environment variable arms failpoints that are not allowed here.
         """
         failpoints.arm_from_environment(self._config.transport.host)
         self._run.create()
-        write_text_atomic(self._run.config_path, dump_config(self._config))
+        if not self._run.config_path.exists():
+            write_text_atomic(self._run.config_path, dump_config(self._config))
         self._run.address_path.unlink(missing_ok=True)
-        learner, front_end, self._learner_pipe, self._front_end_pipe = make_ends()
+        ends, pipes = make_ends()
+        specs = make_child_specs(self._config, self._run, self._objects)
+        self._children = {name: Child(name, spec, pipes[name]) for name, spec in specs.items()}
         if self._config.transport.front_end == "in-process":
-            self._start_threads(learner, front_end)
+            self._shared = tuple(ends[self._leader.name].blocks.values())
+            for name, child in self._children.items():
+                child.start_thread(self._config, self._run, ends[name])
             return
-        num_threads = choose_learner_threads(self._config)
-        objects = self._objects.option if self._objects is not None else ()
-        # The learner writes to the run: while it lives, also without us, nobody else may.
-        lock = self._run.lock_descriptors
-        self._start_process("learner", learner, str(num_threads), *objects, pass_fds=lock)
-        self._start_process("front_end", front_end)
-        for ends in (learner, front_end):
-            ends.close_pipes()
-            ends.storage.close()
-            ends.weights.close()
+        settings = dump_config(self._config)
+        for name, child in self._children.items():
+            log = self._log_path(child) if self._has_log_files else None
+            child.start_process(self._run.path, ends[name], self._log_options, log, settings)
+        for one in ends.values():
+            one.close_pipes()
+            one.close_blocks()
+
+    @property
+    def _leader(self) -> Child:
+        """The child whose status is the run's: the learner."""
+        return next(iter(self._children.values()))
+
+    @property
+    def _followers(self) -> tuple[Child, ...]:
+        """The children that end after the leader."""
+        return tuple(self._children.values())[1:]
+
+    @property
+    def _is_stop_requested(self) -> bool:
+        return self._stop_by_s < math.inf
 
     def wait_until_bound(self, timeout_s: float = 60.0) -> str:
-        """Returns the address the front end listens on, once it does.
+        """Waits until the front end listens; returns its address.
 
         Raises:
           AddressInUseError: the port is taken.
-          ImpalaError: a process failed, or none answered in time.
+          ImpalaError: a process failed, or did not answer in time.
         """
         deadline_s = time.monotonic() + timeout_s
         while self.address is None:
@@ -140,199 +142,126 @@ class Supervisor:
             self.poll(0.1)
         return self.address
 
-    def poll(self, timeout_s: float) -> Status | None:
+    def poll(self, timeout_s: float) -> LearnerStatus | None:
         """Waits for news and returns the newest status; None once the learner has ended.
 
         Raises:
-          ImpalaError: the learner or the front end failed; says why.
+          ImpalaError: a child failed; says why.
         """
-        if self._learner_pipe is None:
+        if not self._children or (leader := self._leader).pipe is None:
             return None
-        pipes = [pipe for pipe in (self._learner_pipe, self._front_end_pipe) if pipe is not None]
-        connection.wait([pipe.connection for pipe in pipes], timeout=timeout_s)
-        has_front_end_died = self._read_front_end()
+        pipes = [child.pipe for child in self._children.values() if child.pipe is not None]
+        connection.wait([pipe.fileno() for pipe in pipes], timeout=timeout_s)
+        for pipe in pipes:
+            pipe.flush()
+        dead = [child for child in self._followers if self._has_died(child)]
         try:
-            while (message := self._learner_pipe.receive(0.0)) is not None:
+            while (message := leader.pipe.receive(0.0)) is not None:
                 self._handle(message)
         except QueueClosedError:
-            self._learner_pipe.close()
-            self._learner_pipe = None
-            if self.status["state"] != "STOPPED":
-                raise self._died("learner") from None
-            if self.status["reason"] == "stopping" and not self._is_stop_requested:
-                raise self._died("front_end") from None  # else nobody made the learner stop
+            leader.close_pipe()
+            if self.status.state != "STOPPED":
+                raise self._died(leader) from None
+            if self.status.reason == "stopping" and not self._is_stop_requested:
+                # Nobody but a dead follower can have made the learner stop.
+                ended = (child for child in self._followers if not child.is_alive)
+                raise self._died(next(ended, self._followers[0])) from None
             return None
-        if has_front_end_died:
-            raise self._died("front_end")
+        if dead:
+            raise self._died(dead[0])
         return self.status
 
     def request_stop(self) -> None:
         """Asks for an ordered end: refuse new unrolls, finish the update, write a checkpoint."""
-        if not self._is_stop_requested:
-            self._is_stop_requested = True
-            self._stop_by_s = time.monotonic() + _STOP_S
-        if self._learner_pipe is not None:
-            self._learner_pipe.send("stop")
+        if not self._children or self._is_stop_requested:
+            return
+        self._stop_by_s = time.monotonic() + self._leader.spec.stop_patience_s
+        if (pipe := self._leader.pipe) is not None:
+            pipe.send(Stop())
 
     def close(self) -> None:
-        """Ends both processes, in order; by force if one does not end in time.
+        """Ends all children, in order; by force where one does not end in time.
 
-        Takes 23 s at most from the first `request_stop` (24 where both must be killed), so
-        that whoever waits 25 s for the command sees it end. What had to be killed is then
-        in `killed`.
+        Takes 23 s at most from the first `request_stop` (24 if both must be killed), so that a
+        process manager that waits 25 s sees the command end. `killed` then lists the killed
+        processes.
         """
+        if not self._children:
+            return
         self.request_stop()
-        while self._learner_pipe is not None and time.monotonic() < self._stop_by_s:
+        while self._leader.pipe is not None and time.monotonic() < self._stop_by_s:
             try:
                 self.poll(0.1)
             except ImpalaError as error:
-                if not self._has_failed:  # else what follows from the failure is no news
+                if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
-        self._join("learner", max(1.0, self._stop_by_s - time.monotonic()))
-        if self._front_end_pipe is not None:
-            self._front_end_pipe.send("stop")
-        self._join("front_end", _FRONT_END_STOP_S)
-        for pipe in (self._learner_pipe, self._front_end_pipe):
-            if pipe is not None:
-                pipe.close()
+        self._join(self._leader, max(1.0, self._stop_by_s - time.monotonic()))
+        for child in self._followers:
+            if child.pipe is not None:
+                child.pipe.send(Stop())
+        for child in self._followers:
+            self._join(child, child.spec.stop_patience_s)
+        for child in self._children.values():
+            child.close_pipe()
         for block in self._shared:
             block.close()
-        self._learner_pipe = self._front_end_pipe = None
         self._run.address_path.unlink(missing_ok=True)
 
     def raise_if_killed(self) -> None:
         """Raises ImpalaError if a process had to be killed to end it."""
         if not self.killed:
             return
-        names = " and ".join(name.replace("_", "-") for name in self.killed)
-        checkpoint = self.status.get("last_checkpoint")
         raise ImpalaError(
-            f"the {names} process hung while stopping and was killed; the newest checkpoint is "
-            f"{checkpoint or 'the one before this start'}"
+            f"the {' and '.join(self.killed)} process hung while stopping and was killed; the "
+            f"newest checkpoint is {self.status.last_checkpoint or 'the one before this start'}"
         )
 
-    def _read_front_end(self) -> bool:
-        """Handles its messages; returns whether it died, as far as the learner's do not deny it."""
-        if self._front_end_pipe is None:
+    def _has_died(self, child: Child) -> bool:
+        """Handles a follower's messages; returns whether it died while the leader was at work."""
+        if child.pipe is None:
             return False
         try:
-            while (message := self._front_end_pipe.receive(0.0)) is not None:
+            while (message := child.pipe.receive(0.0)) is not None:
                 self._handle(message)
         except QueueClosedError:
-            self._front_end_pipe.close()
-            self._front_end_pipe = None
+            child.close_pipe()
             # It also ends when the learner is gone; whose fault that is, the learner's pipe tells.
-            is_at_work = self.status["state"] in ("STARTING", "RUNNING", "PAUSED")
-            return is_at_work and not self._is_stop_requested and self._is_alive("learner")
+            is_at_work = self.status.state in ("STARTING", "RUNNING", "PAUSED")
+            return is_at_work and not self._is_stop_requested and self._leader.is_alive
         return False
 
-    def _is_alive(self, name: str) -> bool:
-        child = self._children[name]
-        return child.is_alive() if isinstance(child, threading.Thread) else child.poll() is None
-
-    def _died(self, name: str) -> ImpalaError:
+    def _died(self, child: Child) -> ImpalaError:
         """Returns the error that says so, and of what if that can be known."""
-        child, how = self._children[name], ""
-        if isinstance(child, subprocess.Popen):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = child.wait(_EXIT_S)
-                how = f" (signal {-code})" if code < 0 else f" (exit code {code})"
-        title = name.replace("_", "-")
-        where = str(self._log_path(name)) if self._has_log_files else "above"
-        return ImpalaError(f"the {title} process died{how}; see its messages {where}")
+        where = str(self._log_path(child)) if self._has_log_files else "above"
+        return ImpalaError(
+            f"the {child.title} process died{child.describe_end()}; see its messages {where}"
+        )
 
-    def _handle(self, message: dict[str, Any]) -> None:
-        match message["kind"]:
-            case "status":
-                self.status = message["status"]
-            case "shutdown":
+    def _handle(self, message: Message) -> None:
+        match message:
+            case StatusNews():
+                self.status = message.status
+            case ShutdownAsked():
                 _LOG.warning("an administrator ends the learner")
                 self.request_stop()
-            case "log_level":
+            case LogLevelSet():
                 if not self._has_log_files:
-                    logging.getLogger().setLevel(message["level"])
-            case "bound":
-                self.address = message["address"]
-                self.prometheus_address = message.get("prometheus")
-                write_text_atomic(self._run.address_path, message["address"] + "\n")
-            case "failed":
-                kind = _ERRORS.get(message["reason"], ImpalaError)
-                error = kind.__new__(kind)
-                ImpalaError.__init__(error, message["text"])
+                    logging.getLogger().setLevel(message.level)
+            case Bound():
+                self.address = message.address
+                self.prometheus_address = message.prometheus
+                if self._leader.pipe is not None:
+                    self._leader.pipe.send(message)  # a run may go on now
+                write_text_atomic(self._run.address_path, message.address + "\n")
+            case Failed():
                 self._has_failed = True
-                raise error
+                raise rebuild_error(message.reason, message.text)
+            case unexpected:
+                raise unexpected_message(unexpected, "the supervisor")
 
-    def _start_process(
-        self, name: str, ends: ProcessEnds, *arguments: str, pass_fds: tuple[int, ...] = ()
-    ) -> None:
-        command = [*python_command(f"impala_server.{name}"), str(self._run.path)]
-        command += [ends.to_argument(), self._log_level, self._log_format, *arguments]
-        objects = () if self._objects is None else (self._objects.fd,)
-        with contextlib.ExitStack() as files:
-            log = (
-                files.enter_context(self._log_path(name).open("ab"))
-                if self._has_log_files
-                else None
-            )
-            # Not the command's stdout, which belongs to its results: own networks may print.
-            # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
-            self._children[name] = subprocess.Popen(  # noqa: S603 (our own module)
-                command,
-                pass_fds=(*ends.fds, *objects, *pass_fds),
-                stdin=subprocess.DEVNULL,
-                stdout=(subprocess.DEVNULL if sys.stderr is None else 2) if log is None else log,
-                stderr=log,
-                start_new_session=True,
-                env={**_ENVIRONMENTS.get(name, {}), **os.environ},
-            )
+    def _log_path(self, child: Child) -> Path:
+        return self._run.log_path / f"{child.title}.log"
 
-    def _log_path(self, name: str) -> Path:
-        return self._run.log_path / f"{name.replace('_', '-')}.log"
-
-    def _start_threads(self, learner: ProcessEnds, front_end: ProcessEnds) -> None:
-        from impala_server.front_end.process import front_end_main
-        from impala_server.learner.process import learner_main
-
-        self._shared = (learner.storage, learner.weights)
-        self._children = {
-            "learner": threading.Thread(
-                target=learner_main,
-                args=(self._config, self._run, learner),
-                name="impala-controller",
-            ),
-            "front_end": threading.Thread(
-                target=front_end_main,
-                args=(self._config, self._run, front_end),
-                name="impala-front-end",
-            ),
-        }
-        for thread in self._children.values():
-            assert isinstance(thread, threading.Thread)
-            thread.start()
-
-    def _join(self, name: str, timeout_s: float) -> None:
-        child = self._children.pop(name, None)
-        if isinstance(child, threading.Thread):
-            child.join(timeout_s)
-            if child.is_alive():
-                _LOG.error("%s did not end within %g s", child.name, timeout_s)
-        elif child is not None:
-            try:
-                child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                _LOG.error("the %s process did not end in time and is killed", name)
-                self.killed = (*self.killed, name)
-                child.kill()
-                child.wait()
-
-
-def choose_learner_threads(config: TrainConfig) -> int:
-    """Returns how many CPU threads the learner's tensor operations take.
-
-    Each local actor keeps one core busy; the learner gets the others, at least
-    one. Small networks gain nothing from more than one.
-    """
-    if config.job.learner_threads:
-        return config.job.learner_threads
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (num_cores or 1) - config.job.num_actors)
+    def _join(self, child: Child, timeout_s: float) -> None:
+        if not child.join(timeout_s):
+            self.killed = (*self.killed, child.title)

@@ -1,7 +1,7 @@
-"""impala-train: the main job. A learner server and actors over gRPC on this machine.
+"""impala-train: a learner server and actors over gRPC on this machine; the main command.
 
-The command itself only starts, shows and ends: learner, front end and actors
-are processes. Afterwards the frozen weights are evaluated by impala-eval.
+The command starts the learner, the front end and actors as processes, shows progress and ends them.
+Afterwards impala-eval evaluates the frozen weights.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,17 +20,28 @@ from rich.console import Console
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
+from impala_common.process.installation import is_installed, show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.own_modules import python_command
+from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run import metrics
 from impala_common.run.checkpoint_manifest import BEST
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, write_json_atomic
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
 from impala_server.local.actors import validate_local_run
+from impala_server.local.environment_check import require_environment
 from impala_server.local.training import LocalTraining
 from impala_server.local.tuning import choose_local_run, find_machine_facts
+from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
+from impala_server.start_checks import (
+    FinishedRun,
+    describe_finished,
+    find_finished,
+    summarise_finished,
+    validate_start,
+)
 
 _DESCRIPTION = (
     "Trains: starts a learner server and actors on this machine, shows progress, writes "
@@ -41,16 +53,24 @@ _EVALUATION_TIMEOUT_S = 3600.0
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
+        show_version("impala-train", argv)
         arguments = parse_train_config("impala-train", argv, _DESCRIPTION, default_port=0)
         level = "INFO" if arguments.verbose else "WARNING"
         configure_logging(level, "train", _log_format(arguments))
         validate_local_run(arguments.config)
+        validate_start(arguments.config, arguments.resume)
+        finished = find_finished(arguments.config, arguments.resume)
+        if finished is not None and arguments.resume is not None:
+            _tell_finished(arguments, arguments.resume, finished)
+            return OK
+        require_environment(arguments.config.environment)
         arguments = _fit_to_machine(arguments)
         run_directory, lock = open_run(arguments)
         with lock:
@@ -62,15 +82,21 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
-    """Returns the arguments with actors, slots and threads chosen where nobody named them."""
+    """Returns the arguments; chooses actors, slots and threads that the user did not set."""
     choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
     if choice.text and not arguments.quiet:
         write_line("info", choice.text)
     return dataclasses.replace(arguments, config=choice.config)
 
 
+def _tell_finished(arguments: TrainArguments, run: Path, finished: FinishedRun) -> None:
+    write_line("info", describe_finished(run, finished, arguments.config.job.total_steps))
+    if arguments.json:
+        sys.stdout.write(json.dumps(summarise_finished(run, finished)) + "\n")
+
+
 def _log_format(arguments: TrainArguments) -> LogFormat:
-    """This command is a person's, also where its lines are piped on: auto is text."""
+    """Returns text for auto, also in a pipe: a person runs this command."""
     return "text" if arguments.log_format == "auto" else arguments.log_format
 
 
@@ -84,12 +110,13 @@ def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) 
         with ProgressDisplay(config.job.total_steps, title, console, is_json=is_json) as display:
             status = _train(arguments, run_directory, display, interrupts)
         result = _summarise(status, run_directory, time.monotonic() - start_s)
-        if status.get("reason") == "finished" and config.job.eval_episodes:
+        if status.reason == "finished" and config.job.eval_episodes:
             if not arguments.quiet:
                 console.print(f"evaluating {config.job.eval_episodes} episodes ...", style="dim")
             evaluation = _evaluate(run_directory, config.job.eval_episodes, interrupts)
             if evaluation is not None:
                 result["evaluation"] = evaluation
+                write_json_atomic(run_directory.evaluation_path, evaluation)
     _print_summary(console, result, run_directory)
     if arguments.json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -100,7 +127,7 @@ def _train(
     run_directory: RunDirectory,
     display: ProgressDisplay,
     interrupts: Interrupts,
-) -> dict[str, Any]:  # Any: JSON
+) -> LearnerStatus:
     """Trains to the end or to an interrupt; returns the learner's last status."""
     level = "INFO" if arguments.verbose else "WARNING"
     training = LocalTraining(arguments.config, run_directory, level, _log_format(arguments))
@@ -140,20 +167,20 @@ def _evaluate(
 
 
 def _summarise(
-    status: dict[str, Any], run_directory: RunDirectory, wall_time_s: float
+    status: LearnerStatus, run_directory: RunDirectory, wall_time_s: float
 ) -> dict[str, Any]:
     return {
         "run": str(run_directory.path),
-        "reason": status.get("reason", "failed"),
-        "steps": status.get(metrics.STEPS, 0),
-        "updates": status.get(metrics.UPDATES, 0),
-        "episodes": status.get(metrics.EPISODES, 0),
-        "return_mean": status.get(metrics.RETURN_MEAN),
+        "reason": status.reason or "failed",
+        "steps": status.metrics.get(metrics.STEPS, 0),
+        "updates": status.metrics.get(metrics.UPDATES, 0),
+        "episodes": status.metrics.get(metrics.EPISODES, 0),
+        "return_mean": status.metrics.get(metrics.RETURN_MEAN),
         "wall_time_s": round(wall_time_s, 2),
-        "training_time_s": status.get(metrics.TIME_S),
-        "checkpoint": status.get("last_checkpoint"),
-        "best_return_mean": status.get(metrics.EVALUATION_BEST),
-        "best_steps": status.get(metrics.EVALUATION_BEST_STEPS),
+        "training_time_s": status.metrics.get(metrics.TIME_S),
+        "checkpoint": status.last_checkpoint or None,
+        "best_return_mean": status.metrics.get(metrics.EVALUATION_BEST),
+        "best_steps": status.metrics.get(metrics.EVALUATION_BEST_STEPS),
     }
 
 
@@ -180,8 +207,11 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         "run": path,
         "checkpoint": run_directory.checkpoints_path / str(result["checkpoint"]),
         "metrics": run_directory.metrics_path,
-        "TensorBoard": f"tensorboard --logdir {run_directory.tensorboard_path}",
     }
+    if run_directory.tensorboard_path.is_dir() and is_installed("tensorboard"):
+        places["TensorBoard"] = f"tensorboard --logdir {run_directory.tensorboard_path}"
+    if evaluation is not None:
+        places["evaluation"] = run_directory.evaluation_path
     if result["best_steps"] is not None:
         judged = f"return {result['best_return_mean']:.2f} at step {result['best_steps']:,}"
         places["best"] = f"{run_directory.checkpoints_path / BEST} ({judged})"

@@ -1,7 +1,7 @@
-"""Metrics to Weights & Biases, for those who ask for it (extra: wandb).
+"""Writes metrics to Weights & Biases (extra: wandb).
 
-Imported only then. What account, host or mode (online, offline) is used is
-wandb's own business: its environment variables and login.
+Imported only with a W&B project. wandb's environment variables and login decide account, host and
+mode (online, offline).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class WandbLog:
     """One run of a W&B project, named after the run's folder and continued on resume."""
 
     def __init__(self, run: RunDirectory, project: str) -> None:
-        """Begins or continues the run.
+        """Starts or continues the run.
 
         Raises:
           MissingExtraError: wandb is not installed.
@@ -37,5 +37,5 @@ class WandbLog:
         self._run.log({**scalars, STEPS: step})
 
     def close(self) -> None:
-        """Ends the run; waits for what is still to be sent."""
+        """Ends the run; waits until everything is sent."""
         self._run.finish()

@@ -1,4 +1,4 @@
-"""The run that several files of tests look at."""
+"""A finished run that several test files read."""
 
 from __future__ import annotations
 

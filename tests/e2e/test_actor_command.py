@@ -1,4 +1,4 @@
-"""impala-actor as people run it: waits, joins, leaves, and says why an environment cannot work."""
+"""The command impala-actor: waits, joins, leaves, and reports unusable environments."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def test_actor_with_environment_that_cannot_work_says_why(
     if case == "unknown":
         env, text = "CartPole-v7", "no environment 'CartPole-v7'; close matches: CartPole-v"
     elif case == "no atari":
-        env, text = "ALE/Pong-v5", "optional package: pip install 'impala-rl[atari]'"
+        env, text = "ALE/Pong-v5", "(extra impala-rl[atari])"
         environment = block_module(tmp_path, "ale_py")
     elif case == "no minatar":
-        env, text = "MinAtar/Breakout-v1", "pip install 'impala-rl[minatar]'"
+        env, text = "MinAtar/Breakout-v1", "(extra impala-rl[minatar])"
         environment = block_module(tmp_path, "minatar")
     elif case == "space":
         env, text = "my_env:Mine-v0", "Text"

@@ -1,4 +1,4 @@
-"""Arguments of the commands: help, and what cannot work, refused by name before anything begins."""
+"""Arguments of the commands: help, and invalid ones refused by name before any work starts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def test_resume_of_a_run_that_cannot_be_used_says_why(
         elif damage == "foreign":
             (folder / "manifest.json").write_text('{"format": "another", "version": 1}')
 
-    with Command(tmp_path, "impala-server", "--resume", "run", "--port", "0", "--quiet") as command:
+    more = ["--total-steps", "9000", "--port", "0", "--quiet"]
+    with Command(tmp_path, "impala-server", "--resume", "run", *more) as command:
         assert command.wait() == UNUSABLE_DATA, command.err
 
     last = command.err.splitlines()[-1]
@@ -53,15 +54,16 @@ def test_resume_of_a_run_that_cannot_be_used_says_why(
     assert "Traceback" not in command.err
 
 
-def test_resume_of_a_checkpoint_of_another_network_is_refused(
+def test_resume_with_another_network_is_refused(
     tmp_path: Path, finished: tuple[RunDirectory, dict[str, Any]]
 ) -> None:
     shutil.copytree(finished[0].path, tmp_path / "run")
     options = ["--resume", "run", "--port", "0", "--quiet", "--hidden-sizes", "7", "7"]
+    options += ["--total-steps", "9000"]
     with Command(tmp_path, "impala-server", *options) as command:
-        assert command.wait() == UNUSABLE_DATA, command.err
+        assert command.wait() == CONFIG, command.err
 
-    assert "does not fit this run's network" in command.err
+    assert "--hidden-sizes is (7, 7) but must be (64, 64) with --resume" in command.err
     assert "Traceback" not in command.err
 
 

@@ -1,4 +1,4 @@
-"""docker-compose.yml for real: it trains, survives kills, and leaves a run that goes on.
+"""docker-compose.yml with real containers: it trains, survives kills, and leaves a run to resume.
 
 Needs a container engine and the images, and takes minutes, so it is not part of a plain
 `make test`: `make compose-smoke` builds the images and sets IMPALA_COMPOSE to the command,

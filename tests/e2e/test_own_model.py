@@ -1,4 +1,4 @@
-"""examples/own_model.py as its own text says, and actors on another machine that lack it."""
+"""examples/own_model.py with its documented commands, and actors on machines without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Security as the commands show it: exit codes, messages, and tokens that never show."""
+"""Security of the commands: exit codes, messages, and tokens that are never printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""examples/seed_example.py runs as it stands."""
+"""examples/seed_example.py runs unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""impala-train as people run it: real processes, signals, exit codes, and nothing left behind.
+"""The command impala-train: real processes, signals, exit codes, and no process left over.
 
 "Seen to fail" in a docstring names a fault that was put into the code to see the test fail.
 """
@@ -40,6 +40,7 @@ def test_train_with_json_prints_one_line_and_leaves_a_complete_run(
     assert result["steps"] >= 3000
     assert result["updates"] > 0
     assert result["evaluation"]["num_episodes"] == 4
+    assert json.loads(run.evaluation_path.read_text()) == result["evaluation"]
     lines = read_metrics(run.metrics_path)
     assert lines[-1][metrics.STEPS] == result["steps"]
     assert lines[-1][metrics.UPDATES] == result["updates"]

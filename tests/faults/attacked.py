@@ -1,4 +1,4 @@
-"""Attacked: a learner server as real processes, with an actor that must go on being served.
+"""Attacked: a learner server as real processes, with an actor that must be served meanwhile.
 
 Leaving `under_attack` looks at what the attack came to: the front end's memory, what the
 log grew by, calls of a bystander with a token, and whether the actor's unrolls still come in.

@@ -1,4 +1,4 @@
-"""The nemesis: carries out a plan of faults on a cluster, heals it, and judges what is left.
+"""The nemesis: carries out a plan of faults on a cluster, heals it, and checks the guarantees.
 
     with Cluster(folder) as cluster:
         result = Nemesis(cluster, make_plan(seed, 60.0, counts), 60.0).run()

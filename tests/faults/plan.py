@@ -1,4 +1,4 @@
-"""What a nemesis does and when: drawn from a seed, so that a run can be repeated.
+"""A nemesis's plan of faults and times, drawn from a seed, so that a run can be repeated.
 
 A plan is a list of faults in order of time, with as many of each kind as were asked for. The
 machine answers in its own time, so two runs of a plan differ in what meets what.

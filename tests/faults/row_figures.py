@@ -1,4 +1,4 @@
-"""Figures of single fault tests for the table in docs/faults.md, and how much of a fault to try.
+"""Figures of single fault tests for the table in docs/faults.md, and the size of each test.
 
 `record(row, ...)` merges them into the JSON file that the environment variable IMPALA_FAULT_FIGURES
 names (docs/results/hostile.json in `make faults`), by row and test, and does nothing without it.

@@ -1,4 +1,4 @@
-"""Row 3: a process that saves checkpoints again and again is killed inside a save, 500 times."""
+"""Kills a process inside the save of a checkpoint, 500 times (docs/faults.md, 3)."""
 
 from __future__ import annotations
 

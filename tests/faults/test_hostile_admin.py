@@ -1,4 +1,4 @@
-"""Rows 57, 58: commands that are sent again, and commands of everybody at once."""
+"""Repeated and concurrent admin commands (docs/faults.md, 57, 58)."""
 
 from __future__ import annotations
 

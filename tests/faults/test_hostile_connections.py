@@ -1,4 +1,4 @@
-"""Rows 45, 46, 48: slow streams, mute connections, many connections, readers that never read."""
+"""Slow, silent and many connections, and clients that never read (docs/faults.md, 45, 46, 48)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 43, 44, 49, 50, 51: messages too large, malformed, bombs, metadata, nesting."""
+"""Large, malformed, compressed, nested messages; metadata (docs/faults.md, 43, 44, 49-51)."""
 
 from __future__ import annotations
 

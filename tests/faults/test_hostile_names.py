@@ -1,4 +1,4 @@
-"""Rows 59, 60: names that are paths, and names that are lines of a log."""
+"""Names that are paths, and names that forge log lines (docs/faults.md, 59, 60)."""
 
 from __future__ import annotations
 

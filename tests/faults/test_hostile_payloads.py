@@ -1,4 +1,4 @@
-"""Row 62: code that comes as a tensor, as weights or as a checkpoint is never run."""
+"""Code sent as a tensor, as weights or as a checkpoint never runs (docs/faults.md, 62)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 47, 53: everybody at once, and guesses of the token."""
+"""Many clients at once, and guesses of the token (docs/faults.md, 47, 53)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 63: releases that do not speak the same version, and fields nobody knows."""
+"""Protocol versions that differ, and unknown fields (docs/faults.md, 63)."""
 
 from __future__ import annotations
 

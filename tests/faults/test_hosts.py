@@ -1,4 +1,4 @@
-"""Rows 26, 30: a server without descriptors, and one that gets next to nothing of its cores."""
+"""A server without file descriptors, and one without CPU time (docs/faults.md, 26, 30)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def acting(path: Path, address: str) -> Command:
 def test_server_without_descriptors_keeps_its_actors_and_says_what_to_raise(
     tmp_path: Path,
 ) -> None:
-    """Row 26, with `ulimit -n 64`, as hard as soft. An administrator still gets in.
+    """With `ulimit -n 64`, hard and soft, an administrator can still connect (26).
 
     Seen to fail, at the administrator, with a limit of connections that looks at no descriptors.
     """
@@ -103,7 +103,7 @@ def test_server_without_descriptors_keeps_its_actors_and_says_what_to_raise(
 
 @full_only
 def test_starved_server_forgets_no_session_and_answers_health_and_admin(tmp_path: Path) -> None:
-    """Row 30: processes that never wait, two for each core, and the server at the lowest nice.
+    """Two busy processes for each core, and the server at the lowest priority (30).
 
     Seen to fail with a learner that counts as hung after 0.3 s of silence.
     """

@@ -1,4 +1,4 @@
-"""A learner that is killed and goes on ends where one that nobody killed does, bit for bit.
+"""A killed and resumed learner ends with the same bits as an uninterrupted one.
 
 In lockstep mode, with unrolls that depend on nothing but the number of their update: whoever
 sends them learns from the registration which update is next, as an actor does.

@@ -1,4 +1,4 @@
-"""The kit itself: the proxy does what it is told, and figures are what they say."""
+"""Tests of the fault kit: the proxy's faults, and the figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 18, 21 to 23: links that collapse, connections of a limited age, pings, idle resets."""
+"""Slow links, connections of a limited age, pings, idle resets (docs/faults.md, 18, 21-23)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BYTES_PER_S = 8_000
 def test_link_that_collapses_delays_its_actor_and_wedges_nothing(
     tmp_path: Path, history: Path, num_envs: int
 ) -> None:
-    """Row 18: at 64 kbit/s a message takes 1 s; or 14, which no connection outlives.
+    """Slow link: at 64 kbit/s a message takes 1 s; or 14, longer than any connection (18).
 
     Others train on, so that what comes late is stale.
     """
@@ -77,7 +77,7 @@ def test_link_that_collapses_delays_its_actor_and_wedges_nothing(
 def test_connections_of_a_limited_age_are_followed_by_others_and_nothing_is_lost(
     tmp_path: Path, history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 21: GOAWAY, and the end of what is still open a moment later, in midst of messages.
+    """GOAWAY in the middle of messages, and a moment later the end of open streams (21).
 
     Seen to fail with a sender that does not send again what was not answered: it waits for ever.
     """
@@ -119,7 +119,7 @@ def test_connections_of_a_limited_age_are_followed_by_others_and_nothing_is_lost
 def test_pings_of_our_clients_are_welcome_and_too_many_of_others_are_not(
     tmp_path: Path, interval_s: float
 ) -> None:
-    """Row 22. Seen to fail, at full length, with gRPC's own minimum of 5 minutes between pings."""
+    """Pings (22). Seen to fail, at full length, with gRPC's own minimum of 5 minutes."""
     patience_s = amount(1, 15)
     with (
         RunningServer(tmp_path, CONFIG) as server,
@@ -148,7 +148,7 @@ def test_pings_of_our_clients_are_welcome_and_too_many_of_others_are_not(
 
 @full_only
 def test_idle_connection_outlives_a_proxy_that_resets_idle_ones(tmp_path: Path) -> None:
-    """Row 23: pings count as traffic. Seen to fail with both sides' keepalive at 60 s."""
+    """Pings count as traffic (23). Seen to fail with both sides' keepalive at 60 s."""
     idle_s = 30
     with (
         RunningServer(tmp_path) as server,

@@ -1,4 +1,4 @@
-"""The fault table names tests that exist, and the page is made of it."""
+"""The fault table names existing tests, and docs/faults.md is generated from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: functions that take any bytes from strangers and may only refuse them.
+"""Fuzz targets: functions that accept any bytes from a client and may only refuse them.
 
 Each target runs the product's code on the input as it comes and, where a digest would
 stop everything else at the door, on the input with its digest put right. An error of the

@@ -1,4 +1,4 @@
-"""Short runs of every fuzz target, and what long runs once found.
+"""Short runs of every fuzz target, and regression tests of earlier findings.
 
 `make fuzz` runs them long, with coverage where atheris is installed; figures of the last such
 runs are in docs/results/fuzz.json.

@@ -1,4 +1,5 @@
-"""The admin service through its Unix socket: each command has its effect, once, and its line."""
+"""The admin service through its Unix socket: each command has its effect once, and an audit
+line."""
 
 from __future__ import annotations
 
@@ -327,3 +328,17 @@ def test_profile_is_a_trace_of_updates(training: RunningServer, admin: Admin) ->
     names = {event.get("name", "") for event in trace["traceEvents"]}
     assert any("backward" in name.lower() for name in names)
     wait_for_updates(training)
+
+
+def test_parameter_set_while_paused_after_a_checkpoint_survives(
+    training: RunningServer, admin: Admin
+) -> None:
+    """Seen to be lost: the last save found nothing newer than the version of the weights."""
+    admin.ask("Pause")
+    admin.ask("SaveCheckpoint")
+    admin.ask("SetParameter", name="learning_rate", value="0.000123")
+
+    training.stop()
+
+    state = training.checkpoint().state
+    assert "0.000123" in str(state["parameters"])

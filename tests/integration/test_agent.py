@@ -1,4 +1,4 @@
-"""The class IMPALA over real processes: what it leaves behind, what it takes, how it fails."""
+"""The class IMPALA over real processes: its files, its arguments, its errors."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import torch
 from running_server import _wait_for_threads
 
 from impala_common.errors import ConfigError, ImpalaError, RunInUseError
+from impala_common.run import metrics
 from impala_server import IMPALA
 
 pytestmark = pytest.mark.timeout(180)
@@ -142,7 +143,7 @@ def _wait_for_steps(agent: IMPALA, timeout_s: float = 40.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
         training = agent._training
-        if training is not None and training.status.get("steps", 0) > 0:
+        if training is not None and (training.status.number(metrics.STEPS) or 0) > 0:
             return
         threading.Event().wait(0.05)
     raise AssertionError("the learner did not train in time")

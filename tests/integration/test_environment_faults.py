@@ -1,4 +1,4 @@
-"""Environments that raise, give numbers that are none, or hang: training goes on and says so."""
+"""Environments that raise, return non-finite numbers, or hang: training goes on and reports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_bandit_config(total_steps: int) -> TrainConfig:
 
 
 def test_bandit_that_raises_in_one_step_of_a_hundred_is_solved(tmp_path: Path) -> None:
-    """Row 31. About one unroll in four is dropped, and what is trained on is still aligned.
+    """About one unroll in four is dropped; the others stay aligned (docs/faults.md, 31).
 
     Seen to fail with exceptions that reach the actor's loop: the actor died of the first.
     """
@@ -42,7 +42,7 @@ def test_bandit_that_raises_in_one_step_of_a_hundred_is_solved(tmp_path: Path) -
 
 
 def test_numbers_that_are_not_finite_stop_at_the_actor(tmp_path: Path) -> None:
-    """Row 33, the first door; the second is the learner's, test_push_stream.py.
+    """The actor drops non-finite unrolls (docs/faults.md, 33). Learner: test_push_stream.py.
 
     Seen to fail without the check in the actor's loop: the learner answers INVALID, and counts.
     """
@@ -58,7 +58,7 @@ def test_numbers_that_are_not_finite_stop_at_the_actor(tmp_path: Path) -> None:
 def test_actor_whose_environment_hangs_ends_with_75_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 32: from the hang to unrolls of the next process.
+    """After a hang a new process sends unrolls (docs/faults.md, 32).
 
     The watchdog says so after 1 to 1.3 s; what follows is the start of a process. That without a
     watchdog nothing ends it is seen in test_rebuilt_environment.py.
@@ -81,7 +81,7 @@ def test_actor_whose_environment_hangs_ends_with_75_and_is_replaced(
         try:
             server.wait_until(lambda _status: marker.exists())
             hung_s = time.monotonic()
-            updates = server.supervisor.status.get(metrics.UPDATES, 0)
+            updates = server.supervisor.status.metrics.get(metrics.UPDATES, 0)
 
             def is_training(status: dict[str, float]) -> bool:
                 actors.check()

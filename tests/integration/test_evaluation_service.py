@@ -1,4 +1,4 @@
-"""EvaluationService by raw stubs: candidates, who gets them, verdicts, and what is refused."""
+"""EvaluationService by raw stubs: candidates, their assignment, results, and refusals."""
 
 from __future__ import annotations
 
@@ -171,17 +171,34 @@ def test_candidate_of_a_broken_stream_goes_to_the_next_evaluator(tmp_path: Path)
         assert second.candidate() == candidate
 
 
-def test_second_stream_of_an_evaluator_takes_over(tmp_path: Path) -> None:
+def test_second_stream_of_an_evaluator_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
         first = peer.watch()
         peer.train(server)
         candidate = first.candidate()
 
-        second = peer.watch()
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "CAPACITY"):
+            peer.watch()
 
-        assert second.candidate() == candidate
-        with refused(ABORTED, "STALE_SESSION"):
-            first.next()
+        assert peer.report(candidate.name).is_best
+
+
+def test_report_from_a_seat_that_does_not_hold_the_candidate_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    """Seen to fail: a report of 1e300 from a stranger became the best."""
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.watch("idle")
+        peer.train(server)
+        candidate = watching.candidate().name
+
+        for stranger in ("idle", "nobody"):
+            with refused(NOT_FOUND, "NOT_FOUND"):
+                peer.report(candidate, 1e300, 1e300, evaluator_id=stranger)
+
+        assert peer.report(candidate).is_best
+        assert best_of(server)[1] == 1.0
 
 
 def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Videos of evaluations over real servers: where they are to be seen, and that none ends a run.
+"""Videos of evaluations over real servers: their places, and that a failed one never ends a run.
 
 "Planted" in a docstring names a fault that was put into the code to see the test fail.
 """

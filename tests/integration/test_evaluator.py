@@ -1,4 +1,4 @@
-"""The evaluator client over real servers: it plays the right weights, rightly, and goes on."""
+"""The evaluator over real servers: it plays the right weights correctly, and reconnects."""
 
 from __future__ import annotations
 
@@ -249,10 +249,10 @@ class LearnerLostBeforeWeights:
         self.has_task, self.is_gone, self.asks_again = (threading.Event() for _ in range(3))
         get_weights, take = EvaluationClient.get_candidate_weights, CandidateSubscriber.take
 
-        def get_late(client: Any, task: Any, is_wanted: Any) -> bytes:
+        def get_late(client: Any, task: Any, weights: Any, is_wanted: Any) -> bytes:
             self.has_task.set()
             assert self.is_gone.wait(20.0)
-            return get_weights(client, task, is_wanted)
+            return get_weights(client, task, weights, is_wanted)
 
         def take_and_tell(subscriber: Any, but: str = "") -> Any:
             if self.is_gone.is_set():

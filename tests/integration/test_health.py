@@ -1,4 +1,4 @@
-"""Health, reflection and channelz, as standard clients ask for them; and impala-health."""
+"""Health, reflection and channelz through standard clients; and impala-health."""
 
 from __future__ import annotations
 

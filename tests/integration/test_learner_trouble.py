@@ -1,4 +1,4 @@
-"""A learner that cannot go on by itself: it waits for an administrator, or ends with the reason."""
+"""A learner in trouble waits for an administrator, or ends with the reason."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BadLosses:
 def test_learner_in_trouble_pauses_and_goes_on_when_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Rows 34 and 10. Nothing is published meanwhile, and the last good checkpoint stays.
+    """Nothing is published meanwhile; the last good checkpoint stays (docs/faults.md, 10, 34).
 
     Seen to fail with TrainingDivergedError raised whatever the setting says: the server ended.
     """
@@ -69,7 +69,7 @@ def test_learner_in_trouble_pauses_and_goes_on_when_resumed(
         server.wait_until(lambda _status: admin.status()["trouble"] != "")  # told a little later
         version = admin.status()["learner"]["policy_version"]
         trouble = admin.status()["trouble"]
-        skipped = server.supervisor.status[metrics.SKIPPED_UPDATES]
+        skipped = server.supervisor.status.metrics[metrics.SKIPPED_UPDATES]
 
         assert "impala-admin resume" in trouble
         assert ("not finite" if kind == "loss" else "no memory") in trouble
@@ -142,7 +142,7 @@ def test_run_that_nobody_administrates_ends_with_the_reason(
 def test_learner_thread_that_raises_ends_the_run_in_order_and_the_next_life_goes_on(
     tmp_path: Path,
 ) -> None:
-    """Row 11: one of two threads, with a mistake nobody expects.
+    """An unexpected error in one of two learner threads (docs/faults.md, 11).
 
     Seen to fail with a failure that ends its thread alone: the other trained on as if nothing were.
     """

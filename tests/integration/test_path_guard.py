@@ -1,4 +1,4 @@
-"""Calls of no method, whatever their path: answered, and everybody else goes on as before."""
+"""Calls that match no method are answered for any path, and other calls are not affected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 import pytest
 from raw_http2 import RawClient
 
-from impala_server.front_end.listener.listener import path_guard
+from impala_server.front_end.listener import path_guard
 from impala_server.front_end.listener.path_guard import TASK, UNKNOWN_METHOD, make_guarded_server
 
 WAIT_S = 20.0

@@ -1,4 +1,4 @@
-"""Pitfalls of IMPALA, looked for in what the learner gets over the wire; see docs/pitfalls.md.
+"""Pitfalls of IMPALA, checked in the batches that the learner receives; see docs/pitfalls.md.
 
 Batches are recorded as the learner is about to train on them. In lockstep, column b is
 environment slot b, and each batch goes on where the one before ended. [n] numbers the
@@ -27,10 +27,12 @@ from impala_common.config import EnvironmentConfig, OptimizerConfig, TrainConfig
 from impala_common.run import metrics
 from impala_common.testing.environments import CountingEnv, RepeatCueEnv
 from impala_server.learner.batch_loader import Batch
+from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
 from impala_server.learner.optimizers import compute_learning_rate, make_optimizer
-from impala_server.learner.update import Updater, UpdateResult
-from impala_server.storage.handoff import FinishedEpisode, FullSlot
+from impala_server.learner.update import Updater
+from impala_server.learner.update_result import UpdateResult
+from impala_server.storage.handoff import FinishedEpisode
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -77,15 +79,15 @@ class Recorder:
         train, apply = Learner.train, Updater.apply
         told: dict[str, Any] = {}
 
-        def record_train(learner: Learner, full: FullSlot, batch: Batch, *seconds: float) -> None:
-            told.update(full=full, version=learner.counters.policy_version)
-            train(learner, full, batch, *seconds)
+        def record_train(learner: Learner, taken: TakenBatch) -> bool:
+            told.update(taken=taken, version=learner.state.counters.policy_version)
+            return train(learner, taken)
 
         def record_apply(updater: Updater, batch: Batch, learning_rate: float) -> UpdateResult:
             with torch.no_grad():
                 outputs = updater._model(batch.inputs, batch.initial_agent_state)
             logits = outputs.policy_logits[:-1].clone()
-            episodes = told["full"].episodes
+            episodes = told["taken"].episodes
             self.batches.append(Recorded(_copy(batch), episodes, told["version"], logits))
             return apply(updater, batch, learning_rate)
 

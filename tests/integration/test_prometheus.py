@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import socket
 import threading
 import time
 import urllib.request
@@ -22,6 +24,7 @@ from impala_common.run import metrics
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.monitoring.prometheus_series import SERIES, exported_names
 from impala_server.front_end.monitoring.rpc_metrics import RPC_NAMES
+from impala_server.front_end.monitoring.scrape_server import MAX_REQUESTS, ScrapeServer
 from impala_server.learner.bottleneck import PARTS
 
 pytestmark = pytest.mark.timeout(60)
@@ -255,7 +258,63 @@ def test_series_have_units_help_and_one_label_at_most() -> None:
         assert bool(series.label) == bool(series.value)
     by_name = {series.name: series.label for series in SERIES}
     assert all(by_name[series.name] == series.label for series in SERIES)
-    more = {"last_checkpoint_age_s", "checkpoint_failures", "evaluation_steps"}
+    more = {
+        "last_checkpoint_age_s",
+        "checkpoint_failures",
+        "checkpoints_unreadable",
+        "evaluation_steps",
+    }
     known = {*metrics.ALL_METRICS, *more}
     assert {series.metric for series in SERIES} <= known
     assert len({(series.name, series.value) for series in SERIES}) == len(SERIES)
+
+
+def test_slow_scrapers_delay_neither_others_nor_the_end(tmp_path: Path) -> None:
+    """Seen to fail with one scrape at a time: the next timed out, and close took ten seconds."""
+    with contextlib.ExitStack() as stack, RunningServer(tmp_path / "run", CONFIG) as server:
+        assert server.supervisor.prometheus_address is not None
+        host, _, port = server.supervisor.prometheus_address.rpartition(":")
+        slow = [
+            stack.enter_context(socket.create_connection((host, int(port)), 5.0))
+            for _ in range(2 * MAX_REQUESTS)
+        ]
+        for connection in slow:
+            with contextlib.suppress(ConnectionError):  # cut already
+                connection.sendall(b"GET /met")
+        assert scrape(server)
+        server.stop()
+
+
+def test_request_that_trickles_is_cut_at_its_deadline() -> None:
+    """Seen to fail with a timeout of each read in its place: a byte a time keeps it open."""
+    server = ScrapeServer("127.0.0.1", 0, lambda _environ, _start: [], deadline_s=0.5)
+    address = ("127.0.0.1", server.server_port)
+    try:
+        with socket.create_connection(address, 5.0) as connection:
+            connection.settimeout(0.05)
+            received = None
+            while received is None:  # until the server ends it; the test's timeout ends this
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(b"x")
+                try:
+                    received = connection.recv(1)
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    received = b""
+        assert received == b""
+    finally:
+        server.close()
+
+
+def test_close_cuts_requests_in_progress() -> None:
+    """Planted: connections not cut; then the client waits for an hour."""
+    server = ScrapeServer("127.0.0.1", 0, lambda _environ, _start: [], deadline_s=3600.0)
+    with socket.create_connection(("127.0.0.1", server.server_port), 10.0) as connection:
+        connection.sendall(b"GET")
+        deadline_s = time.monotonic() + 10.0
+        while not server._open:  # not accepted yet
+            assert time.monotonic() < deadline_s
+            threading.Event().wait(0.01)
+        server.close()
+        assert connection.recv(1) == b""

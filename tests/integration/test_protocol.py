@@ -1,4 +1,4 @@
-"""The wire as learner.proto promises it, but for PushUnrolls (test_push_stream.py)."""
+"""The contract in learner.proto, except PushUnrolls (test_push_stream.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raw_peer import ACCEPTED, ENVIRONMENT, WAIT_S, Peer, assert_alive, peer_of,
 from running_server import RunningServer, make_config
 
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
-from impala_common.errors import AddressInUseError, ImpalaError, RunInUseError
+from impala_common.errors import AddressInUseError, LearnerUnavailableError, RunInUseError
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
@@ -137,6 +137,22 @@ def test_register_with_another_environment_names_field_expected_and_got(
         peer.register(environment)
 
     assert facts == {"field": field, "expected": expected, "actual": actual}
+
+
+def test_register_with_another_environment_names_the_one_that_is_trained(tmp_path: Path) -> None:
+    """Seen to fail: shapes alone do not tell which --env is right."""
+    config = make_config(environment={"env": "CartPole-v1"})
+    other = EnvironmentSpec(ENVIRONMENT.observation_leaves, ActionSpec.discrete(3))
+    with RunningServer(tmp_path / "run", config) as server:
+        with peer_of(server, "first") as first:
+            first.register()
+        with (
+            peer_of(server, "second") as second,
+            refused(grpc.StatusCode.FAILED_PRECONDITION, "SPEC_MISMATCH") as facts,
+        ):
+            second.register(other)
+
+    assert facts["expected"] == "(2,) (this learner trains CartPole-v1)"
 
 
 def test_register_with_another_protocol_version_is_refused(
@@ -327,13 +343,14 @@ def test_any_method_with_bytes_that_are_no_message_leaves_the_server_alive(
     assert_alive(server)
 
 
-def test_method_that_does_not_exist_is_a_protocol_mismatch(peer: Peer) -> None:
+def test_method_that_does_not_exist_is_unimplemented_and_ends_nobody(peer: Peer) -> None:
     call = peer.channel.unary_unary("/impala_rl.v1.LearnerService/Fly")
 
     with pytest.raises(grpc.RpcError) as caught:
         call(b"", timeout=WAIT_S)
 
-    assert error_from(caught.value).reason == "PROTOCOL_MISMATCH"
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert error_from(caught.value).reason == "LEARNER_UNAVAILABLE"
 
 
 def test_error_in_a_method_tells_the_client_an_incident_and_nothing_else(
@@ -350,7 +367,7 @@ def test_error_in_a_method_tells_the_client_an_incident_and_nothing_else(
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(caught.value)
     assert caught.value.details().removeprefix("internal error ") in caplog.text
-    assert type(error_from(caught.value)) is ImpalaError
+    assert type(error_from(caught.value)) is LearnerUnavailableError
 
 
 def test_second_server_on_the_port_refuses(server: RunningServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PushUnrolls as learner.proto promises it: hello, one verdict each, resending, drain."""
+"""PushUnrolls keeps its contract in learner.proto: hello, one verdict each, resending, drain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Methods with one request: read in time, refused if it is no message; and servers that died."""
+"""Unary methods read requests with a deadline and refuse invalid bytes; dead servers are
+replaced."""
 
 from __future__ import annotations
 

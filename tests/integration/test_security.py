@@ -1,4 +1,4 @@
-"""TLS, tokens and scopes through real sockets: who gets in, who does not, and what they are told.
+"""TLS, tokens and scopes through real sockets: accepted and refused calls, and their errors.
 
 "Planted" in a docstring names a fault that was put into a copy of the code to see the test fail.
 """
@@ -27,8 +27,8 @@ from impala_common.rpc.channel import make_channel
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tokens import Scope, make_token, read_token
 from impala_common.run import metrics
+from impala_server.front_end.listener import credentials
 from impala_server.front_end.listener.auth_interceptor import AuthInterceptor, make_interceptor
-from impala_server.front_end.listener.listener import credentials
 
 METHODS = all_methods()
 IDENTITIES = ("none", "wrong", "actor", "admin")

@@ -1,7 +1,8 @@
-"""Each method of the seed's class, by the name it has there: what it promises, done."""
+"""Each method of the seed's class, under its name there, does what it promises."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from seed_agents import STEPS, Trained, are_equal, make_agent, make_batch, weights_of
 from torch import nn
 
+from impala_actor.eval_cli import EvalArguments
 from impala_agent.results import TrainResult
 from impala_common.errors import (
     CheckpointError,
@@ -33,7 +35,7 @@ def test_seed_row_freeze_builds_all_and_fixes_the_structure() -> None:
 
     agent.freeze()
 
-    assert isinstance(agent._frozen().learner._optimizer, torch.optim.Adam)
+    assert isinstance(agent._frozen().state.optimizer, torch.optim.Adam)
     with pytest.raises(IllegalTransitionError, match="the structure is frozen"):
         agent.set(optimizer="rmsprop")
 
@@ -127,8 +129,8 @@ def test_seed_row_train_replaces_an_actor_that_dies(tmp_path: Path) -> None:
 
     def kill_the_actor() -> None:
         for _ in range(600):
-            status = agent._training.status if agent._training else {}
-            if status.get(metrics.STEPS, 0) > 0:
+            training = agent._training
+            if training is not None and (training.status.number(metrics.STEPS) or 0) > 0:
                 break
             threading.Event().wait(0.05)
         for child in psutil.Process().children():
@@ -157,10 +159,16 @@ def test_seed_row_train_from_init_model_path_begins_with_its_weights_only(traine
     assert not first.tensors["optimizer"]
 
 
-def test_seed_row_eval_is_greedy_and_has_a_confidence_interval(trained: Trained) -> None:
-    result = trained.agent.eval(num_eval_episodes=6)
+@pytest.mark.parametrize("options", [{}, {"greedy": False}, {"greedy": True}])
+def test_seed_row_eval_draws_actions_as_impala_eval_does_unless_told_otherwise(
+    trained: Trained, options: dict[str, bool]
+) -> None:
+    """Seen to fail: the class was greedy and the command was not."""
+    command = {field.name: field.default for field in dataclasses.fields(EvalArguments)}
 
-    assert result["is_greedy"]
+    result = trained.agent.eval(num_eval_episodes=6, **options)
+
+    assert result["is_greedy"] == options.get("greedy", command["greedy"])
     assert result["num_episodes"] == 6
     assert result["confidence_low"] <= result["return_mean"] <= result["confidence_high"]
 

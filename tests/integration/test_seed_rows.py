@@ -1,4 +1,4 @@
-"""Each argument of the seed's class, by the name it has there: what it promises, done.
+"""Each argument of the seed's class, under its name there, has its effect.
 
 Here: all of them together, and those about processes and the run; the others are in
 test_seed_environments.py, test_seed_networks.py and test_seed_updates.py, methods in

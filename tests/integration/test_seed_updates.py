@@ -24,7 +24,7 @@ def test_seed_row_num_steps_and_batch_size_make_an_update(trained: Trained) -> N
 
 
 def test_seed_row_lr_and_eps_are_rmsprops_with_a_linear_schedule(trained: Trained) -> None:
-    optimizer = trained.agent._frozen().learner._optimizer
+    optimizer = trained.agent._frozen().state.optimizer
     rates = [line[metrics.LEARNING_RATE] for line in trained.lines if line[metrics.UPDATES] > 0]
 
     assert type(optimizer) is torch.optim.RMSprop

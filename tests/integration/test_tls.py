@@ -1,4 +1,4 @@
-"""TLS that does not fit is named within seconds; certificates change under a running learner.
+"""TLS errors are named within seconds; a running learner takes up new certificates.
 
 "Planted" in a docstring names a fault that was put into a copy of the code to see the test fail.
 """

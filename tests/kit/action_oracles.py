@@ -1,4 +1,4 @@
-"""torch's own distributions for an ActionSpec: what the product's are checked against."""
+"""torch's own distributions for an ActionSpec, to check the product's against."""
 
 from __future__ import annotations
 
@@ -43,4 +43,15 @@ def compute_entropies(spec: ActionSpec, logits: Tensor) -> Tensor:
     total = torch.zeros(logits.shape[:-1])
     for distribution, _place in make_oracles(spec, logits):
         total = total + distribution.entropy().sum(-1)
+    return total
+
+
+def compute_kls(spec: ActionSpec, behaviour_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """KL(mu || pi) in nats, [...]: the sum over all components."""
+    total = torch.zeros(behaviour_logits.shape[:-1])
+    pairs = zip(
+        make_oracles(spec, behaviour_logits), make_oracles(spec, target_logits), strict=True
+    )
+    for (mine, _), (other, _) in pairs:
+        total = total + oracle.kl_divergence(mine, other).sum(-1)
     return total

@@ -1,4 +1,4 @@
-"""What tests of the admin service share: a client with answers as JSON, and the audit log."""
+"""Admin client with answers as JSON, and a reader of the audit log."""
 
 from __future__ import annotations
 

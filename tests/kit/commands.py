@@ -1,4 +1,4 @@
-"""Command: one of our commands as a real process, and what it left behind.
+"""Command: one of the project's commands as a real process, with its output and files.
 
 Each runs in a session of its own, so that signals reach only whom they are meant for;
 leaving the context kills whatever is still there, grandchildren too. Waiting is for
@@ -37,6 +37,7 @@ MODULES = {
 ENV = "CartPole-v1"
 FOR_EVER = "100000000"
 SMALL = ["--port", "0", "--num-actors", "1", "--log-interval-s", "0.2"]
+SMALL += ["--eval-interval-steps", "0"]
 TRAIN = ["--env", ENV, *SMALL]
 WAIT_S = 40.0
 _POLL_S = 0.05

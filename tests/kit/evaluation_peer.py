@@ -1,4 +1,4 @@
-"""EvaluationPeer: an evaluator of raw stubs that does only what it is told, and trains by numbers.
+"""EvaluationPeer: an evaluator of raw stubs, controlled by the test.
 
 Beside `peer.Peer`, by the test's thread: the peer pushes unrolls of random numbers, so that each
 message is one update, and reports whatever returns the test wants.

@@ -1,11 +1,10 @@
-"""Front: the door to rollout storage without gRPC, for tests that offer messages to it."""
+"""Front: the unroll intake and rollout storage without gRPC, for tests that offer messages."""
 
 from __future__ import annotations
 
 import asyncio
 import mmap
 from collections.abc import Awaitable, Callable
-from multiprocessing import Pipe
 from typing import Any
 
 from impala_common.codec.unrolls import UnrollDecoder
@@ -14,6 +13,7 @@ from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.data_plane.sessions import ActorSession, SessionTable
 from impala_server.front_end.data_plane.unroll_intake import UnrollIntake, Verdict
 from impala_server.storage.batch_slots import BatchSlots
+from impala_server.storage.frame_pipe import make_pair
 from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.layout import StorageLayout
 
@@ -31,7 +31,7 @@ class Front:
         layout = StorageLayout(SPEC, BATCH_SIZE, NUM_SLOTS)
         self.memory = mmap.mmap(-1, layout.num_bytes)
         self.views = layout.make_views(memoryview(self.memory))
-        ours, theirs = Pipe(duplex=True)
+        ours, theirs = make_pair()
         self.learner = HandoffPipe(theirs)
         self._handoff = HandoffPipe(ours)
         self.intake = UnrollIntake(

@@ -1,4 +1,4 @@
-"""DoorServer: a listener with the product's port and doorkeeper, and nothing behind the doors.
+"""DoorServer: a listener with the product's authentication and trivial methods.
 
 Serves every method of every service there is, ours and gRPC's own, with handlers that only
 note that they were reached and that their bytes were given to a deserialiser. Runs an event

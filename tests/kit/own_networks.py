@@ -1,4 +1,4 @@
-"""Networks of somebody's own, as `--model own_networks:Name` finds them, and what makes them."""
+"""User-supplied networks for `--model own_networks:Name`, and their makers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RawClient: HTTP/2 by hand, for what no gRPC library would send.
+"""RawClient: hand-made HTTP/2 frames that gRPC libraries never send.
 
 One connection, blocking, with a deadline for every wait. Header compression is switched off, so
 that answers can be read without decoding it.

@@ -1,4 +1,4 @@
-"""Peer: somebody who speaks the protocol with raw stubs and does only what it is told.
+"""Peer: an actor of raw stubs, controlled by the test.
 
 For tests that break the contract on purpose, or look at single messages. Used beside
 `harness.RunningServer`, by the test's thread.

@@ -1,4 +1,4 @@
-"""Folders of runs put together by hand, for tests of what reads them."""
+"""Hand-made folders of runs, for tests of their readers."""
 
 from __future__ import annotations
 

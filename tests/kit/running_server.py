@@ -37,7 +37,11 @@ from impala_common.policy.frozen_run import load_weights, read_specs
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.metrics import read_metrics
 from impala_common.run.run_directory import RunDirectory
-from impala_server.supervisor import Status, Supervisor
+from impala_server.messages import LearnerStatus
+from impala_server.supervisor import Supervisor
+
+Status = dict[str, Any]
+"""The learner's status as tests read it: metrics by name beside the fields of LearnerStatus."""
 
 TINY = "impala_common.testing.environments:"
 """Prefix of the ids of the tiny environments: TINY + "Counting-v0"."""
@@ -189,16 +193,16 @@ class RunningServer:
         The status is the newest metrics by name (impala_common.run.metrics) and "state".
         """
         deadline_s = time.monotonic() + timeout_s
-        while not is_so(self.supervisor.status):
+        while not is_so(table_of(self.supervisor.status)):
             self._raise_actor_errors()
             assert time.monotonic() < deadline_s, (
                 f"not within {timeout_s:g} s; status: {self.supervisor.status}"
             )
             ended = self.supervisor.poll(_POLL_S) is None
-            assert not ended or is_so(self.supervisor.status), (
+            assert not ended or is_so(table_of(self.supervisor.status)), (
                 f"the learner ended before; status: {self.supervisor.status}"
             )
-        return self.supervisor.status
+        return table_of(self.supervisor.status)
 
     def wait_finished(self, timeout_s: float = 30.0) -> Status:
         """Waits until the run has reached total_steps and its actors have left.
@@ -258,6 +262,13 @@ class RunningServer:
                 actor.thread.join(_THREADS_END_S)
         finally:
             self._lock.close()
+
+
+def table_of(status: LearnerStatus) -> Status:
+    """Returns metrics by name, and those fields of the status that say something."""
+    fields = {field.name: getattr(status, field.name) for field in dataclasses.fields(status)}
+    metrics = fields.pop("metrics")
+    return {**metrics, **{name: value for name, value in fields.items() if value not in ("", None)}}
 
 
 def _wait_for_threads(before: set[threading.Thread]) -> list[str]:

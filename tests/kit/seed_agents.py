@@ -45,8 +45,8 @@ def make_agent(env: object = "CartPole-v1", **arguments: Any) -> IMPALA:
 
 def make_batch(agent: IMPALA, seed: int = 0, num_steps: int = 6, size: int = 5) -> dict[str, Any]:
     """Returns random unrolls of the agent's environment without ends, a batch of `size`."""
-    learner = agent._frozen().learner
-    spec = UnrollSpec(num_steps, learner.environment, learner.agent_state)
+    state = agent._frozen().state
+    spec = UnrollSpec(num_steps, state.environment, state.model.agent_state_specs())
     batch: dict[str, Any] = dict(make_unrolls(spec, size, seed))
     for name in ("terminated", "truncated", "is_padding", "is_first"):
         batch[name] = np.zeros_like(batch[name])

@@ -1,4 +1,4 @@
-"""Small checkpoints: what is in them, and each way to damage a file of one."""
+"""Small checkpoints, and each way to damage one of their files."""
 
 from __future__ import annotations
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from impala_common.config import LossConfig, ModelConfig, TrainConfig
+from impala_common.errors import QueueClosedError
 from impala_common.models.contract import ModelInputs
 from impala_common.models.normalisation import NormalisedModel
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.testing.unrolls import make_vector_spec
 from impala_server.learner.batch_loader import Batch
+from impala_server.learner.batch_source import TakenBatch
+from impala_server.storage.handoff import ActorSeconds, FinishedEpisode
 
 T, B = 7, 3
 VECTOR = make_vector_spec().environment
@@ -63,3 +68,28 @@ def make_batches(num_batches: int, seed: int = 1) -> list[Batch]:
             )
         )
     return batches
+
+
+class ListSource:
+    """A BatchSource: batches of a list, one after the other; notes what became of each."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._waiting = [
+            TakenBatch(batch, slot, [FinishedEpisode(1.0, 5)], ActorSeconds(0.0, 0.0, 0.0))
+            for slot, batch in enumerate(batches)
+        ]
+        self.released: list[tuple[int, bool]] = []
+
+    def take(self) -> TakenBatch:
+        if not self._waiting:
+            raise QueueClosedError("the list is at its end")
+        return self._waiting.pop(0)
+
+    def release(self, taken: TakenBatch, is_trained: bool) -> None:
+        self.released.append((taken.slot, is_trained))
+
+    def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
+        return [[taken.slot]]
+
+    def close(self) -> None:
+        self._waiting.clear()

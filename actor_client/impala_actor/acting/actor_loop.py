@@ -1,4 +1,4 @@
-"""The actor: environments and policy on one side, unrolls and weights on the other.
+"""The actor's main loop: steps environment slots, builds unrolls, swaps weights.
 
 One process, N environment slots, one batched policy. `Actor.run` works on the
 calling thread until the run has finished, the learner stayed away too long, or
@@ -19,8 +19,9 @@ from impala_actor.acting.learner_client import LearnerClient, Session
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
 from impala_actor.acting.stop_signals import StopSignals
 from impala_actor.acting.unroll_builder import UnrollBuilder
-from impala_actor.acting.unroll_sender import RunFinishedError, UnrollSender
+from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
+from impala_actor.environment_probe import describe_failure
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
 from impala_actor.environments.episode_statistics import EpisodeTracker
 from impala_actor.environments.factory import make_environment
@@ -33,9 +34,11 @@ from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.config.job import InferenceBackendName
 from impala_common.errors import (
+    ImpalaError,
     LearnerUnavailableError,
     ModelError,
     QueueClosedError,
+    RunFinishedError,
     StaleSessionError,
 )
 from impala_common.models.contract import AgentModel
@@ -55,7 +58,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ActorConfig:
-    """Settings of one actor. What is not here the learner decides."""
+    """Settings of one actor; the learner decides all others."""
 
     server: str
     env: str
@@ -77,7 +80,7 @@ class ActorConfig:
 
 
 class Actor:
-    """One actor, from its first word to the learner to its goodbye."""
+    """One actor, from its first call to the learner to the end of its stream."""
 
     def __init__(self, config: ActorConfig, stop: threading.Event | None = None) -> None:
         """Prepares; `run` works. Setting `stop` ends it at the next unroll."""
@@ -92,7 +95,7 @@ class Actor:
         self.num_steps = 0
 
     def abandon(self) -> None:
-        """Breaks the connection, so that no call keeps a stopping actor. From any thread."""
+        """Breaks the connection, so that no call delays the stop. From any thread."""
         self._client.close()
 
     def run(self) -> None:
@@ -100,8 +103,7 @@ class Actor:
 
         Raises:
           ImpalaError: environment or own network cannot be made or do not fit the run, the
-            environment fails again and again, or the learner cannot be reached within
-            connect_timeout_s.
+            environment fails too often, or the learner cannot be reached within connect_timeout_s.
         """
         watchdog = EnvironmentWatchdog(self._config.env_timeout_s)
         try:
@@ -132,7 +134,7 @@ class Actor:
 
     def _make_environment(self, watchdog: EnvironmentWatchdog) -> RebuiltEnvironment:
         defaults = self._client.get_defaults()
-        # What names code is this actor's own; never what the learner sends.
+        # Settings that name code are this actor's own; the learner never sends them.
         config = dataclasses.replace(
             defaults.environment,
             env=self._config.env,
@@ -142,15 +144,20 @@ class Actor:
         )
         num_slots = self._config.num_envs or defaults.num_slots
 
+        env = self._config.env
+
         def make() -> EnvironmentAdapter:
             try:
-                return make_environment(
-                    self._config.env, num_slots, config, self._config.env_threads
-                )
+                return make_environment(env, num_slots, config, self._config.env_threads)
             finally:
                 self.reclaim_signals()
 
-        return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+        try:
+            return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+        except ImpalaError:
+            raise
+        except Exception as error:  # code of users may raise any error
+            raise describe_failure(env, error) from error
 
     def reclaim_signals(self) -> None:
         """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""
@@ -164,7 +171,7 @@ class Actor:
 
     @property
     def inference_backend(self) -> InferenceBackendName:
-        """How the policy's network is run."""
+        """Name of the inference backend."""
         return self._config.inference_backend
 
     @property
@@ -179,7 +186,7 @@ class Actor:
 
 
 class _SessionLoop:
-    """What happens between Register and the end of the session."""
+    """One session, from Register to its end."""
 
     def __init__(
         self, actor: Actor, client: LearnerClient, session: Session, environment: RebuiltEnvironment
@@ -192,7 +199,7 @@ class _SessionLoop:
         model = _make_model(session, environment)
         action = environment.spec.action
         inference = make_inference(
-            # A run that is to be repeated must not depend on what a measurement finds.
+            # A repeatable run must not depend on a measurement.
             "eager" if session.is_lockstep else actor.inference_backend,
             model,
             session.unroll.environment,
@@ -221,7 +228,7 @@ class _SessionLoop:
         self._sender = UnrollSender(client, session, self._subscriber.notify, self._history)
 
     def run(self) -> None:
-        """Acts until something ends it: RunFinishedError, StaleSessionError, stop."""
+        """Acts until RunFinishedError, StaleSessionError or stop ends it."""
         try:
             self._swap_weights(*self._subscriber.fetch())
             while not self._actor.stop.is_set():
@@ -239,7 +246,7 @@ class _SessionLoop:
             self._actor.outcomes = self._sender.outcomes
 
     def _play_unrolls(self) -> None:
-        """T steps in every slot; QueueClosedError if the actor is to stop meanwhile."""
+        """Takes T steps in every slot; raises QueueClosedError if the actor is to stop."""
         policy, environment, builder = self._policy, self._environment, self._builder
         builder.begin(
             self._observations,
@@ -274,7 +281,7 @@ class _SessionLoop:
         self._times.inference_s, self._times.environment_s = inference_s, environment_s
 
     def _start_anew(self) -> None:
-        """Begins new episodes in every slot; those under way are abandoned, as if never played."""
+        """Starts new episodes in every slot; episodes under way are abandoned and not counted."""
         num_slots = self._environment.num_slots
         self._observations = self._environment.start(self._session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
@@ -297,7 +304,7 @@ class _SessionLoop:
         self._actor.num_steps += int((~unrolls.leaves["is_padding"]).sum())
 
     def _marks_of(self, unrolls: Unrolls) -> list[str]:
-        """Returns the marks of unrolls for the history; none where it is off."""
+        """Returns the marks of unrolls for the event history; none if it is off."""
         if not self._history.is_on:
             return []
         spec = self._session.unroll
@@ -335,7 +342,7 @@ def _is_finite(unrolls: Unrolls) -> bool:
 
 
 def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
-    """Returns the run's network, which must have the same tensors as the learner's."""
+    """Returns the run's network; SpecMismatchError if its tensors differ from the learner's."""
     try:
         model = make_model(session.model, session.unroll.environment, seed=0)
     except ModelError as error:

@@ -1,12 +1,12 @@
-"""Frames of N unrolls in the making: of each stack only what was not in the stack before it.
+"""FrameStore: the distinct frames of N unrolls of frame stacks, each kept once.
 
-Owned by UnrollBuilder. A new observation is compared with the frames that are stored for the one
-before it, while both are in the cache; nothing is taken on trust from the environment. What comes
-out is what `split_frames` finds in the finished unrolls, byte for byte.
+Owned by UnrollBuilder. A new observation is compared with the stored frames of the observation
+before, while both are in the cache; the environment is not trusted to stack frames. The result is
+byte for byte that of `split_frames` on the finished unrolls.
 
-A slot is in step as long as its stack has moved on by one frame at every row since `begin`: the
-newest frames of all such slots have the same place, and are compared and stored at once. Any other
-slot goes its own way, as a `_LooseSlot`, until the next `begin`.
+A slot is in step if its stack has moved on by one frame at every row since `begin`: the newest
+frames of all such slots have the same place, and are compared and stored in one operation. Any
+other slot is a `_LooseSlot` with frames of its own until the next `begin`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FrameStore:
         leaf, length = spec.frame_leaf, spec.unroll_length
         stack, *frame_shape = leaf.shape
         self._stack, self._dtype = stack, np.dtype(leaf.dtype)
-        # Compared as integers, as large as a line of a frame allows: NaN is NaN then.
+        # Compare as integers, as wide as a line of a frame allows: then NaN equals NaN.
         *lines, line = frame_shape or [1]
         line_bytes = line * self._dtype.itemsize
         word_bytes = next(size for size in (8, 4, 2, 1) if line_bytes % size == 0)
@@ -37,8 +37,8 @@ class FrameStore:
         shape = (*lines, line_bytes // word_bytes) if frame_shape else ()
         self._frame_shape = tuple(frame_shape)
         self._words = np.empty((num_slots, stack + length, *shape), self._word)
-        # For row t, the places of its older frames, which the row before has filled, and of its
-        # newest one. Made once: a step of one slot takes little longer than making a view does.
+        # For row t, the places of its older frames, filled by the row before, and of its newest
+        # one. Made once: making a view takes nearly as long as a step of one slot.
         self._known = [self._words[:, t : t + stack - 1] for t in range(length + 1)]
         self._newest = [self._words[:, t + stack - 1] for t in range(length + 1)]
         self._is_same = bytearray(self._known[0].size)
@@ -62,9 +62,9 @@ class FrameStore:
         self._row += 1
         observed = self._words_of(observations)
         np.equal(self._known[self._row], observed[:, :-1], out=self._same)
-        if 0 in self._is_same or self._loose:  # found faster in bytes than in an array
+        if 0 in self._is_same or self._loose:  # searching bytes is faster than searching an array
             self._add_apart(observed)
-        # Of all slots, which is quicker: what loose ones have from here on is not looked at.
+        # Write every slot (faster than masking); loose slots ignore it.
         self._newest[self._row][...] = observed[:, -1]
 
     def unique_frames(self) -> UniqueFrames:
@@ -84,8 +84,8 @@ class FrameStore:
         return UniqueFrames(frames.view(self._dtype).reshape(-1, *self._frame_shape), counts, index)
 
     def _add_apart(self, observed: Array) -> None:
-        """Adds an observation to the slots that are not in step, or no longer."""
-        num_places = self._row + self._stack - 1  # that slots in step have filled
+        """Adds an observation to the slots that are not in step."""
+        num_places = self._row + self._stack - 1  # filled by slots in step
         moved_on = self._same.reshape(len(self._same), -1).all(axis=1)
         for n in np.flatnonzero(self._in_step & ~moved_on).tolist():
             self._loose[n] = _LooseSlot(self._words[n, :num_places], self._stack)
@@ -98,20 +98,20 @@ class FrameStore:
 
 
 class _LooseSlot:
-    """The frames of one slot whose stack did not simply move on, from row 0 of the unroll.
+    """The frames of one slot that is not in step, from row 0 of the unroll.
 
     Attributes:
       pieces: its distinct frames in order, each [any number, frame...].
-      count: how many frames that are.
-      rows: for each row which of them are in its stack, int32 [S].
+      count: number of these frames.
+      rows: for each row the indices of the frames in its stack, int32 [S].
     """
 
     def __init__(self, frames: Array, stack: int) -> None:
-        """Takes over the rows so far.
+        """Copies the rows so far.
 
         Args:
-          frames: the first stack and the newest frame of each row after it; not written to any
-            more until the next unroll.
+          frames: the first stack and the newest frame of each row after it; unchanged until the
+            next unroll.
           stack: S.
         """
         first, index = split_stack(frames[:stack], 0)

@@ -1,9 +1,8 @@
 """Calls to the learner: the only user of generated stubs on this side.
 
-Safe for several threads. Errors of calls come out as errors of this project.
-Calls that may be repeated are, with jittered backoff, while the learner cannot
-be reached; streams of unrolls are not (the sender resends what was not
-answered).
+Safe for several threads. Failed calls raise errors of this project. Idempotent calls are repeated
+with jittered backoff while the learner cannot be reached; streams of unrolls are not (the sender
+resends unanswered messages).
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from impala_common.rpc.limits import (
     UNARY_DEADLINE_S,
     WEIGHTS_DEADLINE_S,
 )
+from impala_common.rpc.proxies import describe_proxy
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.spec.specs import (
@@ -59,7 +59,7 @@ _T = TypeVar("_T")
 
 
 class Session(NamedTuple):
-    """What the learner handed this actor at Register."""
+    """The learner's answer to Register."""
 
     actor: header_pb2.ActorHeader
     learner_run_id: int
@@ -73,14 +73,14 @@ class Session(NamedTuple):
 
 
 class LearnerDefaults(NamedTuple):
-    """What the learner says of environments before they are made."""
+    """The learner's settings of environments."""
 
     num_slots: int
     environment: EnvironmentConfig
 
 
 class Weights(NamedTuple):
-    """One version of the weights as it came off the wire, digest checked."""
+    """One version of the weights as received, with a verified digest."""
 
     policy_version: int
     data: bytes
@@ -102,7 +102,7 @@ class LearnerClient:
         Args:
           address: HOST:PORT or unix:PATH.
           actor_id: this actor's name.
-          connect_timeout_s: how long to try while the learner cannot be reached; 0: for ever.
+          connect_timeout_s: seconds to try while the learner cannot be reached; 0: for ever.
           stop: ends all waiting when set.
           security: TLS and token; default: neither.
 
@@ -120,7 +120,7 @@ class LearnerClient:
         self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def get_defaults(self) -> LearnerDefaults:
-        """Returns what to know before environments are made, waiting for the learner."""
+        """Returns the learner's settings of environments; waits for the learner."""
         request = learner_pb2.GetConfigRequest(actor=self._actor, protocol_version=PROTOCOL_VERSION)
         response = self._patiently(lambda: self._stub.GetConfig(request, timeout=UNARY_DEADLINE_S))
         options = response.environment_options
@@ -140,15 +140,15 @@ class LearnerClient:
         return LearnerDefaults(response.environment_slot_count, environment)
 
     def register(self, environment: EnvironmentSpec, num_slots: int, model: str = "") -> Session:
-        """Opens a session, waiting for the learner.
+        """Opens a session; waits for the learner.
 
         Args:
-          environment: what this actor's environment looks like.
-          num_slots: how many of them it steps.
-          model: the own network this actor was started with; "" for none.
+          environment: specification of this actor's environment.
+          num_slots: N.
+          model: name of the own network that this actor was started with; "" for none.
 
         Raises:
-          SpecMismatchError: the run is about another environment or another network.
+          SpecMismatchError: the run has another environment or another network.
           LearnerUnavailableError: not reachable within connect_timeout_s.
         """
         request = learner_pb2.RegisterRequest(
@@ -162,7 +162,7 @@ class LearnerClient:
         response = self._patiently(
             lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
         )
-        # Not only the learner's business: what it says must never decide what is imported here.
+        # Checked here as well: the learner's answer must never decide which code is imported.
         validate_same_model(response.model.name, model)
         actor = header_pb2.ActorHeader()
         actor.CopyFrom(self._actor)
@@ -185,8 +185,8 @@ class LearnerClient:
         """Returns the newest weights, or None if `have_version` is the newest.
 
         Args:
-          session: whose learner life is meant.
-          have_version: version at hand, None for none.
+          session: names the learner life.
+          have_version: version that the caller has, None for none.
           min_version: version to wait for, for up to MAX_WEIGHTS_WAIT_S.
 
         Raises:
@@ -204,7 +204,7 @@ class LearnerClient:
             try:
                 header, data = assemble_weights(responses, max_snapshot_bytes(session.weights))
             finally:
-                responses.cancel()  # what is not taken must not wait in the connection
+                responses.cancel()  # unread messages must not stay in the connection
         except grpc.RpcError as error:
             raise error_from(error) from error
         if data is None:
@@ -226,16 +226,16 @@ class LearnerClient:
     def retrying(
         self, timeout_s: float = 0.0, is_wanted: Callable[[], bool] = lambda: True
     ) -> tenacity.Retrying:
-        """Returns the policy for work that is to be tried until the learner can be reached.
+        """Returns the retry policy for work that needs the learner.
 
         It tries again after LearnerUnavailableError, and a few times after DamagedRequestError,
         with jittered waits, until `stop` is set or `connect_timeout_s` is over, and then raises the
-        last error. Where TLS is what keeps the two apart it raises TlsError at once: waiting would
-        not help.
+        last error. If TLS prevents the connection it raises TlsError at once: waiting would not
+        help.
 
         Args:
-          timeout_s: a limit of this work alone, beside connect_timeout_s; 0: none.
-          is_wanted: whether to try once more.
+          timeout_s: a further limit for this work; 0: none.
+          is_wanted: returns whether to try once more.
         """
         give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
         give_up = give_up | _StopUnless(is_wanted)
@@ -256,7 +256,7 @@ class LearnerClient:
         timeout_s: float = 0.0,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> _T:
-        """Makes a call, again and again while the learner cannot be reached; see `retrying`."""
+        """Makes a call, and repeats it while the learner cannot be reached; see `retrying`."""
 
         def attempt() -> _T:
             try:
@@ -269,17 +269,18 @@ class LearnerClient:
     def _give_up(
         self, limit_s: float, is_wanted: Callable[[], bool], state: tenacity.RetryCallState
     ) -> NoReturn:
-        """Raises what the last attempt failed with."""
+        """Raises the error of the last attempt."""
         error = state.outcome.exception() if state.outcome is not None else None
         assert error is not None
         if self.stop.is_set() or not is_wanted():
             raise error
         raise LearnerUnavailableError(
-            f"no learner at {self.address} within {limit_s:g} s: {error}"
+            f"no learner at {self.address}{describe_proxy(self.address)} within {limit_s:g} s: "
+            f"{error}"
         ) from error
 
     def _remind(self, state: tenacity.RetryCallState) -> None:
-        """Says that it waits, and looks why: at the first failure and then every ten seconds."""
+        """Logs the wait and probes for its reason, at the first failure and every ten seconds."""
         self.heartbeat.beat()
         now_s = time.monotonic()
         if state.attempt_number == 1 or now_s - self._reminded_s >= _REMIND_S:
@@ -287,11 +288,12 @@ class LearnerClient:
             if (tls_error := find_tls_error(self.address, self._security)) is not None:
                 raise tls_error
             error = state.outcome.exception() if state.outcome is not None else None
-            _LOG.warning("waiting for the learner at %s: %s", self.address, error)
+            way = describe_proxy(self.address)
+            _LOG.warning("waiting for the learner at %s%s: %s", self.address, way, error)
 
 
 class _RetryDamaged(tenacity.retry_base):
-    """Allows a few attempts at what arrived damaged; if all do, it is no accident."""
+    """Allows a few attempts after a damaged request; the damage may be systematic."""
 
     def __init__(self) -> None:
         self._num_left = _MAX_DAMAGED
@@ -303,7 +305,7 @@ class _RetryDamaged(tenacity.retry_base):
 
 
 class _StopUnless(tenacity.stop.stop_base):
-    """Ends attempts at what nobody wants any more."""
+    """Ends the attempts once the result is not wanted any more."""
 
     def __init__(self, is_wanted: Callable[[], bool]) -> None:
         self._is_wanted = is_wanted
@@ -313,7 +315,7 @@ class _StopUnless(tenacity.stop.stop_base):
 
 
 def default_actor_id() -> str:
-    """Returns a name no other actor has: host, process and a random part."""
+    """Returns a unique name for an actor: host, process and a random part."""
     host = "".join(
         c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in socket.gethostname()
     )

@@ -1,7 +1,7 @@
-"""Makes environments and networks known that the starting process handed over.
+"""Registers environments and networks that the parent process passed as Python objects.
 
 Called by impala-actor and impala-evaluator at their start when they were given
-`--objects-fd`. Must come before anything looks for an environment or a network.
+`--objects-fd`. Must run before the first look-up of an environment or a network.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from impala_common.process.passed_objects import read_objects, unpack_object
 
 
 def register_inherited(fd: int) -> None:
-    """Registers whatever the memory behind descriptor `fd` holds.
+    """Registers all objects in the memory behind descriptor `fd`.
 
     Raises:
       ConfigError: an object cannot be made in this process.

@@ -1,4 +1,4 @@
-"""StopSignals: SIGINT and SIGTERM of commands that play: leave in order, and never hang.
+"""StopSignals: SIGINT and SIGTERM for actors and evaluators; the first asks for an ordered end.
 
 Used by impala-actor and impala-evaluator, on their main threads.
 """
@@ -23,14 +23,14 @@ _LEAVE_S = 4.5
 
 
 class StopSignals(threading.Event):
-    """Set by the first SIGINT or SIGTERM: leave in order, within five seconds. Second: at once.
+    """Set by the first SIGINT or SIGTERM: end in order, within five seconds. Second: at once.
 
-    Calls that wait for a learner which does not answer are cut off after `_ABANDON_S`; an
-    environment that does not return from a step is left behind after `_LEAVE_S`.
+    Calls that wait for the learner are cancelled after `_ABANDON_S`; if a step of the environment
+    does not return, the process ends without it after `_LEAVE_S`.
     """
 
     def __init__(self) -> None:
-        """Takes over both signals."""
+        """Installs handlers of both signals."""
         super().__init__()
         self._abandon: Callable[[], None] | None = None
         self.reclaim()
@@ -40,14 +40,14 @@ class StopSignals(threading.Event):
         set_handlers({signal.SIGINT: self._on_signal, signal.SIGTERM: self._on_signal})
 
     def begin(self, abandon: Callable[[], None]) -> None:
-        """Says that from now on there is something to leave, and how to break off calls."""
+        """Tells that from now on an ordered end is needed, and how to cancel calls."""
         self._abandon = abandon
 
     def _on_signal(self, unused_number: int, unused_frame: object) -> None:
         if self.is_set():
             os._exit(INTERRUPTED)
         if self._abandon is None:
-            os._exit(OK)  # still importing or looking for the learner: nothing to hand back
+            os._exit(OK)  # still importing or connecting: there is no session to end
         self.set()
         for after_s, work in ((_ABANDON_S, self._abandon), (_LEAVE_S, _leave)):
             timer = threading.Timer(after_s, work)
@@ -56,22 +56,21 @@ class StopSignals(threading.Event):
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends this process, all being done and closed.
+    """Ends this process after all work is done and closed.
 
-    The interpreter takes no part in it: gRPC's share of its end was seen to take seven seconds
-    (seed 1 of `make faults`), and five are promised. Signals that still come do not change the
-    code.
+    Skips the interpreter's shutdown: gRPC's part of it took seven seconds (seed 1 of `make
+    faults`), and five are promised. Later signals do not change the exit code.
     """
     set_handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN})
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody may read any more
+        with contextlib.suppress(OSError):  # the reader may be gone
             stream.flush()
     os._exit(code)
 
 
 def stop_without_parent(stop: threading.Event) -> None:
-    """Ends this process when the one that started it is gone."""
+    """Ends this process when its parent is gone."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -79,7 +78,7 @@ def stop_without_parent(stop: threading.Event) -> None:
             if os.getppid() != parent:
                 stop.set()
         if os.getppid() != parent:
-            threading.Event().wait(10.0)  # time to leave in order, but not for ever
+            threading.Event().wait(10.0)  # time for an ordered end
             os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, name="impala-parent-watch", daemon=True).start()

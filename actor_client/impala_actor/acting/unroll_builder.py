@@ -1,9 +1,8 @@
-"""Lays steps side by side until they are unrolls.
+"""UnrollBuilder: collects T steps of N environment slots into N unrolls.
 
-Owned by the actor's loop. Row t is the decision taken at observation t and what
-came of it; nothing is shifted. The last observation of one unroll is the first
-of the next, and only it is carried over. The arrays are used again for every
-unroll: whoever packs them does so before the next step. Where observations are
+Owned by the actor's loop. Row t is the decision taken at observation t and its result; nothing is
+shifted. The last observation of one unroll is the first of the next, and only it is carried over.
+Every unroll uses the same arrays: pack them before the next step. Where observations are
 stacks of frames, only new frames are kept (`FrameStore`).
 """
 
@@ -24,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 class UnrollBuilder:
-    """N unrolls of T steps in the making."""
+    """Collects N unrolls of T steps."""
 
     def __init__(self, spec: UnrollSpec, num_slots: int) -> None:
         """Prepares arrays for N unrolls of `spec`; `begin` comes first."""
@@ -63,8 +62,8 @@ class UnrollBuilder:
           observations: leaf name -> [N, ...]: observation 0.
           is_first: bool [N]: whether it opens an episode.
           agent_state: recurrent state before it, each [L, N, H].
-          previous_action: [N, ...]: what led to it, 0 after a reset.
-          previous_reward: float32 [N]: what came with it, 0 after a reset.
+          previous_action: [N, ...]: action before observation 0; 0 after a reset.
+          previous_reward: float32 [N]: reward that came with observation 0; 0 after a reset.
         """
         self._row, self._unrolls = 0, None
         arrays = self._arrays
@@ -79,7 +78,7 @@ class UnrollBuilder:
             arrays[spec.name][:] = state.swapaxes(0, 1)  # [L, N, H] -> [N, L, H]
 
     def add(self, decision: PolicyStep, result: StepResult) -> None:
-        """Adds row t: the decision at the last observation, and what came of it."""
+        """Adds row t: the decision at the last observation, and its result."""
         t, arrays = self._row, self._arrays
         arrays["actions"][t] = decision.actions
         arrays["behaviour_policy_logits"][t] = decision.logits

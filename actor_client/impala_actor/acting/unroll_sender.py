@@ -1,8 +1,8 @@
-"""Sends unrolls through one stream, with a window, and sends again what was not answered.
+"""UnrollSender: sends unrolls over one stream with a window, and resends unanswered ones.
 
-The actor's loop calls `wait_for_room` and `send`; a thread of this object's
-own keeps the stream, reads verdicts and reconnects. Nothing is dropped
-silently: a message leaves the window with its verdict, or with its session.
+The actor's loop calls `wait_for_room` and `send`; this object's own thread keeps the stream, reads
+verdicts and reconnects. A message stays in the window until its verdict arrives or its session
+ends.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from impala_common.errors import (
     ImpalaError,
     LearnerUnavailableError,
     QueueClosedError,
+    RunFinishedError,
 )
 from impala_common.process import failpoints
 from impala_common.rpc.errors import error_from
@@ -33,14 +34,8 @@ _POLL_S = 0.2
 _GOODBYE_S = 2.0
 
 
-class RunFinishedError(ImpalaError):
-    """The learner has reached its last step and takes no more unrolls."""
-
-    reason = "RUN_FINISHED"
-
-
 class _StreamBrokenError(Exception):
-    """A stream that had been useful broke: open the next one at once."""
+    """A stream broke after it had answered messages: open the next one at once."""
 
 
 class UnrollSender:
@@ -58,8 +53,8 @@ class UnrollSender:
         Args:
           client: calls to the learner.
           session: from Register.
-          on_version: told the learner's newest version with every verdict.
-          history: where to record what was sent and what became of it.
+          on_version: called with the learner's newest version at every verdict.
+          history: records each message sent, and its verdict.
         """
         self._history = history or EventHistory(None)
         self._client = client
@@ -78,12 +73,12 @@ class UnrollSender:
         self._thread.start()
 
     def wait_for_room(self) -> float:
-        """Waits until the window has room; returns the seconds that took.
+        """Waits until the window has room; returns the seconds waited.
 
         Raises:
           RunFinishedError: the run is over.
           StaleSessionError: the session is over: register again.
-          LearnerUnavailableError: the learner stayed away too long.
+          LearnerUnavailableError: the learner could not be reached in time.
           QueueClosedError: the actor is stopping.
         """
         start_s = time.perf_counter()
@@ -97,7 +92,7 @@ class UnrollSender:
         return time.perf_counter() - start_s
 
     def raise_failure(self) -> None:
-        """Raises what ended the stream for good, if anything has; errors of wait_for_room."""
+        """Raises the error that ended the stream for good, if any; errors of wait_for_room."""
         with self._changed:
             if self._failure is not None:
                 raise self._failure
@@ -106,9 +101,9 @@ class UnrollSender:
         """Takes over a request with unrolls; `wait_for_room` comes first. Does not block.
 
         Args:
-          request: all but actor and sequence number of its unrolls are set. They are packed into
-            the request itself, as a message that is put into another is copied.
-          marks: of its unrolls, for the history.
+          request: complete except for actor and sequence number. Unrolls are packed into the
+            request itself: adding a message to another one copies it.
+          marks: of its unrolls, for the event history.
         """
         request.unrolls.actor.CopyFrom(self._session.actor)
         failpoints.hit("actor.before_send")
@@ -116,7 +111,7 @@ class UnrollSender:
             self._enqueue(request, marks)
 
     def close(self) -> None:
-        """Says goodbye, if the stream still stands, and ends the thread."""
+        """Sends the goodbye, if the stream is open, and ends the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
@@ -191,7 +186,7 @@ class UnrollSender:
                 raise LearnerUnavailableError("the learner ended the stream")
 
     def _requests(self, stream_number: int) -> Iterator[learner_pb2.PushUnrollsRequest]:
-        """Yields what goes out on one stream. Runs on a thread of gRPC's."""
+        """Yields the requests of one stream. Runs on a thread of gRPC's."""
         hello = learner_pb2.PushHello(
             actor=self._session.actor, learner_run_id=self._session.learner_run_id
         )
@@ -233,7 +228,7 @@ class UnrollSender:
             marks = self._marks.pop(verdict.sequence_number, ())
             self.outcomes[name] = self.outcomes.get(name, 0) + 1
             if request is not None and name == "CAPACITY":
-                self._enqueue(request, marks)  # not taken: the same unrolls under a new number
+                self._enqueue(request, marks)  # refused: send the same unrolls under a new number
             self._changed.notify_all()
         if name in ("INVALID", "STALE", "CAPACITY"):
             _LOG.warning("unrolls %d: %s: %s", verdict.sequence_number, name, verdict.text)

@@ -1,8 +1,7 @@
-"""Fetches new weights in the background, so that acting never waits for them.
+"""WeightsSubscriber: fetches new weights on a background thread.
 
-A thread of its own fetches whenever a verdict told of a newer version; the
-actor's loop takes the newest at unroll boundaries. Newest wins: versions
-nobody took are dropped.
+Its own thread fetches when a verdict reports a newer version; the actor's loop takes the newest at
+unroll boundaries and skips older ones.
 """
 
 from __future__ import annotations
@@ -16,7 +15,12 @@ import numpy as np
 
 from impala_actor.acting.learner_client import LearnerClient, Session, Weights
 from impala_common.codec.weights import unpack_snapshot
-from impala_common.errors import ImpalaError, LearnerUnavailableError, QueueClosedError
+from impala_common.errors import (
+    ImpalaError,
+    LearnerUnavailableError,
+    QueueClosedError,
+    RunFinishedError,
+)
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S = 1.0
@@ -29,7 +33,7 @@ class WeightsSubscriber:
     """The newest weights of one session."""
 
     def __init__(self, client: LearnerClient, session: Session) -> None:
-        """Starts the fetching thread; nothing is fetched until it is asked for."""
+        """Starts the thread; it fetches only after `notify`."""
         self._client = client
         self._session = session
         self._changed = threading.Condition()
@@ -41,7 +45,7 @@ class WeightsSubscriber:
         self._thread.start()
 
     def notify(self, policy_version: int) -> None:
-        """Says that `policy_version` exists."""
+        """Tells that `policy_version` is published."""
         with self._changed:
             if policy_version > self._wanted_version:
                 self._wanted_version = policy_version
@@ -60,8 +64,8 @@ class WeightsSubscriber:
 
         Args:
           min_version: version to wait for.
-          check: called before each try; what it raises ends the waiting. A learner that has
-            finished publishes no more versions, and only the sender is told so.
+          check: called before each try; an error that it raises ends the waiting. A learner that
+            has finished publishes no more versions, and only the sender learns of it.
 
         Raises:
           ImpalaError: the learner cannot be reached, or the session is over.
@@ -85,7 +89,7 @@ class WeightsSubscriber:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._thread.join(_CLOSE_S)  # a call under way ends when the connection is closed
+        self._thread.join(_CLOSE_S)  # closing the connection ends a call under way
 
     def _run(self) -> None:
         while True:
@@ -97,10 +101,9 @@ class WeightsSubscriber:
             try:
                 weights = self._client.get_weights(self._session, self._fetched_version)
             except ImpalaError as error:
-                # The sender meets the same trouble and decides; here it is only waited out.
-                level = (
-                    logging.INFO if isinstance(error, LearnerUnavailableError) else logging.WARNING
-                )
+                # The sender gets the same error and handles it; this thread only waits.
+                is_usual = isinstance(error, LearnerUnavailableError | RunFinishedError)
+                level = logging.INFO if is_usual else logging.WARNING
                 _LOG.log(level, "weights could not be fetched: %s", error)
                 with self._changed:
                     self._changed.wait_for(lambda: self._is_closed, _RETRY_S)

@@ -1,1 +1,1 @@
-"""What impala-admin is made of."""
+"""Parts of impala-admin."""

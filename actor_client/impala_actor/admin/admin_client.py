@@ -1,8 +1,7 @@
 """Calls to a learner's admin service: the only user of its stubs on this side.
 
-Used by `impala-admin` on one thread. Errors of calls come out as errors of this
-project. A change carries a request id of its own, so that a repetition after a
-lost answer has no second effect.
+Used by `impala-admin` on one thread. Failed calls raise errors of this project. A change carries a
+request id, so that repeating it after a lost answer has no second effect.
 """
 
 from __future__ import annotations
@@ -17,11 +16,16 @@ import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
-from impala_common.config.checks import require
-from impala_common.errors import ConfigError, ImpalaError, LearnerUnavailableError
-from impala_common.rpc.addresses import is_address
+from impala_common.errors import (
+    ConfigError,
+    ImpalaError,
+    LearnerUnavailableError,
+    ProtocolMismatchError,
+)
+from impala_common.rpc.addresses import is_address, require_server_address
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
+from impala_common.rpc.proxies import describe_proxy
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.run.run_directory import RunDirectory
@@ -45,8 +49,8 @@ class AdminClient:
           address: unix:PATH or HOST:PORT.
           security: certificates and token.
           timeout_s: deadline of each call but `watch`.
-          request_id: of the one change to be made; empty: a new one for each.
-          expected_run_id: learner_run_id changes are meant for; 0: any.
+          request_id: of a single change; empty: a new id for each change.
+          expected_run_id: learner_run_id that changes are for; 0: any.
 
         Raises:
           ConfigError: a file cannot be used.
@@ -63,8 +67,8 @@ class AdminClient:
         """Calls a method by name with a request of `fields`.
 
         Raises:
-          ImpalaError: what the learner refused it with.
-          LearnerUnavailableError: nobody answers at the address.
+          ImpalaError: the learner refused it.
+          LearnerUnavailableError: no learner answers at the address.
         """
         request = getattr(admin_pb2, f"{method}Request")(**fields)
         if "header" in request.DESCRIPTOR.fields_by_name:
@@ -76,7 +80,7 @@ class AdminClient:
             raise self._explain(error) from error
 
     def watch(self, interval_s: float) -> Iterator[Any]:  # Any: LearnerStatus
-        """Yields the status again and again until the learner ends; raises as `call`."""
+        """Yields the status at an interval until the learner ends; raises as `call`."""
         request = admin_pb2.WatchStatusRequest()
         request.interval.FromNanoseconds(int(interval_s * 1e9))
         responses = self._stub.WatchStatus(request)
@@ -93,13 +97,21 @@ class AdminClient:
         self._channel.close()
 
     def _explain(self, error: grpc.RpcError) -> ImpalaError:
-        """Returns the error a failed call stands for; says why nobody could be reached."""
+        """Returns the error of a failed call, and why the learner could not be reached."""
         found = error_from(error)
         text = str(found)
+        get_code = getattr(error, "code", None)  # most errors of calls are calls themselves
+        code = get_code() if get_code is not None else None
+        if isinstance(found, LearnerUnavailableError) and code is grpc.StatusCode.UNIMPLEMENTED:
+            return ProtocolMismatchError(
+                f"the learner at {self.address} does not know this command: install the same "
+                f"release on both sides ({text})"
+            )
         if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
             return found
         return find_tls_error(self.address, self._security) or LearnerUnavailableError(
-            f"no learner answers at {self.address}: does it run, and as the same user? ({text})"
+            f"no learner answers at {self.address}{describe_proxy(self.address)}: does it run, and "
+            f"as the same user? ({text})"
         )
 
 
@@ -108,14 +120,14 @@ def find_address(run: Path | None, address: str) -> str:
 
     Args:
       run: the run's folder, or None.
-      address: the address itself, or empty. Without either, the one run below runs/ that has
-        a learner at work is taken.
+      address: the address itself, or empty. Without either, the only run below runs/ with a running
+        learner is taken.
 
     Raises:
       ConfigError: none is known.
     """
     if address:
-        require("--address", address, is_address(address), "unix:PATH or HOST:PORT")
+        require_server_address("--address", address)
         return address
     if run is not None:
         return _read_address(run)

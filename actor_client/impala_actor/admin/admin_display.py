@@ -1,7 +1,7 @@
 """What `impala-admin` shows: one screen of status, the live dashboard, tables.
 
-Made from the JSON form of the admin service's answers; knows no gRPC. Text of
-actors and files goes through rich's Text, never through its markup.
+Made from the JSON form of the admin service's answers; knows no gRPC. Text from actors and files
+goes through rich's Text, never through its markup.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _SPARKLINE_WIDTH = 24
 
 
 class Dashboard:
-    """The status with the course of four of its numbers; `update`, then `render`."""
+    """The status with sparklines of four numbers; `update`, then `render`."""
 
     def __init__(self) -> None:
-        """Has seen nothing yet."""
+        """Starts without a status."""
         self._histories = {name: History() for name in _SPARKED}
         self._status: Json = {}
 
@@ -42,7 +42,7 @@ class Dashboard:
                 history.append(value)
 
     def render(self) -> RenderableType:
-        """Returns what is shown now."""
+        """Returns the renderable of the present status."""
         sparklines = {
             name: history.sparkline(_SPARKLINE_WIDTH) for name, history in self._histories.items()
         }
@@ -50,7 +50,7 @@ class Dashboard:
 
 
 def render_status(status: Json, sparklines: dict[str, str] | None = None) -> RenderableType:
-    """Returns one screen that says how the learner is."""
+    """Returns one screen with the learner's status."""
     numbers = _Numbers(status["metrics"])
     sparklines = sparklines or {}
     steps, total = status["learner"]["trained_steps"], status["total_steps"]
@@ -99,6 +99,8 @@ def render_status(status: Json, sparklines: dict[str, str] | None = None) -> Ren
         ),
         ("bottleneck", status["bottleneck"] or "not known yet"),
     ]
+    for finding in reversed(status.get("findings") or ()):
+        rows.insert(0, ("learning", Text(finding, style="yellow")))
     if status.get("trouble"):
         rows.insert(0, ("trouble", Text(status["trouble"], style="bold red")))
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -122,6 +124,7 @@ def describe_status(status: Json) -> str:
         f"version {status['learner']['policy_version']:,} "
         f"lag {numbers.show(names.POLICY_LAG_MEAN)} queue {numbers.show(names.QUEUE_FILL, '.0%')} "
         f"actors {status['connected_actor_count']} bottleneck {status['bottleneck'] or '-'}"
+        + "".join(f"; {name.partition(':')[0]}" for name in status.get("findings") or ())
     )
 
 
@@ -165,7 +168,7 @@ def render_checkpoints(answer: Json) -> RenderableType:
 
 
 def render_parameters(answer: Json) -> RenderableType:
-    """Returns the table of parameters; what was set is marked by the configured value."""
+    """Returns the table of parameters; a changed one also shows its configured value."""
     table = _make_table("parameter", "value>", "configured>", "bounds", "meaning")
     for one in answer["parameters"]:
         is_set = one["value"] != one["configured_value"]
@@ -205,7 +208,7 @@ def _make_table(*columns: str) -> Table:
 
 
 def _describe_evaluation(numbers: _Numbers) -> list[tuple[str, str | Text]]:
-    """Returns the row of the newest evaluation and the best; none where nothing is judged."""
+    """Returns the row of the newest and the best evaluation, or none."""
     if not numbers.has(names.EVALUATION_BEST):
         return []
     best = (

@@ -1,7 +1,7 @@
-"""CertificateAuthority: makes certificates for development and for a lab of one's own.
+"""CertificateAuthority: makes development certificates: a CA, a server's, a client's.
 
-Used by `impala-admin certs init` and by tests. Not a public key infrastructure:
-nothing is revoked and nobody keeps a list; whoever has one uses it instead.
+Used by `impala-admin certs init` and by tests. Not a public key infrastructure: certificates cannot
+be revoked and are not listed. Use your own infrastructure if you have one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Pair:
 
 
 class CertificateAuthority:
-    """A CA whose key lives as long as this object, unless somebody writes it down."""
+    """A CA whose key is in memory only, unless the caller writes it to a file."""
 
     def __init__(self, days: int = 365, name: str = "impala-rl development CA") -> None:
         """Makes the CA's key and certificate, valid from yesterday for `days` days."""
@@ -53,7 +53,7 @@ class CertificateAuthority:
 
     @property
     def pair(self) -> Pair:
-        """The CA's certificate, which everybody may have, and its key, which nobody should."""
+        """The CA's certificate, which is public, and its key, which is secret."""
         return _pack(self._certificate, self._key)
 
     def issue_server(

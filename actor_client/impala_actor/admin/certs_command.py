@@ -1,4 +1,4 @@
-"""`impala-admin certs init DIR`: what a learner needs to listen for other machines.
+"""`impala-admin certs init DIR`: writes a CA, certificates and tokens for a new learner.
 
 A CA, certificates for a server and for a client, and two tokens, in files only
 their owner can read. Needs no learner. Called by impala-admin's command line.
@@ -65,10 +65,10 @@ def run_certs(argv: Sequence[str]) -> int:
 
 
 def make_certificates(folder: Path, names: Sequence[str] = (), days: int = 365) -> None:
-    """Fills a new folder; it is there as a whole or not at all.
+    """Fills a new folder, or leaves none if that fails.
 
     Raises:
-      ConfigError: it exists and is not empty, cannot be made, or a name is none.
+      ConfigError: it exists and is not empty, cannot be made, or a name is invalid.
     """
     authority = CertificateAuthority(days)
     server = authority.issue_server(list(dict.fromkeys((*names, *_ALWAYS))))
@@ -98,13 +98,13 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
             "nothing is ever overwritten",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():  # such as a mounted volume: it cannot be replaced, only filled
+    if folder.exists():  # such as a mounted volume: fill it, as it cannot be replaced
         _write_files(folder, files)
         return
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # 0700
     try:
         _write_files(temporary, files)
-        temporary.rename(folder)  # fails if somebody else was faster
+        temporary.rename(folder)  # fails if another process made the folder meanwhile
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -1,9 +1,9 @@
-"""From action spaces to an ActionSpec, and from flat actions back to what a step takes.
+"""Converts action spaces to an ActionSpec, and flat actions to a step's arguments.
 
-`make_action_spec` flattens a Gymnasium action space to parts, or refuses it and names the
-part. `ActionDecoder` turns the flat actions [N, ...] of all slots into the batch that a
-vector environment's `step` takes. Spaces are walked in one order here: Dict by sorted
-key, Tuple by position. Called by the backends; runs on the actor's main thread.
+`make_action_spec` flattens a Gymnasium action space to parts, or refuses it and names the part.
+`ActionDecoder` turns the flat actions [N, ...] of all slots into the batch that a vector
+environment's `step` takes. The order of parts is fixed: Dict by sorted key, Tuple by position.
+Called by the backends; runs on the actor's main thread.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Array = NDArray[Any]  # Any: each part has the dtype its spec names
 MAX_INTEGER_CHOICES = 1024
 """An integer Box of more values than this per component is refused."""
 MAX_HALF_RANGE = 1e6
-"""Bounds further apart than twice this clip, but do not scale."""
+"""Bounds further apart than twice this only clip; they do not scale."""
 
 
 def make_action_spec(space: spaces.Space[Any]) -> ActionSpec:
     """Returns the parts of a (single-slot) action space.
 
     Raises:
-      UnsupportedSpaceError: naming the part that cannot be trained on, and the way round.
+      UnsupportedSpaceError: names the part that cannot be trained on, and a workaround.
     """
     parts = tuple(_make_part(name, leaf) for name, leaf in _walk(ACTION, space))
     if not parts:
@@ -53,7 +53,7 @@ def make_action_spec(space: spaces.Space[Any]) -> ActionSpec:
 
 
 def make_decode_actions(space: spaces.Space[Any], spec: ActionSpec) -> DecodeActions | None:
-    """Returns what turns flat actions into those of `space`, or None where they are them."""
+    """Returns a decoder of flat actions for `space`, or None if both forms are equal."""
     part = spec.parts[0]
     is_plain = isinstance(space, spaces.Discrete) and part.dtype == "int64"
     if is_plain and part.starts == (0,):
@@ -112,8 +112,8 @@ class PartDecoder:
 def _find_scales(lows: Array, highs: Array) -> tuple[Array, Array]:
     """Returns centre and half range of each component.
 
-    Where a bound is missing, or the bounds are so far apart that they are no range to
-    explore, the half range is 1 and the centre the number next to 0 within the bounds.
+    If a bound is missing, or the bounds are too far apart to be a range for exploration, the half
+    range is 1 and the centre the number closest to 0 within the bounds.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         half_ranges = highs / 2 - lows / 2
@@ -135,7 +135,7 @@ def _is_nested(space: spaces.Space[Any]) -> bool:
 
 
 def _children(space: Any) -> list[tuple[Any, spaces.Space[Any]]]:  # Any: Dict or Tuple
-    """Returns the children of a Dict or Tuple, in the one order."""
+    """Returns the children of a Dict or Tuple, in the fixed order."""
     if isinstance(space, spaces.Dict):
         return sorted(space.spaces.items(), key=lambda item: str(item[0]))
     return list(enumerate(space.spaces))
@@ -183,7 +183,7 @@ def _make_gaussian(name: str, space: spaces.Box, shape: tuple[int, ...], dtype: 
 
 
 def _make_integers(name: str, space: spaces.Box, shape: tuple[int, ...], dtype: str) -> ActionPart:
-    """Returns an integer Box as choices, which it is: one for each value of a component."""
+    """Returns an integer Box as choices: one for each value of a component."""
     lows = [int(low) for low in np.ravel(space.low)]
     sizes = [int(high) - low + 1 for low, high in zip(lows, np.ravel(space.high), strict=True)]
     if max(sizes) > MAX_INTEGER_CHOICES or min(sizes) < 1:

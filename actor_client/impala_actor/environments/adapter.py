@@ -1,4 +1,4 @@
-"""EnvironmentAdapter: the one way in which an actor sees its environment slots.
+"""EnvironmentAdapter: the interface between the actor and every environment backend.
 
 Wraps a Gymnasium vector environment with NEXT_STEP autoreset: the step after an
 end ignores its action and returns the reset observation. Those rows are marked
@@ -27,13 +27,13 @@ _LOG = logging.getLogger(__name__)
 BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
 DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuples of them
-"""Turns flat actions [N, ...] into what the vector environment's step takes."""
+"""Turns flat actions [N, ...] into the argument of the vector environment's step."""
 Explain = Callable[[Exception], Exception]
-"""Returns what an exception of the vector environment really is, or the exception itself."""
+"""Returns a more specific error for an exception of the vector environment, or the exception."""
 
 
 class VectorEnvironment(Protocol):
-    """What the adapter needs of a Gymnasium VectorEnv."""
+    """The part of Gymnasium's VectorEnv that the adapter uses."""
 
     num_envs: int
 
@@ -44,16 +44,16 @@ class VectorEnvironment(Protocol):
         """Steps all slots."""
 
     def render(self) -> Any:
-        """Returns one picture per slot, where it was made with render_mode rgb_array."""
+        """Returns one picture per slot, if it was made with render_mode rgb_array."""
 
     def close(self) -> None:
-        """Frees what the environment holds."""
+        """Frees the resources of the environment."""
 
 
 class Encode(Protocol):
-    """Turns raw observations, whatever they are, into observation leaves.
+    """Turns raw observations of any structure into observation leaves.
 
-    Both raise SpecMismatchError, naming the leaf, where the environment breaks its space.
+    Both raise SpecMismatchError, with the name of the leaf, if an observation breaks its space.
     """
 
     def __call__(self, observation: Any, /) -> Observations:
@@ -64,7 +64,7 @@ class Encode(Protocol):
 
 
 class StepResult(NamedTuple):
-    """What one step of all slots led to. N is the number of slots.
+    """Result of one step of all slots. N is the number of slots.
 
     The arrays may be buffers that the environment uses again: they are valid
     until the next call of `step` or `reset`, and must not be written to.
@@ -76,7 +76,7 @@ class StepResult(NamedTuple):
       rewards: float32 [N]: raw rewards of the step; 0 on padding rows.
       terminated: bool [N]: the episode ended for good; False on padding rows.
       truncated: bool [N]: the episode was cut; False on padding rows.
-      is_padding: bool [N]: the action was ignored; the row counts nowhere.
+      is_padding: bool [N]: the action was ignored; no loss, statistic or step count uses the row.
       is_first: bool [N]: `observations` opens an episode, so recurrent state is
         reset before it is consumed. Always use this, not is_padding: they differ
         where a lost life ends an episode, and where slots are reset at once (the
@@ -119,8 +119,8 @@ class EnvironmentAdapter:
     """N environment slots that autoreset in the step after an end.
 
     Args:
-      vector_env: a vector environment with NEXT_STEP autoreset; owned from now on.
-      spec: what its observations and actions look like.
+      vector_env: a vector environment with NEXT_STEP autoreset; the adapter closes it.
+      spec: specification of its observations and actions.
       has_slot_seeds: whether its reset takes a list of seeds, one per slot; else
         it takes one number.
       encode: turns raw observations into the observation leaves; None: they are the only one.
@@ -160,7 +160,7 @@ class EnvironmentAdapter:
         self._has_ended = False
 
     def reset(self, seed: int) -> Observations:
-        """Starts a new episode in every slot; each slot's chance derives from (seed, slot).
+        """Starts a new episode in every slot; each slot's seed derives from (seed, slot).
 
         A vector environment with a single generator for all slots gets one seed.
 
@@ -199,12 +199,12 @@ class EnvironmentAdapter:
         return StepResult(leaves, rewards, terminated, truncated, is_padding, is_padding)
 
     def render(self) -> Any:  # Any: what the environment draws; see RenderedEnvironment
-        """Returns what the vector environment draws: a picture per slot, or None."""
+        """Returns the vector environment's picture of each slot, or None."""
         return self._vector_env.render()
 
     @property
     def frames_per_s(self) -> float | None:
-        """Speed at which its pictures look natural, or None where it names none."""
+        """Frames per second of its pictures, or None if it declares none."""
         return getattr(self._vector_env, "metadata", {}).get("render_fps")
 
     def close(self) -> None:
@@ -264,7 +264,7 @@ class EnvironmentAdapter:
         self._has_ended = bool(np.count_nonzero(ended))
 
     def _forget_ends(self) -> None:
-        """Drops what is known of episodes before a reset."""
+        """Clears the state of episodes before a reset."""
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
 
@@ -282,7 +282,7 @@ class EnvironmentAdapter:
             raise self._mismatch("", "an array", type(observation).__name__)
         if observation.shape != self._leaf_shape:
             raise self._mismatch(".shape", self._leaf_shape, observation.shape)
-        # Most types are one object each, which is found sooner than that two are equal.
+        # Identity first: numpy dtypes are usually singletons, and `is` is cheaper than `==`.
         if observation.dtype is not self._leaf_dtype and observation.dtype != self._leaf_dtype:
             raise self._mismatch(".dtype", self._leaf.dtype, observation.dtype.name)
         return {self._leaf.name: observation}

@@ -1,9 +1,9 @@
 """Atari through ale-py's own vector environment: preprocessing and stepping in C++.
 
-All of its options are set here, none is left to its defaults (its reward clipping
-is on by default, and must not be: actors report raw rewards). Ids are those that
-ale-py registers: ALE/Pong-v5 (sticky actions .25), Pong-v4, PongNoFrameskip-v4
-(none); the frame skip is always the config's. Observations are uint8
+All of its options are set here and no default is used: its reward clipping is on by default, but
+actors report raw rewards. Ids are those that ale-py registers: ALE/Pong-v5 (sticky actions .25),
+Pong-v4, PongNoFrameskip-v4 (none); the frame skip is always that of the settings. Observations are
+uint8
 [stack, 84, 84], oldest frame first; after a reset the older frames are zeros.
 """
 
@@ -35,7 +35,7 @@ _SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
 
 
 class AtariGame(NamedTuple):
-    """What an Atari id stands for."""
+    """Game and sticky actions of an Atari id."""
 
     env_id: str
     rom: str
@@ -44,7 +44,7 @@ class AtariGame(NamedTuple):
 
 
 def parse_game_id(env_id: str) -> AtariGame | None:
-    """Returns the game an id stands for, or None if it is no Atari id.
+    """Returns the game of an id, or None if it is not an Atari id.
 
     Raises:
       MissingExtraError: an Atari id, but ale-py is not installed.
@@ -92,7 +92,7 @@ def make_ale_environment(
       game: from `parse_game_id`.
       num_slots: N.
       config: the Atari options.
-      num_threads: emulator threads; one per free core is the most that pays.
+      num_threads: emulator threads; more than one per free core does not help.
       is_rendered: whether it is to draw, see `FilmedAtariVectorEnv`.
     """
     from ale_py.vector_env import AtariVectorEnv
@@ -116,8 +116,8 @@ def make_ale_environment(
         frameskip=config.atari_frame_skip,
         maxpool=True,
         noop_max=config.atari_noop_max,
-        # ale-py's episodic_life starts a whole new game after each lost life, so that only first
-        # lives are ever seen. life_loss_info ends the episode and plays on: what is meant.
+        # ale-py's episodic_life starts a new game after each lost life, so that agents only see
+        # first lives. life_loss_info ends the episode and plays on, as the setting means.
         episodic_life=False,
         life_loss_info=config.atari_episodic_life,
         reward_clipping=False,
@@ -144,11 +144,11 @@ def make_ale_environment(
 
 
 class FilmedAtariVectorEnv:
-    """Two vector environments that play the same games: one for the policy, one for the eye.
+    """Two vector environments that play the same games: one for the policy, one for pictures.
 
-    ale-py's vector environment shows either what the policy sees (84 x 84, grey) or the screen
-    in colour. Emulators are exact: with equal seeds and actions both play the same frames. That
-    is verified at each step by rewards, ends and frame counters.
+    ale-py's vector environment returns either the policy's observations (84 x 84, grey) or the
+    screen in colour. Emulators are deterministic: with equal seeds and actions both play the same
+    frames. Each step verifies that by rewards, ends and frame counters.
     """
 
     def __init__(self, seen: VectorEnvironment, drawn: VectorEnvironment, fps: float) -> None:

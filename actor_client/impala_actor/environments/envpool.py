@@ -1,7 +1,7 @@
 """EnvPool's C++ environments, under EnvPool's own ids (CartPole-v1, Pong-v5).
 
-Asked for with env_backend = envpool. Its Gymnasium interface autoresets in the next
-step. Atari options are handed on; its episodes are whole games.
+Selected with env_backend = envpool. Its Gymnasium interface autoresets in the next step. Atari
+options are passed on; its episodes are whole games.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXTRA = "envpool"
 
 
 class EnvPoolVectorEnv:
-    """A pool that looks like a Gymnasium VectorEnv, made anew at each reset.
+    """A pool with the interface of a Gymnasium VectorEnv, made again at each reset.
 
     EnvPool takes seeds when a pool is made and ignores those given to its reset.
     """
@@ -59,7 +59,7 @@ class EnvPoolVectorEnv:
         return observation, rewards, terminated, truncated, infos
 
     def render(self) -> None:
-        """Draws nothing: EnvPool has no pictures."""
+        """Returns None: EnvPool has no pictures."""
 
     def close(self) -> None:
         """Frees the pool."""

@@ -1,4 +1,4 @@
-"""EpisodeTracker: returns and lengths of finished episodes, as the game itself scores them.
+"""EpisodeTracker: returns and lengths of finished episodes, before any reward clipping.
 
 Fed with every StepResult by the actor loop and the evaluator. Rewards are raw,
 padding rows count for nothing, and a lost life does not end an episode: an
@@ -37,7 +37,7 @@ class EpisodeTracker:
         self._num_steps = np.zeros(num_slots, np.int64)
 
     def update(self, step: StepResult) -> list[EpisodeRecord]:
-        """Counts one step of all slots in.
+        """Adds one step of all slots.
 
         Returns:
           The episodes whose reset observation has arrived, by slot: with NEXT_STEP autoreset in
@@ -61,7 +61,7 @@ class EpisodeTracker:
         return self._num_steps
 
     def unfinished(self) -> list[EpisodeRecord]:
-        """Returns what the episode in progress has so far, for every slot."""
+        """Returns return and length so far of the episode in progress, for every slot."""
         return [self._make_record(slot) for slot in range(len(self._returns))]
 
     def _make_record(self, slot: int) -> EpisodeRecord:

@@ -1,7 +1,7 @@
-"""make_environment: from an id and the settings to an adapter.
+"""make_environment: makes the adapter for an environment id and its settings.
 
-The only door to environments for actors and evaluation. Backends are imported
-when they are needed: importing this file costs nothing and needs no extras.
+Actors and evaluation make all environments through it. Backends are imported when they are needed:
+importing this file is cheap and needs no extras.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _makers: dict[str, Maker] = {}
 
 
 def register_environment(name: str, maker: Maker) -> None:
-    """Makes an environment known to this process under `name`, "object:" and a word."""
+    """Registers the maker of an environment in this process under `name`, "object:" and a word."""
     _makers[name] = maker
 
 
 def is_registered(name: str) -> bool:
-    """Returns whether this process knows an environment of that name as a Python object."""
+    """Returns whether this process has a registered maker of that name."""
     return name in _makers
 
 
@@ -46,14 +46,14 @@ def make_environment(
     Args:
       env_id: such as CartPole-v1, ALE/Pong-v5, PongNoFrameskip-v4, MinAtar/Breakout-v1 or
         my_module:MyEnv-v0.
-      num_slots: N; the config's envs_per_actor is not looked at.
+      num_slots: N; envs_per_actor of `config` is ignored.
       config: backend, wrappers, arguments and the Atari options; None: defaults.
       num_threads: threads of environments that are vectorised in native code.
-      is_rendered: whether its pictures are wanted (the adapter's `render`); rather use
+      is_rendered: whether the adapter's `render` returns pictures; prefer
         `impala_actor.environments.rendering`.
 
     Raises:
-      UnknownEnvironmentError: no such environment can be made here.
+      UnknownEnvironmentError: there is no such environment on this machine.
       MissingExtraError: it needs an optional package.
       UnsupportedSpaceError: this version cannot train on its spaces.
       ConfigError: backend, wrappers or arguments do not fit the environment.
@@ -104,7 +104,7 @@ def make_environment(
 
 
 def _require_no_changes(env_id: str, config: EnvironmentConfig, way_round: str = "") -> None:
-    """Raises ConfigError for wrappers or arguments where there are no single environments."""
+    """Raises ConfigError for wrappers or arguments if the backend has no single environments."""
     for name, value in (("env_wrapper", config.env_wrapper), ("env_kwargs", config.env_kwargs)):
         if value:
             hint = f"; they work with {way_round}" if way_round else ""
@@ -119,7 +119,7 @@ def _require_no_changes(env_id: str, config: EnvironmentConfig, way_round: str =
 def _make_registered(
     name: str, num_slots: int, config: EnvironmentConfig, is_rendered: bool
 ) -> EnvironmentAdapter:
-    """Returns slots of an environment that was handed over as a Python object."""
+    """Returns slots of an environment that was passed as a Python object."""
     from impala_actor.environments.slots import make_slots
     from impala_actor.environments.wrappers import load_wrappers
 
@@ -145,7 +145,7 @@ def _make_registered(
     def make_one() -> gymnasium.Env[Any, Any]:
         try:
             return maker()
-        except Exception as error:  # a user's code
+        except Exception as error:  # code of users may raise any error
             rule = "something that makes an environment"
             raise ConfigError("env", name, rule, f"{type(error).__name__}: {error}") from error
 

@@ -1,13 +1,12 @@
 """Makes adapters for environments that Gymnasium knows by id.
 
-"module:EnvId" imports the module first, which is where a user's own environment
-registers itself. Called by the factory, on the actor's main thread.
+"module:EnvId" imports the module first, which registers a user's own environment. Called by the
+factory, on the actor's main thread.
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,7 @@ import gymnasium
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.old_gym import refuse_old_gym
 from impala_actor.environments.slots import adapt, has_info_mask, make_slots
+from impala_actor.environments.suggestions import suggest_ids
 from impala_actor.environments.wrappers import load_wrappers
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import (
@@ -37,7 +37,7 @@ _LOG = logging.getLogger(__name__)
 EXAMPLES = "CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1"
 
 _PROVIDERS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
-"""Beginnings of ids, and the module that registers them; the extra has its name."""
+"""Prefixes of ids, and the module that registers them; the pip extra has the same name."""
 
 
 def make_gymnasium_environment(
@@ -54,13 +54,13 @@ def make_gymnasium_environment(
       env_id: a registered id, or "module:id".
       num_slots: N.
       backend: "entry-point" is the environment's own vector class, "sync" a loop in this
-        process, "async" one process per slot; "auto" the first of the first two that it has,
-        and "sync" where there are wrappers or arguments.
+        process, "async" one process per slot; "auto" is "entry-point" if the environment has one,
+        else "sync", and always "sync" with wrappers or arguments.
       config: env_kwargs and env_wrapper are used.
-      is_rendered: whether it is to draw: then the loop is taken wherever there is one.
+      is_rendered: whether it is to return pictures: then the loop is preferred.
 
     Raises:
-      UnknownEnvironmentError: no such id, or it cannot be made here.
+      UnknownEnvironmentError: no such id, or it cannot be made on this machine.
       MissingExtraError: it needs an optional package.
       UnsupportedSpaceError: spaces this version cannot train on.
       ConfigError: "entry-point" for an environment that has none, or with wrappers or arguments;
@@ -73,7 +73,7 @@ def make_gymnasium_environment(
             "without render_mode human",
             "a window would open for every slot; impala-eval --video films a policy",
         )
-    spec = _without_windows(_find_spec(env_id))
+    spec = _without_windows(find_spec(env_id))
     backend = _choose_backend(spec, backend, config)
     if is_rendered and spec.entry_point is not None:
         backend = "sync"
@@ -149,8 +149,8 @@ def _make_entry_point(
     options: dict[str, Any],  # Any: arguments of the environment
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:  # Any: any spaces
     try:
-        # make_vec hands on the registered time limit (CartPole-v1: 500); the vector classes
-        # themselves default to whatever they like.
+        # make_vec passes on the registered time limit (CartPole-v1: 500); the vector classes have
+        # defaults of their own.
         return gymnasium.make_vec(
             spec, num_slots, vectorization_mode="vector_entry_point", **options
         )
@@ -174,7 +174,13 @@ def _translate(error: Exception, env_id: str, config: EnvironmentConfig) -> Exce
     return error
 
 
-def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
+    """Returns the registered specification; makes no environment.
+
+    Raises:
+      UnknownEnvironmentError: no such id; the text names those that may be meant.
+      MissingExtraError: the package that registers it is missing.
+    """
     module, colon, name = env_id.rpartition(":")
     if colon:
         try:
@@ -197,7 +203,7 @@ def _find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 
 
 def _import_provider(name: str) -> None:
-    """Imports the package that registers ids like this one, where they are told by their names."""
+    """Imports the package that registers ids with this prefix, if it is a known prefix."""
     for beginning, module in _PROVIDERS.items():
         if name.startswith(beginning) and name not in gymnasium.registry:
             if importlib.util.find_spec(module) is None:
@@ -206,7 +212,7 @@ def _import_provider(name: str) -> None:
 
 
 def _is_known_to_old_gym(name: str) -> bool:
-    """Returns whether a Gym that something has imported has an environment of that id."""
+    """Returns whether the old Gym is imported and has an environment of that id."""
     registration = getattr(getattr(sys.modules.get("gym"), "envs", None), "registration", None)
     registry = getattr(registration, "registry", None)
     specs = getattr(registry, "env_specs", registry)  # until version 0.25 an object around a dict
@@ -214,7 +220,7 @@ def _is_known_to_old_gym(name: str) -> bool:
 
 
 def _describe_unknown(name: str, module: str, reason: str) -> str:
-    close = difflib.get_close_matches(name, list(gymnasium.registry), n=3, cutoff=0.6)
+    close = suggest_ids(name)
     text = f"no environment {name!r}" + (f" after importing {module}" if module else "")
     if close:
         return f"{text}; close matches: {', '.join(close)}"

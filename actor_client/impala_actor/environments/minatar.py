@@ -1,4 +1,4 @@
-"""MinAtar's five games, stepped by a thin loop of our own.
+"""MinAtar's five games, stepped by a small loop of this project.
 
 Ids are MinAtar's: MinAtar/Breakout-v0 with all six actions, -v1 with the game's
 minimal action set. The games are MinAtar's code, with its sticky actions (.1) and
@@ -26,7 +26,7 @@ EXTRA = "minatar"
 STICKY_ACTION_PROBABILITY = 0.1
 _NUM_ACTIONS = 6
 _CELL_PIXELS = 32
-# Black, then one colour for each channel (at most 10): Okabe and Ito's, told apart by everyone.
+# Black, then one colour for each channel (at most 10): Okabe and Ito's colour-blind safe palette.
 _COLOURS = np.array(
     [
         (0, 0, 0), (86, 180, 233), (240, 228, 66), (213, 94, 0), (0, 158, 115), (204, 121, 167),
@@ -44,7 +44,7 @@ _MODULES = {
 
 
 class MinAtarStep(NamedTuple):
-    """What Gymnasium's VectorEnv.step returns."""
+    """Return value of Gymnasium's VectorEnv.step."""
 
     observation: NDArray[np.bool_]
     rewards: NDArray[np.float32]
@@ -56,8 +56,8 @@ class MinAtarStep(NamedTuple):
 class MinAtarGame:
     """One game with sticky actions and its own generator.
 
-    The draws are those of MinAtar's `Environment`: one number per step, from the
-    generator that the game uses too.
+    Draws match MinAtar's `Environment`: one number per step, from the generator that the game uses
+    too.
     """
 
     def __init__(self, module: Any) -> None:  # Any: MinAtar has no types
@@ -69,7 +69,7 @@ class MinAtarGame:
         self._last_action = 0
 
     def seed(self, seed: int) -> None:
-        """Starts the generator anew."""
+        """Seeds the generator."""
         self._random = self._game.random = np.random.RandomState(seed)
         self._last_action = 0
 
@@ -131,11 +131,11 @@ class MinAtarVectorEnv:
         )
 
     def render(self) -> list[NDArray[np.uint8]]:
-        """Returns uint8 [10 * 32, 10 * 32, 3] per slot: a colour for each kind of thing."""
+        """Returns uint8 [10 * 32, 10 * 32, 3] per slot: a colour for each channel."""
         return [_draw(game.state()) for game in self._games]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there are no resources to free."""
 
 
 def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
@@ -162,7 +162,7 @@ def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
 
 
 def _draw(state: NDArray[Any]) -> NDArray[np.uint8]:
-    """Returns a picture of a state, bool [10, 10, C]; where two things are, the later channel."""
+    """Returns a picture of a state, bool [10, 10, C]; a later channel covers an earlier one."""
     num_channels = state.shape[2]
     topmost = np.max(state * (np.arange(num_channels) + 1), axis=2)
     picture: NDArray[np.uint8] = _COLOURS[topmost]

@@ -1,8 +1,8 @@
-"""From an observation space to observation leaves, and from raw observations to their values.
+"""Converts observation spaces to observation leaves, and observations to leaf values.
 
-A plain space is the one leaf "observation"; Dict and Tuple are taken apart, at any
-depth, into "observation/key/0/...", and leaves stand in sorted order of name. What
-each kind of space becomes: docs/environments.md. Used by the backends once per
+A plain space is the one leaf "observation"; Dict and Tuple are split, at any depth, into
+"observation/key/0/...", in sorted order of name. docs/environments.md lists the result for each
+kind of space. Used by the backends once per
 environment, and by the adapter in every step. numpy and gymnasium only.
 """
 
@@ -42,12 +42,12 @@ _SUPPORTED = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OneHot:
-    """How integers become one-hot vectors that stand side by side.
+    """Encoding of integers as concatenated one-hot vectors.
 
     Attributes:
       starts: int64 [D]: smallest value of each.
       sizes: int64 [D]: number of values of each.
-      offsets: int64 [D]: where the vector of each begins.
+      offsets: int64 [D]: first index of each vector.
     """
 
     starts: NDArray[np.int64]
@@ -62,7 +62,7 @@ class OneHot:
 
     @property
     def width(self) -> int:
-        """Length of all vectors together."""
+        """Total length of the vectors."""
         return int(self.sizes.sum())
 
     def encode(self, values: NDArray[Any], name: str) -> NDArray[np.float32]:
@@ -80,14 +80,14 @@ class OneHot:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ObservationPart:
-    """One part of an observation that holds numbers.
+    """One numeric part of an observation.
 
     Attributes:
-      leaf: what it becomes.
+      leaf: specification of its leaf.
       path: keys and indices that lead to it.
-      shape: its shape as the environment gives it.
-      dtype: its element type there.
-      one_hot: how its integers are encoded; None: it is the leaf as it is.
+      shape: its shape in the environment.
+      dtype: its element type in the environment.
+      one_hot: encoding of its integers; None: the leaf is the part itself.
     """
 
     leaf: TensorSpec
@@ -110,7 +110,7 @@ class ObservationPart:
         return values
 
     def encode_one(self, observation: Any) -> NDArray[Any]:
-        """Returns the leaf [...] out of one slot's raw observation, cast where that is harmless."""
+        """Returns the leaf [...] out of one slot's raw observation, cast if no value changes."""
         try:
             values = np.asarray(self._find(observation))
         except ValueError as error:
@@ -152,7 +152,7 @@ class ObservationEncoder:
 
     @property
     def is_needed(self) -> bool:
-        """Whether leaves are anything else than the raw observation itself."""
+        """Whether the leaves differ from the raw observation."""
         (first, *others) = self._parts
         return bool(others) or bool(first.path) or first.one_hot is not None
 
@@ -170,7 +170,7 @@ def list_observation_parts(space: Space[Any]) -> tuple[ObservationPart, ...]:
     """Returns the parts of an observation space in sorted order of leaf name.
 
     Raises:
-      UnsupportedSpaceError: naming the part that cannot be used, and the way round.
+      UnsupportedSpaceError: names the part that cannot be used, and a workaround.
     """
     parts = sorted(_walk(space, (), OBSERVATION), key=lambda part: part.leaf.name)
     if len(parts) > MAX_OBSERVATION_LEAVES:
@@ -244,5 +244,5 @@ def _refuse(space: object, name: str, reason: str) -> UnsupportedSpaceError:
 
 
 def _escape(key: str) -> str:
-    """Returns a key as a part of a leaf name: no slash, nothing that is not plain ASCII."""
+    """Returns a key as a part of a leaf name: plain ASCII without slashes."""
     return quote(key, safe=" ", errors="surrogatepass")

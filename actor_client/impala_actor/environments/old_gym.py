@@ -1,7 +1,7 @@
-"""What tells an environment of the old Gym package, and what to do about it.
+"""Detects environments of the old Gym package and says how to wrap them.
 
-Gym (`import gym`) is no longer maintained; Gymnasium took its place and changed what
-reset and step return. Knows neither package: it looks at names of modules.
+Gym (`import gym`) is no longer maintained; Gymnasium replaced it and changed the return values of
+reset and step. Imports neither package: it compares names of modules.
 """
 
 from __future__ import annotations
@@ -27,6 +27,6 @@ def refuse_old_gym(env_name: str, seen: str) -> UnknownEnvironmentError:
 
     Args:
       env_name: id or name of the environment.
-      seen: what gave it away.
+      seen: the observed evidence.
     """
     return UnknownEnvironmentError(f"{env_name} cannot be used: {seen}. {HOW_TO_WRAP}")

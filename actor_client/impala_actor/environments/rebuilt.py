@@ -1,11 +1,9 @@
-"""RebuiltEnvironment: an actor's environment that survives what its code raises.
+"""RebuiltEnvironment: makes the environment again after its code raised an exception.
 
-An exception of an environment's own code costs the unroll in the making and
-the episodes under way, not the actor: all slots are made anew, after a pause
-that grows while it keeps failing. One that never gets anywhere is given up, so
-that whoever started the actor hears of it. Errors of this project (a space
-that is broken, a missing package) say what is wrong with the settings: trying
-again would not help, and they pass through. Owned by the actor's thread.
+After an exception of an environment's own code the current unroll and episodes are lost, but the
+actor goes on: all slots are made again, after a pause that grows with each failure. After too many
+failures in a row the actor ends with an error. Errors of this project (a broken space, a missing
+package) concern the settings, so they are raised at once. Owned by the actor's thread.
 """
 
 from __future__ import annotations
@@ -38,14 +36,14 @@ _MAX_WITHOUT_UNROLL = 200
 
 
 class UnrollAbandonedError(Exception):
-    """The environment failed in the middle of an unroll: drop it and `start` again."""
+    """The environment failed in the middle of an unroll: drop the unroll and `start` again."""
 
 
 class RebuiltEnvironment:
     """All slots of an actor, made again when they fail.
 
     Attributes:
-      spec: what the environment looks like.
+      spec: the environment's specification.
       num_slots: N.
       resets_at_once: whether results may have `final_observations`.
       num_failures: exceptions, and observations or rewards that were not finite.
@@ -58,13 +56,13 @@ class RebuiltEnvironment:
         watchdog: EnvironmentWatchdog,
         max_failures: int,
     ) -> None:
-        """Makes the slots for the first time; what that raises is raised as it is.
+        """Makes the slots for the first time; an error of that is raised unchanged.
 
         Args:
           make: makes all slots.
           stop: ends pauses.
-          watchdog: entered for every call; stays the caller's.
-          max_failures: failures with no good step between them after which it is given up.
+          watchdog: entered for every call; owned by the caller.
+          max_failures: failures without a good step between them after which the actor ends.
         """
         self._make = make
         self._stop = stop
@@ -80,14 +78,14 @@ class RebuiltEnvironment:
         self.resets_at_once = self._adapter.resets_at_once
 
     def start(self, seed: int) -> Observations:
-        """Starts an episode in every slot, making the slots anew while that fails.
+        """Starts an episode in every slot; makes the slots again while that fails.
 
         Args:
-          seed: of the slots; after failures another that derives from it.
+          seed: of the slots; after failures a seed derived from it.
 
         Raises:
           EnvironmentFailedError: it failed too often.
-          SpecMismatchError: it came back as another environment.
+          SpecMismatchError: the new environment has another specification.
           QueueClosedError: the actor is stopping.
         """
         while True:
@@ -125,19 +123,19 @@ class RebuiltEnvironment:
         return result
 
     def abandon(self, what: str) -> None:
-        """Counts an unroll that is not to be sent, and drops the slots it came from.
+        """Counts an unroll that is not sent as a failure, and drops its slots.
 
         Raises:
-          EnvironmentFailedError: that was once too often.
+          EnvironmentFailedError: it failed too often.
         """
         self._fail(ValueError(what), "step")
 
     def note_unroll(self) -> None:
-        """Says that an unroll was completed."""
+        """Notes that an unroll was completed."""
         self._num_since_unroll = 0
 
     def close(self) -> None:
-        """Frees what the environment holds."""
+        """Frees the environment's resources."""
         if self._adapter is not None:
             adapter, self._adapter = self._adapter, None
             with self._watchdog:
@@ -154,14 +152,14 @@ class RebuiltEnvironment:
         """Counts, closes, and waits before the next try.
 
         Raises:
-          EnvironmentFailedError: that was once too often.
+          EnvironmentFailedError: it failed too often.
           QueueClosedError: the actor is stopping.
         """
         self.num_failures += 1
         self._num_since_step += 1
         self._num_since_unroll += 1
         text = f"{method} of the environment raised {type(error).__name__}: {error}"
-        with contextlib.suppress(Exception):  # broken as it is, closing it may fail, too
+        with contextlib.suppress(Exception):  # closing a broken environment may fail, too
             self.close()
         self._adapter = None
         is_over = self._num_since_step >= self._max_failures
@@ -169,10 +167,10 @@ class RebuiltEnvironment:
             number = self._num_since_step if is_over else self._num_since_unroll
             raise EnvironmentFailedError(f"{text} ({number} failures in a row)") from error
         pause_s = 0.0
-        if self._num_since_step > 1:  # what failed once may be good again at once
+        if self._num_since_step > 1:  # the first retry is immediate
             pause_s = min(_MAX_PAUSE_S, _PAUSE_S * math.pow(2, self._num_since_step - 2))
             pause_s *= random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-        # The first, every tenth, and whatever comes twice in a row.
+        # Warn at the first and every tenth failure, and at each one without a good step before it.
         is_news = self.num_failures % 10 == 1 or self._num_since_step > 1
         _LOG.log(
             logging.WARNING if is_news else logging.DEBUG,

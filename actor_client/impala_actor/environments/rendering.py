@@ -1,8 +1,8 @@
-"""RenderedEnvironment: one environment slot that can be looked at.
+"""RenderedEnvironment: one environment slot with rendered frames.
 
-What a policy sees in it is what it saw in training: the slot is made by the same
-factory, with the same settings. Used for videos only; runs on the thread that
-records. What cannot be drawn is refused with the way round.
+A policy gets the same observations as in training: the slot is made by the same factory, with the
+same settings. Used for videos only; runs on the thread that records. An environment without
+pictures is refused with a workaround.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ DEFAULT_FRAMES_PER_S = 30.0
 
 
 class RenderedEnvironment:
-    """An adapter of one slot, and what it shows.
+    """An adapter of one slot, and its pictures.
 
     Attributes:
-      adapter: to be stepped by whoever records.
-      frames_per_s: speed at which the pictures look natural.
+      adapter: the slot; the caller steps it.
+      frames_per_s: natural speed of the pictures.
     """
 
     def __init__(self, env_id: str, adapter: EnvironmentAdapter) -> None:
@@ -36,17 +36,17 @@ class RenderedEnvironment:
         self._env_id = env_id
 
     def render(self) -> NDArray[np.uint8]:
-        """Returns what the slot shows now: uint8 [H, W, 3].
+        """Returns the slot's present picture: uint8 [H, W, 3].
 
         Raises:
-          ConfigError: it cannot be drawn.
-          MissingExtraError: it could be, with an optional package.
+          ConfigError: it has no pictures.
+          MissingExtraError: pictures need an optional package.
         """
         try:
             pictures = self.adapter.render()
         except ImpalaError:
             raise
-        except Exception as error:  # whatever a drawing library raises
+        except Exception as error:  # drawing libraries may raise any error
             raise _explain(self._env_id, error) from error
         picture = pictures[0] if isinstance(pictures, list | tuple) and pictures else None
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
@@ -64,7 +64,7 @@ def make_rendered_environment(env_id: str, config: EnvironmentConfig) -> Rendere
 
     Raises:
       ImpalaError: see `impala_actor.environments.factory.make_environment`.
-      ConfigError: the environment draws nothing.
+      ConfigError: the environment has no pictures.
     """
     try:
         adapter = make_environment(env_id, 1, config.with_whole_games(), is_rendered=True)
@@ -74,9 +74,9 @@ def make_rendered_environment(env_id: str, config: EnvironmentConfig) -> Rendere
 
 
 def prepare_headless() -> None:
-    """Tells drawing libraries, where there is no display, to do without one.
+    """Tells drawing libraries to work without a display if there is none.
 
-    For commands only: it changes the environment of this process. What is set already stays.
+    For commands only: it sets environment variables of this process. Variables that are set stay.
     """
     if not any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

@@ -28,21 +28,21 @@ AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
 
 
 class BrokenSpaceError(Exception):
-    """SpecMismatchError on its way out of a slot's process: arguments are field, expected, actual.
+    """SpecMismatchError that can leave a slot's process: arguments are field, expected, actual.
 
-    Gymnasium raises what came out of a process as `type(error)(error)`, which not every class
-    survives.
+    Gymnasium raises errors of a slot's process as `type(error)(error)`, which fails for some
+    classes.
     """
 
 
 class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Checks resets, and steps: the first after each reset made from outside, or all."""
+    """Checks resets, and steps: all of them, or the first after each explicit reset."""
 
     def __init__(self, env: AnyEnv, env_name: str, *, checks_every_step: bool) -> None:
         """Guards a slot of the environment `env_name`.
 
         Raises:
-          UnknownEnvironmentError: it is no Gymnasium environment.
+          UnknownEnvironmentError: it is not a Gymnasium environment.
           UnsupportedSpaceError: observations that cannot be used.
         """
         require_gymnasium(env, env_name)
@@ -160,12 +160,12 @@ def require_gymnasium(env: object, env_name: str) -> None:
 
 
 def explain_failure(vector_env: Any, error: Exception) -> Exception:
-    """Returns what an exception out of a vector environment really is, or the exception itself.
+    """Returns a more specific error for an exception of a vector environment, or the exception.
 
     Args:
-      vector_env: the vector environment; where it loops over slots, the observations they
-        returned last are looked at.
-      error: what its reset or step raised.
+      vector_env: the vector environment; if it is a loop over slots, their last observations are
+        checked.
+      error: the exception of its reset or step.
     """
     cause: BaseException = error
     while isinstance(cause, BrokenSpaceError) and len(cause.args) == 1:

@@ -1,4 +1,4 @@
-"""make_slots: environment slots out of a function that makes single environments.
+"""make_slots: N environment slots from a function that makes one environment.
 
 Called by the backend for Gymnasium ids and by the factory for environments given as
 objects, on the actor's main thread.
@@ -35,29 +35,30 @@ def make_slots(
     vectorization: Literal["sync", "async"],
     wrappers: Sequence[Wrapper] = (),
 ) -> EnvironmentAdapter:
-    """Makes `num_slots` slots of what `maker` makes.
+    """Makes `num_slots` slots with `maker`.
 
     Args:
-      env_name: what messages call it.
+      env_name: its name in messages.
       maker: returns a new environment at each call.
       num_slots: N.
       vectorization: "sync" is a loop in this process, "async" one process per slot.
-      wrappers: put around each, the first innermost.
+      wrappers: applied to each environment, the first innermost.
 
     Raises:
-      UnknownEnvironmentError: it makes something else than Gymnasium environments.
+      UnknownEnvironmentError: `maker` does not return Gymnasium environments.
       UnsupportedSpaceError: spaces this version cannot train on.
-      ConfigError: a wrapper cannot be put around it.
+      ConfigError: a wrapper cannot be applied.
     """
 
     def make_one() -> SlotGuard:
         env = maker()
         require_gymnasium(env, env_name)
+        _require_spaces(env, env_name)
         for wrapper in wrappers:
             env = wrapper(env)
         return SlotGuard(env, env_name, checks_every_step=vectorization == "async")
 
-    # copy=False: observations stay valid until the next step, all that StepResult promises.
+    # copy=False: observations stay valid until the next step, as StepResult promises.
     kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
     vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
     try:
@@ -65,6 +66,12 @@ def make_slots(
     except BaseException:
         vector_env.close()
         raise
+
+
+def _require_spaces(env: gymnasium.Env[Any, Any], env_name: str) -> None:
+    for name in ("observation_space", "action_space"):
+        if getattr(env, name, None) is None:
+            raise UnsupportedSpaceError(f"{env_name}: {name} is None, expected a gymnasium.Space")
 
 
 def adapt(

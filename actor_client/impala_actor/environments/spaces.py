@@ -1,4 +1,4 @@
-"""From Gymnasium spaces to an EnvironmentSpec, or a clear refusal.
+"""Converts Gymnasium spaces to an EnvironmentSpec, or refuses them by name.
 
 Called once per environment by the backends. Actions: `impala_actor.environments.actions`.
 Observations: `impala_actor.environments.observations`.

@@ -1,10 +1,9 @@
 """EnvironmentWatchdog: ends the process when an environment does not return.
 
-An environment runs on the actor's main thread (or in a process that this
-thread waits for), and no thread can be ended from outside. So a hang ends the
-process: with a message, the stacks of all threads, its children killed, and
-exit code 75, by which whoever started the actor knows to start it again. What
-it had sent and had no verdict for is lost with it, as after any death.
+An environment runs on the actor's main thread (or in a process that this thread waits for), and
+Python cannot end a thread from outside. So a hang ends the process: it logs a message and the
+stacks of all threads, kills its children, and exits with code 75, which asks for a restart.
+Messages without a verdict are lost, as after any death.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ _LOG = logging.getLogger(__name__)
 class EnvironmentWatchdog:
     """A context manager that the actor's thread enters for every call of its environment.
 
-    Owned by that thread; one of its own, `impala-watchdog`, looks on. Entering
-    and leaving cost an assignment each.
+    Owned by that thread; its own thread, `impala-watchdog`, checks the time. Entering and leaving
+    cost an assignment each.
     """
 
     def __init__(self, timeout_s: float, on_hang: Callable[[str], None] | None = None) -> None:
-        """Begins to watch, unless `timeout_s` is 0.
+        """Starts the watching thread, unless `timeout_s` is 0.
 
         Args:
-          timeout_s: seconds a call may take; 0: any.
-          on_hang: called with what to say instead of ending the process; for tests.
+          timeout_s: seconds a call may take; 0: no limit.
+          on_hang: called with the message in place of ending the process; for tests.
         """
         self._timeout_s = timeout_s
         self._on_hang = on_hang or _end_process
-        self._since_s = 0.0  # when the call under way began; 0: none is
+        self._since_s = 0.0  # start of the call under way; 0: no call
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
         if timeout_s > 0:
@@ -48,7 +47,7 @@ class EnvironmentWatchdog:
             self._thread.start()
 
     def __enter__(self) -> None:
-        """A call begins."""
+        """Marks the start of a call."""
         self._since_s = time.monotonic()
 
     def __exit__(
@@ -57,11 +56,11 @@ class EnvironmentWatchdog:
         unused_error: BaseException | None,
         unused_trace: TracebackType | None,
     ) -> None:
-        """It has returned."""
+        """Marks the end of the call."""
         self._since_s = 0.0
 
     def close(self) -> None:
-        """Ends the watch."""
+        """Ends the watching thread."""
         self._is_closed.set()
         if self._thread is not None:
             self._thread.join()
@@ -70,7 +69,7 @@ class EnvironmentWatchdog:
         last_look_s = time.monotonic()
         while not self._is_closed.wait(min(1.0, self._timeout_s / 4)):
             now_s, since_s = time.monotonic(), self._since_s
-            # A process that was stopped and goes on has not hung: it is given its time anew.
+            # A process that was suspended has not hung: the time starts again.
             was_stopped = now_s - last_look_s > self._timeout_s / 2 + 1.0
             last_look_s = now_s
             if was_stopped and since_s:

@@ -1,8 +1,7 @@
-"""Wrappers and arguments that a command line asks for, around single environments.
+"""Applies --env-wrapper and --env-kwargs to single environments.
 
 `--env-wrapper module:Wrapper` names a class or function that takes an environment and
-returns one. Both options name code, so they are the actor's own: a learner never
-sends them.
+returns one. Both options name code, so they belong to the actor: a learner never sends them.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ _FORM = "module:Wrapper, such as gymnasium.wrappers:FlattenObservation"
 
 
 def load_wrappers(names: Sequence[str]) -> tuple[Wrapper, ...]:
-    """Returns the named wrappers, each of which explains itself if it fails.
+    """Returns the named wrappers; each raises ConfigError with its name if it fails.
 
     Raises:
-      ConfigError: a name cannot be found, or is nothing to call.
+      ConfigError: a name cannot be found, or is not callable.
     """
     return tuple(_Named(name, _load(name)) for name in names)
 
 
 class _Named:
-    """A wrapper and the name it came from."""
+    """A wrapper and its name."""
 
     def __init__(self, name: str, wrapper: Wrapper) -> None:
         self._name = name
         self._wrapper = wrapper
 
     def __call__(self, env: AnyEnv) -> AnyEnv:
-        """Wraps; raises ConfigError if that fails or gives no environment."""
+        """Wraps; raises ConfigError if that fails or does not return an environment."""
         rule = f"a wrapper that can be put around {env}"
         try:
             wrapped: object = self._wrapper(env)

@@ -1,7 +1,7 @@
-"""Waits for candidates in the background, so that the end of a run is heard while playing.
+"""CandidateSubscriber: waits for candidates of the learner on a background thread.
 
-A thread of its own keeps the stream open, and opens it anew with backoff when it breaks. The
-evaluator's loop takes the newest candidate, and looks between two steps whether what it plays is
+Its own thread keeps the stream open, and opens it again with backoff when it breaks. The
+evaluator's loop takes the newest candidate, and checks between two steps whether its result is
 still wanted.
 """
 
@@ -17,7 +17,12 @@ from impala_actor.evaluation.evaluation_client import (
     WatchEnd,
     Welcome,
 )
-from impala_common.errors import ImpalaError, LearnerUnavailableError, StaleSessionError
+from impala_common.errors import (
+    CapacityError,
+    ImpalaError,
+    LearnerUnavailableError,
+    StaleSessionError,
+)
 from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +32,7 @@ _PAUSE_S = 0.5
 
 
 class CandidateSubscriber:
-    """What the learner wants to have played."""
+    """The newest candidate that the learner offers."""
 
     def __init__(
         self, client: EvaluationClient, environment: EnvironmentSpec, model: str = ""
@@ -49,7 +54,7 @@ class CandidateSubscriber:
         """Waits for a candidate; None when the run has finished or `stop` is set.
 
         Args:
-          but: name of a candidate that was played already and may be offered once more.
+          but: name of a candidate that was played and may be offered once more.
 
         Raises:
           ImpalaError: the learner refuses, or cannot be reached within connect_timeout_s.
@@ -59,15 +64,15 @@ class CandidateSubscriber:
                 if self._failure is not None:
                     raise self._failure
                 if self._is_over or self._client.stop.is_set():
-                    return None  # a candidate that still waits is wanted no more
+                    return None  # the run has ended: ignore a waiting candidate
                 task, self._newest = self._newest, None
                 if task is not None and task.candidate != but:
                     return task
-                self._changed.wait(_POLL_S)  # a signal sets `stop` without a word
+                self._changed.wait(_POLL_S)  # a signal sets `stop` without notifying this condition
                 self._client.heartbeat.beat()
 
     def wants(self, task: Task) -> bool:
-        """Returns whether the result of `task` would still be heard."""
+        """Returns whether the learner still wants the result of `task`."""
         is_known = self._learner_run_id in (None, task.learner_run_id)
         return is_known and not self._is_over and not self._client.stop.is_set()
 
@@ -97,7 +102,8 @@ class CandidateSubscriber:
         """Reads one stream to its end.
 
         Raises:
-          LearnerUnavailableError: the learner was not there: patience runs out some time.
+          LearnerUnavailableError: the learner was not there, or has no place: patience runs out
+            some time.
         """
         with self._changed:
             if self._is_over:
@@ -108,7 +114,7 @@ class CandidateSubscriber:
             for message in self._watch.messages():
                 is_welcome = True
                 self._take_in(message)
-        except (LearnerUnavailableError, StaleSessionError) as error:
+        except (LearnerUnavailableError, StaleSessionError, CapacityError) as error:
             if not is_welcome and not self._is_over:
                 raise LearnerUnavailableError(str(error)) from error
             _LOG.info("the stream of candidates broke: %s", error)

@@ -1,12 +1,12 @@
-"""Calls of an evaluator to the learner; a LearnerClient that knows EvaluationService too.
+"""EvaluationClient: an evaluator's calls to the learner.
 
-Safe for several threads. Errors of calls come out as errors of this project.
+Safe for several threads. Failed calls raise errors of this project.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -16,8 +16,7 @@ from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.evaluations import pack_result
 from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
 from impala_common.codec.tensor_specs import unpack_tensor_spec
-from impala_common.codec.weights import digest_of_snapshot
-from impala_common.errors import LearnerUnavailableError
+from impala_common.codec.weights_transfer import assemble_candidate, max_snapshot_bytes
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import PROTOCOL_VERSION, UNARY_DEADLINE_S, WEIGHTS_DEADLINE_S
 from impala_common.rpc.security import ClientSecurity
@@ -27,7 +26,7 @@ from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
 
 PATIENCE_S = 30.0
-"""How long a call about one candidate is tried while the learner cannot be reached."""
+"""Seconds that a call about one candidate is tried while the learner cannot be reached."""
 
 
 class Task(NamedTuple):
@@ -44,7 +43,7 @@ class Task(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """The first message of a stream of candidates: the learner knows of this evaluator."""
+    """The first message of a stream of candidates: the learner has registered this evaluator."""
 
 
 class WatchEnd(NamedTuple):
@@ -72,8 +71,8 @@ class EvaluationClient(LearnerClient):
         """Opens a stream of candidates; nothing is raised before it is read.
 
         Args:
-          environment: what this evaluator's environment looks like.
-          model: the own network it was started with; "" for none.
+          environment: specification of this evaluator's environment.
+          model: name of the own network it was started with; "" for none.
         """
         request = pb.WatchCandidatesRequest(
             evaluator_id=self._actor.actor_id,
@@ -83,16 +82,19 @@ class EvaluationClient(LearnerClient):
         )
         return Watch(self._evaluations.WatchCandidates(request))
 
-    def get_candidate_weights(self, task: Task, is_wanted: Callable[[], bool]) -> bytes:
+    def get_candidate_weights(
+        self, task: Task, weights: Sequence[TensorSpec], is_wanted: Callable[[], bool]
+    ) -> bytes:
         """Returns the safetensors file of a candidate's weights, digest checked.
 
         Args:
           task: the candidate.
+          weights: the tensors its network has; more bytes than theirs are not taken.
           is_wanted: whether to try once more when the learner cannot be reached.
 
         Raises:
           NotFoundError: the learner no longer has it.
-          StaleSessionError: it is of another life of the learner.
+          StaleSessionError: it belongs to another life of the learner.
           LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
         """
         request = pb.GetCandidateWeightsRequest(
@@ -101,11 +103,10 @@ class EvaluationClient(LearnerClient):
 
         def attempt() -> bytes:
             responses = self._evaluations.GetCandidateWeights(request, timeout=WEIGHTS_DEADLINE_S)
-            header = next(iter(responses), pb.GetCandidateWeightsResponse()).header
-            data = b"".join(response.chunk for response in responses)
-            if len(data) != header.total_bytes or digest_of_snapshot(data) != header.digest:
-                raise LearnerUnavailableError("a weights transfer was damaged on its way")
-            return data
+            try:
+                return assemble_candidate(responses, max_snapshot_bytes(weights))
+            finally:
+                responses.cancel()  # what is not taken must not wait in the connection
 
         return self._patiently(attempt, PATIENCE_S, is_wanted)
 
@@ -117,18 +118,18 @@ class EvaluationClient(LearnerClient):
         duration_s: float,
         is_wanted: Callable[[], bool],
     ) -> bool:
-        """Says how a candidate did, again and again until it is heard; returns if it is the best.
+        """Reports a candidate's results, until the learner answers; returns whether it is the best.
 
         Args:
           task: the candidate.
-          sampled: how it did drawing actions.
-          greedy: how it did taking the likeliest.
-          duration_s: time that took.
+          sampled: result with drawn actions.
+          greedy: result with the likeliest actions.
+          duration_s: seconds of the evaluation.
           is_wanted: whether to try once more when the learner cannot be reached.
 
         Raises:
-          NotFoundError: the learner no longer wants to know.
-          StaleSessionError: it is of another life of the learner.
+          NotFoundError: the learner no longer wants the result.
+          StaleSessionError: it belongs to another life of the learner.
           InvalidRequestError: the numbers cannot be those of an evaluation.
           LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
         """
@@ -153,14 +154,14 @@ class Watch:
     """An open stream of candidates."""
 
     def __init__(self, call: Any) -> None:  # Any: grpc's call, which iterates and cancels
-        """Takes the call over."""
+        """Wraps an open call."""
         self._call = call
 
     def messages(self) -> Iterator[Task | Welcome | WatchEnd]:
-        """Yields what the learner sends.
+        """Yields the learner's messages.
 
         Raises:
-          ImpalaError: the stream broke, or was refused; says why.
+          ImpalaError: the stream broke or was refused; the text has the reason.
         """
         try:
             for response in self._call:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunReport:
-    """What was done with one run.
+    """Everything that impala-eval made of one run.
 
     Attributes:
       run: its folder, as it was given.
-      evaluation: None if no episodes were asked for.
-      videos: files that were written.
-      exported: files that were written.
-      notes: what the user should know of the export.
+      evaluation: None without --episodes.
+      videos: files written.
+      exported: files written.
+      notes: remarks about the export for the user.
     """
 
     run: str
@@ -35,7 +35,7 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
-        """Returns one flat JSON object; what was not asked for is not in it."""
+        """Returns one flat JSON object with the requested parts only."""
         data: dict[str, Any] = {"run": self.run}
         if self.evaluation is not None:
             data |= self.evaluation.to_json()
@@ -46,14 +46,22 @@ class RunReport:
         return data
 
 
-def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
-    """Prints all of them; notes go to stderr."""
+def show_reports(reports: Sequence[RunReport], *, as_json: bool, plot: Path | None = None) -> None:
+    """Prints all of them; notes go to stderr.
+
+    Args:
+      reports: one per run.
+      as_json: whether stdout gets JSON lines; the path of the plot then goes to stderr.
+      plot: file with the learning curves of all runs, or None.
+    """
     for report in reports:
         for note in report.notes:
             print(f"note: {note}", file=sys.stderr)  # noqa: T201
     if as_json:
         for report in reports:
             print(json.dumps(report.to_json(), allow_nan=False))  # noqa: T201
+        if plot is not None:
+            print(f"wrote {plot}", file=sys.stderr)  # noqa: T201
         return
     results = [report.evaluation for report in reports if report.evaluation is not None]
     if results and sys.stdout.isatty():
@@ -64,6 +72,8 @@ def show_reports(reports: Sequence[RunReport], *, as_json: bool) -> None:
     for report in reports:
         for path in (*report.videos, *report.exported):
             print(f"wrote {path}")  # noqa: T201
+    if plot is not None:
+        print(f"wrote {plot}")  # noqa: T201
 
 
 def _describe(result: RunEvaluation) -> str:

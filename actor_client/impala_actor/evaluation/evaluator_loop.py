@@ -1,8 +1,8 @@
-"""The evaluator: plays the learner's candidates with frozen weights, and says how they did.
+"""The evaluator's main loop: plays each candidate with frozen weights and reports its result.
 
 One process, environments and seeds of its own. `Evaluator.run` works on the calling thread
-until the run has finished, the learner stayed away too long, or `stop` is set. It never makes
-the learner wait, and what it was playing when the learner was lost it gives up.
+until the run has finished, the learner could not be reached in time, or `stop` is set. The learner
+never waits for it. When the learner is lost, it drops the candidate that it plays.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from impala_common.errors import (
     LearnerUnavailableError,
     NotFoundError,
     QueueClosedError,
+    RunFinishedError,
     StaleSessionError,
 )
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
+from impala_common.models.weights import weights_specs
 from impala_common.policy.policy import Policy, PolicyStep
 from impala_common.process.heartbeat import Heartbeat
 from impala_common.rpc.security import ClientSecurity
@@ -47,7 +49,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(EvaluationResult))
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluatorConfig:
-    """Settings of one evaluator. What is not here the learner decides."""
+    """Settings of one evaluator; the learner decides all others."""
 
     server: str
     env: str
@@ -65,7 +67,7 @@ class EvaluatorConfig:
 
 
 class Evaluator:
-    """One evaluator, from its first word to the learner to the end of the run."""
+    """One evaluator, from its first call to the learner to the end of the run."""
 
     def __init__(self, config: EvaluatorConfig, stop: threading.Event | None = None) -> None:
         """Prepares; `run` works. Setting `stop` ends it at the next step."""
@@ -83,7 +85,7 @@ class Evaluator:
         self.num_evaluations = 0
 
     def abandon(self) -> None:
-        """Breaks the connection, so that no call keeps a stopping evaluator. From any thread."""
+        """Breaks the connection, so that no call delays the stop. From any thread."""
         self._client.close()
 
     def run(self) -> None:
@@ -101,6 +103,8 @@ class Evaluator:
                     self._play_all(subscriber, environment)
                 finally:
                     subscriber.close()
+        except RunFinishedError as error:
+            _LOG.info("%s", error)
         except LearnerUnavailableError:
             if not self._stop.is_set():  # else: asked to stop while waiting for the learner
                 raise
@@ -112,7 +116,7 @@ class Evaluator:
             self._client.get_defaults().environment,
             env=self._config.env,
             env_backend=self._config.env_backend,  # type: ignore[arg-type]
-            env_kwargs=self._config.env_kwargs,  # names code: never what the learner sends
+            env_kwargs=self._config.env_kwargs,  # names code, so the learner never sends it
             env_wrapper=self._config.env_wrapper,
         ).with_whole_games()
         if self._config.record_dir:
@@ -130,17 +134,18 @@ class Evaluator:
                 self._play(task, subscriber, environment)
             except (NotFoundError, StaleSessionError, CapacityError, QueueClosedError) as error:
                 _LOG.info("%s is given up: %s", task.candidate, error)
+                played = ""  # it is offered again if the place was lost and found again meanwhile
             except LearnerUnavailableError as error:
                 _LOG.info("%s is given up: %s", task.candidate, error)
-                played = ""  # the same life of the learner may be back and offer it again
-            except InvalidRequestError as error:  # returns that are not finite, say
+                played = ""  # the same learner life may return and offer it again
+            except InvalidRequestError as error:  # for example returns that are not finite
                 _LOG.warning("the evaluation of %s cannot be reported: %s", task.candidate, error)
 
     def _play(
         self, task: Task, subscriber: CandidateSubscriber, environment: EnvironmentAdapter
     ) -> None:
         start_s = time.monotonic()
-        # What the learner says must never decide what is imported here.
+        # The learner's answer must never decide which code is imported.
         validate_same_model(task.model.name, self._config.model)
         spec = environment.spec.with_roles_of(task.observation_leaves)
         model = make_model(task.model, spec, seed=0)
@@ -148,7 +153,9 @@ class Evaluator:
         def is_wanted() -> bool:
             return subscriber.wants(task)
 
-        weights = unpack_snapshot(self._client.get_candidate_weights(task, is_wanted))
+        weights = unpack_snapshot(
+            self._client.get_candidate_weights(task, weights_specs(model), is_wanted)
+        )
 
         def check() -> None:
             self._client.heartbeat.beat()
@@ -197,7 +204,7 @@ class Evaluator:
 
 
 class _CheckedPolicy:
-    """A policy that looks at each step whether to go on."""
+    """A policy that checks at each step whether to go on."""
 
     def __init__(self, policy: Policy, check: Callable[[], None]) -> None:
         self._policy = policy
@@ -224,7 +231,7 @@ def _evaluate(
     is_greedy: bool,
     check: Callable[[], None],
 ) -> Evaluation:
-    """Plays one mode with a policy of its own, so that nothing is left of the one before."""
+    """Plays one mode with a new policy, which has no state of the mode before."""
     policy = Policy(model, environment.spec.action, environment.num_slots, task.seed)
     policy.load(weights)
     return evaluate(

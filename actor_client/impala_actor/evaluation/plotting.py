@@ -44,7 +44,7 @@ class EvaluationPoints(NamedTuple):
 
 
 class LearningCurve(NamedTuple):
-    """What is drawn of one run; its arrays have one entry per line of metrics.
+    """Data of one run's plot; arrays have one entry per line of metrics.
 
     Attributes:
       label: the run's folder name.
@@ -54,7 +54,7 @@ class LearningCurve(NamedTuple):
       lows: lower edge of the band: mean - standard deviation, but never below the
         smallest return; NaN where neither is known.
       highs: upper edge, likewise.
-      evaluations: what frozen weights were worth while the run trained.
+      evaluations: results of evaluations during training.
     """
 
     label: str
@@ -69,7 +69,7 @@ class LearningCurve(NamedTuple):
 def plot_runs(paths: Sequence[Path], output_path: Path) -> None:
     """Draws returns over agent steps and over wall time, one line per run.
 
-    Evaluations during training, where there were any, are points with their 95 % interval.
+    Evaluations during training, if any, are points with their 95 % interval.
 
     Args:
       paths: folders of runs.
@@ -102,10 +102,10 @@ def plot_runs(paths: Sequence[Path], output_path: Path) -> None:
 
 
 def read_curve(path: Path) -> LearningCurve:
-    """Reads one run's curve; torn lines and lines without a finished episode are passed over.
+    """Reads one run's curve; skips torn lines and lines without a finished episode.
 
     Raises:
-      ConfigError: there is nothing to draw.
+      ConfigError: the run has no finished episode.
     """
     metrics_path = RunDirectory(path).metrics_path
     try:
@@ -124,7 +124,7 @@ def read_curve(path: Path) -> LearningCurve:
         return np.array([_number(line, name) for line in lines], np.float64)
 
     means, deviations = column(metrics.RETURN_MEAN), column(metrics.RETURN_STD)
-    # fmax and fmin pass over NaN: without a deviation the band spans all returns.
+    # fmax and fmin ignore NaN: without a deviation the band spans all returns.
     lows = np.fmax(means - deviations, column(metrics.RETURN_MIN))
     highs = np.fmin(means + deviations, column(metrics.RETURN_MAX))
     return LearningCurve(
@@ -141,7 +141,7 @@ def read_curve(path: Path) -> LearningCurve:
 def _read_evaluations(lines: list[dict[str, Any]]) -> EvaluationPoints:  # Any: JSON
     name = metrics.EVALUATION_RETURN_MEAN
     lines = [line for line in lines if math.isfinite(_number(line, name))]
-    # In the order in which weights were set aside: several evaluators report in any order.
+    # Sorted by the steps of the candidates: several evaluators report in any order.
     if all(math.isfinite(_number(line, metrics.TIME_S)) for line in lines):
         lines.sort(key=lambda line: _number(line, metrics.TIME_S))
     lines = _drop_superseded(lines)
@@ -166,7 +166,7 @@ def _number(line: dict[str, Any], name: str) -> float:  # Any: JSON
 
 
 def _drop_superseded(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:  # Any: JSON
-    """Leaves out what a run that resumed from an older checkpoint did over again."""
+    """Drops lines that were written again after a resume from an older checkpoint."""
     kept: list[dict[str, Any]] = []
     for line in reversed(lines):
         if not kept or line[metrics.STEPS] < kept[-1][metrics.STEPS]:

@@ -1,8 +1,8 @@
-"""evaluate: how good is a policy with frozen weights?
+"""evaluate: the mean return of a policy with frozen weights, with its interval.
 
-Every environment slot plays the same fixed number of episodes. Taking the first
-so many episodes to finish instead would favour short ones, which in most
-games are the bad ones (or, where short is good, the good ones). Called by
+Every environment slot plays the same fixed number of episodes. Taking the episodes that finish
+first would favour short ones, which in most games have low returns (or high ones, if speed is the
+goal). Called by
 `impala_actor.eval_cli`; runs on the calling thread; knows nothing of torch.
 """
 
@@ -21,7 +21,7 @@ from impala_actor.environments.episode_statistics import EpisodeRecord, EpisodeT
 from impala_common.errors import ConfigError
 
 DEFAULT_MAX_EPISODE_STEPS = 108_000
-"""Agent steps after which an episode is cut: policies may run in circles for ever."""
+"""Agent steps after which an episode is cut: some policies never end one."""
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 _T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -29,7 +29,7 @@ _Z_QUANTILE = 1.959964
 
 
 class ChosenActions(Protocol):
-    """What a policy returns, as far as it matters here."""
+    """The part of a decision that the evaluation uses."""
 
     @property
     def actions(self) -> NDArray[Any]:
@@ -37,7 +37,7 @@ class ChosenActions(Protocol):
 
 
 class EvaluablePolicy(Protocol):
-    """What the evaluator needs of `impala_common.policy.policy.Policy`."""
+    """The part of `impala_common.policy.policy.Policy` that the evaluation uses."""
 
     def act(
         self, observations: Observations, is_first: NDArray[np.bool_], is_greedy: bool = False
@@ -45,7 +45,7 @@ class EvaluablePolicy(Protocol):
         """Chooses actions; resets recurrent state where `is_first` before it is used."""
 
     def observe(self, rewards: NDArray[np.float32], is_first_next: NDArray[np.bool_]) -> None:
-        """Takes note of what the actions led to."""
+        """Takes the rewards and ends that followed the actions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,16 +101,16 @@ def evaluate(
     """Plays ceil(num_episodes / num_slots) episodes in each slot.
 
     Args:
-      policy: a policy of as many slots; whatever state it holds is reset by is_first.
+      policy: a policy with as many slots; is_first resets its state.
       environment: stays open; is reset with `seed`.
-      num_episodes: at least so many episodes are played in all.
+      num_episodes: least total number of episodes.
       seed: of the environment; the policy has its own.
       is_greedy: take the most probable action in place of drawing one.
-      max_episode_steps: when an episode gets this long, all that are being played are cut, and
-        the evaluation ends.
+      max_episode_steps: when an episode gets this long, all episodes under way are cut, and the
+        evaluation ends.
 
     Raises:
-      ConfigError: fewer than one episode was asked for.
+      ConfigError: num_episodes is below 1.
     """
     if num_episodes < 1:
         raise ConfigError("episodes", num_episodes, "at least 1")

@@ -1,4 +1,4 @@
-"""export_policy: a run's policy as files that other programs can read.
+"""export_policy: writes a run's policy as safetensors, JSON and ONNX.
 
 Writes policy.safetensors (weights), policy.json (everything else) and, with the
 extra `onnx`, policy.onnx. None of them is or holds code. Called by
@@ -41,6 +41,7 @@ from impala_common.policy.onnx_graph import (
     make_interface,
     make_onnx,
 )
+from impala_common.process.installation import way_to_install
 from impala_common.run.run_directory import write_bytes_atomic, write_json_atomic
 from impala_common.spec.specs import ModelSpec, TensorSpec
 
@@ -48,11 +49,11 @@ _PACKAGES = ("impala-rl", "torch", "numpy", "safetensors", "gymnasium", "onnx", 
 
 
 class Export(NamedTuple):
-    """What was written.
+    """Result of an export.
 
     Attributes:
-      paths: the files.
-      notes: what the user should know, such as what is missing.
+      paths: the files written.
+      notes: remarks for the user, such as a missing file.
     """
 
     paths: tuple[Path, ...]
@@ -90,10 +91,10 @@ def export_policy(
     """Writes a run's policy into `folder`; policy.json last, so that it stands for a whole.
 
     Args:
-      run: what to export.
+      run: the run to export.
       folder: made if missing.
-      evaluation: how good it was found to be, if it was judged.
-      with_onnx: whether policy.onnx is wanted; without the extra it is left out with a note.
+      evaluation: its evaluation, if there is one.
+      with_onnx: whether to write policy.onnx; without the extra a note says that it is missing.
 
     Raises:
       ConfigError: the folder holds something else or cannot be written to, the network
@@ -111,7 +112,7 @@ def export_policy(
         files[ONNX_FILE] = make_onnx(run.model, run.environment, interface)
     elif with_onnx:
         notes.append(
-            f"{ONNX_FILE} was left out, its libraries are missing: pip install 'impala-rl[{EXTRA}]'"
+            f"{ONNX_FILE} was left out, its libraries are missing: {way_to_install(EXTRA)}"
         )
     description = _describe(run, interface, files, evaluation)
     try:
@@ -127,7 +128,7 @@ def export_policy(
 
 
 def pack_environment_config(config: EnvironmentConfig) -> dict[str, Any]:  # Any: JSON
-    """Returns how training made its environments, as config.toml spells it."""
+    """Returns the settings of training's environments, in the form of config.toml."""
     values = dataclasses.asdict(dataclasses.replace(config, specs_file=""))
     return {name: NONE if value is None else value for name, value in values.items()}
 
@@ -191,4 +192,4 @@ def _find_versions() -> dict[str, str]:
 
 def _uses_previous_step(spec: ModelSpec) -> bool:
     """Returns whether the network may look at the previous action and reward."""
-    return spec.use_previous_action_and_reward or spec.is_own  # one's own may always
+    return spec.use_previous_action_and_reward or spec.is_own  # an own network always gets both

@@ -1,4 +1,4 @@
-"""evaluate_run: from the folder of a run to an Evaluation of its newest checkpoint.
+"""evaluate_run: evaluates the newest checkpoint of a run's folder.
 
 Loads a frozen run, makes environment and policy, and plays. Called by
 `impala_actor.eval_cli`, which imports this file late, as it needs torch.
@@ -20,11 +20,11 @@ from impala_common.spec.specs import validate_same_environment
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunEvaluation:
-    """An evaluation and what was evaluated.
+    """An evaluation, and the run and checkpoint that it is of.
 
     Attributes:
       run: the run's folder, as it was given.
-      env: id of the environment it was judged on.
+      env: id of the environment of the evaluation.
       checkpoint: name of the checkpoint.
       step: agent steps trained at the checkpoint.
       evaluation: the result.
@@ -52,7 +52,7 @@ def evaluate_run(
     env: str | None = None,
     checkpoint_name: str | None = None,
 ) -> RunEvaluation:
-    """Judges one run by `num_episodes` or slightly more episodes with frozen weights.
+    """Evaluates one run with frozen weights, over `num_episodes` or slightly more episodes.
 
     Args:
       path: the run's folder.
@@ -60,13 +60,13 @@ def evaluate_run(
       num_slots: environment slots; never more than episodes.
       seed: of environments and draws.
       is_greedy: take the most probable action in place of drawing one.
-      env: judge on this environment, which must look the same; None: the run's.
+      env: environment of the evaluation, which must have the same spaces; None: the run's.
       checkpoint_name: None: the newest undamaged one.
 
     Raises:
       ConfigError: no run there, or settings that cannot work.
       CheckpointError: no usable checkpoint.
-      SpecMismatchError: the environment does not look like the one trained on.
+      SpecMismatchError: the environment's spaces differ from those of training.
     """
     return evaluate_frozen_run(
         load_frozen_run(path, checkpoint_name),
@@ -87,7 +87,7 @@ def evaluate_frozen_run(
     is_greedy: bool = False,
     env: str | None = None,
 ) -> RunEvaluation:
-    """Judges a run that is loaded already; otherwise as `evaluate_run`."""
+    """Evaluates a loaded run; otherwise as `evaluate_run`."""
     env = env or run.env
     num_slots = min(num_slots, num_episodes)
     config = run.environment_config.with_whole_games()

@@ -1,9 +1,9 @@
-"""EvaluationVideos: every n-th candidate of a run that trains, as it plays one episode.
+"""EvaluationVideos: films one episode of every n-th candidate.
 
-Owned by the evaluator's loop and called on its thread, after a candidate's verdict was
-reported. An mp4 (or GIF) goes to FOLDER/videos, an animated GIF to FOLDER/tensorboard/evaluation,
-a folder that the learner does not write to. Of both the newest NUM_KEPT stay. A video that fails
-is said once and ends videos, never the evaluation.
+Owned by the evaluator's loop and called on its thread, after a candidate's results were reported.
+An mp4 (or GIF) goes to FOLDER/videos, an animated GIF to FOLDER/tensorboard/evaluation,
+a folder that the learner does not write to. The newest NUM_KEPT of each stay. The first failure is
+logged and ends the videos, never the evaluation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 _MAX_FRAMES = 240  # candidates wait while a video is made
 _MAX_SIDE = 240
 TAG = "evaluation/video"
-"""What TensorBoard calls them."""
+"""Their tag in TensorBoard."""
 NUM_KEPT = 20
 """Videos of evaluations that stay in a folder; older ones are removed."""
 
@@ -36,7 +36,7 @@ class EvaluationVideos:
         """Films in an environment of its own.
 
         Args:
-          folder: where they go, such as the run's.
+          folder: folder of the files, such as the run's.
           every: the first evaluation is filmed, and then every so many; 0: none.
           env: environment id.
           config: its settings.
@@ -56,15 +56,15 @@ class EvaluationVideos:
         """Films one episode of drawn actions; returns its file, None where there is none.
 
         Args:
-          policy: of one slot; whatever it raises but QueueClosedError is a failed video.
+          policy: of one slot; any error of it except QueueClosedError is a failed video.
           step: agent steps trained.
           seed: of the environment.
 
         Raises:
-          QueueClosedError: the policy says that this is wanted no more.
+          QueueClosedError: the policy reports that the evaluator stops.
         """
         try:
-            require_video_format("gif")  # before an episode is played for nothing
+            require_video_format("gif")  # before an episode is played
             is_mp4 = importlib.util.find_spec("imageio_ffmpeg") is not None
             (recording,) = record_episodes(
                 policy,
@@ -86,7 +86,7 @@ class EvaluationVideos:
             _keep_newest(path.parent, "step-*-return-*", f"{TEMPORARY_PREFIX}*")
         except QueueClosedError:
             raise
-        except Exception as error:  # whatever a drawing library raises
+        except Exception as error:  # drawing libraries may raise any error
             self._every = 0
             _LOG.warning("evaluation goes on without videos: %s", error or type(error).__name__)
             return None
@@ -95,10 +95,10 @@ class EvaluationVideos:
 
 
 def _keep_newest(folder: Path, *patterns: str) -> None:
-    """Removes all but the newest files of such names, by when they were written.
+    """Removes all but the newest files of a pattern, by modification time.
 
-    The step in a name does not say it: a rollback goes back to smaller ones. Another evaluator
-    may film into the same folder and remove a file first.
+    Not by the step in the name, which a rollback decreases. Another evaluator may film into the
+    same folder and remove a file first.
     """
     found = []
     for pattern in patterns:

@@ -1,9 +1,8 @@
-"""Episodes as pictures: plays with frozen weights in one slot and keeps what it shows.
+"""Records episodes: plays one slot with frozen weights and keeps the rendered frames.
 
-Used by `impala-eval --video` and by evaluation during training. The policy
-decides as it does everywhere (`impala_common.policy.policy`), so recurrent state is
-right. Memory is bounded: pictures go to an encoder one by one, or into a
-FrameBuffer that shrinks and thins them.
+Used by `impala-eval --video` and by evaluation during training. The policy is the ordinary one
+(`impala_common.policy.policy`), which handles recurrent state. Memory is bounded: pictures go to an
+encoder one by one, or into a FrameBuffer that shrinks and thins them.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Frame = NDArray[np.uint8]
 TakeFrame = Callable[[Frame], None]
 
 DEFAULT_MAX_STEPS = 10_000
-"""Agent steps of one video at most; an episode that is longer is cut."""
+"""Most agent steps of one video; longer episodes are cut."""
 DEFAULT_MAX_FRAMES = 600
-"""Pictures of one recording that is kept in memory."""
+"""Most pictures of one recording in memory."""
 DEFAULT_MAX_SIDE = 320
-"""Its pictures are shrunk until no side is longer, in pixels."""
+"""Largest side of its pictures in pixels; larger ones are shrunk."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,10 +36,10 @@ class Recording:
 
     Attributes:
       frames: uint8 [F, H, W, 3]: from the reset to the final observation.
-      frames_per_s: speed at which they are meant to be seen.
+      frames_per_s: natural speed of the pictures.
       episode_return: sum of raw rewards.
       num_steps: agent steps.
-      is_cut: whether it was too long and cut.
+      is_cut: whether it was cut for its length.
     """
 
     frames: NDArray[np.uint8]
@@ -52,7 +51,7 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PlayedEpisode:
-    """What an episode came to; its pictures were handed on already."""
+    """Return and length of a filmed episode, without its pictures."""
 
     episode_return: float
     num_steps: int
@@ -62,8 +61,8 @@ class PlayedEpisode:
 class FrameBuffer:
     """The pictures of one episode, never more than `max_frames` of at most `max_side` pixels.
 
-    When it is full every second one is dropped, and of those to come every second
-    one left out, at half the speed: the whole episode is there, only coarser in time.
+    When it is full, every second picture is dropped, and from then on every second one is skipped,
+    at half the speed: it covers the whole episode at a coarser time scale.
     """
 
     def __init__(
@@ -83,11 +82,11 @@ class FrameBuffer:
 
     @property
     def frames_per_s(self) -> float:
-        """Speed at which what is kept looks natural."""
+        """Natural speed of the kept pictures."""
         return self._full_speed / self._stride
 
     def take(self, frame: Frame) -> None:
-        """Keeps a copy of the next picture, uint8 [H, W, 3], or leaves it out."""
+        """Keeps a copy of the next picture, uint8 [H, W, 3], or skips it."""
         if self._num_seen % self._stride == 0:
             if len(self._frames) == self._max_frames:
                 self._frames = self._frames[::2]
@@ -98,7 +97,7 @@ class FrameBuffer:
 
     @property
     def frames(self) -> list[Frame]:
-        """What is kept; not to be changed."""
+        """The kept pictures; read only."""
         return self._frames
 
     def stack(self) -> NDArray[np.uint8]:
@@ -142,7 +141,7 @@ class EpisodePlayer:
         """Plays to the end of the episode, or cuts it after `max_steps`.
 
         Args:
-          take_frame: is given each picture, from the reset to the final observation.
+          take_frame: called with each picture, from the reset to the final observation.
           max_steps: at least 1. A cut episode must be the last one played.
         """
         take_frame(self._environment.render())
@@ -181,17 +180,17 @@ def record_episodes(
 
     Args:
       policy: a policy of one slot.
-      env: id of the environment, which is made anew and closed again.
+      env: id of the environment, which is made here and closed again.
       config: its settings.
-      num_episodes: how many; fewer come back if one had to be cut.
+      num_episodes: number of episodes; fewer are returned if one was cut.
       seed: of the environment; the policy has its own.
-      max_steps: after so many agent steps an episode is cut.
+      max_steps: agent steps after which an episode is cut.
       is_greedy: take the most probable action in place of drawing one.
       max_frames: of one recording; longer ones are thinned out.
       max_side: pixels of a picture's longer side; larger ones are shrunk.
 
     Raises:
-      ConfigError: the environment cannot be drawn.
+      ConfigError: the environment has no pictures.
       ImpalaError: it cannot be made; see `make_rendered_environment`.
     """
     recordings: list[Recording] = []

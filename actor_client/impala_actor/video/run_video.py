@@ -1,4 +1,4 @@
-"""film_run: from the folder of a run to files that show how it plays.
+"""film_run: writes video files of a run's policy.
 
 Called by `impala_actor.eval_cli`, which imports this file late. Pictures go from
 the environment to the encoder one by one: an episode may be long.
@@ -33,19 +33,19 @@ def film_run(
     """Films whole games, one file each, named by run, step, episode and return.
 
     Args:
-      run: what plays.
-      folder: where the files go; made if missing.
-      num_episodes: how many; the last one is the one that had to be cut, if any.
+      run: the run whose policy plays.
+      folder: folder of the files; made if missing.
+      num_episodes: number of episodes; filming ends after an episode that was cut.
       video_format: mp4 in full, or gif shrunk and thinned as FrameBuffer says.
       seed: of environment and draws.
       is_greedy: take the most probable action in place of drawing one.
-      env: film it on this environment, which must look the same; None: the run's.
-      max_steps: after so many agent steps an episode is cut.
+      env: environment to film, which must have the same spaces; None: the run's.
+      max_steps: agent steps after which an episode is cut.
 
     Raises:
-      ConfigError: the environment cannot be drawn, or the folder not be written to.
-      MissingExtraError: the libraries are not there.
-      SpecMismatchError: the environment does not look like the one trained on.
+      ConfigError: the environment has no pictures, or the folder cannot be written to.
+      MissingExtraError: the extra is not installed.
+      SpecMismatchError: the environment's spaces differ from those of training.
     """
     require_video_format(video_format)
     config = run.environment_config

@@ -1,8 +1,8 @@
-"""Videos on disk: mp4 by ffmpeg, picture by picture, and animated GIF by Pillow.
+"""Writes videos: mp4 through ffmpeg, animated GIF through Pillow.
 
 Used by `impala-eval --video` and, for TensorBoard, by evaluation during training.
-A file appears under its name when it is whole. Needs the extra `video`, which
-brings ffmpeg's program along; imported libraries are loaded late.
+A file gets its name when it is complete. Needs the extra `video`, which includes the ffmpeg
+program; libraries are imported late.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VideoFormat = Literal["mp4", "gif"]
 
 GIF_TICK_S = 0.01
 MIN_GIF_TICKS = 2
-"""Viewers show pictures that are meant for less than two hundredths of a second far too long."""
+"""Viewers show pictures of less than two hundredths of a second far too long."""
 _FFMPEG_TIMEOUT_S = 60.0
 _MODULES = {"mp4": "imageio_ffmpeg", "gif": "PIL"}
 
@@ -40,14 +40,14 @@ class VideoWriter(Protocol):
         """Adds a picture, uint8 [H, W, 3]; all of a video have one size."""
 
     def finish(self, path: Path) -> None:
-        """Closes the video and puts it at `path`, replacing what is there."""
+        """Closes the video and moves it to `path`; replaces an existing file."""
 
     def discard(self) -> None:
         """Drops an unfinished video; does nothing to a finished one."""
 
 
 def require_video_format(video_format: VideoFormat) -> None:
-    """Raises MissingExtraError unless videos of this format can be written here."""
+    """Raises MissingExtraError unless videos of this format can be written."""
     if importlib.util.find_spec(_MODULES[video_format]) is None:
         raise MissingExtraError(f"writing {video_format} videos", EXTRA)
 
@@ -66,7 +66,7 @@ class Mp4Writer:
     """H.264 in mp4: every picture in full size, handed to an ffmpeg process at once."""
 
     def __init__(self, folder: Path, frames_per_s: float) -> None:
-        # ffmpeg tells the format by the name's end.
+        # ffmpeg reads the format from the suffix.
         self._path = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}.mp4"
         self._frames_per_s = frames_per_s
         self._shape: tuple[int, ...] | None = None
@@ -75,7 +75,7 @@ class Mp4Writer:
     def take(self, frame: Frame) -> None:
         """See VideoWriter."""
         if self._pipe is None:
-            # ffmpeg is started without forking in Python: gRPC's threads may be in this process.
+            # Start ffmpeg without a fork in Python: this process may have gRPC's threads.
             os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
             import imageio_ffmpeg
 
@@ -132,10 +132,10 @@ class GifWriter:
 
 
 def write_video(recording: Recording, path: Path) -> None:
-    """Writes a recording; the name's end says as what.
+    """Writes a recording; the suffix chooses the format.
 
     Raises:
-      ConfigError: the name ends neither in .mp4 nor in .gif.
+      ConfigError: the suffix is neither .mp4 nor .gif.
       MissingExtraError: the libraries are not there.
     """
     video_format = path.suffix.removeprefix(".")
@@ -159,10 +159,10 @@ def encode_gif(frames: Sequence[Frame] | NDArray[np.uint8], frames_per_s: float)
 
     Args:
       frames: each uint8 [H, W, 3].
-      frames_per_s: in (0, 50]; faster ones are thinned out to that.
+      frames_per_s: greater than 0; above 50, frames are left out.
 
     Raises:
-      MissingExtraError: Pillow is not there.
+      MissingExtraError: Pillow is not installed.
     """
     require_video_format("gif")
     from PIL import Image
@@ -170,7 +170,7 @@ def encode_gif(frames: Sequence[Frame] | NDArray[np.uint8], frames_per_s: float)
     ticks = 1.0 / (frames_per_s * GIF_TICK_S)
     stride = max(1, -int(-MIN_GIF_TICKS // ticks))
     frames, ticks = frames[::stride], ticks * stride
-    # Durations are whole hundredths; rounding their sums keeps the whole at its length.
+    # Durations are whole hundredths; rounding their sums keeps the total length.
     ends = np.round(np.arange(len(frames) + 1) * ticks)
     durations_ms = (np.diff(ends) * GIF_TICK_S * 1000).round().astype(int).tolist()
     pictures = (Image.fromarray(frame) for frame in frames)  # one at a time: they are copies
@@ -195,12 +195,12 @@ def log_video(folder: Path, tag: str, recording: Recording, step: int) -> None:
 
     Args:
       folder: of event files; made if missing.
-      tag: what TensorBoard calls it.
+      tag: its tag in TensorBoard.
       recording: see `record_episodes`.
       step: agent steps trained.
 
     Raises:
-      MissingExtraError: Pillow is not there.
+      MissingExtraError: Pillow is not installed.
     """
     from tensorboardX import event_file_writer
     from tensorboardX.proto import event_pb2, summary_pb2

@@ -1,7 +1,7 @@
-"""ActionRanges: are the actions and logits of unrolls possible ones?
+"""ActionRanges: checks that actions and logits of unrolls are within their specification.
 
-Used by `UnrollDecoder` on what came off the wire; type, shape and finiteness have
-been checked before. numpy only.
+Used by `UnrollDecoder` on received unrolls; type, shape and finiteness have been checked before.
+numpy only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from impala_common.errors import InvalidUnrollError
 from impala_common.spec.action_spec import MAX_ABS_GAUSSIAN, ActionSpec
 
 MAX_ABS_LOG_STD = 20.0
-"""Largest |log_std| taken; its exponential and the square of that are finite in float32."""
+"""Largest |log_std| accepted: its exponential and the square of that are finite in float32."""
 
 Array = np.ndarray[Any, Any]
 
@@ -49,7 +49,7 @@ class ActionRanges:
         """Checks actions, previous_action and behaviour_policy_logits.
 
         Raises:
-          InvalidUnrollError: naming the leaf, the part and what was expected.
+          InvalidUnrollError: names the leaf, the part and the expected range.
         """
         for name in ("actions", "previous_action"):
             self._validate_actions(name, leaves[name])
@@ -74,7 +74,7 @@ class ActionRanges:
             raise InvalidUnrollError(f"{name}: expected whole numbers where actions are discrete")
 
     def _describe_range(self, actions: Array) -> str:
-        """Returns what was expected of the first part that is out of range."""
+        """Returns the expected range of the first part that is out of range."""
         rows = actions.reshape(-1, actions.shape[-1])
         outside = ((rows < self._lowest) | (rows > self._highest)).any(axis=0)
         component = int(np.flatnonzero(outside)[0])

@@ -1,4 +1,4 @@
-"""Action specifications to messages and back; hostile ones are refused. No grpc, no torch."""
+"""Packs and unpacks action specifications; refuses invalid ones. No grpc, no torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unpack_action_spec(message: pb.ActionSpec) -> ActionSpec:
     """Returns the specification in `message`.
 
     Raises:
-      InvalidRequestError: naming the part that describes nothing that could be trained on.
+      InvalidRequestError: names the part that cannot be trained on.
     """
     if not 1 <= len(message.parts) <= _MAX_PARTS:
         raise InvalidRequestError(

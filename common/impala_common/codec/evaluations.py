@@ -1,4 +1,4 @@
-"""Results of evaluations to messages and back. No grpc, no torch."""
+"""Packs and unpacks evaluation results. No grpc, no torch."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""Frame-stacked observations as each distinct frame once, plus an index.
+"""Packs frame-stacked observations as distinct frames plus an index.
 
 An observation that stacks its newest S frames repeats S-1 of them from one
-step to the next. `split_frames` finds that out by comparing, never by trusting
-the environment, so the round trip is exact for any data; after a reset, or
-wherever the stack did not simply move on by one, all frames of the new stack
-are taken. It is for finished observations; actors do the same as steps come
-(`impala_actor.acting.frame_store`). `join_frames` is the inverse (the history, tests;
-the learner gathers on its device instead). numpy only.
+step to the next. `split_frames` compares frames and never trusts the environment, so the round trip
+is exact for any data; after a reset, or where the stack has not moved on by exactly one frame, all
+frames of the new stack are taken. It is for finished observations; actors do the same step by step
+(`impala_actor.acting.frame_store`). `join_frames` is the inverse, for the event history and tests
+(the learner gathers on its device). numpy only.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class UniqueFrames(NamedTuple):
     Attributes:
       frames: [sum(counts), frame...]: frames of the first unroll, then the second ...
       counts: int32 [N]: frames of each unroll.
-      frame_index: int32 [T+1, N, S]: which of its own unroll's frames fills each place.
+      frame_index: int32 [T+1, N, S]: for each place the index among its own unroll's frames.
     """
 
     frames: Array
@@ -76,19 +75,19 @@ def _moved_on(observations: Array) -> Array:
     """Returns bool [T, N]: whether observation t+1 is observation t moved on by one frame."""
     flat = observations.reshape(*observations.shape[:3], -1)
     if flat.dtype.itemsize * flat.shape[-1] % 8 == 0 and flat.flags.c_contiguous:
-        flat = flat.view(np.uint64)  # eight bytes a comparison
+        flat = flat.view(np.uint64)  # compare eight bytes at a time
     same: Array = (flat[1:, :, :-1] == flat[:-1, :, 1:]).all(axis=(2, 3))
     return same
 
 
 def split_stack(stack: Array, start: int) -> tuple[Array, Array]:
-    """Returns (frames to add, index [S]) of a stack none of whose places is known yet.
+    """Returns (frames to add, index [S]) of a stack without stored frames.
 
-    Equal neighbours, as after a reset that repeats one frame, are taken once.
+    Equal neighbours, as after a reset that repeats one frame, are stored once.
 
     Args:
       stack: [S, ...]: the frames, oldest first.
-      start: number of the first frame to add among those of its unroll.
+      start: index of the first frame to add within its unroll.
     """
     is_new = [True] + [not np.array_equal(stack[s], stack[s - 1]) for s in range(1, stack.shape[0])]
     index = start + np.cumsum(is_new).astype(np.int32) - 1

@@ -1,4 +1,4 @@
-"""Specifications to messages and back. No grpc, no torch."""
+"""Packs and unpacks specifications. No grpc, no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
     """Returns the specification in `message`.
 
     Raises:
-      InvalidRequestError: if it describes nothing that could be trained on.
+      InvalidRequestError: it cannot be trained on.
     """
     if not 1 <= len(message.observation_leaves) <= MAX_OBSERVATION_LEAVES:
         raise InvalidRequestError(f"observation_leaves: expected 1 to {MAX_OBSERVATION_LEAVES}")
@@ -77,7 +77,7 @@ def unpack_unroll_spec(message: pb.UnrollSpec, environment: EnvironmentSpec) -> 
     The roles of the observation leaves are those of the message: the learner's.
 
     Raises:
-      InvalidRequestError: if the leaves are not those this version knows.
+      InvalidRequestError: the leaves are not those of this version.
     """
     leaves = [unpack_tensor_spec(leaf.tensor) for leaf in message.leaves]
     state = tuple(leaf for leaf in leaves if leaf.name.startswith("initial_agent_state/"))
@@ -126,7 +126,7 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
 
 
 def pack_environment_options(config: EnvironmentConfig) -> pb.EnvironmentOptions:
-    """Returns the preparation of environments in `config` as a message (never the id)."""
+    """Returns the environment settings in `config` as a message, without the id."""
     return pb.EnvironmentOptions(
         atari_frame_skip=config.atari_frame_skip,
         atari_frame_stack=config.atari_frame_stack,

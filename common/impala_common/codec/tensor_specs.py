@@ -1,4 +1,4 @@
-"""Tensor specifications to messages and back. No grpc, no torch."""
+"""Packs and unpacks tensor specifications. No grpc, no torch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def pack_tensor_spec(spec: TensorSpec) -> tensor_pb2.TensorSpec:
 
 
 def unpack_tensor_spec(message: tensor_pb2.TensorSpec) -> TensorSpec:
-    """Returns the specification in `message`, refusing what no array could be."""
+    """Returns the specification in `message`; InvalidRequestError if no array can have it."""
     if message.dtype not in PROTO_TO_DTYPE:
         raise InvalidRequestError(f"{message.name[:64]!r}: unknown dtype {message.dtype}")
-    # The rank first: the product of a hostile number of lengths takes for ever.
+    # Check the rank first: the product of a hostile number of lengths takes too long.
     if (
         len(message.shape) > MAX_RANK
         or min(message.shape, default=1) < 1

@@ -1,4 +1,4 @@
-"""Arrays to `impala_rl.v1.Tensor` and back.
+"""Packs arrays as `impala_rl.v1.Tensor` and unpacks them.
 
 Called by the actor's sender and by the front end. Nothing is decoded before
 the declared type, shape and size agree with what the receiver expects, so a
@@ -28,14 +28,14 @@ _NUMPY_DTYPES = {name: np.dtype(name) for name in DTYPES}
 PROTO_TO_DTYPE: dict[Any, str] = {number: name for name, number in DTYPE_TO_PROTO.items()}
 
 _LEVEL = -1
-"""A fifth less time on both sides than level 1, for 1 to 21 % more bytes of Atari frames."""
+"""Takes a fifth less time than level 1 on both sides, for 1 to 21 % more bytes of Atari frames."""
 _MIN_COMPRESSED_BYTES = 4096
-"""Below this, compression costs more than the bytes it saves."""
+"""Least size for compression; below, it costs more time than it saves."""
 _MIN_RATIO = 1.2
 """Compressed data is sent only if it is smaller by at least this factor."""
 _MIN_SAMPLE_BYTES = 1 << 16
 _SAMPLE_ROWS = 4
-"""What a tensor is tried on before all of it is compressed: repetition from row to row counts."""
+"""Size of the part that is compressed as a trial; rows of a tensor often repeat."""
 _MAX_RANK = 8
 
 _local = threading.local()  # zstd contexts are not thread-safe: one pair per thread
@@ -46,7 +46,7 @@ def pack_tensor(array: np.ndarray[Any, Any], compress: bool = False) -> pb.Tenso
 
     Args:
       array: any dtype of `specs.DTYPES`, any shape.
-      compress: whether zstd may be used, where it pays.
+      compress: whether zstd may be used, if it makes the data smaller.
     """
     tensor = pb.Tensor()
     pack_into(tensor, array, compress)
@@ -54,14 +54,14 @@ def pack_tensor(array: np.ndarray[Any, Any], compress: bool = False) -> pb.Tenso
 
 
 def pack_into(tensor: pb.Tensor, array: np.ndarray[Any, Any], compress: bool = False) -> bytes:
-    """Makes the empty message `tensor` that of `array`, and returns its `data`.
+    """Fills the empty message `tensor` with `array`, and returns its `data`.
 
-    In place and with the data at hand, because each look at `tensor.data` copies it.
+    In place and with the data returned, because each access to `tensor.data` copies it.
     """
     tensor.dtype = DTYPE_TO_PROTO[array.dtype.name]
     tensor.shape.extend(array.shape)
     if compress and array.nbytes >= _MIN_COMPRESSED_BYTES:
-        # Compressed where it lies, if it lies in C order: what pays is then never copied.
+        # Compress an array in C order in place: compressible data is then never copied.
         view = np.ascontiguousarray(array).data.cast("B")
         if _may_shrink(view, array.shape[0]):
             squeezed = _compressor().compress(view)
@@ -84,13 +84,13 @@ def unpack_tensor(
 
     Args:
       tensor: message from the wire.
-      name: what to call it in errors.
+      name: its name in errors.
       dtype: expected element type.
       shape: expected shape.
-      data: `tensor.data`, where it is at hand: each look at it copies.
+      data: `tensor.data`, if the caller has it: each access copies.
 
     Raises:
-      InvalidUnrollError: naming the first thing that differs.
+      InvalidUnrollError: names the first difference.
     """
     if len(tensor.shape) > _MAX_RANK:
         raise InvalidUnrollError(f"{name}: expected at most {_MAX_RANK} dimensions")
@@ -116,7 +116,7 @@ def digest_of(data: Iterable[bytes]) -> int:
 
 
 def _may_shrink(plain: memoryview, num_rows: int) -> bool:
-    """Returns whether compressing all of `plain` is worth a try: large ones are tried in part."""
+    """Returns whether to compress all of `plain`; of large data a part is compressed as a trial."""
     sample_bytes = max(_MIN_SAMPLE_BYTES, _SAMPLE_ROWS * len(plain) // num_rows)
     if 8 * sample_bytes > len(plain):
         return True

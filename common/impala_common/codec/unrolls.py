@@ -1,8 +1,8 @@
-"""Unrolls to `UnrollBatch` messages and back.
+"""Packs unrolls as `UnrollBatch` messages and unpacks them.
 
-`pack_unrolls` runs in the actor, `UnrollDecoder.decode` in the front end. The
-decoder is the door: whatever it returns agrees with the specification in
-number, type, shape and range, has the digest it was sent with, and is finite.
+`pack_unrolls` runs in the actor, `UnrollDecoder.decode` in the front end. The decoder checks every
+unroll: its result agrees with the specification in number, type, shape and range, has the digest of
+the message, and is finite.
 No grpc, no torch.
 """
 
@@ -26,11 +26,11 @@ Leaves = dict[str, Array]
 
 
 class Unrolls(NamedTuple):
-    """Unrolls side by side, as an actor makes them and as they come off the wire.
+    """Unrolls side by side, as an actor makes them and as the decoder returns them.
 
     Attributes:
       num_unrolls: N.
-      leaves: every leaf by name, but for a frame-stacked observation.
+      leaves: every leaf by name, except a frame-stacked observation.
       frames: the frame-stacked observation, or None.
     """
 
@@ -39,7 +39,7 @@ class Unrolls(NamedTuple):
     frames: UniqueFrames | None
 
     def stacked(self, spec: UnrollSpec) -> Leaves:
-        """Returns every leaf of `spec` by name, frames in stacks again."""
+        """Returns every leaf of `spec` by name, with frames stacked."""
         if self.frames is None:
             return self.leaves
         return {spec.frame_leaf.name: join_frames(self.frames)} | self.leaves
@@ -48,13 +48,13 @@ class Unrolls(NamedTuple):
 def pack_unrolls(
     unrolls: Unrolls, spec: UnrollSpec, compress: bool, message: pb.UnrollBatch | None = None
 ) -> pb.UnrollBatch:
-    """Returns a message with leaves, frames, unroll_count and digest set; the rest is the sender's.
+    """Returns a message with leaves, frames, unroll_count and digest; the sender sets the rest.
 
     Args:
       unrolls: every leaf of `spec`, of N environment slots.
-      spec: what an unroll consists of.
+      spec: specification of an unroll.
       compress: whether observations may be compressed.
-      message: the empty one to fill, part of a larger one for instance; None: a new one.
+      message: an empty message to fill, for instance part of a larger one; None: a new one.
     """
     message = pb.UnrollBatch() if message is None else message
     message.unroll_count = unrolls.num_unrolls
@@ -84,7 +84,7 @@ class UnrollDecoder:
     """Turns messages into checked arrays. Used by the front end only, on its event loop."""
 
     def __init__(self, spec: UnrollSpec, max_unrolls: int) -> None:
-        """Prepares to decode unrolls of `spec`, at most `max_unrolls` to a message."""
+        """Prepares to decode unrolls of `spec`, at most `max_unrolls` in a message."""
         self._spec = spec
         self._max_unrolls = max_unrolls
         self._leaves = spec.leaves
@@ -100,7 +100,7 @@ class UnrollDecoder:
         """Returns the unrolls in `message`: checked, read-only.
 
         Raises:
-          InvalidUnrollError: naming the first thing that breaks the specification.
+          InvalidUnrollError: names the first difference to the specification.
         """
         num_unrolls = message.unroll_count
         if not 1 <= num_unrolls <= self._max_unrolls:
@@ -116,7 +116,7 @@ class UnrollDecoder:
                 f"frames: expected {'set' if self._spec.uses_unique_frames else 'unset'}"
             )
         tensors = list(message.leaves)
-        data = [tensor.data for tensor in tensors]  # once: each look at it copies
+        data = [tensor.data for tensor in tensors]  # once: each access copies
         frames_data: list[bytes] = []
         if self._spec.uses_unique_frames:
             stack = message.frames

@@ -1,9 +1,8 @@
-"""Weights as one safetensors snapshot.
+"""Packs weights as one safetensors snapshot.
 
-All snapshots of a run have the same names, types and shapes, so the header of
-the format is made once (by the safetensors library itself) and publishing new
-weights is nothing but copying numbers to known places. Whoever receives a
-snapshot reads it with the library. No grpc, no torch.
+All snapshots of a run have the same names, types and shapes, so the header of the format is made
+once (by the safetensors library itself), and publishing new weights only copies numbers to fixed
+offsets. Receivers read a snapshot with the library. No grpc, no torch.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Array = np.ndarray[Any, Any]
 
 
 class SnapshotLayout:
-    """Where each tensor lies in a snapshot. Immutable."""
+    """Offset of each tensor in a snapshot. Immutable."""
 
     def __init__(self, template: Mapping[str, Array]) -> None:
-        """Takes names, types and shapes from `template`; its numbers do not matter."""
+        """Takes names, types and shapes from `template`; its numbers are ignored."""
         blob = safetensors.numpy.save(
             {name: np.asarray(array, order="C") for name, array in template.items()}
         )

@@ -3,7 +3,9 @@
 from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
+    MAX_STORAGE_SLOTS,
     CheckpointConfig,
     EnvironmentConfig,
     LossConfig,
@@ -15,6 +17,7 @@ from impala_common.config.sections import (
 from impala_common.config.train import TrainConfig
 
 __all__ = [
+    "MAX_STORAGE_SLOTS",
     "AdminConfig",
     "CheckpointConfig",
     "EnvironmentConfig",
@@ -23,6 +26,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "ReuseConfig",
     "RolloutConfig",
     "SecurityConfig",
     "TrainConfig",

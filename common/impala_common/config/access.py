@@ -1,4 +1,4 @@
-"""Settings of who may reach a learner, and how: TLS, tokens, administration.
+"""Settings of access to a learner: TLS, tokens, administration.
 
 The text under each field is its documentation, as in `impala_common.config.sections`.
 """
@@ -13,7 +13,7 @@ from impala_common.rpc.addresses import host_of, is_address, is_local
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SecurityConfig:
-    """Who may connect: TLS and tokens, as paths of files that `impala-admin certs init` makes."""
+    """TLS and tokens, as paths of files that `impala-admin certs init` makes."""
 
     tls_cert: str = ""
     """File of the server's certificate (PEM, with its chain); empty: no TLS. Read again when it
@@ -31,7 +31,7 @@ class SecurityConfig:
     """File of the token for administration, readable by its owner only; empty: none is needed."""
 
     def __post_init__(self) -> None:
-        """Checks the rules of this section; files are looked at when they are used."""
+        """Checks the rules of this section; files are checked when they are used."""
         require(
             "tls_cert",
             self.tls_cert,

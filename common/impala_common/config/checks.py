@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from impala_common.errors import ConfigError
 
 OBJECT_PREFIX = "object:"
-"""What names of environments and models begin with that are Python objects of the parent."""
+"""Prefix of the names of environments and models that are Python objects of the parent."""
 
 _OWN_MODEL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.-]*", re.ASCII)
 
@@ -36,7 +36,7 @@ def require_between(name: str, value: float, low: float, high: float) -> None:
 
 
 def is_own_model(name: str) -> bool:
-    """Returns whether `name` is that of an own network, "module:Class" or "object:Name"."""
+    """Returns whether `name` names an own network, "module:Class" or "object:Name"."""
     return _OWN_MODEL.fullmatch(name) is not None
 
 

@@ -1,19 +1,19 @@
 """The command line of impala-train and impala-server: every setting is an option.
 
 One definition serves options and config.toml: the dataclasses of
-`impala_common.config.sections`. What counts most comes last:
+`impala_common.config.sections`. Later sources override earlier ones:
 
     preset (--preset, or chosen by the environment) < --config FILE < options
 
 With `--resume RUN` the settings start from RUN/config.toml instead; with
-`--resume-if-exists` they do so when --run-dir holds a run already. Must stay
-light: it runs before anyone knows whether torch is needed.
+`--resume-if-exists` they do so when --run-dir holds a run already. Imports no torch: commands parse
+their arguments first.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from impala_common.config.help_text import HELP_ALL, make_full_help, make_short_help
 from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
-from impala_common.config.toml_io import NONE, load_config, setting_names
+from impala_common.config.toml_io import NONE, load_config, read_tables, setting_names
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 from impala_common.process.logs import LogFormat
@@ -35,13 +36,13 @@ else:
 
 
 def _path_option(metavar: str, hint: str) -> object:
-    """Returns a tyro annotation for an option that names a file or folder."""
+    """Returns a tyro annotation of an option that names a file or folder."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Where settings come from, where files go, and what is shown."""
+    """Options for the source of settings, the run's folder and output."""
 
     preset: Annotated[
         _PresetName | None,
@@ -49,7 +50,7 @@ class RunOptions:
             metavar="{" + ",".join(PRESETS) + "}", help_behavior_hint="(default: chosen by --env)"
         ),
     ] = None
-    """Settings to start from."""
+    """Name of the preset to start from."""
     config: Annotated[Path | None, _path_option("FILE", "(default: none)")] = None
     """TOML file of settings, as config.toml of a run; overrides the preset."""
     run_dir: Annotated[Path | None, _path_option("DIR", "(default: runs/ENV-TAG-TIME)")] = None
@@ -72,7 +73,7 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """What a command line asks for.
+    """A parsed command line.
 
     Attributes:
       config: all settings.
@@ -83,8 +84,8 @@ class TrainArguments:
       quiet: whether only warnings and errors are shown.
       verbose: whether details are logged.
       log_format: how log records look.
-      named: settings, by field, that an option or a file names; all of them for a resumed run.
-      extra: the command's own options, an instance of what was passed as `extra`.
+      named: settings, by field, that an option or a file sets; all of them for a resumed run.
+      extra: the command's own options, an instance of the dataclass passed as `extra`.
     """
 
     config: TrainConfig
@@ -111,14 +112,17 @@ def parse_train_config(
     Args:
       prog: the command's name.
       argv: its arguments, without the name.
-      description: what it does, for --help.
+      description: text for --help.
       extra: dataclass of options that only this command has.
-      default_port: port of a new run, where neither a file nor an option says; None: the preset's.
+      default_port: port of a new run, unless a file or an option sets it; None: the preset's.
 
     Raises:
-      ConfigError: a setting, in a file or on the command line, cannot work.
-      SystemExit: --help (code 0), or options that cannot be parsed (code 2).
+      ConfigError: a setting in a file or on the command line is invalid.
+      SystemExit: --help or --help-all (code 0), or options that cannot be parsed (code 2).
     """
+    if {"-h", "--help"} & set(argv):
+        sys.stdout.write(make_short_help(prog, description, RunOptions, extra))
+        raise SystemExit(0)
     named = _scan(argv, ("preset", "config", "env", "resume", "run-dir"))
     if any(word.replace("_", "-") == "--resume-if-exists" for word in argv):
         named = _resume_if_exists(named)
@@ -133,6 +137,9 @@ def parse_train_config(
     for field in dataclasses.fields(base):
         section = getattr(base, field.name)
         fields.append((field.name, type(section), section))
+    if HELP_ALL in argv:
+        sys.stdout.write(make_full_help(prog, description, start, fields))
+        raise SystemExit(0)
     try:
         parsed = tyro.cli(
             _make_definition(fields),
@@ -163,7 +170,7 @@ def parse_train_config(
 
 
 def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Returns the values of the options `names`, which decide what the others default to."""
+    """Returns the values of the options `names`, which decide the defaults of the others."""
     found = {}
     for position, argument in enumerate(argv):
         if not argument.startswith("--"):
@@ -176,21 +183,20 @@ def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def _find_named(argv: Sequence[str], named: dict[str, str]) -> frozenset[str]:
-    """Returns the settings that the options, or the files they start from, name."""
+    """Returns the settings that the options, or the files they start from, set."""
     settings = {name.rpartition(".")[2] for name in setting_names()}
     if "resume" in named:
         return frozenset(settings)
     options = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word[:2] == "--"}
     found = options & settings
     if "config" in named:
-        with Path(named["config"]).open("rb") as file:
-            tables = tomllib.load(file)
+        tables = read_tables(named["config"])
         found |= {name for table in tables.values() for name in table}
     return frozenset(found)
 
 
 def _resume_if_exists(named: dict[str, str]) -> dict[str, str]:
-    """Returns the options as they would be with --resume, if the folder holds a run."""
+    """Returns the options; with --resume added if the folder holds a run."""
     if "run-dir" not in named or "resume" in named:
         with_what = "--resume" if "resume" in named else "no --run-dir"
         raise ConfigError("--resume-if-exists", with_what, "used with --run-dir and no --resume")
@@ -240,7 +246,7 @@ _registry = ConstructorRegistry()
 
 @_registry.primitive_rule
 def _make_optional_float(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float | None] | None:
-    """Numbers that may be absent are spelled "none" then, as in config.toml."""
+    """Spells an absent number "none", as in config.toml."""
     if info.type != float | None:
         return None
     return PrimitiveConstructorSpec(

@@ -1,4 +1,4 @@
-"""The rules of the two options that change single environments, for every command that has them."""
+"""Rules of --env-kwargs and --env-wrapper, shared by all commands."""
 
 from __future__ import annotations
 

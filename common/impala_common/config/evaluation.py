@@ -1,4 +1,4 @@
-"""EvaluationConfig: whether and how weights are judged while the run trains.
+"""EvaluationConfig: settings of evaluation during training.
 
 The text under each field is its documentation, as in `impala_common.config.sections`.
 """
@@ -27,8 +27,8 @@ class EvaluationConfig:
     episode each, for TensorBoard and RUN/videos, where the newest 20 stay; 0: none. Needs the
     extra `video`."""
     eval_last_wait_s: float = 30.0
-    """Seconds that the end of a run waits for the verdict on its last weights, where an evaluator
-    is there; 0: not at all."""
+    """Seconds that the end of a run waits for the evaluation of its last weights, if an evaluator
+    is connected; 0: not at all."""
     eval_best_by: Literal["sampled", "greedy"] = "sampled"
     """By which mean return the checkpoint `best` is chosen: of drawn or of likeliest actions."""
 

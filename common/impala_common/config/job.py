@@ -1,4 +1,4 @@
-"""The settings of the job as a whole: how long, on what, with which processes; see sections.py."""
+"""JobConfig: length of the run, device, processes; see sections.py."""
 
 from __future__ import annotations
 

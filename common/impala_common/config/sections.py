@@ -1,8 +1,8 @@
 """Settings of a run, one frozen dataclass per concern; others beside this: job, evaluation, access.
 
 The text under each field is its documentation: command lines, config.toml and
-docs/configuration.md are made from it. Checks raise ConfigError with name,
-value, rule and consequence. Rules that need two sections are in
+docs/configuration.md use it. Checks raise ConfigError with name, value, rule and consequence. Rules
+that need two sections are in
 `impala_common.config.train`. Derived values are properties, never fields.
 """
 
@@ -24,6 +24,9 @@ from impala_common.config.checks import (
 )
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 
+MAX_STORAGE_SLOTS = 8192
+"""Batch slots at most: so many hand-off messages (64 MiB) fit into the front end's buffer."""
+
 InitMethod = Literal[
     "identity", "orthogonal", "xavier_uniform", "xavier_normal", "kaiming_uniform",
     "kaiming_normal",
@@ -31,17 +34,17 @@ InitMethod = Literal[
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
-"""Names of shipped networks; auto picks by the observation's shape."""
+"""Names of shipped networks; auto chooses by the observation's shape."""
 
 
 def _alias(*names: str) -> object:
-    """Returns a tyro annotation that adds further option names (the seed's, mostly)."""
+    """Returns a tyro annotation that adds further option names (mostly the seed's)."""
     return tyro.conf.arg(aliases=[f"--{name}" for name in names])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnvironmentConfig:
-    """Which environment, and how actors prepare it."""
+    """The environment, and how actors preprocess it."""
 
     env: str = ""
     """Gymnasium environment id, such as CartPole-v1, ALE/Pong-v5 or MinAtar/Breakout-v1."""
@@ -93,16 +96,16 @@ class EnvironmentConfig:
 
     @property
     def parsed_env_kwargs(self) -> dict[str, Any]:  # Any: JSON
-        """Arguments for the environment."""
+        """Arguments of the environment."""
         return dict(json.loads(self.env_kwargs)) if self.env_kwargs else {}
 
     @property
     def changes_single_environments(self) -> bool:
-        """Whether slots must be single environments, because arguments or wrappers change them."""
+        """Whether slots must be single environments, because there are arguments or wrappers."""
         return bool(self.parsed_env_kwargs or self.env_wrapper)
 
     def with_whole_games(self) -> EnvironmentConfig:
-        """Returns the settings to judge by: whole games, whatever ended an episode in training."""
+        """Returns the settings for evaluation: episodes are whole games."""
         return dataclasses.replace(self, atari_episodic_life=False)
 
 
@@ -188,6 +191,13 @@ class RolloutConfig:
         require_positive("unroll_length", self.unroll_length)
         require_positive("batch_size", self.batch_size)
         require_positive("num_storages", self.num_storages)
+        require(
+            "num_storages",
+            self.num_storages,
+            self.num_storage_slots <= MAX_STORAGE_SLOTS,
+            f"at most {MAX_STORAGE_SLOTS} batches of batch_size ({self.batch_size})",
+            "while the learner is paused, the front end keeps a message for every full batch",
+        )
         require_between("num_learners", self.num_learners, 1, 64)
         require_at_least("max_policy_lag", self.max_policy_lag, 0)
 
@@ -348,7 +358,7 @@ class CheckpointConfig:
     prometheus_port: int = 0
     """Port of the Prometheus endpoint, /metrics over HTTP; 0: none, -1: any free one."""
     prometheus_host: str = "127.0.0.1"
-    """Address of the Prometheus endpoint. It is read-only, but open to whoever reaches it."""
+    """Address of the Prometheus endpoint. It is read-only, but open to every client."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

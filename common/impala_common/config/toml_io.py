@@ -1,13 +1,14 @@
-"""config.toml: all settings of a run as text, complete and documented, and back.
+"""Writes config.toml, complete and documented, and reads it.
 
 The learner writes it into the run directory; `--config FILE` and `--resume RUN`
 read it. One table per section of TrainConfig, each key under its documentation.
-TOML has no null: where a setting may be None, the string "none" stands for it.
+TOML has no null: the string "none" stands for None.
 """
 
 from __future__ import annotations
 
 import ast
+import codecs
 import dataclasses
 import difflib
 import functools
@@ -27,9 +28,10 @@ from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 
 NONE = "none"
-"""What stands for None."""
+"""The text for None."""
 
 _WIDTH = 98
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -47,22 +49,37 @@ def dump_config(config: TrainConfig) -> str:
 
 
 def load_config(path: str | os.PathLike[str], base: TrainConfig | None = None) -> TrainConfig:
-    """Returns the settings of file `path`; those it does not have are `base`'s.
+    """Returns the settings of file `path`; missing ones come from `base`.
 
     Raises:
-      ConfigError: the file is unreadable, names something that is no setting,
-        or a value is of the wrong type or breaks a rule.
+      ConfigError: the file is unreadable, names an unknown setting, or a value has the wrong type
+        or breaks a rule.
     """
     base = TrainConfig() if base is None else base
-    try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError("config file", str(path), "a readable TOML file", str(error)) from error
+    tables = read_tables(path)
     try:
         return unpack_config(tables, base)
     except ConfigError as error:
         consequence = "; ".join(filter(None, [error.consequence, f"read from {path}"]))
         raise ConfigError(error.name, error.value, error.rule, consequence) from None
+
+
+def read_tables(path: str | os.PathLike[str]) -> dict[str, Any]:  # Any: TOML
+    """Returns the content of the TOML file `path`; raises ConfigError if it is not valid TOML."""
+    rule = "a readable TOML file"
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(_BYTE_ORDER_MARKS):
+            reason = "it begins with a byte order mark (BOM): save it as UTF-8 without one"
+            raise ConfigError("config file", str(path), rule, reason)
+        return tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError("config file", str(path), rule, str(error)) from error
+
+
+def parse_config(text: str) -> TrainConfig:
+    """Returns the settings in the output of `dump_config`."""
+    return unpack_config(tomllib.loads(text), TrainConfig())
 
 
 def unpack_config(tables: dict[str, Any], base: TrainConfig) -> TrainConfig:  # Any: TOML
@@ -92,7 +109,7 @@ def setting_names() -> list[str]:
 
 
 def document_fields(section: type[Any]) -> dict[str, str]:
-    """Returns the text under each field of a dataclass; empty where there is no source."""
+    """Returns the text under each field of a dataclass; empty without source code."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(section)))
     except (OSError, TypeError):
@@ -118,7 +135,7 @@ def _section_types() -> dict[str, type[Any]]:  # Any: dataclasses of different t
 
 @functools.cache
 def _documentation_of(section_name: str) -> dict[str, str]:
-    """Returns the text under each setting; parsing the source costs more than all else here."""
+    """Returns the text under each setting; cached, as parsing the source is slow."""
     return document_fields(_section_types()[section_name])
 
 
@@ -169,7 +186,7 @@ def _unpack_value(name: str, value: Any, annotation: Any) -> Any:  # Any: driven
         return tuple(_unpack_value(name, item, arguments[0]) for item in value)
     if annotation is float and type(value) is int:
         return float(value)
-    # type(), not isinstance: True is an int to python, and not to anyone who writes settings.
+    # type(), not isinstance: True is an int in Python, but not in settings.
     if type(value) is not annotation:
         raise ConfigError(name, value, _TYPE_NAMES[annotation])
     return value

@@ -8,6 +8,7 @@ from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     CheckpointConfig,
     EnvironmentConfig,
@@ -17,7 +18,7 @@ from impala_common.config.sections import (
     RolloutConfig,
     TransportConfig,
 )
-from impala_common.rpc.addresses import is_local
+from impala_common.rpc.addresses import is_local, require_host
 
 HOW_TO_BIND = (
     "Make certificates and tokens with `impala-admin certs init DIR --name HOST` (HOST: the name "
@@ -25,7 +26,7 @@ HOW_TO_BIND = (
     "DIR/server.key --actor-token-file DIR/actor.token. On a network where every machine and user "
     "is trusted, --allow-insecure-public-bind-without-tls goes without"
 )
-"""The exact way to listen for other machines."""
+"""Options for listening to other machines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class TrainConfig:
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    reuse: ReuseConfig = dataclasses.field(default_factory=ReuseConfig)
     transport: TransportConfig = dataclasses.field(default_factory=TransportConfig)
     security: SecurityConfig = dataclasses.field(default_factory=SecurityConfig)
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
@@ -46,6 +48,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
+        require_host("host", self.transport.host)
         require(
             "host",
             self.transport.host,
@@ -55,6 +58,7 @@ class TrainConfig:
             "a loopback address, or used with TLS and an actor token",
             f"traffic would be neither encrypted nor authenticated. {HOW_TO_BIND}",
         )
+        self.reuse.validate_batch(self.rollout.batch_size, self.rollout.unroll_length)
         if not self.job.lockstep:
             return
         require(
@@ -81,7 +85,7 @@ class TrainConfig:
 
     @property
     def has_tls_and_token(self) -> bool:
-        """Whether actors are told apart from strangers, and nobody can listen in."""
+        """Whether actors are authenticated and connections are encrypted."""
         return bool(self.security.tls_cert and self.security.actor_token_file)
 
     @property

@@ -62,8 +62,8 @@ def mask_logits(logits: Tensor, mask: Tensor, action: ActionSpec) -> Tensor:
     legal = mask.flatten(2) != 0
     parts = []
     for group in action.groups:
-        choices = legal[..., group.logits]
-        choices = choices.reshape(*choices.shape[:-1], group.num_components, group.size)
+        shape = (*legal.shape[:-1], group.num_components, group.size)
+        choices = legal[..., group.logits].reshape(shape)
         parts.append((choices | ~choices.any(dim=-1, keepdim=True)).flatten(-2))
     allowed = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
     return logits.masked_fill(~allowed, MASKED_LOGIT)

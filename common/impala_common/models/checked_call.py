@@ -1,4 +1,4 @@
-"""One call of a network, checked: types, shapes, element types, device, finite numbers."""
+"""Calls a network and checks types, shapes, dtypes, device and finiteness of its outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_checked(
     inputs: ModelInputs,
     state: AgentState,
 ) -> ModelOutputs:
-    """Returns forward's outputs once they have the right types and shapes."""
+    """Calls forward and checks types and shapes of its outputs."""
     kept = [leaf.clone() for leaf in (*inputs.observations.values(), *inputs[1:], *state)]
     outputs = call_checked("forward", model, inputs, state)
     if not isinstance(outputs, ModelOutputs):
@@ -44,7 +44,7 @@ def run_checked(
 def call_checked(
     what: str, function: Callable[..., object], inputs: ModelInputs, state: AgentState
 ) -> object:
-    """Returns what a method of a network returns; what it raises becomes ModelError."""
+    """Calls a method of a network; converts its errors to ModelError."""
     try:
         return function(inputs, state)
     except Exception as error:
@@ -57,7 +57,7 @@ def call_checked(
 def validate_state(
     name: str, state: object, specs: tuple[TensorSpec, ...], inputs: ModelInputs
 ) -> AgentState:
-    """Returns a state once it has the number of tensors, shapes and type that `specs` say."""
+    """Checks number, shapes and type of a state's tensors against `specs`; returns the state."""
     if not isinstance(state, tuple) or len(state) != len(specs):
         got = f"{len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
         raise ModelError(f"{name}: expected a tuple of {len(specs)} tensors, got {got}")
@@ -71,9 +71,9 @@ def validate_state(
 def require_tensor(
     name: str, tensor: object, shape: tuple[int, ...], device: torch.device, dimensions: str
 ) -> None:
-    """Raises ModelError unless it is a float32 tensor of this shape on this device.
+    """Raises ModelError unless the value is a float32 tensor of this shape on this device.
 
-    `dimensions` says what the sizes of `shape` are, such as "T, B, P".
+    `dimensions` names the dimensions of `shape`, such as "T, B, P".
     """
     if not isinstance(tensor, Tensor):
         raise ModelError(f"{name}: expected a tensor, got {type(tensor).__name__}")

@@ -1,4 +1,4 @@
-"""What several calls of one network must have in common; see `validation.validate_model`."""
+"""Compares outputs of several calls of one network; used by `validate_model`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from impala_common.models.random_inputs import (
 )
 from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 
-_TOLERANCE = {"cpu": 1e-4}  # of the largest number; elsewhere sums may be less exact
+_TOLERANCE = {"cpu": 1e-4}  # relative to the largest number; other devices may sum less exactly
 _OTHER_TOLERANCE = 1e-2
 
 
 class Comparison:
-    """The rules that several calls of one network must keep together."""
+    """Rules that compare several calls of one network."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Comparison:
         self._compare_act()
 
     def _compare_columns(self) -> None:
-        """A column alone (B=1) is what it is beside others."""
+        """A column alone (B=1) gives the same outputs as beside others."""
         alone = self._forward(
             take_part(self._inputs, columns=slice(1)), take_first_column(self._state)
         )
@@ -82,18 +82,20 @@ class Comparison:
         _require_equal(alone, together, rule)
 
     def _compare_rows(self) -> None:
-        """Row 0 does not see row 1."""
+        """Row 0 does not depend on row 1."""
         outputs = self._forward(self._replace_row(1), self._state)
         rule = "row t must not depend on later rows"
         for name in ("policy_logits", "values"):
             _require_close(name, getattr(outputs, name)[:1], getattr(self._outputs, name)[:1], rule)
 
     def _compare_state(self) -> None:
-        """Where an episode opens, nothing of what was before matters."""
+        """A row that opens an episode does not depend on earlier rows or state."""
         if not self._specs:
             return
-        first = self._inputs.is_first[0]  # columns that open at row 0: no row sees the old state
-        second = self._inputs.is_first[1]  # columns that open at row 1: it sees no row 0 either
+        # Columns that open at row 0: no row depends on the old state.
+        first = self._inputs.is_first[0]
+        # Columns that open at row 1: row 1 depends neither on it nor on row 0.
+        second = self._inputs.is_first[1]
         other_state = tuple(tensor + 1.0 for tensor in self._state)
         outputs = self._forward(self._inputs, other_state)
         rule = "the state must be set to 0 before a row where is_first"
@@ -131,7 +133,7 @@ class Comparison:
         return self._inputs._replace(observations=observations, previous_rewards=rewards)
 
     def _compare_act(self) -> None:
-        """Row by row with carried state, as actors go, is what the learner sees in one call."""
+        """Row by row with carried state (actors) equals all rows in one call (learner)."""
         logits, state = [], self._state
         with torch.inference_mode():
             for row in range(NUM_ROWS):

@@ -1,11 +1,11 @@
-"""What every network takes and returns.
+"""AgentModel: the inputs and outputs of every network.
 
-Learner and actors know networks by `AgentModel` only. Both call the same `forward`
-code: the learner on `[T+1, B]` rows with gradients, actors on one row `[1, N]`
-without. Recurrent state goes in and comes out; a model keeps none of its own.
+Learner and actors use networks through `AgentModel` only. Both call the same `forward` code: the
+learner on `[T+1, B]` rows with gradients, actors on one row `[1, N]` without. Recurrent state is an
+input and an output; a model stores none.
 
-What a network of one's own (`--model module:Class`) has to keep, checked by
-`impala_common.models.validation` before training starts; with examples in docs/models.md:
+Rules for an own network (`--model module:Class`), checked by `impala_common.models.validation`
+before training starts; examples are in docs/models.md:
 
 1. It is made as Class(spec: ModelSpec, environment: EnvironmentSpec) and is an AgentModel, an
    Encoder (`impala_common.models.trunk`), or any nn.Module with this forward(inputs, state).
@@ -98,6 +98,6 @@ class AgentModel(nn.Module, ABC):
         )
 
     def act(self, inputs: ModelInputs, state: AgentState) -> tuple[Tensor, AgentState]:
-        """Returns policy_logits [T, B, P] and the next state; models may skip the value here."""
+        """Returns policy_logits [T, B, P] and the next state; models may skip the value."""
         outputs: ModelOutputs = self(inputs, state)
         return outputs.policy_logits, outputs.state

@@ -30,7 +30,7 @@ def initialise_layers(module: nn.Module, init_method: str, nonlinearity: Nonline
 
 
 def initialise_head(layer: nn.Linear, init_method: str, gain: float) -> None:
-    """Initialises a linear output layer whose outputs are to be scaled by `gain`."""
+    """Initialises a linear output layer; its outputs are scaled by `gain`."""
     _initialise_layer(layer, init_method, gain)
 
 
@@ -38,8 +38,8 @@ def initialise_head(layer: nn.Linear, init_method: str, gain: float) -> None:
 def initialise_recurrent(layer: nn.LSTM | nn.GRU, init_method: str) -> None:
     """Makes weights orthogonal, biases 0 and an LSTM's forget bias 1, unless "identity".
 
-    An open forget gate lets gradients reach far back from the first update on; recall
-    tasks that take hundreds of thousands of steps otherwise are learned in tens.
+    An open forget gate lets gradients reach far back from the first update on: recall tasks take
+    tens of thousands of steps in place of hundreds of thousands.
     """
     if init_method == "identity":
         return

@@ -1,4 +1,4 @@
-"""From raw observations and previous steps to what layers consume.
+"""Converts raw observations and previous steps to the inputs of layers.
 
 Shared by all networks. Rows are flattened here ([T, B, ...] to [T*B, ...]) so that
 each layer runs once over all rows of a batch.
@@ -22,7 +22,7 @@ PIXEL_SCALE = 1.0 / 255.0
 
 
 class ImageLayout(NamedTuple):
-    """How an observation leaf is an image."""
+    """Image layout of an observation leaf."""
 
     name: str
     num_channels: int
@@ -37,7 +37,7 @@ class ImageLayout(NamedTuple):
 
 
 def find_image_layout(environment: EnvironmentSpec) -> ImageLayout | None:
-    """Returns the layout of an environment's image, or None if it shows no single image."""
+    """Returns the layout of an environment's image, or None if it has not exactly one image."""
     if len(environment.observation_leaves) != 1:
         return None
     return find_leaf_layout(environment.observation_leaves[0], environment.frame_stack)
@@ -63,7 +63,7 @@ def find_leaf_layout(leaf: TensorSpec, frame_stack: int = 0) -> ImageLayout | No
 
 
 def holds_pixels(leaf: TensorSpec) -> bool:
-    """Returns whether a leaf is taken for a picture by its type: uint8 of rank 2 or more."""
+    """Returns whether a leaf counts as a picture by its type: uint8 of rank 2 or more."""
     return leaf.dtype == "uint8" and len(leaf.shape) >= 2
 
 
@@ -98,16 +98,16 @@ def prepare_image(
 ) -> Tensor:
     """Returns float32 [T*B, C, height, width], scaled.
 
-    `memory_format` decides which kernels the convolutions after it use; weights keep their
-    own. With torch.channels_last, large images run 1.2 to 2.4 times faster on a CPU. Under
+    `memory_format` selects the kernels of the convolutions after it; weights keep their own format.
+    With torch.channels_last, large images run 1.2 to 2.4 times faster on a CPU. Under
     torch.autocast, pixels of uint8 become its element type at once (bfloat16 holds 0 to 255
     exactly, so that scaling rounds once, as from float32).
     """
     pixels = observations[layout.name].flatten(0, 1)
     if layout.has_channels_last:
         pixels = pixels.permute(0, 3, 1, 2)
-    # Two steps, bytes first: at once takes 1.6 times as long, and transposing float32 of a batch
-    # of the learner twice as long (of 16 rows in an actor, a seventh less).
+    # Two steps, transposing bytes first: one step takes 1.6 times as long, and transposing float32
+    # twice as long for a learner's batch (a seventh less for an actor's 16 rows).
     converted = pixels.contiguous(memory_format=memory_format).to(_image_dtype(pixels))
     if scale == 1.0:
         return converted
@@ -115,7 +115,7 @@ def prepare_image(
 
 
 def _image_dtype(pixels: Tensor) -> torch.dtype:
-    """Returns what convolutions are to be given for `pixels`."""
+    """Returns `pixels` as the input of convolutions."""
     device_type = pixels.device.type
     if pixels.dtype == torch.uint8 and torch.is_autocast_enabled(device_type):
         return torch.get_autocast_dtype(device_type)
@@ -139,7 +139,7 @@ def append_previous_step(features: Tensor, inputs: ModelInputs, action: ActionSp
     Args:
       features: float32 [T*B, F].
       inputs: previous_actions, previous_rewards and is_first are used.
-      action: what an action consists of; `num_inputs` is the width of its encoding.
+      action: specification of an action; `num_inputs` is the width of its encoding.
 
     Returns:
       float32 [T*B, F + num_inputs + 1]: then the encoded previous action, all 0 where
@@ -156,8 +156,8 @@ def append_previous_step(features: Tensor, inputs: ModelInputs, action: ActionSp
 def encode_actions(actions: Tensor, action: ActionSpec) -> Tensor:
     """Returns flat actions as networks read them, a new tensor [..., num_inputs].
 
-    Categorical components one-hot, bernoulli ones as they are, gaussian ones clamped: to
-    [-1, 1], what the environment could feel, where a part is bounded, else to [-10, 10].
+    Categorical components are one-hot, bernoulli ones unchanged, gaussian ones clamped: to [-1, 1],
+    the range that reaches the environment, if the part is bounded, else to [-10, 10].
     """
     if action.is_single_categorical:
         return functional.one_hot(actions, action.num_inputs)

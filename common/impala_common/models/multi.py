@@ -1,9 +1,9 @@
-"""The encoder for observations of several parts: images and numbers side by side.
+"""The encoder for observations with several leaves: images and vectors side by side.
 
 Each image goes through convolutions of its own (those of nature_cnn, or of minatar_cnn where
-it is small) to `feature_dim` features; every other leaf is flattened. All are put side by
-side, and a dense layer of `feature_dim` with ReLU mixes them. Pixels (uint8 of rank 2 or
-more) are always scaled by 1/255; `observation_scale` is for everything else.
+it is small) to `feature_dim` features; every other leaf is flattened. All are concatenated,
+followed by a dense layer of `feature_dim` with ReLU. Pixels (uint8 of rank 2 or more) are always
+scaled by 1/255; `observation_scale` applies to all other leaves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 
 class MultiEncoder(Encoder):
-    """One encoder per image, the other leaves as they are, a dense layer over all."""
+    """One encoder per image, the other leaves unchanged, a dense layer over all."""
 
     def __init__(self, spec: ModelSpec, environment: EnvironmentSpec) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MultiEncoder(Encoder):
 
 
 def find_images(environment: EnvironmentSpec) -> tuple[TensorSpec, ...]:
-    """Returns the leaves that convolutions can consume: rank 3, sides of at least 3."""
+    """Returns the leaves that convolutions can process: rank 3, sides of at least 3."""
     found = []
     for leaf in environment.observation_leaves:
         layout = find_leaf_layout(leaf, environment.frame_stack)

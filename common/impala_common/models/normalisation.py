@@ -2,8 +2,8 @@
 
 The learner updates them, once per batch and under its update lock; actors and evaluators
 only read them. As buffers they are part of `state_dict`, so that published snapshots,
-checkpoints and rollback carry them like weights, and no optimizer sees them. All
-changes are in place: whoever holds a tensor of `state_dict` holds the present numbers.
+checkpoints and rollback carry them like weights, and no optimizer sees them. All changes are in
+place: a tensor of `state_dict` always has the present numbers.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.numerics.vtrace import compute_suffix_recursion
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 VARIANCE_EPS = 1e-8
-"""Added to variances before the root: a constant has a deviation, too."""
+"""Added to variances before the root, so that a constant input has a deviation above 0."""
 
 
 class RunningMoments(nn.Module):
     """Mean and variance of all rows counted so far, element by element, in float64.
 
-    Before the first row the mean is 0 and the variance 1: nothing is changed by them.
+    Before the first row the mean is 0 and the variance 1, which leaves inputs unchanged.
     """
 
     mean: Tensor
@@ -53,7 +52,7 @@ class RunningMoments(nn.Module):
             M    <- M + M' + d^2 n n' / (n + n')
 
         Args:
-          rows: [T, B, ...]: of any element type; what is not counted may be anything.
+          rows: [T, B, ...]: of any element type; rows that are not counted may have any values.
           is_counted: bool [T, B].
         """
         mask = is_counted.view(*is_counted.shape, *(1,) * self.mean.ndim)
@@ -62,7 +61,7 @@ class RunningMoments(nn.Module):
         rows = rows.to(torch.float64).where(mask, 0.0)
         mean_new = rows.sum(dim=(0, 1)) / num_new.clamp(min=1.0)
         squares_new = (rows - mean_new).where(mask, 0.0).square_().sum(dim=(0, 1))
-        # Without new rows nothing may change, the variance before the first row included.
+        # Without new rows nothing may change, not even the initial variance.
         has_new = num_new > 0
         difference = mean_new - self.mean
         squares = self.variance * self.count + squares_new
@@ -74,7 +73,7 @@ class RunningMoments(nn.Module):
     def normalise(self, rows: Tensor, clip: float) -> Tensor:
         """Returns float32 rows of mean 0 and deviation 1, clipped to [-clip, clip].
 
-        Rows of float64 are shifted in float64: a small spread around a large mean survives.
+        Rows of float64 are shifted in float64, which keeps a small spread around a large mean.
         """
         if rows.dtype != torch.float64:
             rows = rows.to(torch.float32)
@@ -83,21 +82,17 @@ class RunningMoments(nn.Module):
 
 
 class NormalisedModel(AgentModel):
-    """A network that sees normalised observations, and the statistics of rewards beside it.
+    """A network with normalised observations as inputs, and the statistics of rewards.
 
     Attributes:
-      network: the network proper.
+      network: the wrapped network.
       leaf_names: leaves that are normalised: those of floating-point type.
       observation_moments: their statistics, in the order of leaf_names.
-      reward_moments: statistics of discounted sums of rewards; None where not asked for.
+      reward_moments: statistics of discounted sums of rewards; None without reward normalisation.
     """
 
     def __init__(self, network: AgentModel, spec: ModelSpec, environment: EnvironmentSpec) -> None:
-        """Wraps `network` as `spec` says.
-
-        Raises:
-          ConfigError: observations are to be normalised and none is of floating-point type.
-        """
+        """Wraps `network` as `spec` says."""
         super().__init__()
         self.network = network
         self.observation_clip = spec.observation_clip
@@ -106,24 +101,16 @@ class NormalisedModel(AgentModel):
             for leaf in environment.observation_leaves
             if spec.normalise_observations and leaf.dtype.startswith("float")
         ]
-        if spec.normalise_observations and not leaves:
-            raise ConfigError(
-                "normalise_observations",
-                True,
-                "False for these observations",
-                "only leaves of floating-point type are normalised, and these are "
-                + ", ".join(f"{x.name}: {x.dtype}" for x in environment.observation_leaves),
-            )
         self.leaf_names = tuple(leaf.name for leaf in leaves)
         self.observation_moments = nn.ModuleList(RunningMoments(leaf.shape) for leaf in leaves)
         self.reward_moments = RunningMoments(()) if spec.normalise_rewards else None
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        """Returns those of the network."""
+        """Returns the network's specs."""
         return self.network.agent_state_specs()
 
     def initial_state(self, batch_size: int) -> AgentState:
-        """Returns that of the network."""
+        """Returns the network's initial state."""
         return self.network.initial_state(batch_size)
 
     def forward(self, inputs: ModelInputs, state: AgentState) -> ModelOutputs:
@@ -137,11 +124,11 @@ class NormalisedModel(AgentModel):
 
     @property
     def reward_std(self) -> Tensor | None:
-        """Deviation that rewards are divided by, float64; None where they are not."""
+        """Divisor of rewards, float64; None without reward normalisation."""
         return None if self.reward_moments is None else self.reward_moments.std
 
     def statistics(self) -> list[Tensor]:
-        """Returns the tensors that `update_statistics` changes: to copy, and to put back."""
+        """Returns the tensors that `update_statistics` changes, to save and restore them."""
         own: list[nn.Module] = [*self.observation_moments]
         if self.reward_moments is not None:
             own.append(self.reward_moments)
@@ -159,7 +146,7 @@ class NormalisedModel(AgentModel):
           inputs: [T+1, B]: observations and is_first are used.
           rewards: float32 [T, B]: raw.
           is_padding: bool [T, B]: rows that do not count.
-          discount: of the sums of rewards.
+          discount: discount of the sums of rewards.
         """
         is_counted = ~is_padding
         for name, moments in zip(self.leaf_names, self.observation_moments, strict=True):
@@ -180,11 +167,11 @@ class NormalisedModel(AgentModel):
 
 
 def compute_discounted_sums(rewards: Tensor, is_first: Tensor, discount: float) -> Tensor:
-    """Returns what has come in so far at each row, older rewards discounted.
+    """Returns the discounted sum of rewards up to each row.
 
         sum_t = r_t + discount x sum_{t-1},   sum_{t-1} = 0 where is_first[t], and at row 0
 
-    What an episode paid before the unroll began is not known here and counts as 0.
+    Rewards of an episode before the unroll are not known here and count as 0.
 
     Args:
       rewards: float [T, B]: 0 on padding rows.

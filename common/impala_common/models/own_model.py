@@ -1,9 +1,8 @@
-"""Networks that this package does not ship: found by name, adapted to AgentModel.
+"""User-supplied networks: found by name, adapted to AgentModel.
 
 Called by the registry. "module:Class" is imported, and only where this process's own
-command line or run folder names it: a learner's answer alone never makes an actor
-import anything (docs/models.md, Trust). What may be wrong with code of others comes
-out as ModelError with the place in that code.
+command line or run folder names it: a learner's answer alone never makes an actor import code
+(docs/models.md, Trust). Errors of user code become ModelError with the line of that code.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class ForwardModel(AgentModel):
         self.network = network
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
-        """Returns the network's specs; none where it has no method of this name."""
+        """Returns the network's specs; none if it has no such method."""
         specs = getattr(self.network, "agent_state_specs", tuple)
         return tuple(specs())
 
@@ -68,7 +67,7 @@ def import_model_class(name: str) -> type[nn.Module]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Returns type and text of an error, and the last line of the user's that it passed."""
+    """Returns type and text of an error, and the last line of user code in its traceback."""
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not frame.filename.startswith(_NOT_THEIRS):

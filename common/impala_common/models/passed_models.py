@@ -1,4 +1,4 @@
-"""Makes networks known that the starting process handed over as Python objects.
+"""Registers networks that the parent process passed as Python objects.
 
 Called by the learner process, actors and evaluators before they make a network.
 """

@@ -1,4 +1,4 @@
-"""PolicyHead: from features to the flat logits of a policy.
+"""PolicyHead: the linear layer from features to the policy's logits.
 
 One linear layer gives every logit of categorical and bernoulli components and the
 means of gaussian ones. The log_std of a gaussian component is a free parameter, the same
@@ -23,7 +23,7 @@ class PolicyHead(nn.Linear):
 
     Args:
       num_features: F, width of the input.
-      action: what an action consists of.
+      action: specification of an action.
       init_method: weight initialisation of the layer; its gain is .01, so that the first
         policy is nearly uniform and first means are nearly 0.
       log_std_init: initial log_std of gaussian components.
@@ -47,7 +47,7 @@ class PolicyHead(nn.Linear):
 
     @property
     def logit_order(self) -> Tensor | None:
-        """Which of (linear outputs, log_stds) each logit is; None: all in order as it is."""
+        """Index of each logit in (linear outputs, log_stds); None: already in order."""
         return self._order
 
     def forward(self, features: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class PolicyHead(nn.Linear):
 
 
 def _find_order(action: ActionSpec) -> Tensor | None:
-    """Returns which of (linear outputs, log_stds) each logit is; None: all in order as it is."""
+    """Returns the index of each logit in (linear outputs, log_stds); None: already in order."""
     order: list[int] = []
     output = 0
     log_std = sum(part.num_inputs for part in action.parts)

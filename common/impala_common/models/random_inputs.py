@@ -1,4 +1,4 @@
-"""Random data that networks are tried with, and a place to try them that leaves no trace."""
+"""Random inputs for checking networks, without effect on global random state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 NUM_ROWS, NUM_COLUMNS = 2, 3
 """T and B of the data."""
 SEED = 20
-"""Of the data, and of whatever the network itself draws meanwhile."""
+"""Seed of the data, and of random numbers that the network draws meanwhile."""
 
 
 def make_inputs(
@@ -89,16 +89,16 @@ def describe_observations(inputs: ModelInputs) -> str:
 
 
 def name_of_dtype(dtype: torch.dtype) -> str:
-    """Returns the name as specifications spell it."""
+    """Returns the name of the dtype in specifications."""
     return str(dtype).removeprefix("torch.")
 
 
 @contextlib.contextmanager
 def left_as_it_was(module: nn.Module) -> Iterator[None]:
-    """Puts weights, buffers, modes and the CPU's random stream back.
+    """Restores weights, buffers, modes and the CPU's random stream.
 
     Raises:
-      ModelError: a parameter or buffer was exchanged for another tensor meanwhile.
+      ModelError: a parameter or buffer was replaced by another tensor meanwhile.
     """
     tensors = dict([*module.named_parameters(), *module.named_buffers()])
     kept = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,14 +1,14 @@
 """An LSTM or GRU over unrolls in which episodes end anywhere.
 
-State is reset at each first row, before that row's observation is consumed. There are
-two ways, equal but for rounding, and the shorter one is taken:
+State is reset at each first row, before that row's observation is consumed. There are two methods,
+equal except for rounding, and the faster one is used:
 
-- segments: rows between two resets of any column run through one fused call, so that an
-  unroll in which nothing ends costs one call, not T;
-- rows (`recurrent_rows`): a loop over rows that does not care how many resets there are.
+- segments: rows between two resets of any column run through one fused call, so that an unroll
+  without resets takes one call, not T;
+- rows (`recurrent_rows`): a loop over rows, whose time does not depend on the number of resets.
 
-Finding the resets reads `is_first` on the host: one wait for the device per forward
-pass of several rows on a GPU, where fused calls are always taken.
+Finding the resets reads `is_first` on the host: one wait for the device per forward pass of several
+rows on a GPU, where fused calls are always used.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from impala_common.models.recurrent_rows import GruRows, LstmRows
 from impala_common.spec.specs import TensorSpec
 
 Recurrence = Literal["lstm", "gru"]
-"""Kinds of memory; a ModelSpec says "none" where there is none."""
+"""Kinds of memory; a ModelSpec has "none" for a network without memory."""
 
 _FUSED_WIDTH = 256
-"""Width from which on fused LSTM calls win even if every row is a segment of its own."""
+"""Least width at which fused LSTM calls are faster even if every row is its own segment."""
 
 
 class RecurrentCore(nn.Module):
@@ -78,7 +78,7 @@ class RecurrentCore(nn.Module):
         if is_first.dtype != torch.bool:
             raise TypeError(f"is_first must be bool, got {is_first.dtype}")
         num_rows = features.shape[0]
-        if num_rows == 1:  # an actor's step: nothing to find, and a form that can be exported
+        if num_rows == 1:  # an actor's step: no resets to find, and this form can be exported
             return self._run(features, _reset(state, is_first[0]))
         reset_rows = is_first.any(dim=1).nonzero().flatten().tolist()
         starts = [row for row in reset_rows if row > 0]
@@ -99,9 +99,9 @@ class RecurrentCore(nn.Module):
     def _prefers_rows(self, num_rows: int, num_segments: int) -> bool:
         """Returns whether the loop over rows takes less time on a CPU, forward and back.
 
-        Measured with torch 2.13 on one core, T 32 and 80, B 16 and 32, H 32 to 256: oneDNN's
-        LSTM costs a third of the loop per row, but each call has its price, which weighs less
-        the wider it is; torch's GRU is slower than the loop from the second row on.
+        Measured with torch 2.13 on one core, T 32 and 80, B 16 and 32, H 32 to 256: oneDNN's LSTM
+        takes a third of the loop's time per row, but each call has a fixed cost, which matters less
+        for wide layers; torch's GRU is slower than the loop from the second row on.
         """
         if isinstance(self.layer, nn.GRU):
             return True
@@ -127,7 +127,7 @@ class RecurrentCore(nn.Module):
         return outputs, tuple(tensor.unsqueeze(0) for tensor in last)
 
     def _run(self, features: Tensor, state: AgentState) -> tuple[Tensor, AgentState]:
-        """Runs the layer over rows in which nothing is reset."""
+        """Runs the layer over rows without resets."""
         outputs: Tensor
         if isinstance(self.layer, nn.LSTM):
             hidden, cell = state

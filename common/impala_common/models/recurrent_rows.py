@@ -1,8 +1,8 @@
-"""LSTM and GRU one row after the other, any column reset at any row, with gradients by hand.
+"""LSTM and GRU row by row, with resets of any column at any row and hand-written gradients.
 
-Called by `RecurrentCore` on a CPU where fused calls would be too short to pay. Only the
-product with the state is left to the loops: what comes from the inputs is computed for
-all rows before, and the weights' gradient for all rows after. Going forward, a row
+Called by `RecurrentCore` on a CPU where fused calls would be too short to be faster. The loops
+compute only the product with the state: the inputs' part is computed for all rows before, and the
+weights' gradient for all rows after. Going forward, a row
 costs about eight small operations, going back seven; autograd over the same loop takes
 twice as long. Formulas and the order of gates are torch's.
 """
@@ -25,7 +25,7 @@ class LstmRows(torch.autograd.Function):
         h_t = o tanh(c_t)
 
     Args of apply:
-      from_input: float32 [T, B, 4H]: what inputs and biases add to the gates.
+      from_input: float32 [T, B, 4H]: the inputs' and biases' part of the gates.
       weight: float32 [4H, H]: of the state.
       hidden, cell: float32 [B, H]: h and c before row 0.
       is_first: bool [T, B]: state is 0 before row t where is_first[t].
@@ -80,7 +80,7 @@ class LstmRows(torch.autograd.Function):
         """Returns gradients of the arguments of `apply`, None for the last two."""
         weight, is_first, gates, hiddens, cells, squashed = ctx.saved_tensors
         entry, forget, candidate, exit_ = gates.chunk(4, dim=2)
-        # Slopes of c_t (first three) and h_t by each gate's sum, for all rows at once.
+        # Derivatives of c_t (first three) and h_t by each gate's sum, for all rows at once.
         slopes = torch.stack(
             (
                 candidate * entry * (1 - entry),
@@ -115,7 +115,7 @@ class GruRows(torch.autograd.Function):
         h_t  = n + z (h_{t-1} - n)
 
     Args of apply:
-      from_input: float32 [T, B, 3H]: what inputs and their biases add to the gates.
+      from_input: float32 [T, B, 3H]: the inputs' and their biases' part of the gates.
       weight, bias: float32 [3H, H] and [3H]: of the state.
       hidden: float32 [B, H]: h before row 0.
       is_first: bool [T, B]: state is 0 before row t where is_first[t].
@@ -140,7 +140,7 @@ class GruRows(torch.autograd.Function):
         gates, candidates = (
             part.clone() for part in torch.split(from_input, [2 * width, width], dim=2)
         )
-        # By row: h before it (after a reset), what the state adds to n, h after it.
+        # By row: h before it (after a reset), the state's part of n, h after it.
         hiddens, recalled, outputs = (
             from_input.new_empty(num_rows, num_columns, width) for _ in range(3)
         )
@@ -168,7 +168,7 @@ class GruRows(torch.autograd.Function):
         """Returns gradients of the arguments of `apply`, None for the last two."""
         weight, is_first, gates, candidates, hiddens, recalled = ctx.saved_tensors
         reset, update = gates.chunk(2, dim=2)
-        # Slopes of h_t, for all rows at once: by the sum in n, then by what the state adds.
+        # Derivatives of h_t, for all rows at once: by the sum in n, then by the state's part.
         by_candidate = (1 - update) * (1 - candidates.square())
         slopes = torch.stack(
             (

@@ -1,9 +1,9 @@
-"""From configuration to a network.
+"""make_model: makes the network that a ModelSpec names.
 
-The learner resolves a ModelConfig against the environment once; the resulting
-ModelSpec travels to the actors, who build the same network with `make_model`. The
-table of encoders is the one place to add an architecture to this package; networks of
-one's own are named "module:Class", or "object:Name" after `register_model`.
+The learner resolves a ModelConfig against the environment once and sends the ModelSpec to actors,
+which build the same network with `make_model`. To add an architecture to this package, add it to
+the table of encoders; users' own networks are named "module:Class", or "object:Name" after
+`register_model`.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _MIN_SIDES = {
 
 
 def register_model(name: str, maker: Maker) -> None:
-    """Makes an own network known in this process, in place of an earlier one of that name.
+    """Registers an own network in this process; replaces an earlier one of that name.
 
     Args:
-      name: "object:Name", as the settings and the other processes call it.
+      name: "object:Name", as in the settings and the other processes.
       maker: called as maker(spec, environment); returns an AgentModel, an Encoder or a module
         with the forward of ForwardModel.
 
@@ -68,10 +68,10 @@ def register_model(name: str, maker: Maker) -> None:
 
 
 def find_maker(name: str) -> Maker:
-    """Returns what makes the own network `name`: the registered maker, or the imported class.
+    """Returns the maker of the own network `name`: the registered one, or the imported class.
 
     Raises:
-      ModelError: there is no such network in this process.
+      ModelError: this process has no such network.
     """
     try:
         if not name.startswith(OBJECT_PREFIX):
@@ -89,15 +89,15 @@ def find_maker(name: str) -> Maker:
 def resolve_model_spec(
     config: ModelConfig, environment: EnvironmentSpec, normalise_rewards: bool = False
 ) -> ModelSpec:
-    """Returns the network to build, with every "auto" and None decided.
+    """Returns the specification of the network, with every "auto" and None resolved.
 
     Args:
       config: the settings.
-      environment: what it is to consume.
-      normalise_rewards: whether statistics of rewards go with it.
+      environment: specification of its inputs and actions.
+      normalise_rewards: whether it holds statistics of rewards.
 
     Raises:
-      ConfigError: the chosen network cannot consume the environment's observations.
+      ConfigError: the chosen network cannot process the environment's observations.
     """
     environment = environment.without_action_mask()
     name = config.model if config.model != "auto" else _choose_model(environment)
@@ -114,7 +114,9 @@ def resolve_model_spec(
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
         observation_scale=_choose_scale(name, environment) if scale is None else scale,
-        normalise_observations=config.normalise_observations,
+        # Only leaves of floating-point type are normalised.
+        normalise_observations=config.normalise_observations
+        and any(leaf.dtype.startswith("float") for leaf in environment.observation_leaves),
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
         log_std_init=config.log_std_init,
@@ -124,9 +126,9 @@ def resolve_model_spec(
 def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> AgentModel:
     """Makes a network on the CPU with initial weights drawn from `seed` alone.
 
-    The global random stream is put back as it was; the same seed gives the same weights.
-    Not for concurrent use with other threads that draw from that stream. An own network is
-    tried with random data before it is returned.
+    The global random stream is restored; the same seed gives the same weights. Not for concurrent
+    use with other threads that draw from that stream. An own network is checked with random data
+    before it is returned.
 
     Raises:
       ConfigError: there is no network of that name.
@@ -150,7 +152,7 @@ def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> A
     if not spec.is_own and spec.name not in _ENCODERS:
         raise ConfigError("model", spec.name, f"one of {', '.join(_ENCODERS)}")
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not torch.manual_seed: CUDA stays untouched
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which also seeds CUDA
         if spec.is_own:
             return _make_own_model(spec, environment)
         if spec.name == "mlp" and spec.recurrence == "none":
@@ -189,6 +191,6 @@ def _choose_model(environment: EnvironmentSpec) -> str:
 
 
 def _choose_scale(name: str, environment: EnvironmentSpec) -> float:
-    """Returns 1/255 where all observations are pixels, else 1; multi scales those by itself."""
+    """Returns 1/255 if all observations are pixels, else 1; multi scales pixels itself."""
     is_pixels = name != "multi" and all(map(holds_pixels, environment.observation_leaves))
     return PIXEL_SCALE if is_pixels else 1.0

@@ -1,13 +1,13 @@
-"""The shape most networks share: encoder, optional memory, two linear heads.
+"""Trunk: encoder, optional memory, policy head and value head.
 
     observations -> encoder [feature_dim] (-> LSTM, GRU or dense [hidden_dim]) -> two heads
 
-The previous action and reward, if used, are appended to the encoder's output. A
-`hidden_dim` of 0 means no further layer, so that nature_cnn is the usual three
-convolutions, dense 512 and heads; an LSTM or GRU is then as wide as the encoder's output.
+The previous action and reward, if used, are appended to the encoder's output. A `hidden_dim` of 0
+means no further layer: nature_cnn is then the usual three convolutions, dense 512 and heads, and an
+LSTM or GRU is as wide as the encoder's output.
 
-Under torch.autocast the encoder alone runs in the lower precision: memory, heads, and
-so logits and values, stay in float32.
+Under torch.autocast only the encoder runs in the lower precision: memory and heads, and so logits
+and values, stay in float32.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class TrunkModel(AgentModel):
 
 
 def _full_precision(device_type: str) -> contextlib.AbstractContextManager[None]:
-    """Ends the reach of torch.autocast, where it is on at all."""
+    """Returns a context without torch.autocast."""
     if torch.is_autocast_enabled(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()

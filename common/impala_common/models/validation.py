@@ -1,9 +1,8 @@
-"""validate_model: finds out before training whether a network keeps the contract.
+"""validate_model: checks before training that a network keeps the contract.
 
-The contract is in `impala_common.models.contract`, for people in docs/models.md. A few
-rows of random data go through the network as the learner and as actors call it; what
-must be equal is compared. The network is left as it was: weights, buffers, modes,
-gradients and the global random stream.
+The contract is in `impala_common.models.contract`, explained in docs/models.md. A few rows of
+random data go through the network as the learner and as actors call it, and the results are
+compared. Weights, buffers, modes, gradients and the global random stream are restored afterwards.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def validate_model(model: AgentModel, environment: EnvironmentSpec) -> None:
     """Checks a network with random data of T=2 rows and B=3 columns, on its own device.
 
     Raises:
-      ModelError: it breaks the contract; the text says which rule, expected and actual.
+      ModelError: it breaks the contract; the text names the rule, expected and actual.
     """
     _validate_parameters(model)
     specs = _validate_state_specs(model)
@@ -51,7 +50,7 @@ def validate_model(model: AgentModel, environment: EnvironmentSpec) -> None:
 
 
 def validate_encoder(encoder: Encoder, environment: EnvironmentSpec) -> None:
-    """Checks what an encoder of one's own gives, before layers are built for it.
+    """Checks the outputs of a user's own encoder, before layers are built on it.
 
     Raises:
       ModelError: its output is not float32 [T*B, num_features].
@@ -127,7 +126,7 @@ def _state_specs_of(model: AgentModel) -> tuple[TensorSpec, ...]:
 
 
 def _validate_gradients(model: AgentModel, outputs: ModelOutputs) -> None:
-    """Logits and values must each reach a parameter that learns, with finite gradients."""
+    """Logits and values must each have finite gradients for a trainable parameter."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for name, tensor in (("policy_logits", outputs.policy_logits), ("values", outputs.values)):
         if not tensor.requires_grad:

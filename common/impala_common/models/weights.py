@@ -1,4 +1,4 @@
-"""The weights of a network: what they consist of, as actors hear at Register; taking them over."""
+"""Specifications of a network's weights, and restoring weights from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,18 +29,31 @@ def restore_weights(
     """Puts the weights of a checkpoint into the model.
 
     Args:
-      model: takes them over.
+      model: gets the weights.
       weights: by name.
-      checkpoint_name: for people.
-      network: what the model is called, for people.
+      checkpoint_name: for messages.
+      network: the model's name, for messages.
 
     Raises:
-      CheckpointError: they are not the weights of this network.
+      CheckpointError: they belong to another network.
     """
     try:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     except RuntimeError as error:
+        difference = _find_difference(model, weights) or " ".join(str(error).split())
         raise CheckpointError(
             f"checkpoint {checkpoint_name} is of another network, it does not fit this run's "
-            f"network ({network}): {error}"
+            f"network ({network}): {difference}"
         ) from error
+
+
+def _find_difference(model: nn.Module, weights: Mapping[str, Array]) -> str:
+    """Returns the first tensor with another name or shape, on one line; "" for none."""
+    wanted = {spec.name: spec.shape for spec in weights_specs(model)}
+    for name, shape in wanted.items():
+        if name not in weights:
+            return f"it has no {name}, which the network has with shape {shape}"
+        if tuple(weights[name].shape) != shape:
+            return f"{name} has shape {tuple(weights[name].shape)} in it, in the network {shape}"
+    more = [name for name in weights if name not in wanted]
+    return f"it has {more[0]}, which the network has not" if more else ""

@@ -1,10 +1,10 @@
-"""Action distributions: what the learner scores and models' policies are.
+"""Action distributions: log-probabilities, entropies and KL divergences from logits.
 
 `make_policies` turns an ActionSpec and flat logits [..., P] into an object that knows
 log-probabilities, entropies, divergences, samples and modes of whole actions. The parts
-of an action are independent given the observation: log-probabilities are summed over all
-components before anybody forms a ratio. A gaussian's log_std is exponentiated once,
-here. Pure; any leading shape. Actors draw with numpy: `impala_common.policy.action_sampler`.
+of an action are independent given the observation: log-probabilities are summed over all components
+before a ratio is formed. A gaussian's log_std is exponentiated only here. Pure; any leading shape.
+Actors draw with numpy: `impala_common.policy.action_sampler`.
 """
 
 from __future__ import annotations
@@ -190,12 +190,12 @@ class JointPolicies(Policies):
         return torch.cat([policies.mode().to(self._dtype) for policies in self._policies], dim=-1)
 
     def _sum(self, index: int, values: Tensor) -> Tensor:
-        """Returns values [...] of a group, summed over its components where still apart."""
+        """Returns values [...] of a group, summed over its components if not summed yet."""
         return values.sum(dim=-1) if self._groups[index].kind == "categorical" else values
 
 
 def make_policies(action: ActionSpec, logits: Tensor) -> Policies:
-    """Returns the distributions over `action` that the flat logits [..., P] stand for."""
+    """Returns the distributions over `action` with the flat logits [..., P]."""
     if action.is_single_categorical:
         return CategoricalPolicies(logits)
     return JointPolicies(action, logits)

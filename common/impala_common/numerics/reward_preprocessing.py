@@ -1,4 +1,4 @@
-"""What the learner does to rewards before it learns from them.
+"""Scales, normalises and clips rewards before the losses.
 
 Called by the learner on a whole batch, before any bootstrap value is added.
 Actors report raw rewards and raw returns and never call this.
@@ -19,10 +19,10 @@ def preprocess_rewards(
     Args:
       rewards: float32 of any shape: rewards as the environment gave them.
       config: `reward_scale` and `reward_clipping` are used.
-      reward_std: scalar that rewards are divided by first; None: they are not.
+      reward_std: scalar that rewards are divided by first; None: no division.
 
     Returns:
-      float32 of the same shape: a new tensor, or `rewards` itself if nothing is to be done.
+      float32 of the same shape: a new tensor, or `rewards` itself if nothing changes.
     """
     if reward_std is not None:
         rewards = rewards / reward_std.to(rewards.dtype)

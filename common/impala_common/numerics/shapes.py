@@ -1,9 +1,9 @@
-"""Shape checks at the door of numeric functions.
+"""check_shape: checks tensor shapes in the first lines of numeric functions.
 
 A docstring states shapes in the letters of the glossary; `check_shape` is given
-the same letters and binds each to a size on first use, so that a tensor that
-disagrees with the docstring, or with an earlier tensor, is refused before it is
-broadcast into nonsense. Costs well under a microsecond; never touches data.
+the same letters and binds each to a size on first use, so that a tensor that disagrees with the
+docstring, or with an earlier tensor, is refused before wrong broadcasting. Costs well under a
+microsecond; never reads data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_shape(
     """Raises ValueError unless `tensor` has the stated dimensions.
 
     Args:
-      name: what the tensor is called, for the error text.
+      name: the tensor's name, for the error text.
       tensor: the tensor to check.
       dims: one entry per dimension: a letter, or a fixed size; a final "..." allows more.
       sizes: letters bound so far; letters met for the first time are added to it.

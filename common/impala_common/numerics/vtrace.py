@@ -7,8 +7,8 @@ gradient. Works in the element type it is given (float32 or float64).
 Letters, here and everywhere in this project:
   T  unroll_length, in agent steps      B  batch_size, in unrolls
   A  num_actions                        L, H  recurrent layers and their width
-Tensors are time-major; row t is the decision taken at observation t and what
-came of it (rewards[t] is the reward for actions[t]). Nothing is shifted.
+Tensors are time-major; row t is the decision taken at observation t and its result (rewards[t] is
+the reward for actions[t]). Nothing is shifted.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from impala_common.numerics.shapes import TRAILING, check_shape
 
 
 class VTraceReturns(NamedTuple):
-    """What V-trace yields; neither tensor carries a gradient.
+    """Results of V-trace; no tensor carries a gradient.
 
     Attributes:
       vs: float [T, B, ...]: value targets, equation 1 of the paper.
       pg_advantages: float [T, B, ...]: advantages of the policy gradient, already
         weighted with the clipped importance ratio (section 4.2).
+      advantages: float [T, B, ...]: the same without that ratio, q_t - V_t.
     """
 
     vs: Tensor
     pg_advantages: Tensor
+    advantages: Tensor
 
 
 @torch.no_grad()
@@ -62,7 +64,7 @@ def from_importance_weights(
       log_rhos: float [T, B, ...]: log(pi/mu) of each action; -inf (a ratio of 0) leaves
         vs equal to the value at that row, and cuts the trace there.
       discounts: float [T, B, ...]: 0 where the episode terminated.
-      rewards: float [T, B, ...]: rewards as they are to be learned from.
+      rewards: float [T, B, ...]: preprocessed rewards.
       values: float [T, B, ...]: value estimates at observations[:T].
       bootstrap_value: float [B, ...]: value estimate at observations[T].
       clip_rho_threshold: rho_bar, or None for unclipped.
@@ -107,7 +109,7 @@ def from_importance_weights(
     # q_t - V_t = td_error_t + gamma_t lambda (vs_{t+1} - V_{t+1}); the last row has no correction.
     advantages = td_errors
     advantages[:-1].addcmul_(discounts[:-1], vs_minus_v[1:], value=lambda_)
-    return VTraceReturns(vs=vs, pg_advantages=clipped_pg_rhos * advantages)
+    return VTraceReturns(vs, clipped_pg_rhos * advantages, advantages)
 
 
 def _clip(rhos: Tensor, threshold: float | None) -> Tensor:
@@ -119,8 +121,8 @@ def compute_suffix_recursion(offsets: Tensor, factors: Tensor) -> Tensor:
     """Solves `x_t = offset_t + factor_t x_{t+1}` for all t, with zero beyond the last row.
 
     Each row is an affine map of the row below it. Doubling composes maps of 1, 2, 4, ...
-    rows, for all t at once: log2(T) steps instead of T, which is what counts both for
-    kernel launches on a GPU and for Python on a CPU. No division, so factors may be 0.
+    rows, for all t at once: log2(T) steps instead of T, which saves kernel launches on a GPU and
+    Python calls on a CPU. No division, so factors may be 0.
     """
     num_rows = offsets.shape[0]
     span = 1  # before each step, offsets[t] and factors[t] cover rows t .. t + span - 1

@@ -1,1 +1,1 @@
-"""A network as it acts: sampling, inference backends, frozen runs, exported policies."""
+"""Acting with a network: sampling, inference backends, frozen runs, exported policies."""

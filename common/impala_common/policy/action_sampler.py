@@ -1,8 +1,8 @@
-"""choose_actions: from flat logits to flat actions, with numpy.
+"""choose_actions: samples flat actions from flat logits, in numpy.
 
-The actor's side of `impala_common.numerics.distributions`: the same actions with the same
-probabilities. numpy, because torch's calls cost more than the arithmetic for a row of
-slots, and because a numpy generator makes draws repeatable.
+The actor's counterpart of `impala_common.numerics.distributions`: the same actions with the same
+probabilities. Uses numpy, because torch's calls cost more than the arithmetic for a row of slots,
+and because a numpy generator makes draws repeatable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def choose_actions(action: ActionSpec, logits: Array, random: np.random.Generato
     """Draws one action for each row of logits.
 
     Args:
-      action: what an action consists of.
+      action: specification of an action.
       logits: float32 [N, P].
       random: source of draws; None: take the mode of each distribution.
 
@@ -52,8 +52,8 @@ def _choose_categorical(logits: Array, random: np.random.Generator | None) -> Ar
     """Returns int64 [...] for logits [..., A]."""
     if random is None:
         return np.asarray(logits.argmax(axis=-1))
-    # Gumbel-max: -log of a standard exponential is Gumbel-distributed. Of millions of draws some
-    # are 0; to all others the addition changes nothing.
+    # Gumbel-max: -log of a standard exponential is Gumbel-distributed. The addition only affects
+    # draws of 0, which occur once in millions.
     noise = random.standard_exponential(logits.shape, dtype=np.float32)
     chosen: Array = (logits - np.log(noise + _LEAST_NOISE)).argmax(axis=-1)
     return chosen

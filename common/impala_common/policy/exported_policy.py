@@ -1,7 +1,7 @@
-"""ExportedPolicy: what `impala-eval --export` wrote, as a policy that acts.
+"""ExportedPolicy: loads what `impala-eval --export` wrote, as a policy that acts.
 
-Reads policy.json and policy.safetensors; every byte is verified and none of it is
-code. For programs that have this package, but no learner and no run's folder.
+Reads policy.json and policy.safetensors; every byte is verified, and neither file has code. For
+programs that have this package, but no learner and no run's folder.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
-from impala_common.policy.frozen_run import unpack_model_spec
 from impala_common.policy.policy import Policy
 from impala_common.run.checkpoint_manifest import MAX_MANIFEST_BYTES, read_bytes, read_tensors
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
@@ -35,8 +34,8 @@ class ExportedPolicy:
 
     Attributes:
       env: id of the environment it was trained on.
-      environment: what it looks like.
-      environment_config: how training made it, for
+      environment: the environment's specification.
+      environment_config: training's settings of it, for
         `impala_actor.environments.factory.make_environment`.
       model_spec: the network.
       model: the network with its weights, on the CPU.
@@ -51,22 +50,22 @@ class ExportedPolicy:
     step: int
 
     def make_policy(self, num_slots: int, seed: int = 0) -> Policy:
-        """Returns the policy for so many environment slots."""
+        """Returns the policy for `num_slots` environment slots."""
         return Policy(self.model, self.environment.action, num_slots, seed)
 
 
 def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPolicy:
-    """Loads what was exported into `folder`.
+    """Loads the export in `folder`.
 
     Args:
-      folder: where `impala-eval --export` wrote to.
-      own_model: name of the network, "module:Class", if it is one of one's own: a file never
-        decides by itself what is imported.
+      folder: output folder of `impala-eval --export`.
+      own_model: name of the network, "module:Class", if it is an own network: a file alone never
+        decides which code is imported.
 
     Raises:
-      CheckpointError: there is nothing, or it is damaged, foreign or of another version.
-      ConfigError: the network is one of one's own, and not `own_model`.
-      ModelError: it cannot be made here.
+      CheckpointError: the export is missing, damaged, foreign or of another version.
+      ConfigError: it has an own network other than `own_model`.
+      ModelError: the network cannot be made in this process.
     """
     folder = Path(folder)
     path = folder / DESCRIPTION_FILE
@@ -81,7 +80,7 @@ def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPol
         file = data["files"][WEIGHTS_FILE]
         weights = read_tensors(folder / WEIGHTS_FILE, file["sha256"], file["bytes"])
         environment = EnvironmentSpec.from_json(data["environment"])
-        model_spec = unpack_model_spec(data["model"])
+        model_spec = ModelSpec.from_json(data["model"])
         config = unpack_config({"environment": data["environment_config"]}, TrainConfig())
         step = int(data["step"])
         env = str(data["env"])

@@ -1,8 +1,7 @@
-"""FrozenRun: what a run's folder holds, as a network with the weights of one checkpoint.
+"""FrozenRun: the network of a run's folder with the weights of one checkpoint.
 
-Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be
-training. Where evaluation, videos and export begin; needs torch, so commands
-import it late.
+Reads config.toml, specs.json and a checkpoint. Only reads: the run may still be training. Used by
+evaluation, videos and export; needs torch, so commands import it late.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import load_config
@@ -28,9 +26,9 @@ class FrozenRun:
     """A run at one checkpoint.
 
     Attributes:
-      path: the run's folder, as it was given.
-      environment_config: how its actors made their environments.
-      environment: what its environment looks like.
+      path: the run's folder, as given.
+      environment_config: its settings of environments.
+      environment: its environment's specification.
       model_spec: its network.
       model: the network, on the CPU, with the checkpoint's weights.
       checkpoint: name of the checkpoint.
@@ -59,8 +57,8 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
       checkpoint_name: None: the newest undamaged one.
 
     Raises:
-      ConfigError: no run there.
-      CheckpointError: no usable checkpoint.
+      ConfigError: the folder has no run.
+      CheckpointError: no usable checkpoint, or none of that name; the text lists the existing ones.
     """
     run = RunDirectory(path)
     if not run.config_path.is_file():
@@ -80,25 +78,20 @@ def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:
     """Reads a run's specs.json.
 
     Raises:
-      CheckpointError: it is missing or not what it should be.
+      CheckpointError: it is missing or invalid.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return EnvironmentSpec.from_json(data["environment"]), unpack_model_spec(data["model"])
+        return EnvironmentSpec.from_json(data["environment"]), ModelSpec.from_json(data["model"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error!r}") from error
-
-
-def unpack_model_spec(data: dict[str, Any]) -> ModelSpec:  # Any: JSON
-    """Rebuilds a ModelSpec from the JSON form of its fields."""
-    return ModelSpec(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
 
 
 def load_weights(model: AgentModel, checkpoint: Checkpoint) -> None:
     """Puts a checkpoint's weights into the model.
 
     Raises:
-      CheckpointError: they are not the weights of this network.
+      CheckpointError: they belong to another network.
     """
     if "weights" not in checkpoint.tensors:
         raise CheckpointError(f"checkpoint {checkpoint.name} has no weights")

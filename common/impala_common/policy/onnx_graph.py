@@ -1,7 +1,7 @@
-"""A policy as an ONNX graph: one decision of N slots, with the state going in and out.
+"""make_onnx: a policy as an ONNX graph of one step of N slots, with recurrent state.
 
-Made by `torch.onnx.export` through torch.export, never TorchScript, and run by
-onnxruntime to be compared with torch before anyone gets it. Called by
+Made by `torch.onnx.export` through torch.export, never TorchScript; onnxruntime runs it, and its
+outputs are compared with torch's before it is returned. Called by
 `impala_actor.evaluation.policy_export`, which imports this file late; needs the extra `onnx`.
 """
 
@@ -31,13 +31,13 @@ IS_FIRST, PREVIOUS_ACTION, PREVIOUS_REWARD = "is_first", "previous_action", "pre
 POLICY_LOGITS, VALUE = "policy_logits", "value"
 _MODULES = ("onnx", "onnxruntime", "onnxscript")
 _NUM_STEPS = 6
-_TRACED_SLOTS = 3  # not 1: a size of 1 may be taken for a constant
+_TRACED_SLOTS = 3  # not 1: the exporter may treat a size of 1 as a constant
 
 Array = np.ndarray[Any, Any]
 
 
 class PolicyInterface(NamedTuple):
-    """Names, shapes and element types of what goes in and out of one decision.
+    """Names, shapes and element types of the inputs and outputs of one decision.
 
     Attributes:
       inputs: each [N, ...]; observation leaves, is_first, and the previous step if it is used.
@@ -63,7 +63,7 @@ class PolicyInterface(NamedTuple):
 def make_interface(
     model: AgentModel, environment: EnvironmentSpec, uses_previous_step: bool
 ) -> PolicyInterface:
-    """Returns what one decision of `model` takes and gives."""
+    """Returns the inputs and outputs of one decision of `model`."""
     inputs = [*environment.observation_leaves, TensorSpec(IS_FIRST, (), "bool")]
     if uses_previous_step:
         action = environment.action.tensor
@@ -121,7 +121,7 @@ class SingleDecision(nn.Module):
 
 
 def has_onnx() -> bool:
-    """Returns whether the libraries are there."""
+    """Returns whether the libraries are installed."""
     return all(importlib.util.find_spec(name) is not None for name in _MODULES)
 
 
@@ -136,14 +136,13 @@ def make_onnx(
 
     Args:
       model: on the CPU.
-      environment: what it acts in.
+      environment: specification of its environment.
       interface: from `make_interface`.
-      is_simplified: whether what follows from weights alone is computed now; else every weight
-        stays a constant of its own, under its name.
+      is_simplified: whether to fold constants; else every weight stays a constant under its name.
 
     Raises:
-      MissingExtraError: the libraries are not there.
-      ConfigError: the network cannot be traced, or the graph's outputs are not torch's.
+      MissingExtraError: the libraries are not installed.
+      ConfigError: the network cannot be traced, or the graph's outputs differ from torch's.
     """
     if not has_onnx():
         raise MissingExtraError("policy.onnx", EXTRA)
@@ -165,7 +164,7 @@ def make_onnx(
             )
             assert program is not None
             data = _strip(program.model_proto)
-    except Exception as error:  # torch raises many kinds, a network of one's own any
+    except Exception as error:  # torch raises many kinds of errors, an own network any
         raise ConfigError(
             "--export",
             type(model).__name__,
@@ -178,7 +177,7 @@ def make_onnx(
 
 
 def _compare(decision: SingleDecision, data: bytes, interface: PolicyInterface) -> None:
-    """Raises ConfigError unless the graph does over several steps what torch does."""
+    """Raises ConfigError unless the graph's outputs equal torch's over several steps."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -245,7 +244,7 @@ def _random() -> np.random.Generator:
 
 
 def _strip(model: Any) -> bytes:  # Any: onnx.ModelProto, which has no types
-    """Returns the model without notes of where in which source file each node came from."""
+    """Returns the model without the source positions of its nodes."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.value_info, *graph.initializer):
         del item.metadata_props[:]
@@ -255,7 +254,7 @@ def _strip(model: Any) -> bytes:  # Any: onnx.ModelProto, which has no types
 
 
 def _find_cause(error: BaseException) -> str:
-    """Returns the first line of what began it all."""
+    """Returns the first line of the first error in a chain."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines() or [""]
@@ -264,7 +263,7 @@ def _find_cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the exporter's chatter away: what matters is raised."""
+    """Suppresses the exporter's messages; real problems raise errors."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,8 +1,8 @@
-"""The policy as an actor runs it: one batched call for all environment slots.
+"""Policy: one batched inference call for all environment slots, with their recurrent state.
 
-Owned by the actor's loop (or the evaluator). Keeps what the network needs from
-one step to the next: previous action and reward, and, in its InferenceBackend,
-recurrent state. Sampling has a generator of its own, so that a seed decides everything.
+Owned by the actor's loop (or the evaluator). Stores the network's inputs from the step before:
+previous action and reward, and, in its InferenceBackend, recurrent state. Sampling has its own
+generator, so that a seed decides all actions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class PolicyStep(NamedTuple):
     Attributes:
       actions: int64 or float32 [N, ...]: flat actions as ActionSpec.tensor says; a
         continuous one is as it was drawn, normalised and unclipped.
-      logits: float32 [N, P]: what the actions were drawn from.
+      logits: float32 [N, P]: the logits that the actions were drawn from.
     """
 
     actions: Array
@@ -49,11 +49,10 @@ class Policy:
 
         Args:
           model: the network.
-          action: what an action consists of.
+          action: specification of an action.
           num_slots: N.
-          seed: of draws.
-          inference: how logits are computed, made for `model` and as many slots; None: eager, in
-            float32 on the CPU.
+          seed: of the sampling.
+          inference: backend made for `model` and `num_slots`; None: eager, in float32 on the CPU.
         """
         self._action = action
         self._inference = EagerInference(model, num_slots) if inference is None else inference
@@ -68,7 +67,7 @@ class Policy:
         return self._inference.agent_state
 
     def load(self, weights: Mapping[str, Array]) -> None:
-        """Takes over new weights; recurrent state stays.
+        """Loads new weights; recurrent state stays.
 
         Args:
           weights: every tensor of the network by name.
@@ -94,7 +93,7 @@ class Policy:
         return PolicyStep(actions, logits)
 
     def observe(self, rewards: Array, is_first: Array) -> None:
-        """Notes what the last decision led to.
+        """Stores the result of the last decision.
 
         Args:
           rewards: float32 [N]; kept until the next `observe`, not copied.

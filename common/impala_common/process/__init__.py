@@ -1,1 +1,1 @@
-"""What every process needs: logs, exit codes, devices, failpoints."""
+"""Shared parts of processes: logs, exit codes, devices, failpoints."""

@@ -1,7 +1,7 @@
-"""How this process's C allocator treats large buffers: kept, not returned and faulted in again.
+"""Makes the C allocator keep large freed buffers instead of returning them.
 
-Called at the start of processes that make and free megabytes with every message: the front
-end and actors. Changes nothing where the C library is not glibc.
+Called at the start of processes that allocate and free megabytes with every message: the front end
+and actors. Does nothing without glibc.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
 def keep_large_buffers() -> None:
-    """Stops glibc from returning every freed megabyte to the kernel and faulting it in again."""
+    """Stops glibc from returning each freed block to the kernel, which costs page faults later."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_MMAP_THRESHOLD, 32 << 20)

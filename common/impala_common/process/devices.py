@@ -1,4 +1,4 @@
-"""Devices by the names users give them, and how many CPU threads a process should take."""
+"""Resolves device names, and limits CPU threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def resolve_device(name: str) -> torch.device:
     """Returns the device for a setting of auto, cpu, cuda or cuda:N.
 
     Raises:
-      ConfigError: the device is not there.
+      ConfigError: the machine does not have the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,8 @@
-"""Exit codes of all commands, and which error ends with which.
+"""Exit codes of all commands, and the error classes they belong to.
 
-0 is success. 1 is a bug of ours. The rest follow sysexits.h where it has a
-word for the case, so that supervisors can tell "try again" (75) from "fix the
-command" (77, 78) without reading text.
+0 is success. 1 is a bug of this project. Other codes follow sysexits.h where it has the case, so
+that process managers can tell "try again" (75) from "fix the command" (77, 78) without reading
+text.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from impala_common import errors
 
 OK = 0
 INTERNAL = 1
-USAGE = 2  # what argument parsers end with
+USAGE = 2  # usual code of argument parsers
 UNUSABLE_DATA = 65  # a checkpoint or file that cannot be used
 UNAVAILABLE = 69  # learner not reachable within the deadline
-TEMPORARY = 75  # may work when tried again
+TEMPORARY = 75  # a restart may work
 NO_PERMISSION = 77  # banned, or not allowed to do this; TLS or token do not fit
 CONFIG = 78  # a setting, environment or space that cannot work
 INTERRUPTED = 130  # second Ctrl-C
@@ -30,6 +30,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.SecurityError: NO_PERMISSION,
     errors.CheckpointError: UNUSABLE_DATA,
     errors.LearnerUnavailableError: UNAVAILABLE,
+    errors.RunFinishedError: OK,
     errors.InvalidRequestError: USAGE,
     errors.NotFoundError: USAGE,
     errors.AlreadyExistsError: USAGE,
@@ -46,7 +47,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Returns the exit code a command ends with when `error` reaches its top."""
+    """Returns the exit code of a command that ends with `error`."""
     for kind, code in _CODES.items():
         if isinstance(error, kind):
             return code

@@ -1,14 +1,14 @@
-"""Failpoints: places in the code, by name, where a test may make something go wrong.
+"""Failpoints: named places in the code where tests inject faults.
 
 Off unless the environment variable IMPALA_FAILPOINTS names some:
 
     IMPALA_FAILPOINTS="checkpoint.before_rename=@3:kill9; push.before_ack=20%:drop; seed=7"
 
-An action is `kill9`, `sleep:S`, `raise` (an error nobody expects), `raise:oserror` (a full
-disk) or `drop` (the caller leaves its work undone), and may be limited to once (`once:`), to
-the N-th time a process gets there (`@N:`) or to a share of times (`P%:`, drawn from `seed`).
-Every process of a run reads the variable for itself. Only for a learner on loopback or a Unix
-socket: `arm_from_environment` refuses anything else. Any thread may call `hit`.
+An action is `kill9`, `sleep:S`, `raise` (an unexpected error), `raise:oserror` (a full disk) or
+`drop` (the caller skips its work), and may be limited to once (`once:`), to the N-th hit in a
+process (`@N:`) or to a share of hits (`P%:`, drawn from `seed`). Every process of a run reads the
+variable itself. `arm_from_environment` accepts only a learner on loopback or a Unix socket. Any
+thread may call `hit`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CATALOGUE = {
     "checkpoint.after_rename": "learner: the checkpoint has its name; old ones are still there",
     "restore.mid_load": "learner: the manifest of a checkpoint was read, its tensors were not",
 }
-"""Every failpoint: what is true when a process gets there."""
+"""Every failpoint, and the state of the process at its place."""
 
 _ENTRY = re.compile(
     r"(?P<name>[a-z_.]+)=(?:(?P<once>once):|@(?P<nth>[1-9]\d{0,8}):|(?P<percent>\d{1,3})%:)?"
@@ -66,7 +66,7 @@ _FORM = "name=[once:|@N:|P%:]action, where action is kill9, sleep:S, raise, rais
 
 
 class InjectedError(RuntimeError):
-    """What `raise` raises: an error nobody expects, as a bug would be."""
+    """The error of `raise`: unexpected, like a bug."""
 
 
 @dataclasses.dataclass
@@ -92,9 +92,9 @@ _lock = threading.Lock()
 
 
 def hit(name: str) -> bool:
-    """Does what is armed at `name`; returns whether the caller is to drop its work.
+    """Runs the action armed at `name`; returns whether the caller is to skip its work.
 
-    Costs one look into an empty table while nothing is armed.
+    Costs one look-up in an empty table if nothing is armed.
     """
     return bool(_armed) and _fire(name)
 
@@ -121,7 +121,7 @@ def parse(text: str) -> dict[str, _Failpoint]:
     """Returns the failpoints that `text` arms.
 
     Raises:
-      ConfigError: an unknown name, or something that is not of the form above.
+      ConfigError: an unknown name, or text that is not of the form above.
     """
     entries = [entry.strip() for entry in text.split(";") if entry.strip()]
     seeds = [entry.removeprefix("seed=") for entry in entries if entry.startswith("seed=")]
@@ -146,13 +146,13 @@ def parse(text: str) -> dict[str, _Failpoint]:
 
 
 def arm_from_environment(host: str) -> None:
-    """Arms what IMPALA_FAILPOINTS says; called once by every process of a run.
+    """Arms the failpoints in IMPALA_FAILPOINTS; called once by every process of a run.
 
     Args:
-      host: where the learner listens; without a port, or unix:PATH.
+      host: address of the learner without a port, or unix:PATH.
 
     Raises:
-      ConfigError: other machines could reach the learner, or the variable makes no sense.
+      ConfigError: other machines can reach the learner, or the variable cannot be parsed.
     """
     text = os.environ.get(VARIABLE, "")
     if not text.strip():
@@ -170,7 +170,7 @@ def arm_from_environment(host: str) -> None:
 
 @contextlib.contextmanager
 def armed(text: str) -> Iterator[None]:
-    """A context in which this process has the failpoints of `text`; for tests in one process."""
+    """Returns a context with the failpoints of `text` armed; for tests in one process."""
     before = dict(_armed)
     _armed.update(parse(text))
     try:

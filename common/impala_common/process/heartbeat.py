@@ -1,9 +1,9 @@
-"""Heartbeat: a file that says when a process was last seen to move.
+"""Heartbeat: a file with the time of a process's last progress.
 
 Written by an actor (`impala-actor --heartbeat-file`), read by `impala-health
---actor-file` in the same container. The file holds a reading of the machine's
-monotonic clock, which all its processes share, so that setting the date makes
-nobody sick. After a reboot the clock begins again, and old files count for nothing.
+--actor-file` in the same container. The file holds a reading of the machine's monotonic clock,
+which all its processes share and which does not depend on the date. After a reboot the clock starts
+again, and older files are ignored.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Heartbeat:
     """Writes the file, at most once a second. For one thread; cheap to call often."""
 
     def __init__(self, path: str = "") -> None:
-        """Beats into `path`; an empty one does nothing."""
+        """Writes to `path`; an empty path turns the heartbeat off."""
         self._path = path
         self._beaten_s = float("-inf")
         self._is_warned = False
 
     def beat(self) -> None:
-        """Says that the process moves. A disk that refuses costs a warning, not the process."""
+        """Records progress of the process. An error of the disk is only a warning."""
         now_s = time.monotonic()
         if not self._path or now_s - self._beaten_s < _INTERVAL_S:
             return
@@ -45,11 +45,11 @@ class Heartbeat:
 
 
 def read_age_s(path: Path) -> float:
-    """Returns how long ago the last beat was, in seconds.
+    """Returns the age of the last beat in seconds.
 
     Raises:
       OSError: there is no such file.
-      ValueError: it holds no heartbeat of this boot.
+      ValueError: it has no heartbeat since the last reboot.
     """
     with path.open("rb") as file:
         text = file.read(_MAX_BYTES)

@@ -1,8 +1,8 @@
-"""LogLimit: no line of code can fill a log, whatever clients make it say.
+"""LogLimit: limits log lines per source line, so that clients cannot fill a log.
 
 A filter of the handler that `impala_common.process.logs` installs. Each place in the code may
-log a burst and then one line a second; the next line that passes says how many were
-left out. The number of places is the code's, so this memory is bounded, too.
+log a burst and then one line a second; the next line that passes has the number of lines left out.
+The code has a fixed number of places, so this memory is bounded, too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 
 BURST = 50
-"""Lines of one place in the code that pass at once: a whole fleet may register."""
+"""Lines of one place in the code that pass at once: many actors may register together."""
 INTERVAL_S = 1.0
 """Seconds after which one more may pass."""
 
 
 class _Place:
-    """What one place in the code has left."""
+    """Remaining lines of one place in the code."""
 
     __slots__ = ("credit", "left_out", "seen_s")
 
@@ -31,14 +31,14 @@ class LogLimit(logging.Filter):
     """Safe for several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Knows no place yet; `clock` is monotonic."""
+        """Starts empty; `clock` is monotonic."""
         super().__init__()
         self._clock = clock
         self._lock = threading.Lock()
         self._places: dict[tuple[str, str, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record is shown; adds to it how many like it were not."""
+        """Returns whether the record is shown; adds the number of suppressed ones to its text."""
         now_s = self._clock()
         with self._lock:
             key = (record.name, record.pathname, record.lineno)

@@ -1,8 +1,7 @@
 """Logging of commands on stderr: plain lines for people, JSON lines for machines.
 
-`configure_logging` is called once, by a command's main. Whatever another
-machine sent goes through `printable` before it is logged; as JSON every record
-is one line of ASCII whatever is in it, and no longer than a cap.
+`configure_logging` is called once, by a command's main. Text from other machines goes through
+`printable` before it is logged; as JSON every record is one line of ASCII with a limited length.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def configure_logging(level: int | str, name: str, log_format: LogFormat = "text
 
     Args:
       level: lowest level shown, as `logging` has them.
-      name: which part of the machine this process is: learner, actor-0...
-      log_format: how.
+      name: name of this process: learner, actor-0...
+      log_format: text, json or auto.
     """
     is_json = resolve_log_format(log_format) == "json"
     handler = _CurrentStderrHandler()
@@ -51,14 +50,14 @@ def configure_logging(level: int | str, name: str, log_format: LogFormat = "text
 
 
 def resolve_log_format(log_format: LogFormat) -> Literal["text", "json"]:
-    """Returns what "auto" stands for with the stderr of this process."""
+    """Returns the format that "auto" means for the stderr of this process."""
     if log_format == "auto":
         return "text" if sys.stderr.isatty() else "json"
     return log_format
 
 
 def write_line(level: str, text: str) -> None:
-    """Writes what a command says to whoever started it, whatever the log level is.
+    """Writes a command's message to the user, at any log level.
 
     In the form `configure_logging` was called with; as plain text the line is `text` alone.
     """
@@ -77,11 +76,11 @@ def write_line(level: str, text: str) -> None:
 def printable(text: object, limit: int = 200) -> str:
     """Returns `text` fit for one line of a log: escaped, and cut after `limit` characters.
 
-    Line ends, terminal codes and whatever else does not print become backslash
-    escapes, so that no client can forge a line or paint the terminal.
+    Line ends, terminal codes and other unprintable characters become backslash escapes, so that
+    clients cannot forge a line or control the terminal.
     """
     whole = str(text)
-    # Cut first: escaping must not cost more than the limit allows.
+    # Cut first, to limit the cost of escaping.
     shown = "".join(_escape(character) for character in whole[:limit])
     if len(shown) > limit or len(whole) > limit:
         return f"{shown[:limit]}... ({len(whole)} characters)"
@@ -117,7 +116,7 @@ class _JsonFormatter(logging.Formatter):
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         try:
             message = record.getMessage()
-        except Exception as error:  # a wrong format string must not cost the line
+        except Exception as error:  # log the line even if its format string is wrong
             message = f"{record.msg} ({error})"
         line = {
             "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -150,7 +149,7 @@ def _log_uncaught_of_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 class _CurrentStderrHandler(logging.Handler):
-    """Writes to whatever stderr is now: a live display puts itself in its place."""
+    """Writes to the present sys.stderr, which a live display may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Imports modules of a user's own, by the names that a command line or run folder gives.
+"""Imports user-supplied modules named on the command line or in a run's folder.
 
 Searched where Python searches, then in the working directory (unless Python was told not
 to, by -P or PYTHONSAFEPATH), so that the installed commands find what `python -m` finds. The
@@ -9,12 +9,14 @@ Never called with a name that came over the wire.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 _SEARCHES_HERE = "impala_own_modules"
@@ -22,7 +24,7 @@ _SEARCHES_HERE = "impala_own_modules"
 
 
 def import_own_module(name: str) -> ModuleType:
-    """Returns the module; what importing raises, SystemExit included, passes through."""
+    """Returns the module; errors of the import, SystemExit included, pass through."""
     with _working_directory_on_path():
         return importlib.import_module(name)
 
@@ -37,26 +39,91 @@ def python_command(module: str) -> list[str]:
 
 
 def hint_at_import_error(name: str, error: BaseException) -> str:
-    """Returns what to do where the module `name` itself was not found, else nothing."""
+    """Returns advice if the module `name` itself was not found, else ""."""
     if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or "?"):
         return f": {way_to_find()}"
     return ""
 
 
 def is_own_module_missing(name: str) -> bool:
-    """Returns whether there is no such module or package; imports nothing.
+    """Returns whether a module or package is missing, without importing it.
 
-    Of "package.module" only the package is looked for: to find more, Python would run its code.
+    Of "package.module" only the package is checked: finding the module would run the package's
+    code.
     """
     with _working_directory_on_path():
         try:
             return importlib.util.find_spec(name.partition(".")[0]) is None
-        except (ImportError, ValueError):  # the import itself will say more
+        except (ImportError, ValueError):  # the import itself reports the error
             return False
 
 
+def find_class_problem(module: str, name: str) -> str:
+    """Returns why "module:name" cannot be used, judging by the source; "" if it may be usable.
+
+    Imports nothing. A name counts as defined if any statement at the top level of the module may
+    define it: a class, a function, an assignment, an import, or code that is not analysed.
+    """
+    if is_own_module_missing(module):
+        return f"no {module}: {way_to_find()}"
+    path = _find_source(module)
+    if path is None:
+        return ""
+    try:
+        names = _names_at_top(ast.parse(path.read_bytes()))
+    except (OSError, SyntaxError, ValueError):
+        return ""  # the import itself reports the error
+    first = name.partition(".")[0]
+    if names is None or first in names:
+        return ""
+    classes = ", ".join(sorted(name for name in names if name[:1].isupper()))
+    return f"{path.name} has no {first}" + (f"; there are: {classes}" if classes else "")
+
+
+def _find_source(module: str) -> Path | None:
+    """Returns the file of a module's source; None if only an import could tell."""
+    package, *rest = module.split(".")
+    with _working_directory_on_path():
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            return None
+    if spec is None or package in sys.modules:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _names_at_top(tree: ast.Module) -> set[str] | None:
+    """Returns the names that a module defines; None if they cannot all be known."""
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                names.add(name)
+                if name == "__getattr__":
+                    return None
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                if any(alias.name == "*" for alias in aliases):
+                    return None
+                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
+            case ast.Assign() | ast.AnnAssign():
+                names |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                return None  # a condition, a loop, a call: may define any name
+    return names
+
+
 def way_to_find() -> str:
-    """Returns what to do about a module that was not found."""
+    """Returns advice for a module that was not found."""
     return f"install it, or name its folder in PYTHONPATH (working in {os.getcwd()})"
 
 
@@ -70,7 +137,7 @@ def _working_directory_on_path() -> Iterator[None]:
     if not _searches_working_directory() or here in sys.path or "" in sys.path:
         yield
         return
-    sys.path.append(here)  # last: nothing in it may stand in for an installed package
+    sys.path.append(here)  # last: its modules must not replace installed packages
     try:
         yield
     finally:

@@ -1,11 +1,9 @@
-"""Python objects that a process hands to the processes it starts: environments and models.
+"""Passes Python objects (environments, models) to child processes through inherited memory.
 
-A user of the class IMPALA may pass a function or a class that has no importable
-name. The process of that user writes such objects into anonymous memory and
-starts learner and actors with the descriptor (`--objects-fd`); they make the
-objects from it. Nothing of it ever goes to a file or over the wire, and nothing
-that came over the wire or from a file is read here: ADR 0019. The one place
-that may use cloudpickle.
+A user of the class IMPALA may pass a function or a class without an importable name. The user's
+process writes such objects into anonymous memory and starts learner and actors with the descriptor
+(`--objects-fd`); they make the objects from it. The objects never go to a file or another machine,
+and only the parent's memory is read: ADR 0019. Only this module may use cloudpickle.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ Objects = Mapping[tuple[Kind, str], bytes]
 """Packed objects by kind and name."""
 
 OBJECTS_OPTION = "--objects-fd"
-"""The option of this project's own processes that names the descriptor; not for people."""
+"""Internal option that names the descriptor."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -47,7 +45,7 @@ class ObjectMemory:
     """
 
     def __init__(self, objects: Objects) -> None:
-        """Writes `objects` and this process's module search path; sealed where Linux can."""
+        """Writes `objects` and this process's module search path; sealed on Linux."""
         index = [[kind, name, len(data)] for (kind, name), data in objects.items()]
         search_path = [os.path.abspath(entry) for entry in sys.path]
         header = json.dumps({"search_path": search_path, "objects": index}).encode()
@@ -65,11 +63,11 @@ class ObjectMemory:
 
     @property
     def option(self) -> tuple[str, ...]:
-        """The arguments by which a child learns of it; `fd` must be passed on too."""
+        """Command-line arguments for a child, which must also inherit `fd`."""
         return (OBJECTS_OPTION, str(self.fd))
 
     def close(self) -> None:
-        """Gives up this process's hold on the memory."""
+        """Closes this process's descriptor."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -89,10 +87,10 @@ def split_objects_option(argv: Sequence[str]) -> tuple[int | None, list[str]]:
 
 
 def read_objects(fd: int) -> dict[tuple[Kind, str], bytes]:
-    """Returns what the parent wrote, and searches modules where the parent does.
+    """Returns the parent's objects, and adds the parent's module search path.
 
     Raises:
-      ConfigError: `fd` is not memory of an ObjectMemory.
+      ConfigError: `fd` is not the memory of an ObjectMemory.
     """
     try:
         # pread: all children share one file offset.
@@ -114,14 +112,14 @@ def read_objects(fd: int) -> dict[tuple[Kind, str], bytes]:
 
 
 def pack_object(name: str, value: object, way_round: str) -> bytes:
-    """Returns `value` as bytes that a child process can make it from.
+    """Returns `value` as bytes, from which a child process can make it.
 
-    Code of modules that a child could not import (a notebook, a script, a test) goes along.
+    Includes the code of modules that a child cannot import (a notebook, a script, a test).
 
     Args:
-      name: of the argument it came by, for people.
+      name: of the argument, for the message.
       value: any object.
-      way_round: what to do where that is impossible.
+      way_round: workaround for the message, if the object cannot be copied.
 
     Raises:
       ConfigError: it cannot be copied.
@@ -129,7 +127,7 @@ def pack_object(name: str, value: object, way_round: str) -> bytes:
     try:
         with _modules_by_value():
             data: bytes = cloudpickle.dumps(value)
-    except Exception as error:  # whatever __reduce__ of a user's object raises
+    except Exception as error:  # __reduce__ of a user's object may raise any error
         raise ConfigError(
             name,
             value,
@@ -139,15 +137,15 @@ def pack_object(name: str, value: object, way_round: str) -> bytes:
     return data
 
 
-def unpack_object(name: str, data: bytes) -> Any:  # Any: whatever the user passed
-    """Makes an object from what `pack_object` returned; only for bytes of the parent's memory.
+def unpack_object(name: str, data: bytes) -> Any:  # Any: the user's object
+    """Makes an object from the bytes of `pack_object`; only for bytes of the parent's memory.
 
     Raises:
       ConfigError: it cannot be made in this process.
     """
     try:
         return cloudpickle.loads(data)
-    except Exception as error:  # whatever importing or making a user's object raises
+    except Exception as error:  # importing or making a user's object may raise any error
         raise ConfigError(
             name,
             "",
@@ -158,12 +156,12 @@ def unpack_object(name: str, data: bytes) -> Any:  # Any: whatever the user pass
 
 @contextlib.contextmanager
 def _modules_by_value() -> Iterator[None]:
-    """Lets cloudpickle take along the code of modules that another process cannot import."""
+    """Makes cloudpickle include the code of modules that another process cannot import."""
     modules = {
         module.__name__: module for module in filter(_is_out_of_reach, [*sys.modules.values()])
     }
     known = cloudpickle.list_registry_pickle_by_value()
-    # Of __main__ cloudpickle takes along the code anyway.
+    # cloudpickle always includes the code of __main__.
     added = [module for name, module in modules.items() if name not in {*known, "__main__"}]
     for module in added:
         cloudpickle.register_pickle_by_value(module)
@@ -175,7 +173,7 @@ def _modules_by_value() -> Iterator[None]:
 
 
 def _is_out_of_reach(module: object) -> bool:
-    """Whether a process with this one's sys.path would not find this user's module."""
+    """Returns whether a user's module cannot be found on this process's sys.path."""
     file = getattr(module, "__file__", None)
     if not isinstance(module, ModuleType) or not file or module.__name__ not in sys.modules:
         return False

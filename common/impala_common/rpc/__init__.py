@@ -1,1 +1,1 @@
-"""gRPC plumbing both sides share: channel options, limits, the table of errors."""
+"""gRPC parts shared by both sides: channel options, limits, the table of errors."""

@@ -1,20 +1,25 @@
-"""Addresses: which of them only this machine can reach, and how they are written.
+"""Parses addresses, and tells which are local to this machine.
 
-Used by the rules of settings, by whoever listens and by whoever connects. Knows
-no gRPC. A name other than `localhost` is never taken for local: what it stands
-for is decided elsewhere, and may change.
+Used by the rules of settings, by servers and by clients. Knows no gRPC. A name other than
+`localhost` never counts as local: its address is configured elsewhere and may change.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+
+from impala_common.errors import ConfigError
 
 UNIX = "unix:"
-"""What the address of a Unix socket begins with."""
+"""Prefix of the address of a Unix socket."""
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)
+_MAX_PORT = 65535
 
 
 def is_unix(address: str) -> bool:
-    """Returns whether `address` is that of a Unix socket: unix:PATH."""
+    """Returns whether `address` is a Unix socket: unix:PATH."""
     return address.startswith(UNIX)
 
 
@@ -46,8 +51,54 @@ def join_address(host: str, port: int) -> str:
 
 
 def is_address(text: str) -> bool:
-    """Returns whether `text` has the form HOST:PORT or unix:PATH."""
+    """Returns whether `text` has the form HOST:PORT or unix:PATH.
+
+    HOST is a name, an IPv4 address, or an IPv6 address in brackets.
+    """
     if is_unix(text):
         return len(text) > len(UNIX)
     host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and int(port) <= 65535
+    if not (port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT):
+        return False
+    if host.startswith("[") and host.endswith("]"):
+        return _is_ipv6(host[1:-1])
+    return _HOST.fullmatch(host) is not None
+
+
+def require_server_address(name: str, text: str) -> None:
+    """Raises ConfigError, with a suggestion, unless `text` is an address.
+
+    Args:
+      name: of the option or setting, for the message.
+      text: its value; a port of 0 is refused.
+    """
+    if is_address(text) and (is_unix(text) or port_of(text) > 0):
+        return
+    raise ConfigError(name, text, "HOST:PORT or unix:PATH", _hint_at(text))
+
+
+def require_host(name: str, host: str) -> None:
+    """Raises ConfigError unless `host` is a name, an IPv4 or IPv6 address, or unix:PATH."""
+    if is_unix(host) or _is_ipv6(host.strip("[]")) or _HOST.fullmatch(host):
+        return
+    rule = "a host name, an IP address or unix:PATH"
+    raise ConfigError(name, host, rule, _hint_at(host) if host else "")
+
+
+def _hint_at(text: str) -> str:
+    scheme, found, rest = text.partition("://")
+    if found:
+        return f"leave out {scheme}://" + (f": {rest}" if is_address(rest) else "")
+    host, _, port = text.rpartition(":")
+    if _is_ipv6(host) and port.isdecimal():
+        return f"an IPv6 address stands in brackets: [{host}]:{port}"
+    if _is_ipv6(text.strip("[]")) or _HOST.fullmatch(text):
+        return f"the port is missing, such as {join_address(text, 50051)}"
+    return ""
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return isinstance(ipaddress.ip_address(text), ipaddress.IPv6Address)
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""Reads what stands in a certificate. Proves nothing; knows no gRPC."""
+"""Reads names and dates from certificates. Verifies nothing; knows no gRPC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cryptography import x509
 
 
 def names_of(certificate: x509.Certificate) -> list[str]:
-    """Returns the DNS names and IP addresses a certificate is for."""
+    """Returns the DNS names and IP addresses in a certificate."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

@@ -1,4 +1,4 @@
-"""The one table between errors of this project and gRPC, used in both directions.
+"""Converts errors of this project to gRPC status and back: one table.
 
 On the wire an error is google.rpc.Status with one ErrorInfo{reason, domain}.
 The client rebuilds the class from the reason, never from the text.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -19,10 +21,15 @@ from impala_common import errors
 
 DOMAIN = "impala_rl"
 _LOG = logging.getLogger(__name__)
+_OF_NO_CONNECTION = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 
 class WireError(NamedTuple):
-    """How one error looks on the wire, and whether the same call may be made again."""
+    """Wire form of one error, and whether the same call may be repeated."""
 
     code: grpc.StatusCode
     is_retryable: bool
@@ -44,10 +51,12 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
     errors.IllegalTransitionError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.CheckpointWriteError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, False),
+    errors.CheckpointUnreadableError: WireError(grpc.StatusCode.DATA_LOSS, False),
     errors.NotFoundError: WireError(grpc.StatusCode.NOT_FOUND, False),
     errors.AlreadyExistsError: WireError(grpc.StatusCode.ALREADY_EXISTS, False),
     errors.BannedError: WireError(grpc.StatusCode.PERMISSION_DENIED, False),
     errors.CapacityError: WireError(grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+    errors.RunFinishedError: WireError(grpc.StatusCode.FAILED_PRECONDITION, False),
     errors.LearnerUnavailableError: WireError(grpc.StatusCode.UNAVAILABLE, True),
 }
 """Errors that may cross the wire; all others become INTERNAL with an incident id."""
@@ -56,15 +65,15 @@ _BY_REASON = {kind.reason: kind for kind in _TABLE}
 
 
 def wire_error_of(error: errors.ImpalaError) -> WireError | None:
-    """Returns how `error` looks on the wire, or None for one that must not cross it."""
+    """Returns the wire form of `error`, or None if it must not cross the wire."""
     return _TABLE.get(type(error))
 
 
 def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
-    """Returns the status to abort a call with.
+    """Returns the gRPC status for an error.
 
-    What is not in the table is a bug: its details go to the log under an
-    incident id, and only the id goes to the client.
+    An error outside the table is a bug: its details are logged under an incident id, and the client
+    gets only the id.
     """
     wire = wire_error_of(error) if isinstance(error, errors.ImpalaError) else None
     if wire is None or not isinstance(error, errors.ImpalaError):
@@ -84,37 +93,46 @@ def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
 
 
 def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:
-    """Returns the error a failed call stands for.
+    """Returns the error of a failed call.
 
-    Codes gRPC itself makes (no connection, deadline, connection lost) become
-    LearnerUnavailableError; what cannot be named becomes ImpalaError.
+    Only a status with a reason of this project was made by the learner. All others are made by
+    gRPC itself or by something between the two ends, such as a proxy: whatever their code, they
+    become LearnerUnavailableError, after which clients reconnect with back-off.
     """
-    # What gRPC raises is a Call too, though its stubs say that no class can be both.
+    # gRPC's errors are also Calls, although its stubs exclude that.
     call: Any = call_error
     code: grpc.StatusCode | None = call.code() if hasattr(call, "code") else None
     text: str = (call.details() if hasattr(call, "details") else "") or str(call_error)
-    status: Any = rpc_status.from_call(call) if hasattr(call, "trailing_metadata") else None
-    for detail in status.details if status is not None else ():
+    for detail in _details_of(call):
         info = error_details_pb2.ErrorInfo()
-        if not detail.Unpack(info) or info.domain != DOMAIN or info.reason not in _BY_REASON:
+        if not _is_unpacked(detail, info) or info.reason not in _BY_REASON:
             continue
         kind = _BY_REASON[info.reason]
         if kind is errors.SpecMismatchError:
             facts = info.metadata
             return errors.SpecMismatchError(facts["field"], facts["expected"], facts["actual"])
-        rebuilt = kind.__new__(kind)
-        errors.ImpalaError.__init__(rebuilt, text)
-        return rebuilt
-    if code in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-    ):
+        return errors.rebuild_error(info.reason, text)
+    if code in _OF_NO_CONNECTION:
         return errors.LearnerUnavailableError(text)
-    if code is grpc.StatusCode.UNAUTHENTICATED:
-        return errors.UnauthenticatedError(text)
-    if code is grpc.StatusCode.PERMISSION_DENIED:
-        return errors.PermissionDeniedError(text)
-    if code is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.ProtocolMismatchError(f"the server does not speak this protocol: {text}")
-    return errors.ImpalaError(f"{code.name if code else 'unknown error'}: {text}")
+    name = code.name if isinstance(code, grpc.StatusCode) else "an error"
+    return errors.LearnerUnavailableError(
+        f"{name} without a reason of the learner's (a proxy, or another release): {text}"
+    )
+
+
+def _details_of(call: Any) -> Sequence[any_pb2.Any]:
+    """Returns the details of a failed call; none where they are malformed."""
+    if not hasattr(call, "trailing_metadata"):
+        return ()
+    try:
+        status: Any = rpc_status.from_call(call)
+    except (ValueError, DecodeError):  # contradicts code or text, or is no message
+        return ()
+    return status.details if status is not None else ()
+
+
+def _is_unpacked(detail: any_pb2.Any, info: error_details_pb2.ErrorInfo) -> bool:
+    try:
+        return bool(detail.Unpack(info)) and info.domain == DOMAIN
+    except DecodeError:
+        return False

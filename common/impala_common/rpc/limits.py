@@ -1,4 +1,4 @@
-"""Sizes and times both ends of the wire agree on."""
+"""Sizes and durations shared by client and server."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ PROTOCOL_VERSION = 1
 """Version of `impala_rl.v1` this code speaks."""
 
 OLDEST_PROTOCOL_VERSION = 1
-"""Oldest version a learner of this release still takes; raised when a release drops one."""
+"""Oldest version that a learner of this release accepts."""
 
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest message either side receives."""
 
 WEIGHTS_CHUNK_BYTES = 1 << 20
-"""Bytes of one chunk of a weights snapshot: the size at which Python's gRPC is fastest."""
+"""Bytes of one chunk of a weights snapshot; Python's gRPC is fastest at this size."""
 
 MAX_WEIGHTS_WAIT_S = 30.0
-"""Longest a GetWeights call waits for a version."""
+"""Longest wait of a GetWeights call for a version."""
 
 UNARY_DEADLINE_S = 20.0
 """Deadline of calls that answer at once."""
@@ -24,11 +24,11 @@ WEIGHTS_DEADLINE_S = 120.0
 """Deadline of a weights transfer, beside the wait."""
 
 MAX_WEIGHTS_DEADLINE_S = 300.0
-"""Longest deadline a learner takes for it. There must be one: it is what frees the memory of
-a call whose client does not read."""
+"""Longest deadline that a learner accepts for it. A deadline is required: it frees the memory of a
+call whose client does not read."""
 
 WRITE_DEADLINE_S = 20.0
-"""Time a client has to take one message of a stream; 1 MiB of weights at the most."""
+"""Time for a client to read one message of a stream; 1 MiB of weights at most."""
 
 HELLO_DEADLINE_S = 10.0
-"""Time a client has to say hello on a new stream."""
+"""Time for a client to send the hello of a new stream."""

@@ -1,8 +1,8 @@
-"""Which implementation of protobuf parses what strangers send.
+"""Chooses the protobuf implementation that parses incoming messages.
 
-The one in C (upb) bounds nesting and is fast; the one in pure Python, which protobuf
-falls back to without a word, is neither, and has had a denial of service by nesting
-(CVE-2025-4565). Asked by the front end before it opens a port.
+The C implementation (upb) is fast and limits nesting. The pure Python one, protobuf's silent
+fallback, is slow and had a denial of service by nesting (CVE-2025-4565). Called by the front end
+before it opens a port.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""ClientSecurity: how a client proves who it is, and what it demands of the server.
+"""ClientSecurity: a client's TLS and token settings.
 
-Used by actors and by administration, once per connection. With a CA the channel
-is TLS; without one it is plaintext, and then a token travels only where nobody
-else can listen: over loopback or a Unix socket, as gRPC itself insists.
+Used by actors and by administration, once per connection. With a CA the channel is TLS; without one
+it is plaintext, and a token is then sent only over loopback or a Unix socket, as gRPC itself
+requires.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from impala_common.rpc.tokens import read_secret_file, read_token
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClientSecurity:
-    """Files and names; empty strings for what is not used."""
+    """Files and names; empty strings for unused ones."""
 
     ca_file: str = ""
-    """CA the server's certificate must come from (PEM); empty: no TLS."""
+    """CA of the server's certificate (PEM); empty: no TLS."""
     token_file: str = ""
     """Token to send with each call."""
     client_cert: str = ""
-    """Certificate to show the server (PEM, mutual TLS)."""
+    """Client certificate (PEM, mutual TLS)."""
     client_key: str = ""
     """Its private key (PEM)."""
     server_name: str = ""
-    """Name the server's certificate must have; empty: the host of the address."""
+    """Expected name in the server's certificate; empty: the host of the address."""
 
     def __post_init__(self) -> None:
-        """Checks which of them go together."""
+        """Checks that the settings are consistent."""
         if bool(self.client_cert) != bool(self.client_key):
             missing = "--client-key" if self.client_cert else "--client-cert"
             raise ConfigError(
@@ -50,7 +50,7 @@ class ClientSecurity:
         """Returns the credentials for a channel to `address`; None for an insecure channel.
 
         Raises:
-          ConfigError: a file cannot be used, or a token would travel in the clear.
+          ConfigError: a file cannot be used, or a token would be sent in plaintext.
         """
         transport = self._make_transport(address)
         if not self.token_file:
@@ -83,7 +83,7 @@ class ClientSecurity:
         return None
 
     def options(self) -> list[tuple[str, int | str]]:
-        """Returns the channel options that go with the credentials."""
+        """Returns the channel options for the credentials."""
         if not self.server_name:
             return []
         return [("grpc.ssl_target_name_override", self.server_name)]
@@ -97,7 +97,7 @@ class ClientSecurity:
 
 
 def make_ssl_context(security: ClientSecurity) -> ssl.SSLContext:
-    """Returns Python's own TLS with the same files, to look at them and at a server.
+    """Returns an ssl context with the same files, to check them and a server.
 
     Raises:
       ConfigError: they cannot be used.

@@ -1,9 +1,8 @@
-"""Finds out why a server cannot be reached although somebody listens there.
+"""Finds the reason of a failed TLS connection.
 
-gRPC says "failed to connect" for all of it. Called by clients after a failed
-attempt, at most every few seconds; opens connections of its own with Python's
-ssl and looks at what comes back. Never longer than `PROBE_S`; never sends a
-token.
+gRPC reports "failed to connect" for every reason. Called by clients after a failed attempt, at most
+every few seconds; opens its own connections with Python's ssl and examines the answers. Takes at
+most `PROBE_S`; never sends a token.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ _ANSWER_S = 0.5
 _AGAIN_S = 1.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_SETTINGS = 4
-# OpenSSL's numbers of what is wrong with a certificate (X509_V_ERR_...).
+# OpenSSL's error numbers of certificates (X509_V_ERR_...).
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_CA = (2, 7, 18, 19, 20, 21)
 _WRONG_NAME = (62, 64)
 
 
 def find_tls_error(address: str, security: ClientSecurity) -> TlsError | None:
-    """Returns what about TLS keeps this client from the server; None if it is something else.
+    """Returns the TLS error that prevents the connection; None if the reason is another one.
 
     Args:
       address: HOST:PORT or unix:PATH.
-      security: what the client was told to use.
+      security: the client's settings.
     """
     deadline_s = time.monotonic() + PROBE_S
     try:
@@ -48,7 +47,7 @@ def find_tls_error(address: str, security: ClientSecurity) -> TlsError | None:
         return _probe_without_tls(address, deadline_s)
     except ConfigError as error:
         return TlsError(str(error))  # a file was replaced by one that cannot be used
-    except (OSError, ValueError):  # nobody listens, no answer in time, no such name
+    except (OSError, ValueError):  # no listener, no answer in time, no such name
         return None
 
 
@@ -67,7 +66,7 @@ def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -
     context = make_ssl_context(security)
     name = security.server_name or host_of(address)
     try:
-        for pause_s in (0.0, _AGAIN_S):  # twice: a learner that is just ending hangs up as well
+        for pause_s in (0.0, _AGAIN_S):  # twice: a learner that is ending also closes connections
             time.sleep(pause_s)
             with (
                 _connect(address, deadline_s) as raw,
@@ -90,10 +89,10 @@ def _probe_with_tls(address: str, security: ClientSecurity, deadline_s: float) -
 
 
 def _is_sent_away(connection: ssl.SSLSocket) -> bool:
-    """Returns whether the server hangs up where it would speak first, had it liked the client.
+    """Returns whether the server closes the connection before its first frame: a refusal.
 
-    In TLS 1.3 a server judges the client's certificate after the client's handshake is over;
-    gRPC's then closes the connection, and the alert with the reason is lost.
+    In TLS 1.3 a server verifies the client's certificate after the client's handshake; gRPC's
+    server then closes the connection, and the alert with the reason is lost.
     """
     connection.settimeout(_ANSWER_S)
     try:
@@ -123,7 +122,7 @@ def _explain(
     security: ClientSecurity,
     deadline_s: float,
 ) -> str:
-    """Returns what is wrong with the server's certificate, and what to do."""
+    """Returns the error of the server's certificate, with advice."""
     certificate = _fetch_certificate(address, name, deadline_s)
     start = f"the certificate of the learner at {address}"
     match error.verify_code:
@@ -152,7 +151,7 @@ def _explain(
 
 
 def _fetch_certificate(address: str, name: str, deadline_s: float) -> x509.Certificate | None:
-    """Returns the server's certificate, unproven: to say what is in it, and for nothing else."""
+    """Returns the server's certificate, unverified, only to describe its content."""
     try:
         with (
             _connect(address, deadline_s) as raw,
@@ -169,7 +168,7 @@ def _speaks_tls(address: str, deadline_s: float) -> bool:
         with _connect(address, deadline_s) as raw, _unverified().wrap_socket(raw):
             return True
     except ssl.SSLError as error:
-        return "ALERT" in str(error.reason or "")  # only somebody who speaks TLS sends one
+        return "ALERT" in str(error.reason or "")  # only a TLS server sends one
     except ConnectionResetError:
         return False
 
@@ -203,7 +202,7 @@ def _connect(address: str, deadline_s: float) -> socket.socket:
 
 
 def _unverified() -> ssl.SSLContext:
-    """Returns a context that trusts anybody; nothing is ever sent over it."""
+    """Returns a context that verifies nothing; no data is ever sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

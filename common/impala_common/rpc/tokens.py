@@ -1,9 +1,8 @@
-"""Tokens: secrets in files by which the two ends of a call know each other.
+"""Tokens: secrets in files that authenticate calls.
 
-Read by servers and clients when they start. A token itself is never an argument
-of a command, never in a log line and never in an error; what is compared are
-digests, in constant time. The scope of a token is decided by the file it stands
-in: one for actors, one for administration.
+Read by servers and clients when they start. A token itself never appears in a command line, a log
+line or an error; digests are compared, in constant time. The file of a token decides its scope: one
+file for actors, one for administration.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _TOKEN = re.compile(rb"[0-9A-Fa-f]{%d,512}" % (2 * NUM_TOKEN_BYTES))
 
 
 class Scope(enum.Enum):
-    """What a token lets its bearer do."""
+    """Permission of a token."""
 
     ACTOR = "actor"
     ADMIN = "admin"
@@ -39,11 +38,11 @@ def make_token() -> str:
 
 
 def read_secret_file(name: str, path: str) -> bytes:
-    """Returns what stands in a file that only its owner may read.
+    """Returns the content of a file that only its owner may read.
 
-    Mode 0600 or 0400 is asked for. On a read-only mount any mode will do that lets nobody but
-    the owner write: that is how containers are given secrets, often as 0444 and root's, and
-    inside one there is nobody else to hide them from.
+    Requires mode 0600 or 0400. On a read-only mount any mode without write permission for others is
+    accepted: containers get secrets that way, often as root's with mode 0444, and have no other
+    users.
 
     Raises:
       ConfigError: it cannot be read, or others can read or write it; `name` is the setting.
@@ -70,7 +69,7 @@ def read_token(name: str, path: str) -> str:
     """Returns the token in a file; `name` is the setting that names it.
 
     Raises:
-      ConfigError: as `read_secret_file`, or what is in it is no token.
+      ConfigError: as `read_secret_file`, or the content is not a token.
     """
     content = read_secret_file(name, path)
     token = content.strip()
@@ -85,13 +84,13 @@ def read_token(name: str, path: str) -> str:
 
 
 class TokenBook:
-    """Which token opens which scope; holds digests only. Immutable."""
+    """Tokens by scope; holds digests only. Immutable."""
 
     def __init__(self, tokens: Mapping[Scope, str]) -> None:
-        """Remembers the digests of `tokens`.
+        """Stores the digests of `tokens`.
 
         Raises:
-          ConfigError: one token for two scopes: an actor could administrate.
+          ConfigError: two scopes have the same token, so an actor could administrate.
         """
         self._digests = {scope: _digest(token) for scope, token in tokens.items()}
         if len(set(self._digests.values())) != len(self._digests):
@@ -108,7 +107,7 @@ class TokenBook:
         return frozenset(self._digests)
 
     def scope_of(self, presented: str) -> Scope | None:
-        """Returns the scope of a token somebody presented; takes equally long for each."""
+        """Returns the scope of a presented token, in constant time."""
         digest, found = _digest(presented), None
         for scope, known in self._digests.items():
             if hmac.compare_digest(digest, known):

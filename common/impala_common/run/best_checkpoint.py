@@ -1,7 +1,8 @@
-"""BestCheckpoint: the checkpoint called `best` of a run, replaced so that there is always one.
+"""BestCheckpoint: the run's checkpoint `best`, replaced atomically.
 
-It did best of all that were judged during training, and its state says how well. Written by the
-learner only; read like any other checkpoint. Nothing removes it but a better one. Knows neither
+It has the largest mean return of all evaluations during training, and its state holds the result.
+Written by the learner only; read like any other checkpoint. Only a better one replaces it. Knows
+neither
 torch nor gRPC.
 """
 
@@ -25,41 +26,41 @@ from impala_common.run.checkpoint_manifest import (
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import sync_directory, write_bytes_atomic
 
-VERDICT = "evaluation"
-"""Key of a best checkpoint's state under which its evaluation stands."""
+EVALUATION = "evaluation"
+"""Key of the evaluation in a best checkpoint's state."""
 
 
 class BestCheckpoint:
     """The best checkpoint of one store."""
 
     def __init__(self, store: CheckpointStore) -> None:
-        """Looks after the one in `store`."""
+        """Manages the best checkpoint in `store`."""
         self._store = store
         self._path = store.path / BEST
         self._replaced_path = store.path / f"{BEST}.replaced"
 
     def describe(self) -> CheckpointSummary | None:
-        """Returns what is known of it without reading its tensors; None where there is none.
+        """Returns its description without reading its tensors; None if there is none.
 
         Raises:
           CheckpointError: it is damaged.
         """
         return self._store.describe(BEST) if self._path.exists() else None
 
-    def adopt(self, folder: Path, verdict: dict[str, Any]) -> None:  # Any: JSON
-        """Makes the checkpoint in `folder` the best. Whatever happens on the way, one stays.
+    def adopt(self, folder: Path, evaluation: dict[str, Any]) -> None:  # Any: JSON
+        """Makes the checkpoint in `folder` the best. After a crash the old or the new one is there.
 
         Args:
-          folder: on the same file system; gone afterwards.
-          verdict: its evaluation, added to its state.
+          folder: on the same file system; moved.
+          evaluation: its evaluation, added to its state.
 
         Raises:
-          CheckpointError: it is damaged, or the disk refuses; the old best stays.
+          CheckpointError: it is damaged, or cannot be moved; the old best stays.
         """
         try:
             data = read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
             manifest = unpack_manifest(folder / MANIFEST, data)
-            judged = dataclasses.replace(manifest, state=manifest.state | {VERDICT: verdict})
+            judged = dataclasses.replace(manifest, state=manifest.state | {EVALUATION: evaluation})
             write_bytes_atomic(folder / MANIFEST, pack_manifest(judged))
             self._store.path.mkdir(parents=True, exist_ok=True)
             self.recover()
@@ -74,7 +75,7 @@ class BestCheckpoint:
             raise CheckpointError(f"{self._path} could not be replaced: {error}") from error
 
     def recover(self) -> None:
-        """Ends what a crash within `adopt` left half done."""
+        """Finishes an `adopt` that a crash interrupted."""
         if not self._replaced_path.exists():
             return
         if self._path.exists():

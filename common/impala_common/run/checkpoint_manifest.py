@@ -1,10 +1,9 @@
-"""The files inside a checkpoint: its manifest, and how each is read and verified.
+"""The manifest of a checkpoint: lists its files and verifies each by digest.
 
 `manifest.json` holds the step, the state, size and sha256 of every file of
 tensors, and a digest of itself. Used by `impala_common.run.checkpoints` only.
-Whatever is read here may have been damaged or planted: sizes come before
-contents, nothing is code, and every complaint is a CheckpointError that says
-what was expected.
+Files may be damaged or planted: sizes are checked before contents, nothing is executed, and every
+error is a CheckpointError with the expected value.
 """
 
 from __future__ import annotations
@@ -21,15 +20,17 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from impala_common.errors import CheckpointError
+from impala_common.errors import CheckpointError, CheckpointUnreadableError
 
 FORMAT = "impala-rl checkpoint"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 64 * 2**30
+"""Largest file of tensors: bounds what is allocated for a manifest that lies."""
 TENSORS_SUFFIX = ".safetensors"
 BEST = "best"
-"""Name of the checkpoint that did best in an evaluation during training."""
+"""Name of the checkpoint with the best evaluation during training."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DIGEST_KEY = "manifest_sha256"
@@ -41,7 +42,7 @@ class Manifest:
 
     Attributes:
       step: agent steps trained.
-      state: whatever else the learner needs to go on.
+      state: everything else that a resume needs.
       files: sha256 and bytes of each file of tensors, by its name.
     """
 
@@ -65,7 +66,11 @@ def validate_name(name: str) -> None:
 
 
 def pack_manifest(manifest: Manifest) -> bytes:
-    """Returns the text of manifest.json; the same for the same manifest."""
+    """Returns the text of manifest.json; the same for the same manifest.
+
+    Raises:
+      CheckpointUnreadableError: it would be too large to be read again, or lists a file that is.
+    """
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -74,19 +79,29 @@ def pack_manifest(manifest: Manifest) -> bytes:
             file: {"sha256": digest, "bytes": num_bytes}
             for file, (digest, num_bytes) in manifest.files.items()
         },
-        # Through JSON and back: keys that are numbers become the strings a reader will see.
+        # Through JSON and back: keys that are numbers become strings, as readers see them.
         "state": json.loads(json.dumps(manifest.state, allow_nan=False)),
     }
     data = {**content, _DIGEST_KEY: _compute_digest(content)}
     # No newline at the end: the last byte matters, so that any truncation is noticed.
-    return json.dumps(data, indent=1, allow_nan=False).encode()
+    packed = json.dumps(data, indent=1, allow_nan=False).encode()
+    if len(packed) > MAX_MANIFEST_BYTES:
+        raise CheckpointUnreadableError(
+            f"{MANIFEST} would have {len(packed)} bytes: expected at most {MAX_MANIFEST_BYTES}"
+        )
+    for file, (_, num_bytes) in manifest.files.items():
+        if num_bytes > MAX_FILE_BYTES:
+            raise CheckpointUnreadableError(
+                f"{file} has {num_bytes} bytes: expected at most {MAX_FILE_BYTES}"
+            )
+    return packed
 
 
 def unpack_manifest(path: Path, data: bytes) -> Manifest:
-    """Rebuilds what `pack_manifest` returned.
+    """Parses the output of `pack_manifest`.
 
     Args:
-      path: where `data` was read, for messages.
+      path: file of `data`, for messages.
       data: the file's bytes.
 
     Raises:
@@ -113,10 +128,17 @@ def unpack_manifest(path: Path, data: bytes) -> Manifest:
         raise CheckpointError(f"{path} is foreign: expected step, state and files") from error
     if type(step) is not int or not isinstance(state, dict):
         raise CheckpointError(f"{path} is foreign: expected a whole step and a table of state")
-    for file, (_, num_bytes) in files.items():
+    for file, (digest, num_bytes) in files.items():
         validate_name(file.removesuffix(TENSORS_SUFFIX))
         if not file.endswith(TENSORS_SUFFIX) or type(num_bytes) is not int or num_bytes < 0:
             raise CheckpointError(f"{path} is foreign: expected safetensors files, got {file!r}")
+        if num_bytes > MAX_FILE_BYTES:
+            raise CheckpointError(
+                f"{path} is foreign: {file} is said to have {num_bytes} bytes, expected at most "
+                f"{MAX_FILE_BYTES}"
+            )
+        if not isinstance(digest, str):
+            raise CheckpointError(f"{path} is foreign: expected a sha256 of {file}")
     return Manifest(step=step, state=state, files=files)
 
 
@@ -151,6 +173,26 @@ def read_group(folder: Path, group: str) -> bytes:
         raise CheckpointError(f"{path} cannot be read: {error!r}") from error
 
 
+def validate_readable(folder: Path, manifest: bytes) -> None:
+    """Reads back what was just written to `folder`: manifest, sizes and tables of contents.
+
+    Raises:
+      CheckpointUnreadableError: it could not be resumed from.
+    """
+    path = folder / MANIFEST
+    try:
+        if read_bytes(path, MAX_MANIFEST_BYTES) != manifest:
+            raise CheckpointError(f"{path} reads back differently than written")
+        for file, (_, num_bytes) in unpack_manifest(path, manifest).files.items():
+            found = (folder / file).lstat().st_size
+            if found != num_bytes:
+                raise CheckpointError(f"{file} has {found} bytes in place of {num_bytes}")
+            with safetensors.safe_open(folder / file, framework="numpy"):
+                pass  # its table of contents is well formed and within the format's limits
+    except (OSError, CheckpointError, safetensors.SafetensorError) as error:
+        raise CheckpointUnreadableError(f"{folder} cannot be read back: {error}") from error
+
+
 def _read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
     """Returns a file's bytes after verifying its size and sha256."""
     data = read_bytes(path, num_bytes)
@@ -163,14 +205,17 @@ def _read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """Returns a file's bytes, at most one more than `max_bytes`; refuses links."""
+    """Returns a file's bytes, at most one more than `max_bytes`; refuses links.
+
+    No more memory is taken than the file has bytes, whatever `max_bytes` is.
+    """
     # O_NONBLOCK: opening a pipe someone put there must not wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(max_bytes + 1)
+        return file.read(min(max_bytes, os.fstat(descriptor).st_size) + 1)
 
 
 def _compute_digest(content: dict[str, Any]) -> str:
-    """Returns the digest of the manifest's content, by which the manifest checks itself."""
+    """Returns the digest of the manifest's content, which the manifest also stores."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Checkpoints on disk: written so that one is always whole, read so that damage is noticed.
+"""CheckpointStore: writes checkpoints atomically and verifies them on reading.
 
 A checkpoint is a folder `step-000000012345`: one safetensors file per group of
 tensors and `manifest.json` with everything else and a digest of each file. The
 learner's checkpoint thread writes (one writer, which holds the run's lock);
-other processes may read meanwhile. Nothing here is or runs code: no pickle.
+other processes may read meanwhile. No file is or contains code: no pickle.
 Knows neither torch nor gRPC.
 """
 
@@ -27,6 +27,7 @@ from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
     CheckpointError,
+    CheckpointUnreadableError,
     InvalidRequestError,
     NotFoundError,
 )
@@ -44,8 +45,9 @@ from impala_common.run.checkpoint_manifest import (
     read_tensors,
     unpack_manifest,
     validate_name,
+    validate_readable,
 )
-from impala_common.run.run_directory import TEMPORARY_PREFIX, sync_directory
+from impala_common.run.run_directory import TEMPORARY_PREFIX, make_folder, sync_directory
 from impala_common.run.tensor_files import write_synced, write_tensors
 
 _log = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ Tensors = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One checkpoint as read: every byte of it agreed with its manifest.
+    """One checkpoint as read, with every byte verified by its manifest.
 
     Attributes:
       name: its folder's name.
@@ -85,7 +87,7 @@ class CheckpointSummary:
       state: the JSON value it was saved with.
       num_bytes: of its files of tensors.
       saved_s: when it was written, in seconds since 1970.
-      is_kept: whether it is never removed.
+      is_kept: whether it is never removed automatically.
     """
 
     name: str
@@ -114,7 +116,7 @@ class CheckpointStore:
         return sorted((name for name in entries if _STEP_NAME.fullmatch(name)), key=_order)
 
     def all_names(self) -> list[str]:
-        """Returns `names` and, after them, those that were given a name, in its order."""
+        """Returns `names` and, after them, checkpoints with a given name, sorted by name."""
         try:
             found = list(os.scandir(self.path))
         except FileNotFoundError:
@@ -140,7 +142,7 @@ class CheckpointStore:
         Args:
           step: agent steps trained, at least 0.
           tensors: by group and name; groups may be empty.
-          state: whatever else is needed to go on; finite JSON.
+          state: everything else that a resume needs; finite JSON.
           name: its name; empty: "step-" and the step.
 
         Returns:
@@ -148,6 +150,7 @@ class CheckpointStore:
 
         Raises:
           InvalidRequestError, AlreadyExistsError, CapacityError: see `require_free`.
+          CheckpointUnreadableError: nobody could read it again.
           CheckpointError: it could not be written (disk full, say). Earlier
             ones are untouched, and what was written of it is removed.
         """
@@ -157,7 +160,7 @@ class CheckpointStore:
             self.require_free(name)
         temporary = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._remove_stale()
             temporary.mkdir()
             failpoints.hit("checkpoint.before_write")
@@ -167,8 +170,11 @@ class CheckpointStore:
             os.rename(temporary, final)
             failpoints.hit("checkpoint.after_rename")
             sync_directory(self.path)
-            if read_bytes(final / MANIFEST, MAX_MANIFEST_BYTES) != manifest:
-                raise CheckpointError(f"{final / MANIFEST} reads back differently than written")
+            try:
+                validate_readable(final, manifest)
+            except CheckpointUnreadableError:
+                self.remove(final.name)  # else it would count as the newest
+                raise
         except OSError as error:
             raise CheckpointError(
                 f"checkpoint of step {step} could not be written to {self.path}: {error}"
@@ -183,9 +189,9 @@ class CheckpointStore:
         """Returns if a checkpoint may be given this name.
 
         Raises:
-          InvalidRequestError: no name, or one the learner itself gives.
+          InvalidRequestError: not a valid name, or one that the learner itself gives.
           AlreadyExistsError: it is taken.
-          CapacityError: there are too many with names.
+          CapacityError: there are too many with given names.
         """
         is_best = name.partition(".")[0] == BEST
         if not is_name(name) or is_best or name.startswith(("step-", _SET_ASIDE)):
@@ -202,7 +208,7 @@ class CheckpointStore:
             )
 
     def require_known(self, name: str) -> None:
-        """Raises NotFoundError, listing those there are, unless `name` is a checkpoint."""
+        """Raises NotFoundError, with a list of existing ones, unless `name` is a checkpoint."""
         names = self.all_names()
         if name not in names:
             raise NotFoundError(
@@ -210,7 +216,7 @@ class CheckpointStore:
             )
 
     def set_aside_after(self, step: int) -> list[str]:
-        """Renames checkpoints of later steps, so that none is resumed from; returns new names."""
+        """Renames checkpoints of later steps, so that a resume ignores them; returns new names."""
         renamed = []
         for name in self.names():
             if _order(name)[0] <= step:
@@ -226,11 +232,11 @@ class CheckpointStore:
         return renamed
 
     def remove(self, name: str) -> None:
-        """Removes a checkpoint; one that is not there is none. A disk that refuses is logged."""
+        """Removes a checkpoint; a missing one is ignored. An error of the disk is logged."""
         validate_name(name)
         removed = self.path / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}"
         try:
-            # Renamed first: half a checkpoint never stands under a checkpoint's name.
+            # Rename first: a partial checkpoint never has a checkpoint's name.
             os.rename(self.path / name, removed)
             shutil.rmtree(removed)
         except FileNotFoundError:
@@ -239,7 +245,7 @@ class CheckpointStore:
             _log.warning("checkpoint %s could not be removed: %s", name, error)
 
     def describe(self, name: str) -> CheckpointSummary:
-        """Returns what is known of a checkpoint without reading its tensors.
+        """Returns the description of a checkpoint without reading its tensors.
 
         Raises:
           CheckpointError: its manifest is missing or damaged.
@@ -256,14 +262,14 @@ class CheckpointStore:
         return CheckpointSummary(name, manifest.step, manifest.state, num_bytes, saved_s, is_kept)
 
     def load_newest(self) -> Checkpoint:
-        """Returns the newest undamaged checkpoint; each damaged one is logged and passed over.
+        """Returns the newest undamaged checkpoint; each damaged one is logged and skipped.
 
         Raises:
           CheckpointError: there is none.
         """
         failures: dict[str, str] = {}
         while True:
-            # Listed anew each time: a writer may have removed what was listed before.
+            # List again each time: a writer may have removed listed checkpoints.
             names = [name for name in self.names() if name not in failures]
             if not names:
                 break
@@ -288,10 +294,15 @@ class CheckpointStore:
         """
         validate_name(name)
         folder = self.path / name
-        with _held(folder, fcntl.LOCK_SH):  # or the writer might remove what is being read
+        with _held(folder, fcntl.LOCK_SH):  # the writer must not remove it meanwhile
             return self._load(name, folder)
 
     def _load(self, name: str, folder: Path) -> Checkpoint:
+        if not folder.is_dir():
+            there = ", ".join(self.all_names()) or "none"
+            raise CheckpointError(
+                f"no checkpoint '{printable(name, 80)}' in {self.path}; there are: {there}"
+            )
         try:
             manifest = unpack_manifest(
                 folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
@@ -325,11 +336,10 @@ class CheckpointStore:
         return f"{name}-{max(taken) + 1}" if taken else name
 
     def _remove_old(self, newest: str) -> None:
-        """Removes what is older than the `keep` newest good ones at or below `newest`.
+        """Removes checkpoints older than the `keep` newest good ones at or below `newest`.
 
-        What is newer than `newest` stays: it may be damaged, and may be all
-        that someone who went back to an older checkpoint has of the other try.
-        What is being read stays until the next time.
+        Checkpoints newer than `newest` stay: they may be damaged, or the only result before a
+        resume from an older checkpoint. A checkpoint that is being read stays until the next call.
         """
         names = [name for name in self.names() if _order(name) <= _order(newest)]
         good = [name for name in names if name == newest or self._is_complete(name)]
@@ -353,7 +363,7 @@ class CheckpointStore:
         return all(sizes[file] == num_bytes for file, (_, num_bytes) in manifest.files.items())
 
     def _remove_stale(self) -> None:
-        """Removes what a killed writer left; only the writer calls this."""
+        """Removes files of a killed writer; only the writer calls this."""
         for entry in self.path.iterdir():
             if entry.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -361,10 +371,10 @@ class CheckpointStore:
 
 @contextlib.contextmanager
 def _held(folder: Path, kind: int) -> Iterator[bool]:
-    """A context that holds a flock on a checkpoint's folder; False where another excludes it.
+    """Returns a context with a flock on a checkpoint's folder; False if another process holds one.
 
-    Never waits. Ends with the process, however that ends. Where a file system has no such locks,
-    all go on as if they held one: readers then look for the next newest.
+    Never waits. The kernel releases the lock when the process ends. On a file system without locks
+    it always succeeds: a reader whose checkpoint is removed then takes the next newest.
     """
     descriptor = -1
     is_held = True

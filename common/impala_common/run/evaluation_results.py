@@ -1,7 +1,7 @@
-"""EvaluationResult: episodes with frozen weights, summed up; what evaluators tell the learner.
+"""EvaluationResult: statistics of one evaluation, as evaluators report it.
 
-Pure nouns: knows neither torch nor gRPC. What comes from the wire is checked here, before
-a number of it is compared, recorded or kept.
+Pure values: knows neither torch nor gRPC. Received results are checked here, before they are
+compared, recorded or stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-6  # of means, which are rounded
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """Result of one evaluation in one mode, as it is reported and recorded.
+    """Result of one evaluation in one mode, as reported and recorded.
 
     Attributes:
       num_episodes: episodes played.
@@ -47,12 +47,12 @@ class EvaluationResult:
 
 
 def validate_result(mode: str, result: EvaluationResult, min_episodes: int = 1) -> None:
-    """Raises InvalidRequestError unless these can be the numbers of an evaluation.
+    """Raises InvalidRequestError unless the numbers are possible results of an evaluation.
 
     Args:
       mode: "sampled" or "greedy", for messages.
-      result: what was reported.
-      min_episodes: episodes that were asked for.
+      result: the reported result.
+      min_episodes: requested episodes.
     """
 
     def require(name: str, is_so: bool, rule: str) -> None:

@@ -1,11 +1,11 @@
-"""The history of a run: who did what with which unroll, as JSON lines, for the checker.
+"""EventHistory: JSON lines of what happened to each unroll, read by the history checker.
 
 Off unless the environment variable IMPALA_HISTORY_DIR names a folder; then the actors, the
-front end and the learner each append to a file of their own there. One write to the kernel per
-line and nothing kept back, so what a process did before it was killed is on record; only its
-last line may be torn. With IMPALA_HISTORY_ROWS=1 the learner also records the observations it
+front end and the learner each append to a file of their own there. Each line is one unbuffered
+write, so the events of a killed process are complete; only its last line may be torn. With
+IMPALA_HISTORY_ROWS=1 the learner also records the observations it
 trained on, for environments that write a pattern into them. Read by
-`impala_common.testing.history_checker`. What each event holds stands there.
+`impala_common.testing.history_checker`, which describes each event.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ class EventHistory:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
     def add(self, event: str, **fields: Any) -> None:  # Any: JSON
-        """Appends one event; nothing where the history is off."""
+        """Appends one event, unless the history is off."""
         if self.is_on:
             line = {"event": event, "time_s": time.monotonic(), **fields}
             os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def close(self) -> None:
-        """Closes the file; what is added afterwards is lost."""
+        """Closes the file; later events are dropped."""
         if self.is_on:
             self.is_on = False
             os.close(self._fd)
 
 
 def open_history(role: str, **fields: Any) -> EventHistory:  # Any: JSON
-    """Returns this process's history as `role`, off unless the environment says otherwise.
+    """Returns this process's event history as `role`; off unless the environment variable is set.
 
     Args:
       role: actor, front_end or learner.
-      **fields: what the first event, "begin", says beside the role.
+      **fields: further fields of the first event, "begin".
     """
     folder = os.environ.get(FOLDER_VARIABLE, "")
     if not folder:
@@ -70,7 +70,7 @@ def open_history(role: str, **fields: Any) -> EventHistory:  # Any: JSON
 
 
 def mark_of(arrays: Iterable[Array]) -> str:
-    """Returns the xxh3 mark of one unroll: of its leaves in order, each as it is in memory."""
+    """Returns the xxh3 mark of one unroll, over the bytes of its leaves in order."""
     digest = xxhash.xxh3_64()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -78,7 +78,7 @@ def mark_of(arrays: Iterable[Array]) -> str:
 
 
 def marks_of(unrolls: Mapping[str, Array], is_time_major: Mapping[str, bool]) -> list[str]:
-    """Returns the marks of all unrolls that lie side by side.
+    """Returns the marks of all unrolls of a message.
 
     Args:
       unrolls: leaf name -> [T(+1), N, ...], or [N, ...] where it has no rows.
@@ -100,5 +100,5 @@ def pack_rows(rows: Array) -> str:
 
 
 def unpack_rows(text: str, shape: tuple[int, ...]) -> Array:
-    """Returns the float32 array [*shape] that `pack_rows` made text of."""
+    """Returns the float32 array [*shape] in the text of `pack_rows`."""
     return np.frombuffer(base64.b64decode(text), np.float32).reshape(shape)

@@ -1,13 +1,14 @@
-"""The folder of one run: its paths, its lock and the atomic writing of its small files.
+"""RunDirectory: paths and lock of a run's folder, and atomic writes of small files.
 
-`impala-train` and `impala-server` create it and hold its lock for as long as
-they work in it; `impala-eval` only reads. Whoever reads a file here sees it
-whole or not at all. Knows neither torch nor gRPC: the supervisor imports it.
+`impala-train` and `impala-server` create it and hold its lock while they work in it; `impala-eval`
+only reads. Readers always see complete files. Knows neither torch nor gRPC: the supervisor imports
+it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -17,10 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from impala_common.errors import RunInUseError
+from impala_common.errors import ConfigError, RunInUseError
 
 TEMPORARY_PREFIX = ".tmp-"
-"""What names of unfinished files and folders start with; never read, removed by the next writer."""
+"""Prefix of unfinished files and folders; never read, removed by the next writer."""
 
 
 class RunDirectory:
@@ -40,6 +41,7 @@ class RunDirectory:
       admin_address_path: its address, wherever it is (admin_address).
       audit_path: one JSON line per change an administrator made or tried (audit.jsonl).
       profiles_path: folder of torch profiles (profiles).
+      evaluation_path: result of the evaluation at the end of impala-train (evaluation.json).
       log_path: folder of the logs of child processes (logs).
       lock_path: file whose flock says that a process works here (lock).
     """
@@ -58,6 +60,7 @@ class RunDirectory:
         self.admin_address_path = self.path / "admin_address"
         self.audit_path = self.path / "audit.jsonl"
         self.profiles_path = self.path / "profiles"
+        self.evaluation_path = self.path / "evaluation.json"
         self.log_path = self.path / "logs"
         self.lock_path = self.path / "lock"
         self._lock: RunLock | None = None
@@ -67,33 +70,37 @@ class RunDirectory:
         return f"RunDirectory({str(self.path)!r})"
 
     def holds_run(self) -> bool:
-        """Returns whether a run has begun here: its specifications are known."""
+        """Returns whether the folder has a run with known specifications."""
         return self.specs_path.exists()
 
     def create(self) -> None:
         """Makes the folder, and those inside it that several processes write to."""
-        self.checkpoints_path.mkdir(parents=True, exist_ok=True)
-        self.log_path.mkdir(exist_ok=True)
+        make_folder(self.checkpoints_path)
+        make_folder(self.log_path)
 
     def lock(self) -> RunLock:
-        """Takes the run for this process, at once or not at all.
+        """Locks the run for this process without waiting.
 
         Returns:
-          The held lock: a context manager, also released by `close()` and by
-          the end of the process, however it ends, and of those it was handed on to.
+          The held lock: a context manager, also released by `close()`, and by the end of this
+          process and of the children that inherited it.
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
+          ConfigError: the folder cannot be made or written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = RunLock(self.lock_path)
+        try:
+            make_folder(self.path)
+            self._lock = RunLock(self.lock_path)
+        except OSError as error:
+            raise _unusable_folder(self.path, error) from error
         return self._lock
 
     @property
     def lock_descriptors(self) -> tuple[int, ...]:
-        """The held lock's file descriptor; empty where this object holds none.
+        """The held lock's file descriptor; empty if this object holds none.
 
-        For children that write here: the run is not free before they have ended, too.
+        For children that write to the run: it stays locked until they have ended, too.
         """
         descriptor = self._lock.descriptor if self._lock is not None else None
         return () if descriptor is None else (descriptor,)
@@ -110,7 +117,7 @@ class RunLock:
     """
 
     def __init__(self, path: Path) -> None:
-        # O_CLOEXEC (python's default): only a child it is handed to keeps the lock alive.
+        # O_CLOEXEC (Python's default): only a child that gets the descriptor keeps the lock.
         self.descriptor: int | None = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,7 +136,7 @@ class RunLock:
         os.pwrite(self.descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Releases the lock; does nothing when it is released already."""
+        """Releases the lock; a second call does nothing."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
@@ -149,18 +156,49 @@ class RunLock:
 
 
 def default_run_path(env: str, tag: str) -> Path:
-    """Returns runs/<env>-<tag>-<local time> for a run whose folder was not named."""
+    """Returns runs/<env>-<tag>-<local time>, the default folder of a run."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("runs") / f"{_slug(env) or 'run'}-{_slug(tag) or 'default'}-{stamp}"
 
 
+def make_default_run(env: str, tag: str) -> RunDirectory:
+    """Makes the default folder of a run; no other process gets the same one.
+
+    Raises:
+      ConfigError: it cannot be made.
+    """
+    path = default_run_path(env, tag)
+    for number in itertools.count(1):
+        chosen = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            chosen.parent.mkdir(parents=True, exist_ok=True)
+            chosen.mkdir()
+        except FileExistsError as error:
+            if chosen.is_dir():
+                continue  # another run started in the same second
+            raise _unusable_folder(chosen, error) from error
+        except OSError as error:
+            raise _unusable_folder(chosen, error) from error
+        return RunDirectory(chosen)
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def _unusable_folder(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        "run folder",
+        str(path),
+        "a folder that can be made and written to",
+        f"{error.strerror}: {error.filename}",
+    )
+
+
 def _slug(text: str) -> str:
-    """Returns `text` with whatever is awkward in a file name replaced by dashes."""
+    """Returns `text` as a file name: special characters become dashes."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-.")[:48]
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Replaces `path` by `text` (UTF-8): after a crash it is the old or the new, never a part."""
+    """Replaces `path` by `text` (UTF-8), atomically: a crash leaves the old or the new content."""
     write_bytes_atomic(path, text.encode())
 
 
@@ -182,15 +220,23 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_bytes_synced(path: Path, data: bytes) -> None:
-    """Writes a new file and returns when it is on disk; the name may not be (`sync_directory`)."""
+    """Writes a new file and syncs its content; `sync_directory` syncs its name."""
     with path.open("xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; returns when the names of all new ones are on disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_directory(folder.parent)
+
+
 def sync_directory(path: Path) -> None:
-    """Returns when the names in folder `path` are on disk."""
+    """Syncs the names in folder `path` to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""A value's course over a run of any length, in bounded space, and its sparkline.
+"""Sparkline: a bounded summary of a series of values, drawn as a line of characters.
 
-Used by the progress display and by `impala-admin watch`; knows nothing of what the value means.
+Used by the progress display and by `impala-admin watch`, for any value.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class History:
-    """A value over a whole run in bounded space: neighbours merge when it gets long."""
+    """A series of values in bounded memory: neighbours are merged when it gets long."""
 
     def __init__(self, capacity: int = 256) -> None:
         self._capacity = capacity
@@ -20,7 +20,7 @@ class History:
         self._pending: list[float] = []
 
     def append(self, value: float) -> None:
-        """Adds the newest value."""
+        """Appends a value."""
         self._pending.append(value)
         if len(self._pending) < self._stride:
             return
@@ -32,7 +32,7 @@ class History:
             self._stride *= 2
 
     def sparkline(self, width: int) -> str:
-        """Returns the history as at most `width` characters, lowest to highest block."""
+        """Returns the series as at most `width` characters, lowest to highest block."""
         means = self._means
         if len(means) > width:
             edges = [round(index * len(means) / width) for index in range(width + 1)]

@@ -1,10 +1,10 @@
-"""Writing the files of a checkpoint: piece by piece, hashed on the way, synced at the end.
+"""Writes the tensor files of a checkpoint in pieces, hashed and synced.
 
 A file of tensors is safetensors: the length of a header, the header (JSON), the
-bytes of all tensors. It is written from the arrays themselves in small pieces,
-so that a large network is neither copied once more nor holds Python's lock for
-long: the learner updates meanwhile. Used by `impala_common.run.checkpoints` on the
-learner's checkpoint thread; reading is `impala_common.run.checkpoint_manifest`'s.
+bytes of all tensors. It is written from the arrays themselves in small pieces, which avoids a copy
+and releases Python's lock often, so that the learner updates meanwhile. Used by
+`impala_common.run.checkpoints` on the learner's checkpoint thread;
+`impala_common.run.checkpoint_manifest` reads the files.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Array]) -> tuple[str, int]:
     """Writes a new safetensors file and returns its (sha256, bytes) when it is on disk.
 
     Raises:
-      OSError: it cannot be written; part of it may be there.
-      TypeError: an array of a type that the format does not have.
+      OSError: it cannot be written; a partial file may exist.
+      TypeError: the format does not have an array's type.
     """
     arrays = {name: _pack_array(array) for name, array in tensors.items()}
-    # As the format's own library does: largest elements first, so that all lie aligned.
+    # Like the format's own library: largest elements first, so that all tensors are aligned.
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header: dict[str, Any] = {}  # Any: JSON
     num_bytes = 0
@@ -64,7 +64,7 @@ def write_synced(path: Path, pieces: Iterable[memoryview], num_bytes: int) -> st
     with path.open("xb") as file:
         for piece in pieces:
             if written <= num_bytes // 2 < written + len(piece):
-                # Half a file is in the file when the failpoint is reached, not in a buffer.
+                # Unbuffered: at the failpoint half of the file is really written.
                 file.write(piece[: num_bytes // 2 - written])
                 file.flush()
                 failpoints.hit("checkpoint.mid_write")
@@ -80,7 +80,7 @@ def write_synced(path: Path, pieces: Iterable[memoryview], num_bytes: int) -> st
 
 
 def _pack_array(array: Array) -> Array:
-    """Returns the array as the format has it: contiguous, least significant byte first."""
+    """Returns the array in the format's layout: contiguous, least significant byte first."""
     packed = np.asarray(array, order="C", dtype=array.dtype.newbyteorder("<"))
     if packed.dtype.str[1:] not in _DTYPES:
         raise TypeError(f"no safetensors type for arrays of {array.dtype}")

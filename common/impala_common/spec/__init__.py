@@ -1,1 +1,1 @@
-"""What environments, actions, networks and unrolls look like: shapes, dtypes, bounds."""
+"""Specifications of environments, actions, networks and unrolls: shapes, dtypes, bounds."""

@@ -1,4 +1,4 @@
-"""ActionSpec: what an action consists of, and how it lies in flat arrays.
+"""ActionSpec: the parts of an action and their layout in flat arrays.
 
 An action is a list of parts, one for each leaf of the environment's action space; a part
 is an array of components. Inside the system an action is one flat tensor of all
@@ -10,8 +10,8 @@ components in order, and a policy one flat row of P logits:
   gaussian     a real number u       mean; log_std                  clamped u
 
 The logits of a part lie side by side; a gaussian part has all its means first, then all
-its log_stds. A gaussian u is normalised and unclipped: what the environment gets is
-computed from it and the bounds (docs/adr/0013). Immutable; no grpc, no torch.
+its log_stds. A gaussian u is normalised and unclipped: the environment's action is computed from it
+and the bounds (docs/adr/0013). Immutable; no grpc, no torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_POLICY_LOGITS = 1 << 16
 MASKED_LOGIT = -1e9
 """Logit of an illegal choice: finite, and so low that its probability is exactly 0 in float32."""
 MAX_ABS_GAUSSIAN = 1e6
-"""Largest |u| of a gaussian action that a learner takes."""
+"""Largest |u| of a gaussian action that a learner accepts."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class ActionPart:
     """One leaf of the action space.
 
     Attributes:
-      name: "action", or the way to the leaf: "action/arm/mode", "action/0".
-      kind: which distribution its components have.
-      shape: shape of the array that the environment takes.
+      name: "action", or the path of the leaf: "action/arm/mode", "action/0".
+      kind: the distribution of its components.
+      shape: shape of the environment's array.
       dtype: element type of that array.
       sizes: number of choices of each component (categorical only, else empty).
       starts: smallest value of each component for the environment (categorical only).
@@ -85,7 +85,7 @@ class ActionPart:
         return all(map(math.isfinite, (*self.lows, *self.highs)))
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
-        """Returns a JSON-serialisable form; None stands for no bound, as JSON has no infinity."""
+        """Returns a JSON-serialisable form; None is no bound, as JSON has no infinity."""
         data = dataclasses.asdict(self)
         for name in ("lows", "highs"):
             data[name] = [bound if math.isfinite(bound) else None for bound in data[name]]
@@ -107,15 +107,15 @@ class ActionPart:
 
 
 class ActionGroup(NamedTuple):
-    """Neighbouring components that are computed in one go.
+    """Neighbouring components that are computed together.
 
     Attributes:
-      kind: which distribution they have.
+      kind: their distribution.
       size: choices of each component (categorical), else 1.
-      num_components: how many components.
-      actions: where they lie in the flat action.
-      logits: where their logits lie; gaussian: means, then log_stds.
-      inputs: where they lie in the encoded previous action.
+      num_components: number of components.
+      actions: their slice of the flat action.
+      logits: the slice of their logits; gaussian: means, then log_stds.
+      inputs: their slice of the encoded previous action.
       input_limit: gaussian previous actions are clamped to this absolute value.
     """
 
@@ -179,7 +179,7 @@ class ActionSpec:
 
     @property
     def groups(self) -> tuple[ActionGroup, ...]:
-        """The components in runs of equal distribution, in order."""
+        """The components in order, in groups of equal distribution."""
         return _make_groups(self)
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
@@ -197,7 +197,7 @@ _UNBOUNDED_INPUT_LIMIT = 10.0
 
 @functools.lru_cache(maxsize=256)
 def _make_groups(spec: ActionSpec) -> tuple[ActionGroup, ...]:
-    # Equal neighbours are merged, but for gaussian ones: their logits are laid out by part.
+    # Equal neighbours are merged, except gaussian ones: their logits are grouped by part.
     runs: list[tuple[tuple[ActionKind, int, float, int], int]] = []
     for index, part in enumerate(spec.parts):
         if part.kind == "gaussian":

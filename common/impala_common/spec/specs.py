@@ -1,9 +1,8 @@
-"""What the data looks like: tensors, environments, unrolls, models.
+"""EnvironmentSpec, ModelSpec, UnrollSpec: shapes and dtypes of the data.
 
-Immutable values shared by all sides; no grpc, no torch. `UnrollSpec` is the one
-place that says which leaves an unroll has (style: row t is a decision, nothing
-is shifted). Packing to and from the wire lives in `impala_common.codec.specs`;
-`to_json`/`from_json` here are for files in a run directory.
+Immutable values shared by all sides; no grpc, no torch. Only `UnrollSpec` decides the leaves of an
+unroll (row t is a decision, nothing is shifted). `impala_common.codec.specs` packs specifications
+for the wire; `to_json`/`from_json` here are for files in a run's folder.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ OBSERVATION = "observation"
 
 MAX_OBSERVATION_LEAVES = 256
 MAX_RANK = 6
-"""Dimensions of one observation at most; time and batch make it 8 on the wire."""
+"""Most dimensions of one observation; with time and batch they are 8 on the wire."""
 MAX_ELEMENTS = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EnvironmentSpec:
-    """What an environment looks like to the learner.
+    """Observations and actions of an environment.
 
     Attributes:
       observation_leaves: leaves of the observation in sorted order of name.
-      action: what an action consists of.
-      frame_stack: frames stacked along dimension 0 of the only observation leaf,
-        0 where observations are no frame stacks.
+      action: specification of an action.
+      frame_stack: frames stacked along dimension 0 of the only observation leaf; 0 without frame
+        stacking.
     """
 
     observation_leaves: tuple[TensorSpec, ...]
@@ -57,10 +56,7 @@ class EnvironmentSpec:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> EnvironmentSpec:
         """Rebuilds what `to_json` returned."""
-        leaves = tuple(
-            TensorSpec(leaf["name"], tuple(leaf["shape"]), leaf["dtype"], leaf.get("role", ""))
-            for leaf in data["observation_leaves"]
-        )
+        leaves = tuple(map(TensorSpec.from_json, data["observation_leaves"]))
         return cls(
             observation_leaves=leaves,
             action=ActionSpec.from_json(data["action"]),
@@ -116,7 +112,7 @@ def validate_same_environment(expected: EnvironmentSpec, actual: EnvironmentSpec
 
 
 def validate_same_model(expected: str, actual: str) -> None:
-    """Raises SpecMismatchError unless an actor has the run's own network, and no other.
+    """Raises SpecMismatchError unless an actor has the same own network as the run.
 
     Args:
       expected: name of the network that the run trains.
@@ -135,7 +131,7 @@ def validate_same_model(expected: str, actual: str) -> None:
 def validate_same_weights(
     model: str, expected: tuple[TensorSpec, ...], actual: tuple[TensorSpec, ...]
 ) -> None:
-    """Raises SpecMismatchError naming the first tensor of the weights in which two sides differ.
+    """Raises SpecMismatchError, with the first tensor of the weights that differs.
 
     Args:
       model: name of the network.
@@ -168,7 +164,7 @@ Rows = Literal["T", "T+1", "none"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnrollLeaf:
-    """One leaf of an unroll: a tensor and how many rows of it there are."""
+    """One leaf of an unroll: a tensor and its number of rows."""
 
     tensor: TensorSpec
     rows: Rows
@@ -186,7 +182,7 @@ class UnrollLeaf:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class UnrollSpec:
-    """What an unroll consists of: T and the leaves, in their fixed order.
+    """Specification of an unroll: T and the leaves, in their fixed order.
 
     Leaves (glossary words; `x` stands for each observation leaf):
       observation... `[T+1, ...]`, is_first `[T+1]` bool, actions `[T, ...]` as
@@ -247,7 +243,7 @@ class UnrollSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The network to build, by name and number; what each means: ModelConfig.
+    """Specification of the network; ModelConfig explains the fields.
 
     `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
 
@@ -269,12 +265,17 @@ class ModelSpec:
     normalise_rewards: bool = False
     log_std_init: float = 0.0
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelSpec:  # Any: JSON
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(**(data | {"hidden_sizes": tuple(data["hidden_sizes"])}))
+
     @property
     def is_own(self) -> bool:
-        """Whether the network is none that this package ships."""
+        """Whether the network is user-supplied."""
         return ":" in self.name
 
     @property
     def is_fed_back(self) -> bool:
-        """Whether the network is given the previous action and reward (an own one always is)."""
+        """Whether the network gets the previous action and reward (an own network always does)."""
         return self.use_previous_action_and_reward or self.is_own

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,6 +38,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str
     role: TensorRole = ""
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TensorSpec:  # Any: JSON
+        """Rebuilds a specification from the JSON form of its fields."""
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], data.get("role", ""))
 
     @property
     def num_bytes(self) -> int:

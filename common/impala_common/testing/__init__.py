@@ -1,1 +1,1 @@
-"""Shared tools for tests: tiny environments and fakes, shipped so that others can test too."""
+"""Shared tools for tests: small environments and checks, shipped for tests of user code."""

@@ -1,8 +1,8 @@
-"""One-step environments whose answer is an action of several parts.
+"""One-step environments with composite actions and a known best action.
 
-The context, one-hot of 2, says which of two targets is meant; the reward is the mean over
-all numbers of the action of 1 for a hit, or 1 - ((a - target) / half range)^2 for a
-continuous one: 1 is the best. A policy that ignores the context, or whose parts
+The context, one-hot of 2, selects one of two targets; the reward is the mean over all numbers of
+the action of 1 for a hit, or 1 - ((a - target) / half range)^2 for a continuous one: 1 is the best.
+A policy that ignores the context, or whose parts
 share one log-probability wrongly, stays well below. Made through Gymnasium ids of the
 form "impala_common.testing.action_bandits:BoxBandit-v0".
 """
@@ -103,7 +103,7 @@ _REGISTERED: dict[str, Callable[..., ActionBanditEnv]] = {
 
 
 def register() -> None:
-    """Makes the environments known to Gymnasium; again is harmless."""
+    """Registers the environments with Gymnasium; repeated calls have no effect."""
     for env_id, entry_point in _REGISTERED.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=entry_point)

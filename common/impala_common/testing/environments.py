@@ -1,8 +1,8 @@
-"""Tiny environments whose right answer is known, for tests of everything above them.
+"""Small environments with a known best policy, for tests.
 
 Made through Gymnasium ids of the form "impala_common.testing.environments:Bait-v0";
-importing this module registers them. Each is a few lines of plain Python: small
-enough to be read off by hand, and each betrays one family of mistakes.
+importing this module registers them. Each is a few lines of plain Python, small enough to check by
+hand, and reveals one family of mistakes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TinyEnv(gymnasium.Env[Observation, np.int64]):
 
 
 class CountingEnv(TinyEnv):
-    """Every index can be read off the numbers.
+    """Every observation and reward encodes its index.
 
     The observation is (t, episode, last action), t counting from 0 at each reset,
     episode from 0 since construction, and last action -1 after a reset. The step
@@ -121,7 +121,7 @@ class ConstantRewardEnv(TinyEnv):
 
 
 class BaitEnv(TinyEnv):
-    """The next episode's start is the bait; only a learner that trains on padding rows bites.
+    """A trap: ending the episode early pays only for a learner that trains on padding rows.
 
     Two observations: start (1, 0) and body (0, 1). At the start, action 1 pays 1 and
     action 0 nothing. In the body, action 0 (stay) pays .1, and action 1 (leave) pays
@@ -246,7 +246,7 @@ _REGISTERED: dict[str, tuple[Callable[..., gymnasium.Env[Any, Any]], dict[str, i
 
 
 def register() -> None:
-    """Makes the environments known to Gymnasium; again is harmless."""
+    """Registers the environments with Gymnasium; repeated calls have no effect."""
     for env_id, (entry_point, kwargs) in _REGISTERED.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point=entry_point, kwargs=dict(kwargs))

@@ -1,8 +1,8 @@
-"""Judges the history of a run that was broken on purpose: what was promised, and did it hold?
+"""Checks a run's event history against the guarantees.
 
 Used by tests/faults after every run, on the files that `impala_common.run.event_history` wrote.
-Each `validate_*` looks for one kind of violation and says where it is; `check` asks all of
-them. What is promised stands in docs/guarantees.md.
+Each `validate_*` reports one kind of violation; `check` runs all of them. docs/guarantees.md has
+the guarantees.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _MAX_SHOWN = 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Report:
-    """What the checker found.
+    """Result of the checker.
 
     Attributes:
-      violations: by validator, what it found; those that found nothing are not there.
-      figures: what happened, in numbers.
+      violations: findings by validator, without validators that found nothing.
+      figures: counts of events.
     """
 
     violations: dict[str, list[str]]
     figures: dict[str, int]
 
     def raise_if_violated(self) -> None:
-        """Raises AssertionError with the first findings, unless there are none."""
+        """Raises AssertionError with the first findings, if any."""
         lines = [
             f"{name}: {text}"
             for name, texts in self.violations.items()
@@ -49,26 +49,29 @@ class Report:
 
 
 def check(folder: Path) -> Report:
-    """Returns what the history in `folder` shows."""
+    """Checks the event history in `folder`."""
     history = read_history(folder)
     found = {name: list(validate(history)) for name, validate in VALIDATORS.items()}
     return Report({name: texts for name, texts in found.items() if texts}, _figures(history))
 
 
 def validate_readable(history: RunHistory) -> Iterator[str]:
-    """Every line can be read, but for the last of a process that was killed."""
+    """Every line can be read, except the last one of a killed process."""
     yield from history.problems
 
 
 def validate_trained_once(history: RunHistory) -> Iterator[str]:
-    """No unroll is trained on twice, or trained on and dropped."""
+    """No unroll is taken into training twice, or taken and dropped.
+
+    How often the learner uses a batch that it took is its setting: one event, however often.
+    """
     for key, taken in history.taken.items():
         if len(taken) > 1:
             yield f"{key} was " + " and ".join(one.event for one in taken)
 
 
 def validate_nothing_lost(history: RunHistory) -> Iterator[str]:
-    """What was acknowledged was trained on, dropped, or in storage when the learner ended.
+    """Every acknowledged unroll was trained on, dropped, or in storage when the learner ended.
 
     Storage has a capacity: an unroll accepted more than twice as many before the last one has
     left it, even where several learner threads overtake each other.
@@ -92,7 +95,7 @@ def validate_nothing_lost(history: RunHistory) -> Iterator[str]:
 
 
 def validate_nothing_invented(history: RunHistory) -> Iterator[str]:
-    """What is trained on was accepted, and sent by an actor, just so: the mark of its data says."""
+    """Every unroll trained on was accepted and is the one that an actor sent, by its mark."""
     accepted = {key: count for life in history.lives.values() for key, count in life.accepted}
     for key, taken in history.taken.items():
         sent = history.sent.get(key.message)
@@ -181,7 +184,7 @@ def validate_restores(history: RunHistory) -> Iterator[str]:
 
 
 def validate_resolved(history: RunHistory) -> Iterator[str]:
-    """What an actor never heard the end of, the server's history tells: taken, or never come."""
+    """A message without a verdict at the actor was either accepted or never arrived."""
     for key, sent in history.sent.items():
         if sent.outcome in ("", "info") and key.learner_run_id not in history.lives:
             yield f"{key} has no verdict, and its learner life no history"
@@ -201,7 +204,7 @@ def validate_balance(history: RunHistory) -> Iterator[str]:
 
 
 def validate_patterns(history: RunHistory) -> Iterator[str]:
-    """In what was trained on, observations are one environment's, one after the other, once."""
+    """Observations trained on come from one environment in order, each used once."""
     owners: dict[int, tuple[str, int]] = {}
     spans: dict[int, list[Pattern]] = {}
     for key, taken in history.taken.items():
@@ -234,7 +237,7 @@ VALIDATORS: dict[str, Callable[[RunHistory], Iterator[str]]] = {
     "balance": validate_balance,
     "patterns": validate_patterns,
 }
-"""Every validator, by what must hold."""
+"""Every validator, by the guarantee it checks."""
 
 _ACKNOWLEDGED = ("accepted", "duplicate")
 
@@ -280,7 +283,7 @@ def _num_queued_at_ends(history: RunHistory) -> int:
 
 
 def _most_steps_lost(lives: list[LearnerLife]) -> int:
-    """Returns the most agent steps that a crash took back."""
+    """Returns the largest number of agent steps lost in a crash."""
     lost = [0]
     for before, after in itertools.pairwise(lives):
         trained = [one["trained_steps"] for one in before.events if one["event"] == "trained"]

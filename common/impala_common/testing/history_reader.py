@@ -1,4 +1,4 @@
-"""Reads the event files of a run into one table: who said what of which unroll.
+"""Reads the event files of a run into one table.
 
 For `history_checker`. The events, by who records them (`impala_common.run.event_history`):
 
@@ -41,11 +41,11 @@ class UnrollKey(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class SentMessage:
-    """What an actor recorded of one message.
+    """An actor's record of one message.
 
     Attributes:
-      actor_id: who sent it.
-      version: weights that acted.
+      actor_id: the sender.
+      version: policy version that acted.
       marks: of its unrolls.
       outcome: the verdict's name; "info" where the session ended before; "" where the actor did.
     """
@@ -57,7 +57,7 @@ class SentMessage:
 
 
 class TakenUnroll(NamedTuple):
-    """What the learner recorded of one unroll when it trained on it or dropped it.
+    """The learner's record of one unroll that it trained on or dropped.
 
     `pattern` is what its observations say, or what is wrong with them; None if not recorded.
     """
@@ -77,21 +77,21 @@ class LearnerLife:
     accepted: list[tuple[MessageKey, int]] = dataclasses.field(default_factory=list)
     """Messages in the order they were accepted, with their numbers of unrolls."""
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Messages by what else became of them."""
+    """Other messages, by verdict."""
     balance: Event | None = None
 
 
 @dataclasses.dataclass(slots=True)
 class RunHistory:
-    """All that was recorded of a run.
+    """All records of a run.
 
     Attributes:
       lives: of the learner, in order of time, by learner_run_id.
       sent: messages of actors.
-      taken: what the learner did with unrolls, each time it did.
+      taken: the learner's records of unrolls, in order.
       swaps: by actor process: (learner_run_id, version), in order.
       num_actors: actor processes.
-      problems: what could not be read.
+      problems: lines that could not be read.
     """
 
     lives: dict[int, LearnerLife] = dataclasses.field(default_factory=dict)
@@ -103,7 +103,7 @@ class RunHistory:
 
 
 def read_history(folder: Path) -> RunHistory:
-    """Returns what the files in `folder` say."""
+    """Returns the records in the files of `folder`."""
     history = RunHistory()
     files: dict[str, list[Path]] = {"learner": [], "front_end": [], "actor": []}
     for path in sorted(folder.glob("*.jsonl")):

@@ -1,10 +1,10 @@
-"""An environment that signs its observations, and what a reader makes of the signatures.
+"""An environment whose observations carry a signature, and the function that reads it.
 
 `SignedBandit-v0` shows a cue and pays 1 for the action that the cue names, eight times an
 episode: the best return is 8, chance is 8/3. Beside the cue stand a number of the environment's
 own, drawn when it is made, and a count of its observations. Both are scaled so small that no
-network notices them, and so that float32 holds them exactly. So the history checker can tell of
-every row that was trained on which environment made it, and when.
+network notices them, and so that float32 holds them exactly. So the history checker can identify
+the environment and the time of every row that was trained on.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class SignedBanditEnv(TinyEnv):
 
 
 class Pattern(NamedTuple):
-    """Whose observations an unroll has: first and last of them, by the environment's own count."""
+    """Environment of an unroll, and its first and last observation by the environment's count."""
 
     first: int
     last: int
@@ -68,7 +68,7 @@ class Pattern(NamedTuple):
 
 
 def read_pattern(text: str, num_rows: int) -> Pattern | str:
-    """Returns whose rows these are, or what is wrong with them.
+    """Returns the signature of the rows, or the error in them.
 
     Args:
       text: rows of SignedBandit-v0 as the history has them.

@@ -1,4 +1,4 @@
-"""Unrolls of random numbers that keep their specification, for tests of what carries them.
+"""Random unrolls that fit a specification, for tests of codec and transport.
 
 No environment and no network is needed. numpy only.
 """
@@ -52,7 +52,7 @@ def make_unrolls(spec: UnrollSpec, num_unrolls: int, seed: int) -> dict[str, Arr
 
 
 def split_unrolls(unrolls: dict[str, Array], spec: UnrollSpec) -> Unrolls:
-    """Returns what `make_unrolls` made with stacks taken apart, as an actor has it."""
+    """Returns the unrolls of `make_unrolls` with stacks split, in an actor's form."""
     frames = None
     if spec.uses_unique_frames:
         unrolls = dict(unrolls)
@@ -63,7 +63,7 @@ def split_unrolls(unrolls: dict[str, Array], spec: UnrollSpec) -> Unrolls:
 def pack_stacked(
     unrolls: dict[str, Array], spec: UnrollSpec, compress: bool
 ) -> unroll_pb2.UnrollBatch:
-    """Returns the message of what `make_unrolls` made."""
+    """Returns the unrolls of `make_unrolls` as a message."""
     return pack_unrolls(split_unrolls(unrolls, spec), spec, compress)
 
 

@@ -71,7 +71,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[LearnerStatus, _Mapping]] = ...) -> None: ...
 
 class LearnerStatus(_message.Message):
-    __slots__ = ("learner", "state", "run_path", "environment_id", "total_steps", "metrics", "last_checkpoint", "device", "model", "bottleneck", "storage_bytes", "connected_actor_count", "banned_actor_count", "address", "software_version", "protocol_version", "uptime", "age", "trouble")
+    __slots__ = ("learner", "state", "run_path", "environment_id", "total_steps", "metrics", "last_checkpoint", "device", "model", "bottleneck", "storage_bytes", "connected_actor_count", "banned_actor_count", "address", "software_version", "protocol_version", "uptime", "age", "trouble", "findings")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class LearnerStatus(_message.Message):
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     state: LearnerState
     run_path: str
@@ -117,7 +118,8 @@ class LearnerStatus(_message.Message):
     uptime: _duration_pb2.Duration
     age: _duration_pb2.Duration
     trouble: str
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., state: _Optional[_Union[LearnerState, str]] = ..., run_path: _Optional[str] = ..., environment_id: _Optional[str] = ..., total_steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., last_checkpoint: _Optional[str] = ..., device: _Optional[str] = ..., model: _Optional[str] = ..., bottleneck: _Optional[str] = ..., storage_bytes: _Optional[int] = ..., connected_actor_count: _Optional[int] = ..., banned_actor_count: _Optional[int] = ..., address: _Optional[str] = ..., software_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trouble: _Optional[str] = ...) -> None: ...
+    findings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., state: _Optional[_Union[LearnerState, str]] = ..., run_path: _Optional[str] = ..., environment_id: _Optional[str] = ..., total_steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., last_checkpoint: _Optional[str] = ..., device: _Optional[str] = ..., model: _Optional[str] = ..., bottleneck: _Optional[str] = ..., storage_bytes: _Optional[int] = ..., connected_actor_count: _Optional[int] = ..., banned_actor_count: _Optional[int] = ..., address: _Optional[str] = ..., software_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trouble: _Optional[str] = ..., findings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListActorsRequest(_message.Message):
     __slots__ = ()

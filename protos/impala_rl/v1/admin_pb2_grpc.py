@@ -28,24 +28,25 @@ if _version_not_supported:
 class AdminServiceStub:
     """The learner's control plane. It has a listener of its own (a Unix socket in
     the run's folder by default), so that it answers while the data plane is
-    full. Calls that look (Get, List, Watch) are answered by the front end from
-    what it knows; calls that change something are carried out by the learner
-    between two updates, also while no batch comes.
+    full. The front end answers queries (Get, List, Watch) from memory; the
+    learner carries out changes between two updates, also while it waits for
+    batches.
 
-    Every call that changes something carries a MutationHeader and leaves one
-    line in RUN/audit.jsonl, refused or not. Common errors of those calls:
+    Every change carries a MutationHeader and writes one line to RUN/audit.jsonl,
+    also when it is refused. Common errors of changes:
 
     - INVALID_ARGUMENT, reason INVALID_REQUEST: an argument outside its bounds,
-    or a request_id used before for something else.
+    or a request_id used before for another request.
     - ABORTED, reason RUN_MISMATCH: expected_run_id is another learner's life.
     - FAILED_PRECONDITION, reason ILLEGAL_TRANSITION: not in this state; the text
     names the state, and the states in which it is allowed.
     - UNAVAILABLE, reason LEARNER_UNAVAILABLE: no answer from the learner within
-    the call's time. The change may still be made: ask again with the same
-    request_id to learn what became of it.
+    the call's deadline. The change may still be made: repeat the call with the
+    same request_id to get its result.
 
-    There is no Evaluate: evaluating takes environments, which a learner does not
-    have. `impala-admin evaluate` saves a checkpoint and plays in its own process.
+    There is no Evaluate: evaluation needs environments, which a learner does not
+    have. `impala-admin evaluate` saves a checkpoint and plays in its own
+    process.
     """
 
     def __init__(self, channel):
@@ -139,37 +140,38 @@ class AdminServiceStub:
 class AdminServiceServicer:
     """The learner's control plane. It has a listener of its own (a Unix socket in
     the run's folder by default), so that it answers while the data plane is
-    full. Calls that look (Get, List, Watch) are answered by the front end from
-    what it knows; calls that change something are carried out by the learner
-    between two updates, also while no batch comes.
+    full. The front end answers queries (Get, List, Watch) from memory; the
+    learner carries out changes between two updates, also while it waits for
+    batches.
 
-    Every call that changes something carries a MutationHeader and leaves one
-    line in RUN/audit.jsonl, refused or not. Common errors of those calls:
+    Every change carries a MutationHeader and writes one line to RUN/audit.jsonl,
+    also when it is refused. Common errors of changes:
 
     - INVALID_ARGUMENT, reason INVALID_REQUEST: an argument outside its bounds,
-    or a request_id used before for something else.
+    or a request_id used before for another request.
     - ABORTED, reason RUN_MISMATCH: expected_run_id is another learner's life.
     - FAILED_PRECONDITION, reason ILLEGAL_TRANSITION: not in this state; the text
     names the state, and the states in which it is allowed.
     - UNAVAILABLE, reason LEARNER_UNAVAILABLE: no answer from the learner within
-    the call's time. The change may still be made: ask again with the same
-    request_id to learn what became of it.
+    the call's deadline. The change may still be made: repeat the call with the
+    same request_id to get its result.
 
-    There is no Evaluate: evaluating takes environments, which a learner does not
-    have. `impala-admin evaluate` saves a checkpoint and plays in its own process.
+    There is no Evaluate: evaluation needs environments, which a learner does not
+    have. `impala-admin evaluate` saves a checkpoint and plays in its own
+    process.
     """
 
     def GetStatus(self, request, context):
-        """Says how the learner is. Answered from the front end's memory within
-        milliseconds, whatever the learner is doing; at most half a second old.
+        """Returns the learner's status, from the front end's memory within
+        milliseconds, even if the learner is busy; at most half a second old.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStatus(self, request, context):
-        """The same again and again: at once, then each interval, until the client
-        leaves or the server ends.
+        """Streams the status: at once, then at each interval, until the client
+        disconnects or the server ends.
 
         Errors: INVALID_ARGUMENT (interval).
         """
@@ -178,23 +180,23 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListActors(self, request, context):
-        """Lists the actors of this learner life, connected ones first; those that
-        left are remembered as long as there is room.
+        """Lists the actors of this learner life, connected ones first; disconnected
+        ones are listed as long as there is room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Pause(self, request, context):
-        """Stops updates; RUNNING -> PAUSED. When the answer comes no update runs and
-        none will begin. Actors stay connected and wait as rollout storage fills up.
+        """Stops updates; RUNNING -> PAUSED. After the answer no update runs or
+        starts. Actors stay connected and wait when rollout storage is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Goes on with updates; PAUSED -> RUNNING.
+        """Continues updates; PAUSED -> RUNNING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,8 +207,8 @@ class AdminServiceServicer:
         synced, the manifest read back. Allowed while RUNNING, PAUSED or DRAINING.
 
         Errors: ALREADY_EXISTS (name taken), RESOURCE_EXHAUSTED with reason
-        CHECKPOINT_WRITE (disk full, say; training goes on) or CAPACITY (too many
-        named ones).
+        CHECKPOINT_WRITE (for example disk full; training goes on) or CAPACITY (too
+        many named ones).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,12 +224,12 @@ class AdminServiceServicer:
     def Rollback(self, request, context):
         """Goes back to a checkpoint: weights, optimizer state and the counters
         trained_steps, trained_unrolls and episodes are those of the checkpoint,
-        bit for bit. policy_version is not: it goes on upwards, as it only grows
-        within a learner_run_id. Parameters set by SetParameter, the counts of
-        dropped unrolls and skipped updates, and training time stay as they are.
-        Checkpoints of later steps are set aside under the name
-        "rolled-back-NAME", and the state is saved anew, so that a learner started
-        again goes on from here. Allowed while RUNNING or PAUSED.
+        bit for bit. policy_version is not restored: it only grows within a
+        learner_run_id. Parameters set by SetParameter, the counts of dropped
+        unrolls and skipped updates, and training time do not change. Checkpoints
+        of later steps are renamed to "rolled-back-NAME", and the state is saved as
+        a new checkpoint, from which a restarted learner resumes. Allowed while
+        RUNNING or PAUSED.
 
         Errors: NOT_FOUND (no such checkpoint), FAILED_PRECONDITION with reason
         CHECKPOINT (damaged, or of another network; nothing has changed).
@@ -238,8 +240,8 @@ class AdminServiceServicer:
 
     def SetParameter(self, request, context):
         """Sets one parameter of training. It holds from the next update on, is
-        recorded in metrics.jsonl as "parameter/NAME" with its step, and is kept
-        in checkpoints, so that a resumed run goes on with it. Allowed while
+        recorded in metrics.jsonl as "parameter/NAME" with its step, and is stored
+        in checkpoints, so that a resumed run keeps it. Allowed while
         RUNNING or PAUSED.
 
         Errors: NOT_FOUND (no such parameter; the text lists them),
@@ -278,18 +280,18 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Takes no more unrolls (actors are told DRAIN_REASON_STOPPING), trains on
-        the batches that are complete, and answers when a checkpoint of that is
-        durable. RUNNING or PAUSED -> DRAINING; from PAUSED nothing more is
-        trained. The server stays until Shutdown.
+        """Stops taking unrolls (actors get DRAIN_REASON_STOPPING), trains on the
+        complete batches, and answers when a checkpoint of the result is durable.
+        RUNNING or PAUSED -> DRAINING; from PAUSED without further training. The
+        server runs until Shutdown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Shutdown(self, request, context):
-        """Ends the learner server as SIGTERM does: no more unrolls, the update
-        finished, a checkpoint, exit code 0. Answers when it has begun.
+        """Ends the learner server like SIGTERM: refuses unrolls, finishes the update,
+        writes a checkpoint, exits with code 0. Answers when this has begun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -407,24 +409,25 @@ def add_AdminServiceServicer_to_server(servicer, server):
 class AdminService:
     """The learner's control plane. It has a listener of its own (a Unix socket in
     the run's folder by default), so that it answers while the data plane is
-    full. Calls that look (Get, List, Watch) are answered by the front end from
-    what it knows; calls that change something are carried out by the learner
-    between two updates, also while no batch comes.
+    full. The front end answers queries (Get, List, Watch) from memory; the
+    learner carries out changes between two updates, also while it waits for
+    batches.
 
-    Every call that changes something carries a MutationHeader and leaves one
-    line in RUN/audit.jsonl, refused or not. Common errors of those calls:
+    Every change carries a MutationHeader and writes one line to RUN/audit.jsonl,
+    also when it is refused. Common errors of changes:
 
     - INVALID_ARGUMENT, reason INVALID_REQUEST: an argument outside its bounds,
-    or a request_id used before for something else.
+    or a request_id used before for another request.
     - ABORTED, reason RUN_MISMATCH: expected_run_id is another learner's life.
     - FAILED_PRECONDITION, reason ILLEGAL_TRANSITION: not in this state; the text
     names the state, and the states in which it is allowed.
     - UNAVAILABLE, reason LEARNER_UNAVAILABLE: no answer from the learner within
-    the call's time. The change may still be made: ask again with the same
-    request_id to learn what became of it.
+    the call's deadline. The change may still be made: repeat the call with the
+    same request_id to get its result.
 
-    There is no Evaluate: evaluating takes environments, which a learner does not
-    have. `impala-admin evaluate` saves a checkpoint and plays in its own process.
+    There is no Evaluate: evaluation needs environments, which a learner does not
+    have. `impala-admin evaluate` saves a checkpoint and plays in its own
+    process.
     """
 
     @staticmethod

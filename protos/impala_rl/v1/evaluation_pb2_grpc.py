@@ -26,15 +26,15 @@ if _version_not_supported:
 
 
 class EvaluationServiceStub:
-    """Judging weights during training. From time to time the learner sets weights
-    aside, a candidate; an evaluator plays episodes with them in environments of
-    its own and says how it went. An evaluator's life:
+    """Evaluation of weights during training. At an interval the learner copies its
+    weights as a candidate; an evaluator plays episodes with them in its own
+    environments and reports the results. Order of calls:
 
     LearnerService.GetConfig -> WatchCandidates (one stream for the whole
     life); for each candidate: GetCandidateWeights -> ReportEvaluation.
 
-    Evaluations never hold training up: a candidate that nobody has begun to play
-    is replaced by the next one. Errors are google.rpc.Status with one
+    Evaluations never hold training up: a candidate that is not being played is
+    replaced by the next one. Errors are google.rpc.Status with one
     ErrorInfo, as in LearnerService.
     """
 
@@ -62,30 +62,31 @@ class EvaluationServiceStub:
 
 
 class EvaluationServiceServicer:
-    """Judging weights during training. From time to time the learner sets weights
-    aside, a candidate; an evaluator plays episodes with them in environments of
-    its own and says how it went. An evaluator's life:
+    """Evaluation of weights during training. At an interval the learner copies its
+    weights as a candidate; an evaluator plays episodes with them in its own
+    environments and reports the results. Order of calls:
 
     LearnerService.GetConfig -> WatchCandidates (one stream for the whole
     life); for each candidate: GetCandidateWeights -> ReportEvaluation.
 
-    Evaluations never hold training up: a candidate that nobody has begun to play
-    is replaced by the next one. Errors are google.rpc.Status with one
+    Evaluations never hold training up: a candidate that is not being played is
+    replaced by the next one. Errors are google.rpc.Status with one
     ErrorInfo, as in LearnerService.
     """
 
     def WatchCandidates(self, request, context):
         """Waits for candidates. The contract:
 
-        - The client speaks once. The server answers at once, without payload: the
-        evaluator is in. Then it sends a candidate whenever there is one to play,
-        one at a time: the next one follows when the last was reported. A stream
-        opened anew may begin with the candidate that is being played.
-        - The candidate is the client's until it has reported it or the stream
-        ends. When the stream ends without a report, the candidate goes to the
+        - The client sends one message. The server answers at once without payload:
+        the evaluator is registered. Then it sends candidates, one at a time: the
+        next one follows after the report of the last. A reopened stream may
+        start with the candidate that is being played.
+        - The candidate belongs to the client until its report or the end of the
+        stream. When the stream ends without a report, the candidate goes to the
         next evaluator, unless a newer one waits.
-        - A second stream of the same evaluator_id ends the first one with ABORTED
-        (STALE_SESSION).
+        - A second stream of the same evaluator_id is refused while the first one
+        lives. An evaluator that reports nothing for 30 minutes while others need
+        its place loses it: ABORTED (STALE_SESSION).
         - `end` is the last message: the learner stops, or has finished. What is
         still being played is wanted no more.
         - A learner that waits for its first actor sends nothing and checks the
@@ -113,12 +114,14 @@ class EvaluationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReportEvaluation(self, request, context):
-        """Says how a candidate did. Safe to repeat: each candidate is judged once, by
-        the first report that is taken.
+        """Says how a candidate did. Only the evaluator that holds the candidate may.
+        Safe to repeat: each candidate is judged once, by the first report that is
+        taken.
 
-        Errors: INVALID_ARGUMENT (numbers that cannot be those of an evaluation),
+        Errors: INVALID_ARGUMENT (impossible results),
         ABORTED with reason STALE_SESSION (a candidate of another learner life),
-        NOT_FOUND (the learner no longer has it), UNAVAILABLE (stopping).
+        NOT_FOUND (the learner no longer has it, or this evaluator does not hold it),
+        UNAVAILABLE (stopping).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,15 +154,15 @@ def add_EvaluationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EvaluationService:
-    """Judging weights during training. From time to time the learner sets weights
-    aside, a candidate; an evaluator plays episodes with them in environments of
-    its own and says how it went. An evaluator's life:
+    """Evaluation of weights during training. At an interval the learner copies its
+    weights as a candidate; an evaluator plays episodes with them in its own
+    environments and reports the results. Order of calls:
 
     LearnerService.GetConfig -> WatchCandidates (one stream for the whole
     life); for each candidate: GetCandidateWeights -> ReportEvaluation.
 
-    Evaluations never hold training up: a candidate that nobody has begun to play
-    is replaced by the next one. Errors are google.rpc.Status with one
+    Evaluations never hold training up: a candidate that is not being played is
+    replaced by the next one. Errors are google.rpc.Status with one
     ErrorInfo, as in LearnerService.
     """
 

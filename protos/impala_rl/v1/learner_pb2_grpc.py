@@ -26,14 +26,14 @@ if _version_not_supported:
 
 
 class LearnerServiceStub:
-    """The learner's data plane. An actor's life:
+    """The learner's data plane. An actor's calls:
 
     GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
     session), with GetWeights again whenever a verdict shows a newer
     policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
-    the reason is part of this contract, the text is for people.
+    the reason is part of this contract, the text is not.
     """
 
     def __init__(self, channel):
@@ -65,19 +65,19 @@ class LearnerServiceStub:
 
 
 class LearnerServiceServicer:
-    """The learner's data plane. An actor's life:
+    """The learner's data plane. An actor's calls:
 
     GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
     session), with GetWeights again whenever a verdict shows a newer
     policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
-    the reason is part of this contract, the text is for people.
+    the reason is part of this contract, the text is not.
     """
 
     def GetConfig(self, request, context):
-        """Tells an actor what it must know before it makes its environments. Opens
-        nothing and may be called by anyone at any time.
+        """Returns the settings for making environments. Opens no session and may be
+        called at any time.
 
         Errors: UNAVAILABLE (stopping or finished).
         """
@@ -86,7 +86,7 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Opens a session and hands the actor all it needs to take part. The first
+        """Opens a session and returns everything that the actor needs. The first
         actor of a new run may define the environment's specification; every later
         one must match it. Safe to repeat: each call opens a new session and
         fences the older ones of the same actor_id.
@@ -102,13 +102,13 @@ class LearnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetWeights(self, request, context):
-        """Fetches the newest weights. The server speaks once with a header, then, if
-        the client's version is older, sends chunks of at most 1 MiB of one
+        """Fetches the newest weights. The server sends a header, then, if the
+        client's version is older, chunks of at most 1 MiB of one
         safetensors snapshot, in order and without gaps. The snapshot is made
         once per version and shared by all callers.
 
         With min_version set, the server first waits until that version exists or
-        max_wait has passed, and then answers with the newest it has.
+        max_wait has passed, and then answers with the newest version.
 
         Errors: ABORTED with reason STALE_SESSION (another learner life:
         register again), UNAVAILABLE (no weights yet, or stopping).
@@ -120,21 +120,22 @@ class LearnerServiceServicer:
     def PushUnrolls(self, request_iterator, context):
         """Streams unrolls. The contract:
 
-        - The client speaks first, with `hello`; then unrolls; then `goodbye`.
-        Half-closing without goodbye is treated as the death of the client:
-        nothing is undone, as every unroll stands alone.
+        - The client sends `hello` first; then unrolls; then `goodbye`. Half-
+        closing without goodbye counts as the death of the client; its accepted
+        unrolls stay, as each unroll is independent.
         - Each unroll message gets exactly one verdict, in the order of sending.
         ACCEPTED means: written into rollout storage of this learner life once;
-        it will be trained on once, or counted as dropped with a reason. It
-        does not survive a crash of the learner.
-        - At most `window` of LearnerLimits messages may be without a verdict. A
-        verdict is withheld while rollout storage is full: this is what slows
-        actors down. The server reads the next message when it has answered the
-        last one, so what is sent beyond the window waits in the connection.
-        - Messages are at most max_message_bytes; an unroll is never cut.
+        it will be taken into training once, or counted as dropped with a
+        reason. How often the learner uses a batch that it took is the run's
+        setting. It does not survive a crash of the learner.
+        - At most `window` of LearnerLimits messages may be without a verdict. The
+        server delays a verdict while rollout storage is full, which slows actors
+        down. It reads the next message after it has answered the last one, so
+        messages beyond the window wait in the connection.
+        - Messages have at most max_message_bytes; an unroll is never split.
         - After a broken stream the client opens a new one in the same session and
         resends every message without a verdict, oldest first, with its old
-        sequence_number; those already taken are answered DUPLICATE.
+        sequence_number; those already accepted are answered DUPLICATE.
         - `drain` asks the client to stop sending: the learner is stopping or has
         finished. The reason says which.
 
@@ -178,14 +179,14 @@ def add_LearnerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LearnerService:
-    """The learner's data plane. An actor's life:
+    """The learner's data plane. An actor's calls:
 
     GetConfig -> Register -> GetWeights -> PushUnrolls (one stream for the whole
     session), with GetWeights again whenever a verdict shows a newer
     policy_version.
 
     Errors are google.rpc.Status with one ErrorInfo{reason, domain "impala_rl"};
-    the reason is part of this contract, the text is for people.
+    the reason is part of this contract, the text is not.
     """
 
     @staticmethod

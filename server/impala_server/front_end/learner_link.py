@@ -1,7 +1,7 @@
 """The front end's link to the learner process: pipes in, events out.
 
-Owned by the front end's event loop. Turns messages of the learner into state
-(`run`, `ended`) and wakes whoever waits for it. When the learner's end of
+Owned by the front end's event loop. Turns messages of the learner into state (`run`, `ended`) and
+wakes the tasks that wait for it. When the learner's end of
 a pipe closes, the learner is gone and `lost` is set too.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import logging
 import time
 from typing import Any
@@ -18,13 +19,16 @@ from impala_common.config import TrainConfig
 from impala_common.errors import (
     ImpalaError,
     LearnerUnavailableError,
+    MessageError,
     ModelError,
     QueueClosedError,
+    RunFinishedError,
+    SpecMismatchError,
     UnsupportedSpaceError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.run.event_history import open_history
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec, UnrollSpec
+from impala_common.spec.specs import EnvironmentSpec, UnrollSpec, validate_same_environment
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.data_plane.sessions import SessionTable
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
@@ -32,8 +36,27 @@ from impala_server.front_end.data_plane.unroll_intake import UnrollIntake
 from impala_server.front_end.data_plane.weights_cache import WeightsCache
 from impala_server.front_end.evaluation.evaluation_desk import EvaluationDesk, WaitingCandidate
 from impala_server.front_end.learner_calls import LearnerCalls
+from impala_server.messages import (
+    Answer,
+    CallFailed,
+    CandidateReady,
+    Define,
+    Drain,
+    DropCandidate,
+    FrontEndCounts,
+    Judged,
+    LearnerStatus,
+    Message,
+    PolicyLagSet,
+    Ready,
+    Refused,
+    StatusNews,
+    unexpected_message,
+)
 from impala_server.storage.batch_slots import BatchSlots
-from impala_server.storage.handoff import ControlPipe, HandoffPipe
+from impala_server.storage.control_pipe import ControlPipe
+from impala_server.storage.frame_pipe import FramePipe
+from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.layout import StorageLayout
 from impala_server.storage.shared_block import SharedBlock
 from impala_server.storage.weights_block import WeightsReader
@@ -44,29 +67,25 @@ _MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)  # the rest is for episodes and
 
 
 class OpenRun:
-    """All that exists once the learner has been built: specifications, storage, weights."""
+    """Specifications, storage and weights; they exist once the learner has been built."""
 
     def __init__(
         self,
-        message: dict[str, Any],  # Any: JSON
+        ready: Ready,
         config: TrainConfig,
         storage: SharedBlock,
         weights: SharedBlock,
         handoff: HandoffPipe,
     ) -> None:
-        """Maps what the learner announced as "ready"."""
-        self.learner_run_id = int(message["learner_run_id"])
-        self.environment = EnvironmentSpec.from_json(message["environment"])
-        model = message["model"]
-        self.model = ModelSpec(**{**model, "hidden_sizes": tuple(model["hidden_sizes"])})
-        state = _read_tensor_specs(message["agent_state"])
-        self.weights_specs = _read_tensor_specs(message["weights"])
+        """Maps what the learner announced."""
+        self.learner_run_id = ready.learner_run_id
+        self.environment = ready.environment
+        self.model = ready.model
+        self.weights_specs = ready.weights
         rollout, transport = config.rollout, config.transport
-        self.unroll = UnrollSpec(rollout.unroll_length, self.environment, state)
+        self.unroll = UnrollSpec(rollout.unroll_length, self.environment, ready.agent_state)
         self.max_unrolls_per_message = max(1, min(1024, _MAX_UNROLL_BYTES // self.unroll.num_bytes))
-        self.sessions = SessionTable(
-            transport.max_actors, config.job.seed, int(message["learner_life"])
-        )
+        self.sessions = SessionTable(transport.max_actors, config.job.seed, ready.learner_life)
         self.weights = WeightsCache(WeightsReader(weights.map()))
         self.history = open_history("front_end", learner_run_id=self.learner_run_id)
         self.transfers = TransferSlots(sum(spec.num_bytes for spec in self.weights_specs))
@@ -77,14 +96,14 @@ class OpenRun:
             BatchSlots(layout, storage.map()),
             handoff,
             lambda: self.weights.policy_version,
-            int(message["max_policy_lag"]),
+            ready.max_policy_lag,
             transport.capacity_timeout_s,
             rollout.batch_size,
             self.history,
         )
 
     def header(self) -> header_pb2.LearnerHeader:
-        """Returns what every message of the learner says about it."""
+        """Returns the header of every response: the learner's life and version."""
         return header_pb2.LearnerHeader(
             learner_run_id=self.learner_run_id,
             policy_version=self.weights.policy_version,
@@ -92,12 +111,8 @@ class OpenRun:
         )
 
 
-def _read_tensor_specs(specs: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:  # Any: JSON
-    return tuple(TensorSpec(s["name"], tuple(s["shape"]), s["dtype"]) for s in specs)
-
-
 class LearnerLink:
-    """What the front end knows of the learner."""
+    """State of the learner as its messages report it."""
 
     def __init__(
         self,
@@ -118,29 +133,37 @@ class LearnerLink:
         self._background: set[asyncio.Task[None]] = set()
         self._busy_marks = (time.monotonic(), time.thread_time())
         self.calls = LearnerCalls(control.send)
-        self.evaluations = EvaluationDesk(lambda name: control.send("drop_candidate", name=name))
+        self.evaluations = EvaluationDesk(lambda name: control.send(DropCandidate(name)))
         self.run: OpenRun | None = None
-        self.status: dict[str, Any] = {"state": "STARTING"}
+        self.status = LearnerStatus(state="STARTING")
         """What the learner said last of itself, about once a second; replaced, never changed."""
         self.heard_s = time.monotonic()  # when that was
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.ended = asyncio.Event()  # the learner drains, or is gone
-        self.judged = asyncio.Event()  # and nothing is left to evaluate
+        self.is_notice = False  # no learner: actors are told that the run has finished
+        self.judged = asyncio.Event()  # ended, and no candidate waits for results
         self.lost = asyncio.Event()  # the learner is gone
+        self.failure: MessageError | None = None  # what it sent that no learner sends
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listens to both pipes on `loop`."""
-        loop.add_reader(self._control.connection.fileno(), self._on_control)
-        loop.add_reader(self._handoff.connection.fileno(), self._on_free)
+        """Listens to both pipes on `loop`, which also sends on what the learner has no room for."""
+        loop.add_reader(self._control.fileno(), self._on_control)
+        loop.add_reader(self._handoff.fileno(), self._on_free)
+        for frames in (self._control.frames, self._handoff.frames):
+            frames.on_unsent = functools.partial(
+                loop.add_writer, frames.fileno(), _flush, loop, frames
+            )
 
     def detach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stops listening."""
-        for connection in (self._control.connection, self._handoff.connection):
-            if not connection.closed:
-                loop.remove_reader(connection.fileno())
+        for frames in (self._control.frames, self._handoff.frames):
+            frames.on_unsent = None
+            if frames.fileno() >= 0:
+                loop.remove_reader(frames.fileno())
+                loop.remove_writer(frames.fileno())
 
     def close_history(self) -> None:
-        """Ends the history with what became of all unrolls, if one is kept."""
+        """Ends the event history, if there is one, with the counts of all unrolls."""
         if self.run is not None:
             self.run.history.add("end", **self.run.intake.balance._asdict())
             self.run.history.close()
@@ -149,7 +172,7 @@ class LearnerLink:
         """Returns the run.
 
         Raises:
-          LearnerUnavailableError: there is none yet, or it is being taken down.
+          LearnerUnavailableError: there is no run yet, or it is ending.
         """
         self.require_serving()
         if self.run is None:
@@ -157,36 +180,56 @@ class LearnerLink:
         return self.run
 
     def require_serving(self) -> None:
-        """Raises LearnerUnavailableError if the learner stops, has finished or is gone."""
+        """Raises RunFinishedError if the run has finished.
+
+        Raises:
+          LearnerUnavailableError: the learner stops or is gone.
+        """
         if self.ended.is_set():
-            is_finished = self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED
-            raise LearnerUnavailableError(
-                "the run has finished" if is_finished else "the learner is stopping"
-            )
+            if self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED:
+                raise RunFinishedError("the run has finished")
+            raise LearnerUnavailableError("the learner is stopping")
 
     async def define(self, environment: EnvironmentSpec) -> OpenRun:
-        """Returns the run, having it built for `environment` if there is none yet.
+        """Returns the run; the first call has the learner build it for `environment`.
 
         Raises:
           UnsupportedSpaceError: the learner cannot train on it; the text says why.
           ModelError: nor with its own network.
+          LearnerUnavailableError: it does not answer, or is being taken down.
         """
         self.require_serving()
         if self.run is None:
             self._require_small(environment)
         if self.run is None and not self._is_defining:
             self._is_defining, self._definition_error = True, None
-            self._control.send("define", environment=environment.to_json())
-        async with self._changed, asyncio.timeout(_BUILD_TIMEOUT_S):
-            await self._changed.wait_for(
-                lambda: self.run is not None or self._definition_error or self.lost.is_set()
-            )
+            self._control.send(Define(environment))
+        try:
+            async with asyncio.timeout(_BUILD_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(
+                    lambda: self.run is not None or self._definition_error or self.lost.is_set()
+                )
+        except TimeoutError:
+            raise LearnerUnavailableError(
+                f"the learner has not built its network for {_BUILD_TIMEOUT_S:g} s"
+            ) from None
         if self._definition_error:
             raise self._definition_error
         return self.open_run()
 
+    def require_environment(self, run: OpenRun, environment: EnvironmentSpec) -> None:
+        """Raises SpecMismatchError, naming the run's environment, unless this one is the same."""
+        try:
+            validate_same_environment(run.environment, environment)
+        except SpecMismatchError as error:
+            env = self._config.environment.env
+            if not env:
+                raise
+            expected = f"{error.expected} (this learner trains {env})"
+            raise SpecMismatchError(error.field, expected, error.actual) from error
+
     def _require_small(self, environment: EnvironmentSpec) -> None:
-        """Raises UnsupportedSpaceError where not even one unroll would fit into a message."""
+        """Raises UnsupportedSpaceError if one unroll is too large for a message."""
         unroll_length = self._config.rollout.unroll_length
         num_bytes = UnrollSpec(unroll_length, environment).num_bytes
         if num_bytes > _MAX_UNROLL_BYTES:
@@ -197,10 +240,9 @@ class LearnerLink:
             )
 
     def report(self) -> None:
-        """Tells the learner what its metrics should say of the front end."""
+        """Sends the learner the front end's counts, for its metrics."""
         if self.run is not None:
-            self._control.send_if_room(
-                "front_end",
+            counts = FrontEndCounts(
                 actors_connected=self.run.sessions.num_connected,
                 evaluators=self.evaluations.num_evaluators,
                 storage_fill=self.run.intake.storage_fill,
@@ -208,9 +250,10 @@ class LearnerLink:
                 busy=self._take_busy_share(),
                 **dataclasses.asdict(self.run.intake.counts),
             )
+            self._control.send_if_room(counts)
 
     def _take_busy_share(self) -> float:
-        """Returns which share of the time since the last call this thread, the loop's, worked."""
+        """Returns the share of time since the last call that the event loop was busy."""
         (then_s, then_busy_s), now = self._busy_marks, (time.monotonic(), time.thread_time())
         self._busy_marks = now
         return (now[1] - then_busy_s) / max(now[0] - then_s, 1e-3)
@@ -228,55 +271,61 @@ class LearnerLink:
 
     def _on_control(self) -> None:
         try:
-            while (message := self._control.receive(0.0)) is not None:
+            for message in self._control.receive_all():
                 self._handle(message)
         except QueueClosedError:
             self._on_lost()
+        except MessageError as error:
+            self.failure = error
+            self._on_lost()
 
-    def _handle(self, message: dict[str, Any]) -> None:
-        match message["kind"]:
-            case "ready":
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Ready():
                 self.run = OpenRun(message, self._config, *self._blocks, self._handoff)
                 self.evaluations.wake()
-            case "refused":
-                is_model = message["reason"] == ModelError.reason
+            case Refused():
+                is_model = message.reason == ModelError.reason
                 kind = ModelError if is_model else UnsupportedSpaceError
-                self._definition_error = kind(f"the learner refuses: {message['text']}")
+                self._definition_error = kind(f"the learner refuses: {message.text}")
                 self._is_defining = False
-            case "status":
-                self.status, self.heard_s = message["status"], time.monotonic()
+            case StatusNews():
+                self.status, self.heard_s = message.status, time.monotonic()
                 return
-            case "candidate":
-                del message["kind"]
-                self.evaluations.offer(WaitingCandidate(**message))
+            case CandidateReady():
+                self.evaluations.offer(
+                    WaitingCandidate(message.name, message.trained_steps, message.policy_version)
+                )
                 return
-            case "answer":
-                if "state" in message:  # newer than the last status
-                    self.status = {**self.status, "state": message["state"]}
+            case Answer():  # its state is newer than that of the last status
+                self.status = dataclasses.replace(self.status, state=message.state)
                 self.calls.answer(message)
                 return
-            case "parameters":
-                if self.run is not None:
-                    self.run.intake.max_policy_lag = message["max_policy_lag"]
+            case CallFailed():
+                self.calls.answer(message)
                 return
-            case "drain":
-                is_finished = message["reason"] == "finished"
+            case PolicyLagSet():
+                if self.run is not None:
+                    self.run.intake.max_policy_lag = message.max_policy_lag
+                return
+            case Drain():
                 self.drain_reason = (
                     learner_pb2.DRAIN_REASON_FINISHED
-                    if is_finished
+                    if message.reason == "finished"
                     else learner_pb2.DRAIN_REASON_STOPPING
                 )
+                self.is_notice = message.is_notice
                 self.ended.set()
-                if not message.get("is_judged"):
+                if not message.is_judged:
                     self._end_evaluations()
                 self.report()  # the last counts, for the last line of metrics
                 if self.run is not None:
                     self._spawn(self.run.weights.close())
-            case "judged":
+            case Judged():
                 self._end_evaluations()
                 return
-            case unknown:
-                _LOG.warning("unknown message from the learner: %s", unknown)
+            case unexpected:
+                raise unexpected_message(unexpected, "the front end")
         self._spawn(self._wake())
 
     def _on_lost(self) -> None:
@@ -301,3 +350,13 @@ class LearnerLink:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _flush(loop: asyncio.AbstractEventLoop, frames: FramePipe) -> None:
+    """Sends on what waits; called by the loop while the pipe has room."""
+    try:
+        is_all_sent = frames.flush()
+    except QueueClosedError:  # the reader of the pipe says so
+        is_all_sent = True
+    if is_all_sent:
+        loop.remove_writer(frames.fileno())

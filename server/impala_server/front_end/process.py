@@ -1,8 +1,7 @@
-"""The front end as it runs: a gRPC server on an event loop, in its own process or on a thread.
+"""The front end's main function: a gRPC server on an event loop, in a process or thread.
 
-Started by the supervisor. `front_end_main` is the body of both forms. It ends
-when it is told to, or when the learner's pipes close; it never outlives either
-by more than its grace.
+Started by the supervisor. `front_end_main` is the body of both forms. It ends when the supervisor
+says stop or the learner's pipes close, after a grace period at most.
 """
 
 from __future__ import annotations
@@ -37,34 +36,41 @@ from impala_server.front_end.listener.path_guard import make_guarded_server
 from impala_server.front_end.listener.request_guard import RequestGuard
 from impala_server.front_end.monitoring.health import LEARNER_SERVICE, add_health
 from impala_server.front_end.monitoring.server_facts import ServerFacts
-from impala_server.storage.handoff import ControlPipe
-from impala_server.storage.process_ends import ProcessEnds
+from impala_server.messages import Bound, Failed, Stop, unexpected_message
+from impala_server.storage.control_pipe import ControlPipe
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
-if TYPE_CHECKING:  # imported where it is wanted: a run without it does not pay for it
+if TYPE_CHECKING:  # imported late: a run without it does not pay for the import
     from impala_server.front_end.monitoring.prometheus import PrometheusEndpoint
 
 _LOG = logging.getLogger(__name__)
 _REPORT_INTERVAL_S = 0.5
 _GRACE_S = 1.0
 _DRAIN_S = 3.0
+_LAST_WORDS_S = 1.0
 
 
 def front_end_main(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
     """Serves until told to stop. Runs an event loop on the calling thread."""
     try:
         asyncio.run(_serve(config, run, ends))
-    except ImpalaError as error:
-        ends.supervisor.send("failed", reason=error.reason, text=str(error))
     except Exception as error:
-        _LOG.exception("the front end failed")
-        ends.supervisor.send("failed", reason="INTERNAL", text=str(error))
+        if not isinstance(error, ImpalaError):
+            _LOG.exception("the front end failed")
+        ends.supervisor.send(Failed.of(error))
     finally:
-        ends.close_pipes()
+        ends.close_pipes(_LAST_WORDS_S)
 
 
 async def _serve(config: TrainConfig, run: RunDirectory, ends: ProcessEnds) -> None:
     require_upb()
-    link = LearnerLink(config, ends.control, ends.handoff, ends.storage, ends.weights)
+    link = LearnerLink(
+        config,
+        ends.controls["learner"],
+        ends.handoffs["learner"],
+        ends.blocks[STORAGE],
+        ends.blocks[WEIGHTS],
+    )
     prometheus = _start_prometheus(config, link)
     try:
         await _serve_rpcs(config, run, ends, link, prometheus)
@@ -105,9 +111,9 @@ async def _serve_rpcs(
     link.attach(loop)
     await listener.start()
     scraped = prometheus.address if prometheus is not None else None
-    ends.supervisor.send("bound", address=address, prometheus=scraped)
+    ends.supervisor.send(Bound(address, scraped))
     stop = asyncio.Event()
-    loop.add_reader(ends.supervisor.connection.fileno(), _on_supervisor, ends.supervisor, stop)
+    loop.add_reader(ends.supervisor.fileno(), _on_supervisor, ends.supervisor, stop)
     reporting = asyncio.create_task(_report(link))
     reminding = asyncio.create_task(remind_of_insecure_port(config, address))
     try:
@@ -118,9 +124,11 @@ async def _serve_rpcs(
         await admin.stop()
         reporting.cancel()
         reminding.cancel()
-        loop.remove_reader(ends.supervisor.connection.fileno())
+        loop.remove_reader(ends.supervisor.fileno())
         link.detach(loop)
         link.close_history()
+    if link.failure is not None:
+        raise link.failure
 
 
 def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpoint | None:
@@ -134,14 +142,16 @@ def _start_prometheus(config: TrainConfig, link: LearnerLink) -> PrometheusEndpo
 def _on_supervisor(pipe: ControlPipe, stop: asyncio.Event) -> None:
     with contextlib.suppress(QueueClosedError):
         message = pipe.receive(0.0)
-        if message is None or message["kind"] != "stop":
+        if message is None:
             return
+        if not isinstance(message, Stop):
+            raise unexpected_message(message, "the front end")
     stop.set()
-    asyncio.get_running_loop().remove_reader(pipe.connection.fileno())
+    asyncio.get_running_loop().remove_reader(pipe.fileno())
 
 
 async def _let_streams_end(link: LearnerLink) -> None:
-    """Gives actors and evaluators time to read that it is over and leave by themselves."""
+    """Gives actors and evaluators time to read that the run is over and to disconnect."""
     deadline = asyncio.get_running_loop().time() + _DRAIN_S
     while asyncio.get_running_loop().time() < deadline:
         num_actors = link.run.sessions.num_connected if link.run is not None else 0

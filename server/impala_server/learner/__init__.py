@@ -1,1 +1,1 @@
-"""The learner process: batches in, optimizer steps, weights out. No gRPC."""
+"""The learner process: batches in, updates, weights out. No gRPC."""

@@ -2,8 +2,8 @@
 
     python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS [--objects-fd FD]
 
-Started by the supervisor only. Signals are the supervisor's business; it says
-stop through its pipe, and the end of that pipe means stop too.
+Started by the supervisor only, with the settings (TOML) on stdin. Ignores signals: the supervisor
+handles them and sends "stop" through its pipe. A closed pipe means stop, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from impala_common.config.toml_io import load_config
+from impala_common.config.toml_io import parse_config
 from impala_common.process import failpoints
 from impala_common.process.logs import LogFormat, configure_logging
 from impala_common.process.passed_objects import split_objects_option
@@ -28,13 +28,13 @@ def main(
     num_threads: str,
     *more: str,
 ) -> None:
-    """Body of the process; `more` is the option for inherited objects, or nothing."""
+    """Runs the process; `more` is the option for inherited objects, or nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(log_level, "learner", log_format)
     ends = ProcessEnds.from_argument(descriptors)
-    # Activations come and go with every update: with huge pages they cost a tenth of the page
-    # faults. torch reads this when it is imported.
+    # Every update allocates and frees activations: huge pages cost a tenth of the page faults.
+    # torch reads this variable when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
@@ -43,11 +43,12 @@ def main(
     torch.set_num_threads(int(num_threads))
     run = RunDirectory(run_path)
     objects_fd, _ = split_objects_option(more)
-    config = load_config(run.config_path)
+    config = parse_config(sys.stdin.read())
     failpoints.arm_from_environment(config.transport.host)
-    torch.manual_seed(config.job.seed)  # what networks draw in updates; a checkpoint's goes on
+    # For networks that draw random numbers in updates; a checkpoint restores the stream.
+    torch.manual_seed(config.job.seed)
     learner_main(config, run, ends, objects_fd)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])  # type: ignore[arg-type]  # the format is one: the supervisor's
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the supervisor passes a valid format

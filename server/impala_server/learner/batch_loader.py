@@ -1,4 +1,4 @@
-"""From a full batch slot to tensors on the learner's device.
+"""BatchLoader: makes tensors on the learner's device from a full batch slot.
 
 Runs on the learner threads, before they queue up for the update, so that it
 overlaps the update of another thread. On a CPU the tensors are the storage
@@ -35,14 +35,15 @@ class Batch(NamedTuple):
 
     Attributes:
       inputs: model inputs, [T+1, B, ...].
-      initial_agent_state: state before row 0, each [L, B, H].
+      initial_agent_state: recurrent state before row 0, each [L, B, H].
       actions: [T, B, ...] as ActionSpec.tensor says.
       behaviour_policy_logits: float32 [T, B, P].
       rewards: float32 [T, B], raw.
       terminated: bool [T, B].
       is_padding: bool [T, B].
-      policy_versions: int64 [B] on the host: weights that acted.
-      num_steps: rows that are no padding.
+      policy_versions: int64 [B] on the host: version of the weights that acted.
+      num_steps: rows of fresh unrolls, padding rows not counted.
+      num_replayed: unrolls at the end of dim 1 that were trained on before.
     """
 
     inputs: ModelInputs
@@ -54,6 +55,12 @@ class Batch(NamedTuple):
     is_padding: Tensor
     policy_versions: np.ndarray[tuple[int], np.dtype[np.int64]]
     num_steps: int
+    num_replayed: int = 0
+
+    @property
+    def num_unrolls(self) -> int:
+        """Number of fresh unrolls: B without replay."""
+        return self.actions.shape[1] - self.num_replayed
 
 
 class BatchLoader:
@@ -84,7 +91,7 @@ class BatchLoader:
     def load(self, slot: int) -> Batch:
         """Returns the batch in `slot`. The slot must not be freed before the update is over.
 
-        On CUDA it returns when the copies have arrived.
+        On CUDA it waits for the copies.
         """
         if self._device.type != "cuda":
             return self._make_batch(slot)
@@ -95,15 +102,15 @@ class BatchLoader:
         return batch
 
     def describe(self, slot: int, has_rows: bool) -> list[list[Any]]:
-        """Returns what the history says of each unroll in `slot`.
+        """Returns the event history's record of each unroll in `slot`.
 
         Args:
           slot: one that is not freed yet.
-          has_rows: whether the rows of the first observation leaf are wanted.
+          has_rows: whether to include the rows of the first observation leaf.
 
         Returns:
           For each column: actor index, session epoch, sequence number, place in the message,
-          weights that acted, xxh3 mark of all leaves, rows or nothing. Any: JSON.
+          policy version, xxh3 mark of all leaves, rows if wanted. Any: JSON.
         """
         views = self._views[slot]
         first = self._layout.spec.environment.observation_leaves[0].name
@@ -156,7 +163,7 @@ class BatchLoader:
         is_first = leaves["is_first"]
         if not self._has_feedback:
             return ModelInputs(observations, is_first, self._no_actions, self._no_rewards)
-        # Row t of the inputs is what led to observation t: the decision of row t-1.
+        # Row t of these inputs is the action and reward before observation t: those of row t-1.
         actions = torch.cat([leaves["previous_action"][None], leaves["actions"]])
         rewards = torch.cat([leaves["previous_reward"][None], leaves["rewards"]])
         return ModelInputs(

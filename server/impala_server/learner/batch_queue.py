@@ -1,4 +1,4 @@
-"""Full batch slots on their way to the learner threads.
+"""BatchQueue: full batch slots on their way to the learner threads.
 
 The queue itself is the hand-off pipe, bounded by the number of storage slots;
 this object lets several learner threads take from it and be woken when the
@@ -29,7 +29,7 @@ class BatchQueue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is worked on; True for a moment may be by chance."""
-        return self._num_taken == self._num_given_back and not self._handoff.connection.poll(0.0)
+        return self._num_taken == self._num_given_back and not self._handoff.frames.has_data()
 
     def take(self) -> FullSlot:
         """Returns the next full slot, waiting for it.
@@ -41,6 +41,8 @@ class BatchQueue:
             if not self._taking.acquire(timeout=_POLL_S):
                 continue
             try:
+                with self._freeing:
+                    self._handoff.frames.flush()
                 full = self._handoff.receive_full(_POLL_S)
                 self._num_taken += full is not None
             finally:
@@ -50,7 +52,7 @@ class BatchQueue:
         raise QueueClosedError("the batch queue was closed")
 
     def give_back(self, slot: int, is_trained: bool = True) -> None:
-        """Frees a slot for new unrolls, and says whether those in it were trained on."""
+        """Frees a slot for new unrolls, and reports whether its batch was trained on."""
         with self._freeing:
             self._handoff.send_free(slot, is_trained)
             self._num_given_back += 1

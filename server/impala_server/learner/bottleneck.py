@@ -1,8 +1,8 @@
-"""Which part of the machine bounds a run: environment, inference, network, batch assembly, device.
+"""Names the bottleneck of a run: environment, inference, network, batch assembly or device.
 
-Fed by the controller with each line of metrics, under no lock; answers with one
-sentence and the numbers it rests on. Works on shares, smoothed over a few
-lines, so that it does not change its mind every second. Knows neither gRPC nor
+Fed by the controller with each line of metrics, under no lock; answers with one sentence and the
+numbers behind it. Works on shares, smoothed over a few lines, so that the answer does not change
+every second. Knows neither gRPC nor
 torch.
 
 The order of questions follows an unroll backwards: is the device busy, do full
@@ -18,19 +18,19 @@ from collections.abc import Mapping
 from impala_common.run import metrics
 
 PARTS = ("no actors", "environment", "inference", "network", "batch assembly", "device")
-"""All answers, as the sentence begins."""
+"""The first words of every possible sentence."""
 
-_KEEP = 0.7  # how much of the old value a new line leaves
+_KEEP = 0.7  # weight of the old value in the moving average
 _BUSY = 0.8
 _FULL = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shares:
-    """What a judgement rests on; all in [0, 1].
+    """Measured shares, all in [0, 1].
 
     Attributes:
-      device: of wall-clock time that an update is under way.
+      device: of wall-clock time with an update under way.
       loading: of a learner thread's time spent turning slots into batches on the device.
       waiting: of a learner thread's time spent waiting for a full slot.
       fill: of rollout storage in use.
@@ -88,7 +88,7 @@ class BottleneckFinder:
     """Keeps smoothed shares of one run; owned by the controller's thread."""
 
     def __init__(self, num_learners: int) -> None:
-        """Knows nothing yet.
+        """Starts without data.
 
         Args:
           num_learners: learner threads, over which loading and waiting are spread.
@@ -97,7 +97,7 @@ class BottleneckFinder:
         self._shares: Shares | None = None
 
     def update(self, line: Mapping[str, float], front_end_busy: float) -> str:
-        """Adds a line of metrics; returns the sentence, empty while nothing is known.
+        """Adds a line of metrics; returns the sentence, empty before the first line with updates.
 
         Args:
           line: metrics by name; one without updates changes nothing.

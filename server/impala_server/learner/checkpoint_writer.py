@@ -1,15 +1,15 @@
-"""The checkpoint thread: takes the learner's state between two updates and writes it.
+"""CheckpointWriter: copies the training state between two updates and writes it on a thread.
 
-The controller asks and goes on; whoever must know that a checkpoint is durable
-waits for the ticket, with a bound. One save is under way at a time. Requests
-that come meanwhile are met by one more, whose state is newer than all of them.
-A save that fails is counted and does not end anything: training goes on, and
-the next one is tried as if nothing had been.
+The controller requests a save and goes on; callers that need a durable checkpoint wait for the
+ticket, with a time limit. One save is under way at a time. All requests made meanwhile share the
+next save, whose state is newer than any of them. A failed save is counted; training goes on, and
+the next save is tried as usual.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -19,32 +19,25 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+import xxhash
+
 from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
     CheckpointError,
+    CheckpointUnreadableError,
     CheckpointWriteError,
     ImpalaError,
 )
 from impala_common.run.checkpoints import CheckpointStore, Tensors
+from impala_server.learner.training_state import Snapshot
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10
 _MAX_WAITING = 64
 SAVE_TIMEOUT_S = 60.0
-"""How long a ticket is waited for: less than an administrator's call may take."""
-
-
-class Snapshot(NamedTuple):
-    """The learner's state at one moment, copied.
-
-    Attributes:
-      tensors: by group and name; valid until the next snapshot is taken.
-      state: whatever else is needed to go on. Any: JSON.
-    """
-
-    tensors: Tensors
-    state: dict[str, Any]
+"""Longest wait for a ticket, in seconds: less than the deadline of an administrator's call."""
 
 
 class Saved(NamedTuple):
@@ -52,7 +45,7 @@ class Saved(NamedTuple):
 
     Attributes:
       name: its folder's name.
-      is_new: False where nothing had changed since it was written.
+      is_new: False if it was written before, from the same state.
       policy_version: of its weights.
       trained_steps: when its state was taken.
     """
@@ -64,19 +57,19 @@ class Saved(NamedTuple):
 
 
 class SaveTicket:
-    """One request for a checkpoint; any number of threads may ask it."""
+    """One request for a checkpoint; any number of threads may wait for it."""
 
     def __init__(self) -> None:
-        """Begins without a result."""
+        """Starts without a result."""
         self._is_done = threading.Event()
         self._result: Saved | ImpalaError | None = None
         self._deadline_s = time.monotonic() + SAVE_TIMEOUT_S
 
     def poll(self) -> Saved | None:
-        """Returns what was saved, or None while it is not known.
+        """Returns the checkpoint, or None while the save is not finished.
 
         Raises:
-          ImpalaError: it could not be saved, or is not durable in time.
+          ImpalaError: the save failed, or took too long.
         """
         if not self._is_done.is_set():
             if time.monotonic() < self._deadline_s:
@@ -91,13 +84,13 @@ class SaveTicket:
         return self._result
 
     def wait(self) -> Saved:
-        """Returns what was saved once it is durable; raises as `poll`, in bounded time."""
+        """Waits, with a time limit, and returns the durable checkpoint; raises as `poll`."""
         while (saved := self.poll()) is None:
             self._is_done.wait(max(0.0, self._deadline_s - time.monotonic()))
         return saved
 
     def settle(self, result: Saved | ImpalaError) -> None:
-        """Says how it ended; called once, by the writer."""
+        """Sets the result; called once, by the writer."""
         self._result = result
         self._is_done.set()
 
@@ -106,47 +99,49 @@ class CheckpointWriter(threading.Thread):
     """Named `impala-checkpoint`; started and joined by the controller.
 
     Attributes:
-      last: the newest checkpoint without a name of its own that this thread wrote.
-      last_s: when that was durable, by time.monotonic.
+      last: the newest checkpoint without a given name that this thread wrote.
+      last_s: time at which it became durable, by time.monotonic.
       num_failures: saves that failed.
+      num_unreadable: saves that failed since nobody could read the checkpoint again.
+      alarm: why the newest save could not be read again; empty after one that could.
     """
 
     def __init__(
         self,
         store: CheckpointStore,
         take_snapshot: Callable[[], Snapshot],
-        policy_version: Callable[[], int],
         record: Callable[..., None],
     ) -> None:
         """Makes the thread; `start` runs it.
 
         Args:
-          store: where checkpoints go.
+          store: writes the checkpoints.
           take_snapshot: copies the state between two updates; called on this thread.
-          policy_version: of the newest weights.
           record: takes an event of the history and its fields.
         """
         super().__init__(name="impala-checkpoint")
         self._store = store
         self._take_snapshot = take_snapshot
-        self._policy_version = policy_version
         self._record = record
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, SaveTicket] = OrderedDict()  # by name; "" for none
         self._is_closed = False
         self.last = Saved("", False, -1, 0)
         self.last_s = time.monotonic()
+        self._last_digest = 0
         self.num_failures = 0
+        self.num_unreadable = 0
+        self.alarm = ""
 
     def request(self, name: str = "") -> SaveTicket:
-        """Asks for a checkpoint of the state as it is now or later; does not wait.
+        """Requests a checkpoint of the present or a later state; does not wait.
 
         Args:
-          name: its name; empty: the writer gives it one, and where nothing has changed since
-            the last such one, that is it.
+          name: its name. Empty: the writer names it, or returns the last one if the state is the
+            same.
 
         Raises:
-          InvalidRequestError, AlreadyExistsError, CapacityError: the name is not to be had.
+          InvalidRequestError, AlreadyExistsError, CapacityError: the name cannot be used.
           CheckpointWriteError: the learner is ending.
         """
         if name:
@@ -165,7 +160,7 @@ class CheckpointWriter(threading.Thread):
             return ticket
 
     def close(self, timeout_s: float) -> None:
-        """Writes what was asked for, and ends the thread; waits for that with a bound."""
+        """Writes what was requested and ends the thread; waits for it with a time limit."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -182,29 +177,38 @@ class CheckpointWriter(threading.Thread):
                     self._changed.wait()
                 if not self._waiting:
                     return
-                # Off the list before the state is taken: a later request wants a later state.
+                # Remove the ticket before copying the state: a later request needs a later state.
                 name, ticket = self._waiting.popitem(last=False)
             ticket.settle(self._save(name))
 
     def _save(self, name: str) -> Saved | ImpalaError:
         """Returns what was saved, or why nothing was."""
-        if not name and self._policy_version() == self.last.policy_version:
-            return self.last._replace(is_new=False)
         try:
-            return self._write(name)
+            saved = self._write(name)
+        except CheckpointUnreadableError as error:
+            failure: ImpalaError = error
+            self.num_unreadable += 1
+            self.alarm = f"checkpoints cannot be read again, so a restart loses progress: {error}"
+            _LOG.critical("%s", self.alarm)
         except (CheckpointError, OSError) as error:
-            failure: ImpalaError = CheckpointWriteError(str(error))
+            failure = CheckpointWriteError(str(error))
             _LOG.error("training goes on without this checkpoint: %s", error)
         except ImpalaError as error:
-            failure = error  # the name is taken meanwhile
-        except Exception as error:  # a bug must not end a run that trains well
+            failure = error  # another save took the name meanwhile
+        except Exception as error:  # a bug in saving must not end the training
             _LOG.exception("training goes on without this checkpoint")
             failure = CheckpointWriteError(f"{type(error).__name__} in the learner: {error}")
+        else:
+            self.alarm = ""
+            return saved
         self.num_failures += 1
         return failure
 
     def _write(self, name: str) -> Saved:
         tensors, state = self._take_snapshot()
+        digest = _digest_of(tensors, state)
+        if not name and self.last.name and digest == self._last_digest:
+            return self.last._replace(is_new=False)
         counters = state["counters"]
         version, steps = counters["policy_version"], counters["trained_steps"]
         self._record("checkpoint_begin", version=version, trained_steps=steps)
@@ -216,12 +220,24 @@ class CheckpointWriter(threading.Thread):
         self._record("checkpoint_commit", name=path.name, version=version, trained_steps=steps)
         saved = Saved(path.name, True, version, steps)
         if not name:
-            self.last, self.last_s = saved, time.monotonic()
+            self.last, self.last_s, self._last_digest = saved, time.monotonic(), digest
         return saved
 
 
+def _digest_of(tensors: Tensors, state: dict[str, Any]) -> int:
+    """Returns a digest of all that a checkpoint holds, but for the clock."""
+    digest = xxhash.xxh3_64()
+    for group, arrays in sorted(tensors.items()):
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{group}/{name}/{array.dtype}/{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    counters = {**state["counters"], "wall_time_s": 0}
+    digest.update(json.dumps({**state, "counters": counters}, sort_keys=True).encode())
+    return digest.intdigest()
+
+
 def _give_way() -> None:
-    """Lets this thread have what processor time the updates leave over, where that can be said."""
+    """Lowers the CPU priority of this thread, on systems that have one for each thread."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,7 +1,7 @@
-"""What administrators and evaluators ask of the learner, carried out between two updates.
+"""AdminCommands: carries out commands of administrators and evaluators between two updates.
 
 Owned by the controller and called on its thread only. Each command comes as one
-message ("call", with an id) and gets one answer with the same id. Those that
+Call and gets one answer with the same id. Those that
 take longer are looked after by `tick`, so that the controller goes on meanwhile.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from impala_common.errors import (
@@ -27,6 +27,17 @@ from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.learner import Learner
 from impala_server.learner.parameters import show
 from impala_server.learner.profiles import profile_path
+from impala_server.messages import (
+    Answer,
+    Call,
+    CallFailed,
+    Drain,
+    LogLevelSet,
+    Message,
+    PolicyLagSet,
+    ShutdownAsked,
+    WithdrawCall,
+)
 
 _LOG = logging.getLogger(__name__)
 _PROFILE_TIMEOUT_S = 60.0
@@ -36,11 +47,11 @@ _MAX_PROFILED_UPDATES = 100
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Result = dict[str, Any]
-"""What a command answers. Any: JSON."""
+"""A command's answer. Any: JSON."""
 
 
 class Steered(Protocol):
-    """What commands need of the controller."""
+    """The part of the controller that commands use."""
 
     machine: StateMachine
     learner: Learner | None
@@ -49,18 +60,18 @@ class Steered(Protocol):
     store: Any
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has a checkpoint written."""
+        """Requests a checkpoint."""
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics."""
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:
+    def tell_front_end(self, message: Message) -> None:
         """Sends a message."""
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
+        """Sends the front end the present status."""
 
-    def tell_supervisor(self, kind: str, **fields: Any) -> None:
+    def tell_supervisor(self, message: Message) -> None:
         """Sends a message."""
 
 
@@ -75,7 +86,7 @@ class AdminCommands:
     """Commands by name."""
 
     def __init__(self, controller: Steered, run: RunDirectory) -> None:
-        """Steers `controller`."""
+        """Carries out commands on `controller`."""
         self._controller = controller
         self._run = run
         self._pending: list[_Pending] = []
@@ -93,43 +104,59 @@ class AdminCommands:
             "report_evaluation": controller.evaluations.report,
         }
 
-    def begin(self, message: dict[str, Any]) -> None:
-        """Carries out one "call" message, or begins to."""
-        call_id, name = message["id"], message["command"]
+    def begin(self, call: Call) -> None:
+        """Carries out one command, or begins to."""
 
         def carry_out() -> Result | None:
-            outcome = self._commands[name](**message["arguments"])
+            outcome = self._commands[call.command](**call.arguments)
             if not callable(outcome):
                 return outcome
-            self._pending.append(_Pending(call_id, outcome))
+            self._pending.append(_Pending(call.call_id, outcome))
             return None
 
-        self._answer(call_id, carry_out)
+        self._answer(call.call_id, carry_out)
+
+    def skip_withdrawn(self, messages: Sequence[Message]) -> list[Message]:
+        """Returns the messages without those calls that a later message withdraws.
+
+        A withdrawn call is answered too, since the front end counts unanswered ones. A call
+        that has begun goes on.
+        """
+        withdrawn = {one.call_id for one in messages if isinstance(one, WithdrawCall)}
+        left: list[Message] = []
+        for message in messages:
+            if isinstance(message, Call) and message.call_id in withdrawn:
+                failure = CallFailed(message.call_id, LearnerUnavailableError.reason, "withdrawn")
+                self._controller.tell_front_end(failure)
+            elif not isinstance(message, WithdrawCall):
+                left.append(message)
+        return left
 
     def tick(self) -> None:
-        """Looks after commands that are under way."""
+        """Answers commands under way whose results are there."""
         pending, self._pending = self._pending, []
         for one in pending:
             if not self._answer(one.call_id, one.poll):
                 self._pending.append(one)
 
     def _answer(self, call_id: int, work: Callable[[], Result | None]) -> bool:
-        """Sends what `work` returns or raises; returns False if there is no answer yet."""
+        """Sends the result or error of `work`; returns False if there is none yet."""
         try:
             result = work()
         except ImpalaError as error:
-            failure = {"reason": error.reason, "text": str(error)}
+            failure = CallFailed(call_id, error.reason, str(error))
         except Exception as error:  # a bug in a command must not end the run
             _LOG.exception("a command of the administrator failed")
-            failure = {"reason": "INTERNAL", "text": f"{type(error).__name__} in the learner"}
+            text = f"{type(error).__name__} in the learner"
+            failure = CallFailed(call_id, ImpalaError.reason, text)
         else:
             if result is None:
                 return False
             self._controller.tell_status()
             state = self._controller.machine.state.value
-            self._controller.tell_front_end("answer", id=call_id, state=state, result=result)
+            self._controller.tell_front_end(Answer(call_id, state, result))
             return True
-        self._controller.tell_front_end("answer", id=call_id, failure=failure)
+        self._controller.tell_front_end(failure)
         return True
 
     @property
@@ -165,10 +192,10 @@ class AdminCommands:
         store.require_known(name)
         checkpoint = store.load(name)
         learner = self._learner
-        learner.gate.shut()  # no update between going back and what is saved of it
+        learner.gate.shut()  # no update may run between the rollback and its checkpoint
         try:
             steps_before = learner.roll_back(checkpoint)
-            # Saved before later ones are set aside: there is always one to start again from.
+            # Save first, then rename later checkpoints: one that can be resumed from always exists.
             saved_as = self._controller.request_save().wait().name
             set_aside = store.set_aside_after(checkpoint.step)
         except CheckpointWriteError as error:
@@ -191,27 +218,28 @@ class AdminCommands:
         self._controller.machine.require("set")
         learner = self._learner
         before = learner.set_parameter(name, value)
-        now = learner.parameters.value_of(name)
-        self._controller.tell_front_end(
-            "parameters", max_policy_lag=learner.config.rollout.max_policy_lag
-        )
+        now = learner.state.parameters.value_of(name)
+        lag = learner.state.config.rollout.max_policy_lag
+        self._controller.tell_front_end(PolicyLagSet(lag))
         number = float("inf") if now is None else float(now)  # infinite: null in the line
         self._controller.record({metrics.parameter_metric(name): number})
         return {
-            "parameter": next(one for one in learner.parameters.to_json() if one["name"] == name),
+            "parameter": next(
+                one for one in learner.state.parameters.to_json() if one["name"] == name
+            ),
             "value_before": show(before),
-            "trained_steps": learner.counters.trained_steps,
+            "trained_steps": learner.state.counters.trained_steps,
         }
 
     def _parameters(self) -> Result:
         if self._controller.learner is None:
             raise LearnerUnavailableError("the learner waits for its first actor")
-        return {"parameters": self._learner.parameters.to_json()}
+        return {"parameters": self._learner.state.parameters.to_json()}
 
     def _drain(self) -> Callable[[], Result | None]:
         was_paused = self._controller.machine.state is State.PAUSED
         self._controller.machine.move("drain")
-        self._controller.tell_front_end("drain", reason="stopping")
+        self._controller.tell_front_end(Drain("stopping"))
         now_s = time.monotonic()
         deadline_s = now_s if was_paused else now_s + _DRAIN_TIMEOUT_S
         quiet_since_s = now_s
@@ -234,14 +262,14 @@ class AdminCommands:
 
     def _shutdown(self) -> Result:
         self._controller.machine.require("shutdown")
-        self._controller.tell_supervisor("shutdown")
+        self._controller.tell_supervisor(ShutdownAsked())
         return {}
 
     def _log_level(self, level: str) -> Result:
         if level not in _LEVELS:
             raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS)}")
         logging.getLogger().setLevel(level)
-        self._controller.tell_supervisor("log_level", level=level)
+        self._controller.tell_supervisor(LogLevelSet(level))
         return {}
 
     def _profile(self, num_updates: int) -> Callable[[], Result | None]:
@@ -251,7 +279,9 @@ class AdminCommands:
                 f"update_count: expected 1 to {_MAX_PROFILED_UPDATES}, got {num_updates}"
             )
         learner = self._learner
-        path = profile_path(self._run.profiles_path.absolute(), learner.counters.policy_version)
+        path = profile_path(
+            self._run.profiles_path.absolute(), learner.state.counters.policy_version
+        )
         recording = learner.profiler.request(num_updates, path)
         deadline_s = time.monotonic() + _PROFILE_TIMEOUT_S
 

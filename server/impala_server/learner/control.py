@@ -1,4 +1,4 @@
-"""The learner's state and the gate in front of its updates.
+"""The learner's state machine, and UpdateGate, which pauses updates.
 
 The state machine is owned by the controller's thread. The gate is shut and
 opened by it and passed by learner threads, under the learner's update lock.
@@ -16,7 +16,7 @@ _POLL_S = 0.5
 
 
 class State(StrEnum):
-    """What the learner does; the wire's LearnerState without its zero."""
+    """State of the learner; the wire's LearnerState without its zero."""
 
     STARTING = "STARTING"
     RUNNING = "RUNNING"
@@ -33,12 +33,12 @@ TRANSITIONS: dict[str, dict[State, State]] = {
     "stop": {state: State.DRAINING for state in State if state is not State.STOPPED},
     "end": {State.DRAINING: State.STOPPED},
 }
-"""By what is done: from which state to which."""
+"""Action -> (state before -> state after)."""
 
 ALLOWED: dict[str, frozenset[State]] = {
     name: frozenset(steps) for name, steps in TRANSITIONS.items()
 }
-"""By what is asked for: the states in which it is allowed."""
+"""Request -> states in which it is allowed."""
 ALLOWED |= {
     "checkpoint": frozenset({State.RUNNING, State.PAUSED, State.DRAINING}),
     "rollback": frozenset({State.RUNNING, State.PAUSED}),
@@ -49,10 +49,10 @@ ALLOWED |= {
 
 
 class StateMachine:
-    """The learner's state; begins with STARTING."""
+    """The learner's state; starts with STARTING."""
 
     def __init__(self) -> None:
-        """Begins."""
+        """Starts with STARTING."""
         self.state = State.STARTING
 
     def require(self, what: str) -> None:
@@ -87,24 +87,24 @@ ADMIN_COMMANDS = (
     "drain",
     "shutdown",
 )
-"""What an administrator may ask for by name."""
+"""Requests that an administrator may make."""
 
 
 class UpdateGate:
-    """Lets updates through, holds them back, or sends learner threads home.
+    """Lets updates through, holds them back, or ends the wait of learner threads.
 
     `pass_through` and `hold` are called with the update lock held; the others
     take it. So when `shut` returns, no update runs and none begins.
     """
 
     def __init__(self, update_lock: threading.Lock) -> None:
-        """Begins open."""
+        """Starts open."""
         self._changed = threading.Condition(update_lock)
         self._is_shut = False
         self._is_closed = False
 
     def pass_through(self) -> bool:
-        """Waits while the gate is shut; returns False where it was closed while shut."""
+        """Waits while the gate is shut; returns False if it was closed while shut."""
         while self._is_shut and not self._is_closed:
             self._changed.wait(_POLL_S)
         return not self._is_shut
@@ -125,7 +125,7 @@ class UpdateGate:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Sends home whoever waits; an open gate stays open, so that an update may be finished."""
+        """Wakes waiting threads: `pass_through` returns False. An open gate stays open."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

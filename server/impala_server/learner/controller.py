@@ -1,4 +1,4 @@
-"""What the learner process does beside updates: start, watch, log, save, stop.
+"""Controller: starts, watches, logs, saves and stops the learner process.
 
 Runs on the learner process's main thread. Owns the learner threads, the
 checkpoint store and the metrics writer. Listens to the supervisor (stop) and
@@ -16,34 +16,34 @@ from typing import Any
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
-from impala_common.errors import (
-    CheckpointError,
-    ImpalaError,
-    QueueClosedError,
-)
+from impala_common.config.toml_io import dump_config
+from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError
 from impala_common.models.registry import find_maker
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
+from impala_server import messages
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
-from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket, Snapshot
+from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
+from impala_server.learner.findings import FindingsMaker, as_metrics
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread
-from impala_server.learner.run_files import load_run_files
+from impala_server.learner.replay_source import make_source
+from impala_server.learner.run_files import load_run_files, write_specs
+from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
+from impala_server.learner.training_state import Snapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
-from impala_server.storage.process_ends import ProcessEnds
+from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
-_STATUS_INTERVAL_S = 0.25
-_FRONT_END_STATUS_INTERVAL_S = 1.0
 _JOIN_S = 10.0
 _LAST_COUNTS_S = 1.0
 _LAST_SAVE_S = 12.0
@@ -65,112 +65,140 @@ class Controller:
         self._writer = MetricsWriter(
             run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
         )
-        self.queue = BatchQueue(ends.handoff)
+        self._front_end = ends.controls["front_end"]
+        self._supervisor = ends.supervisor
+        self.queue = BatchQueue(ends.handoffs["front_end"])
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
         self.evaluations = Evaluations(self, run, config.evaluation)
         self._commands = AdminCommands(self, run)
         self._failure: Exception | None = None
-        self._front_end_counts: dict[str, float] = {}
+        self._is_stop_wanted = False
+        self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
-        self._shown: dict[str, Any] = {"checkpoint_failures": 0}  # Any: JSON
-        self._start_s = self._last_log_s = self._last_status_s = self._last_save_s = _now_s()
+        self._findings: FindingsMaker | None = None
+        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
+        self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._saved_steps = 0
-        self._told_front_end_s = _now_s()
         self._buffers = HostBuffers()
         self._checkpoints: CheckpointWriter | None = None
-        self._told_front_end_state = ""
 
     def run(self) -> None:
         """Works until the run has finished, the supervisor says stop, or something fails.
 
         Raises:
-          ImpalaError: what made the learner fail; a last checkpoint is written all the same.
+          ImpalaError: the learner failed; a last checkpoint is still written.
         """
         if is_own_model(self._config.model.model):
-            find_maker(self._config.model.model)  # a wrong name is known before any actor comes
+            find_maker(self._config.model.model)  # refuse a wrong name before any actor connects
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
-        if environment is not None:
+        if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
         reason = self._work()
         self._stop(reason)
         if self._failure is not None:
             raise self._failure
 
+    def _is_welcome(self) -> bool:
+        """Waits until the front end listens; returns False if told to stop first.
+
+        Until then settings may still be refused (a port, TLS files), and a resumed run must stay
+        unchanged.
+        """
+        pipe = self._supervisor
+        with contextlib.suppress(QueueClosedError):
+            while True:
+                connection.wait([pipe.fileno()])
+                for message in pipe.receive_all():
+                    if not isinstance(message, messages.Bound | messages.Stop):
+                        raise messages.unexpected_message(message, "the learner")
+                    self._is_stop_wanted = isinstance(message, messages.Stop)
+                    return not self._is_stop_wanted
+        self._is_stop_wanted = True
+        return False
+
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
-        pipes = (self._ends.supervisor, self._ends.control)
         while True:
-            connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
+            if self._is_stop_wanted:
+                return "stopping"
             try:
-                while (message := self._ends.control.receive(0.0)) is not None:
-                    self._on_front_end(message)
-                while (message := self._ends.supervisor.receive(0.0)) is not None:
-                    if message["kind"] == "stop":
-                        return "stopping"
+                if self._receive():
+                    return "stopping"
             except QueueClosedError:
                 return "stopping"
             if self._failure is not None:
                 return "stopping"
-            if self.learner is not None and self.learner.is_finished:
+            if self.learner is not None and self.learner.state.is_finished:
                 return "finished"
             self._tick()
 
-    def _on_front_end(self, message: dict[str, Any]) -> None:
-        match message.pop("kind"):
-            case "front_end":
+    def _receive(self) -> bool:
+        """Waits a moment for messages and handles them; returns whether the supervisor says stop.
+
+        Raises:
+          QueueClosedError: the supervisor or the front end is gone.
+        """
+        pipes = (self._supervisor, self._front_end)
+        connection.wait([pipe.fileno() for pipe in pipes], timeout=_POLL_S)
+        for pipe in pipes:
+            pipe.flush()
+        for message in self._commands.skip_withdrawn(self._front_end.receive_all()):
+            self._on_front_end(message)
+        for message in self._supervisor.receive_all():
+            if isinstance(message, messages.Bound):  # of use to a learner that waits for it only
+                continue
+            if not isinstance(message, messages.Stop):
+                raise messages.unexpected_message(message, "the learner")
+            return True
+        return False
+
+    def _on_front_end(self, message: messages.Message) -> None:
+        match message:
+            case messages.FrontEndCounts():
                 self._front_end_counts = message
-            case "drop_candidate":
-                self.evaluations.drop(message["name"])
-            case "call":
+            case messages.DropCandidate():
+                self.evaluations.drop(message.name)
+            case messages.Call():
                 self._commands.begin(message)
-            case "define":
-                environment = EnvironmentSpec.from_json(message["environment"])
+            case messages.Define():
                 try:
-                    self._build(environment, None)
+                    self._build(message.environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end("refused", reason=error.reason, text=str(error))
+                    self.tell_front_end(messages.Refused(error.reason, str(error)))
+            case unexpected:
+                raise messages.unexpected_message(unexpected, "the learner")
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None or self.machine.state is not State.STARTING:
             return
-        learner = Learner(
-            self._config, environment, self._ends.storage, self._ends.weights, checkpoint
-        )
-        specs = {"environment": environment.to_json(), "model": _as_json(learner.model_spec)}
-        write_json_atomic(self._run.specs_path, specs)
-        self._writer.truncate_after(learner.counters.trained_steps)
+        blocks = self._ends.blocks
+        state = TrainingState(self._config, environment, checkpoint)
+        source = make_source(state, blocks[STORAGE], self.queue)
+        learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
+        # Accepted: only now may the settings take the place of those the run has.
+        write_text_atomic(self._run.config_path, dump_config(self._config))
+        write_specs(self._run, environment, state.model_spec)
+        self._writer.truncate_after(state.counters.trained_steps)
         self.learner = learner
+        self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
-        self._shown["device"] = learner.device_name
-        self._saved_steps = learner.counters.trained_steps
+        self._board.show(device=state.device_name)
+        self._saved_steps = state.counters.trained_steps
         self.evaluations.begin()
-        self._shown |= self.evaluations.shown
-        self._checkpoints = CheckpointWriter(
-            self.store,
-            self._take_snapshot,
-            lambda: learner.counters.policy_version,
-            learner.history.add,
-        )
+        self._board.show_metrics(self.evaluations.shown)
+        self._checkpoints = CheckpointWriter(self.store, self._take_snapshot, learner.history.add)
         self._checkpoints.start()
         if checkpoint is None:
             self._save_now()
         for index in range(self._config.rollout.num_learners):
-            thread = LearnerThread(index, learner, self.queue, self._on_failure)
+            thread = LearnerThread(index, learner, self._on_failure)
             self._threads.append(thread)
             thread.start()
         self.machine.move("begin")
-        _LOG.info("learning on %s with %s", learner.device_name, learner.model_spec.name)
-        self._ends.control.send(
-            "ready",
-            learner_run_id=learner.run_id,
-            learner_life=learner.counters.learner_life,
-            agent_state=[_as_json(state) for state in learner.agent_state],
-            weights=[_as_json(spec) for spec in learner.weights_specs],
-            max_policy_lag=learner.config.rollout.max_policy_lag,
-            **specs,
-        )
+        _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
+        self.tell_front_end(learner.make_ready())
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -188,7 +216,7 @@ class Controller:
             self._look_for_trouble(self.learner)
             self.evaluations.tick()
         self._commands.tick()
-        if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
+        if self._board.is_due:
             self._send_status()
 
     def _is_checkpoint_due(self, learner: Learner, now_s: float) -> bool:
@@ -196,7 +224,7 @@ class Controller:
         interval_steps = settings.checkpoint_interval_steps
         return now_s - self._last_save_s >= settings.checkpoint_interval_s or (
             interval_steps > 0
-            and learner.counters.trained_steps - self._saved_steps >= interval_steps
+            and learner.state.counters.trained_steps - self._saved_steps >= interval_steps
         )
 
     def record(self, values: dict[str, float]) -> None:
@@ -204,56 +232,65 @@ class Controller:
         self._log(_now_s(), values)
 
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
-        """Writes a line of metrics of `step`, and shows in the status how the evaluation went."""
+        """Writes a line of metrics at `step`, and shows the evaluation in the status."""
         self._writer.write(values, step)
-        self._shown |= {name: value for name, value in values.items() if name != metrics.TIME_S}
-        self._shown["evaluation_steps"] = step
+        shown = {name: value for name, value in values.items() if name != metrics.TIME_S}
+        self._board.show_metrics(shown)
+        self._board.show(evaluation_steps=step)
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:  # Any: JSON
+    def tell_front_end(self, message: messages.Message) -> None:
         """Sends the front end a message."""
-        self._ends.control.send(kind, **fields)
+        self._front_end.send(message)
 
     def tell_status(self) -> None:
-        """Sends the front end the status as it is now."""
-        self._told_front_end_state = ""
+        """Sends the front end the present status."""
+        self._board.tell_front_end_next()
         self._send_status()
 
-    def tell_supervisor(self, kind: str, **fields: Any) -> None:  # Any: JSON
+    def tell_supervisor(self, message: messages.Message) -> None:
         """Sends the supervisor a message."""
-        self._ends.supervisor.send(kind, **fields)
+        self._supervisor.send(message)
+
+    def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
+        counts = dataclasses.asdict(self._front_end_counts)
+        return make_totals(learner.state, counts, now_s - self._start_s)
 
     def _log(self, now_s: float, more: dict[str, float] | None = None) -> None:
         learner = self.learner
         assert learner is not None
         with learner.update_lock:
             collected = learner.stats.collect(now_s)
-            line = collected | make_totals(learner, self._front_end_counts, now_s - self._start_s)
-            if (reward_std := learner.reward_std) is not None:
+            line = collected | self._totals(learner, now_s)
+            if (reward_std := learner.state.reward_std) is not None:
                 line[metrics.REWARD_STD] = reward_std
+        assert self._findings is not None
+        findings = self._findings.update(line, learner.state.config.optimizer.max_grad_norm)
+        line |= as_metrics(findings)
         self._last_log_s = now_s
-        self._shown |= line
+        self._board.show_metrics(line)
+        self._board.show(findings=tuple(str(finding) for finding in findings))
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
-            busy = self._front_end_counts.get("busy", 0.0)
-            self._shown["bottleneck"] = self._bottleneck.update(line, busy)
+            busy = self._front_end_counts.busy
+            self._board.show(bottleneck=self._bottleneck.update(line, busy))
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
-        """Has the state written; see `CheckpointWriter.request`."""
+        """Requests a checkpoint; see `CheckpointWriter.request`."""
         assert self._checkpoints is not None
         return self._checkpoints.request(name)
 
     def _save_now(self) -> None:
-        """Waits for a checkpoint; a disk that refuses does not end training."""
+        """Waits for a checkpoint; a full or broken disk does not end training."""
         self._note_save_begins()
         try:
             self.request_save().wait()
         except CheckpointError as error:
-            _LOG.debug("not saved: %s", error)  # the writer has said so
+            _LOG.debug("not saved: %s", error)  # the writer logged a warning
 
     def _note_save_begins(self) -> None:
         assert self.learner is not None
         self._last_save_s = _now_s()
-        self._saved_steps = self.learner.counters.trained_steps
+        self._saved_steps = self.learner.state.counters.trained_steps
 
     def _take_snapshot(self) -> Snapshot:
         """Copies the state; called on the checkpoint thread."""
@@ -263,11 +300,11 @@ class Controller:
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
-        """Moves to PAUSED where updates are held because something is wrong."""
+        """Moves to PAUSED if updates are held because of a trouble."""
         trouble = learner.health.trouble
-        if trouble == self._shown.get("trouble", ""):
+        if trouble == self._board.status.trouble:
             return
-        self._shown["trouble"] = trouble
+        self._board.show(trouble=trouble)
         if trouble:
             _LOG.error("%s", trouble)
             if self.machine.state is State.RUNNING:
@@ -278,26 +315,20 @@ class Controller:
         """Adds the time of this life to the counters in a checkpoint's state."""
         state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
-    def _send_status(self, **more: Any) -> None:  # Any: JSON
-        state = self.machine.state.value
-        now_s = self._last_status_s = _now_s()
+    def _send_status(self, *, is_last: bool = False) -> None:
+        board, alarm = self._board, ""
         if self.learner is not None:
-            self._shown |= make_totals(self.learner, self._front_end_counts, now_s - self._start_s)
-            self._shown["total_steps"] = self.learner.config.job.total_steps
+            board.show_metrics(self._totals(self.learner, _now_s()))
+            board.show(total_steps=self.learner.state.config.job.total_steps)
         if (checkpoints := self._checkpoints) is not None:
-            self._shown["last_checkpoint_age_s"] = self._last_status_s - checkpoints.last_s
-            self._shown["checkpoint_failures"] = checkpoints.num_failures
-            if checkpoints.last.name:
-                self._shown["last_checkpoint"] = checkpoints.last.name
-        status = {**self._shown, "state": state, **more}
-        # The last one must arrive; others are replaced by the next. A supervisor that waits for a
-        # terminal nobody reads must not stop the updates.
-        tell = self._ends.supervisor.send if more else self._ends.supervisor.send_if_room
-        tell("status", status=status)
-        is_news = state != self._told_front_end_state
-        if is_news or now_s - self._told_front_end_s >= _FRONT_END_STATUS_INTERVAL_S:
-            self._told_front_end_s, self._told_front_end_state = now_s, state
-            self._ends.control.send_if_room("status", status=status)
+            alarm = checkpoints.alarm
+            board.show(
+                last_checkpoint_age_s=_now_s() - checkpoints.last_s,
+                checkpoint_failures=checkpoints.num_failures,
+                checkpoints_unreadable=checkpoints.num_unreadable,
+                last_checkpoint=checkpoints.last.name or board.status.last_checkpoint,
+            )
+        board.send(self.machine.state.value, alarm, is_last=is_last)
 
     def _stop(self, reason: str) -> None:
         """Ends in order: admit no more, finish the update, join, save, close."""
@@ -307,7 +338,7 @@ class Controller:
         if self.learner is not None:
             self.evaluations.tick()  # the last candidate is announced before the end
         is_judged = self._is_judged(reason)
-        self._ends.control.send("drain", reason=reason, is_judged=is_judged)
+        self.tell_front_end(messages.Drain(reason, is_judged))
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -321,51 +352,42 @@ class Controller:
             self.learner.history.add("end", reason=reason)
             if is_judged:
                 self._await_verdict()
-                self._ends.control.send("judged")
+                self.tell_front_end(messages.Judged())
             self.evaluations.close()
-        self._shown.pop("is_judging", None)
         self._writer.close()
         self.machine.move("end")
-        self._send_status(reason=reason)
+        self._board.show(reason=reason, is_judging=False)
+        self._send_status(is_last=True)
 
     def _read_last_counts(self) -> None:
-        """Reads what the front end answered to "drain", if it is still there."""
+        """Reads the front end's answer to "drain", if the front end still runs."""
         deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
-            while (message := self._ends.control.receive(_POLL_S)) is not None:
+            while (message := self._front_end.receive(_POLL_S)) is not None:
                 self._on_front_end(message)
                 if _now_s() > deadline_s:
                     return
 
     def _is_judged(self, reason: str) -> bool:
-        """Whether the run ends with a verdict on its last weights, if an evaluator is there."""
+        """Returns whether to wait for the evaluation of the last weights."""
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 
     def _await_verdict(self) -> None:
         """Waits until all candidates are judged, nobody is there to, or it must end."""
-        pipes = (self._ends.supervisor, self._ends.control)
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
-        self._shown["is_judging"] = True
+        self._board.show(is_judging=True)
         with contextlib.suppress(QueueClosedError):
             while (
                 not self.evaluations.is_idle
-                and self._front_end_counts.get("evaluators", 0) > 0
+                and self._front_end_counts.evaluators > 0
                 and _now_s() < deadline_s
             ):
-                connection.wait([pipe.connection for pipe in pipes], timeout=_POLL_S)
-                while (message := self._ends.control.receive(0.0)) is not None:
-                    self._on_front_end(message)
-                while (message := self._ends.supervisor.receive(0.0)) is not None:
-                    if message["kind"] == "stop":
-                        return
+                if self._receive():
+                    return
                 self._commands.tick()
-                if _now_s() - self._last_status_s >= _STATUS_INTERVAL_S:
+                if self._board.is_due:
                     self._send_status()
-
-
-def _as_json(value: Any) -> dict[str, Any]:  # Any: a dataclass instance; JSON
-    return dataclasses.asdict(value)
 
 
 def _now_s() -> float:

@@ -1,9 +1,9 @@
-"""Candidates, verdicts and the best checkpoint: the learner's part of evaluation.
+"""Evaluations: the learner's candidates, their results, and the best checkpoint.
 
 Owned by the controller and called on its thread only. A candidate is a complete checkpoint in
-RUN/candidates, written from what a learner thread copied at the update that crossed the
-interval; it is removed after its verdict, or becomes RUN/checkpoints/best. Nothing here may end
-the run: what cannot be written is logged and left out.
+RUN/candidates, written from the copy that a learner thread made at the update that crossed the
+interval. After its results it is removed, or becomes RUN/checkpoints/best. No failure here ends the
+run: a candidate that cannot be written is logged and left out.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Any, NamedTuple, Protocol
 from impala_common.config import EvaluationConfig
 from impala_common.errors import CheckpointError, NotFoundError
 from impala_common.run import metrics
-from impala_common.run.best_checkpoint import VERDICT, BestCheckpoint
+from impala_common.run.best_checkpoint import EVALUATION, BestCheckpoint
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.learner import Learner
+from impala_server.messages import CandidateReady, Message
 
 _LOG = logging.getLogger(__name__)
 _MAX_CANDIDATES = 8  # one that waits and one for every evaluator; the front end drops the others
 _MAX_JUDGED = 64
 
 Result = dict[str, Any]
-"""What was reported of one mode, by the fields of EvaluationResult. Any: JSON."""
+"""Reported results of one mode, by the fields of EvaluationResult. Any: JSON."""
 
 _NUMBERS = {
     "return_mean": (metrics.EVALUATION_RETURN_MEAN, metrics.GREEDY_RETURN_MEAN),
@@ -39,11 +40,11 @@ _NUMBERS = {
     "num_episodes": (metrics.EVALUATION_EPISODES, metrics.GREEDY_EPISODES),
     "num_cut": (metrics.EVALUATION_CUT, metrics.GREEDY_CUT),
 }
-"""By field of a result: its metric for drawn and for likeliest actions."""
+"""Field of a result -> its metric for drawn and for likeliest actions."""
 
 
 class Evaluated(Protocol):
-    """What evaluations need of the controller."""
+    """The part of the controller that evaluations use."""
 
     learner: Learner | None
 
@@ -53,7 +54,7 @@ class Evaluated(Protocol):
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
         """Writes a line of metrics of `step` and shows it in the status."""
 
-    def tell_front_end(self, kind: str, **fields: Any) -> None:
+    def tell_front_end(self, message: Message) -> None:
         """Sends a message."""
 
 
@@ -66,7 +67,7 @@ class Evaluations:
     """All candidates of this learner life, and the best of the run."""
 
     def __init__(self, controller: Evaluated, run: RunDirectory, config: EvaluationConfig) -> None:
-        """Works for `controller`; `begin` reads what the run holds."""
+        """Starts empty; `begin` reads the run's folder."""
         self._controller = controller
         self._config = config
         self._run = run
@@ -77,13 +78,13 @@ class Evaluations:
         self._best: tuple[float, int] | None = None  # mean return, step
 
     def begin(self) -> None:
-        """Removes what another life left behind and finds out how good the best is."""
+        """Removes candidates of earlier lives and reads the return of the best checkpoint."""
         shutil.rmtree(self._run.candidates_path, ignore_errors=True)
         try:
             self._checkpoint.recover()
             if (best := self._checkpoint.describe()) is not None:
-                verdict = best.state[VERDICT][self._config.eval_best_by]
-                self._best = float(verdict["return_mean"]), best.step
+                evaluation = best.state[EVALUATION][self._config.eval_best_by]
+                self._best = float(evaluation["return_mean"]), best.step
         except (CheckpointError, OSError, KeyError, TypeError, ValueError) as error:
             _LOG.warning("the best checkpoint cannot be read; the next takes its place: %s", error)
         if self._best is not None:
@@ -107,17 +108,15 @@ class Evaluations:
         self._candidates[name] = _Candidate(step, counters["wall_time_s"])
         while len(self._candidates) > _MAX_CANDIDATES:
             self.drop(next(iter(self._candidates)))
-        self._controller.tell_front_end(
-            "candidate", name=name, trained_steps=step, policy_version=version
-        )
+        self._controller.tell_front_end(CandidateReady(name, step, version))
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits for a verdict."""
+        """Whether no candidate waits for results."""
         return not self._candidates
 
     def drop(self, name: str) -> None:
-        """Removes a candidate that nobody will play any more; unknown ones are none."""
+        """Removes a candidate that no evaluator will play; ignores an unknown name."""
         if self._candidates.pop(name, None) is not None:
             self._store.remove(name)
 
@@ -130,7 +129,9 @@ class Evaluations:
         duration_s: float,
         seed: int,
     ) -> dict[str, bool]:
-        """Takes a candidate's verdict; returns whether it is the best, and whether it was known.
+        """Takes a candidate's results; returns `is_best` and `is_duplicate`, by name.
+
+        The best checkpoint is in its place before the line of metrics that names it is written.
 
         Raises:
           NotFoundError: no such candidate.
@@ -140,8 +141,13 @@ class Evaluations:
         candidate = self._candidates.get(name)
         if candidate is None:
             raise NotFoundError(f"no candidate {name!r}: it was replaced, or is of another life")
-        verdict = {"sampled": sampled, "greedy": greedy, "evaluator_id": evaluator_id, "seed": seed}
-        is_best = self._keep_if_best(name, candidate.step, verdict)
+        evaluation = {
+            "sampled": sampled,
+            "greedy": greedy,
+            "evaluator_id": evaluator_id,
+            "seed": seed,
+        }
+        is_best = self._keep_if_best(name, candidate.step, evaluation)
         self.drop(name)
         self._judged[name] = is_best
         while len(self._judged) > _MAX_JUDGED:
@@ -157,24 +163,24 @@ class Evaluations:
 
     @property
     def shown(self) -> dict[str, float]:
-        """What the status says before the first verdict of this life."""
+        """Fields of the status before the first results of this life."""
         if self._best is None:
             return {}
         value, step = self._best
         return {metrics.EVALUATION_BEST: value, metrics.EVALUATION_BEST_STEPS: step}
 
     def close(self) -> None:
-        """Removes all candidates: their verdicts would come too late."""
+        """Removes all candidates: their results would come too late."""
         self._candidates.clear()
         shutil.rmtree(self._run.candidates_path, ignore_errors=True)
 
-    def _keep_if_best(self, name: str, step: int, verdict: dict[str, Any]) -> bool:
+    def _keep_if_best(self, name: str, step: int, evaluation: dict[str, Any]) -> bool:
         """Makes a candidate the best if it is better than the best; a tie keeps the older."""
-        value = float(verdict[self._config.eval_best_by]["return_mean"])
+        value = float(evaluation[self._config.eval_best_by]["return_mean"])
         if self._best is not None and value <= self._best[0]:
             return False
         try:
-            self._checkpoint.adopt(self._store.path / name, verdict)
+            self._checkpoint.adopt(self._store.path / name, evaluation)
         except CheckpointError as error:
             _LOG.error("the best so far, of step %d, could not be kept: %s", step, error)
             return False

@@ -1,9 +1,8 @@
-"""Host memory that a checkpoint's tensors are copied into, the same each time.
+"""HostBuffers: reusable host memory for snapshots.
 
-Fresh memory costs a page fault for every page while the update lock is held,
-several times as much as the copy itself; these buffers pay that once. For
-tensors of a CUDA device they are pinned, so that all copies are under way at
-once. Owned by the checkpoint thread: what was copied is valid until the next
+Fresh memory costs a page fault for every page while the update lock is held, several times as much
+as the copy itself; reused buffers cost it once. For tensors of a CUDA device they are pinned, so
+that all copies run at the same time. Owned by the checkpoint thread: a copy is valid until the next
 `copy`.
 """
 
@@ -20,10 +19,10 @@ Array = np.ndarray[Any, Any]
 
 
 class HostBuffers:
-    """Buffers by group and name; made when first needed."""
+    """Buffers by group and name; allocated at first use."""
 
     def __init__(self) -> None:
-        """Starts without any."""
+        """Starts without buffers."""
         self._buffers: dict[tuple[str, str], Tensor] = {}
 
     def copy(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Array]]:

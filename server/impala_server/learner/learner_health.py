@@ -1,14 +1,24 @@
-"""What is wrong with a learner that cannot go on by itself, and what then happens.
+"""LearnerHealth: non-finite updates and damaged weights, and what happens then.
 
-Owned by the learner, under its update lock; the controller reads `trouble`. A
-learner that an administrator looks after waits, PAUSED, for what he does about
-it. A command that somebody waits for ends instead, with the error.
+Owned by the learner, under its update lock; the controller reads `trouble`. `impala-server`
+pauses, and an administrator decides what to do. `impala-train` and the class IMPALA end with
+the error instead.
 """
 
 from __future__ import annotations
 
+import logging
+
 from impala_common.config.sections import OptimizerConfig
-from impala_common.errors import CheckpointWriteError, IllegalTransitionError, ImpalaError
+from impala_common.errors import (
+    CheckpointWriteError,
+    IllegalTransitionError,
+    ImpalaError,
+    TrainingDivergedError,
+)
+from impala_server.learner.update_result import UpdateResult
+
+_LOG = logging.getLogger(__name__)
 
 _WHAT_TO_DO = (
     "The learner is PAUSED. Change what made it so (impala-admin set learning_rate VALUE, say), "
@@ -17,43 +27,67 @@ _WHAT_TO_DO = (
 
 
 class LearnerHealth:
-    """Mishaps in a row, and the trouble they add up to.
+    """Counts failed updates in a row, and holds the trouble they lead to.
 
     Attributes:
-      num_in_a_row: updates skipped since the last that was made.
-      trouble: why the learner waits for an administrator, and what to do; "" if it does not.
-      damage: what is wrong with the weights; "" while they are good.
+      num_in_a_row: updates skipped since the last one that was made.
+      trouble: reason why the learner waits for an administrator, and what to do; "" for none.
+      damage: damage of the weights in words; "" for none.
     """
 
     def __init__(self) -> None:
-        """Begins well."""
+        """Starts without failures."""
         self.num_in_a_row = 0
         self.trouble = ""
         self.damage = ""
 
     def recover(self) -> None:
-        """Forgets mishaps: someone has done something about them."""
+        """Resets the count after an administrator has acted."""
         self.num_in_a_row = 0
         self.trouble = ""
 
+    def note(self, result: UpdateResult, config: OptimizerConfig) -> ImpalaError | None:
+        """Counts the result of an update; returns the error that ends training, or None."""
+        if result.is_applied:
+            self.num_in_a_row = 0
+            return None
+        self.num_in_a_row += 1
+        if result.damage:
+            self.damage = result.damage
+            return TrainingDivergedError(f"{result.damage}; they were not published")
+        _LOG.warning(
+            "update skipped: loss %g, gradient norm %g (%d in a row)",
+            result.loss,
+            result.grad_norm,
+            self.num_in_a_row,
+        )
+        limit = config.max_nonfinite_updates
+        if self.num_in_a_row < limit:
+            return None
+        return TrainingDivergedError(
+            f"{limit} updates in a row had a loss or gradient that was not finite; the "
+            "last good weights are kept. Try a smaller --learning-rate, reward clipping, "
+            "or a smaller --max-grad-norm"
+        )
+
     def give_up(self, error: ImpalaError, config: OptimizerConfig) -> None:
-        """Returns where the learner is to wait for an administrator; `trouble` says so then.
+        """Sets `trouble` and returns if the learner is to wait for an administrator.
 
         Raises:
-          ImpalaError: `error`, where it is to end.
+          ImpalaError: `error`, if the learner is to end.
         """
         if config.when_diverged != "pause":
             raise error
         self.trouble = f"{error}. {_WHAT_TO_DO}"
 
     def require_sound_weights(self) -> None:
-        """Raises CheckpointWriteError where a checkpoint would hold damaged weights."""
+        """Raises CheckpointWriteError if the weights are damaged."""
         if self.damage:
             raise CheckpointWriteError(
                 f"{self.damage}: they are not saved, and the last good checkpoint stays the newest"
             )
 
     def require_usable_weights(self) -> None:
-        """Raises IllegalTransitionError where there is nothing to go on with."""
+        """Raises IllegalTransitionError if the weights are damaged: training cannot go on."""
         if self.damage:
             raise IllegalTransitionError(f"{self.damage}: first go back to a checkpoint (rollback)")

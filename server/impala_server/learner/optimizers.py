@@ -1,7 +1,7 @@
 """Optimizers by name, their schedule, and their state as named tensors.
 
-RMSProp is torch's: eps outside the root, average of squares from 0
-(TensorFlow's, of the original experiments, has it inside and starts at 1).
+RMSProp is torch's: eps outside the root, average of squares from 0. (TensorFlow's, used for the
+paper, has eps inside the root and starts at 1.)
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def export_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str
 def import_state(
     optimizer: torch.optim.Optimizer, model: nn.Module, exported: dict[str, Array]
 ) -> None:
-    """Puts back what `export_state` returned.
+    """Restores the tensors that `export_state` returned.
 
     Raises:
       CheckpointError: the state belongs to other parameters.

@@ -38,8 +38,8 @@ class Parameter(NamedTuple):
       section: of TrainConfig that holds it.
       low: smallest value.
       high: largest value.
-      meaning: for people.
-      is_whole: whether only whole numbers count.
+      meaning: one sentence for the list of parameters.
+      is_whole: whether the value must be a whole number.
       is_above_low: whether `low` itself is excluded.
       may_be_none: whether "none" is a value.
     """
@@ -55,16 +55,16 @@ class Parameter(NamedTuple):
 
     @property
     def bounds(self) -> str:
-        """The bounds, for people."""
+        """The bounds as text."""
         first = f"above {self.low:g}, at most" if self.is_above_low else f"{self.low:g} to"
         whole = "a whole number, " if self.is_whole else ""
         return f"{whole}{first} {self.high:,.0f}" + (f", or {NONE}" if self.may_be_none else "")
 
     def unpack(self, text: str) -> Value:
-        """Returns the value `text` stands for.
+        """Parses `text`.
 
         Raises:
-          InvalidRequestError: no number, or outside the bounds.
+          InvalidRequestError: not a number, or outside the bounds.
         """
         stripped = text.strip().lower() if len(text) <= _MAX_LENGTH else ""
         if self.may_be_none and stripped == NONE:
@@ -103,6 +103,17 @@ TABLE: dict[str, Parameter] = {
         Parameter(
             "max_grad_norm", "optimizer", 0.0, 1e6, "largest global gradient norm; 0: unlimited"
         ),
+        Parameter("passes", "reuse", 1, 1000, "passes over each batch", is_whole=True),
+        Parameter(
+            "surrogate_clip",
+            "reuse",
+            0.0,
+            1e6,
+            "clip of the ratio in the surrogate; 0: V-trace's loss",
+        ),
+        Parameter(
+            "kl_stop", "reuse", 0.0, 1e6, "KL divergence that ends the passes over a batch; 0: none"
+        ),
         Parameter(
             "max_policy_lag",
             "rollout",
@@ -128,7 +139,7 @@ class ParameterTable:
     """The present values, and the settings that follow from them."""
 
     def __init__(self, config: TrainConfig) -> None:
-        """Begins with the run's settings."""
+        """Starts with the run's settings."""
         self._configured = config
         self.config = config
 
@@ -138,7 +149,7 @@ class ParameterTable:
         return value
 
     def set(self, name: str, text: str, trained_steps: int) -> Value:
-        """Sets a parameter and returns the value it had before; `config` is a new one then.
+        """Sets a parameter, replaces `config` by a new one and returns the value before.
 
         Raises:
           NotFoundError: no parameter has that name.
@@ -172,7 +183,7 @@ class ParameterTable:
         ]
 
     def export(self) -> dict[str, dict[str, Value]]:
-        """Returns what was set, for a checkpoint: value and the setting it replaced."""
+        """Returns parameters that were set, for a checkpoint: value and the setting it replaced."""
         return {
             name: {"value": self.value_of(name), "configured": self._configured_value(name)}
             for name in TABLE
@@ -180,10 +191,9 @@ class ParameterTable:
         }
 
     def restore(self, exported: Any) -> None:  # Any: JSON from a checkpoint
-        """Sets again what `export` returned.
+        """Sets the parameters that `export` returned.
 
-        A setting that was changed on the command line since then wins: whoever typed it
-        meant it.
+        A setting that was changed on the command line since then wins.
         """
         values = {}
         for name, entry in (exported or {}).items():

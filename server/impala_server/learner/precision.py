@@ -1,10 +1,9 @@
 """Chooses the precision that the learner's encoder computes in, by measuring.
 
-Called once, when the learner is built. Whether bfloat16 pays depends on the processor
-(AMX or avx512_bf16 on a CPU, tensor cores on a GPU), on how torch was built and on the
-shapes of the network, so that no list of flags answers it: a forward and a backward pass
-of the encoder itself do. What stays in float32 either way is in
-`impala_common.models.trunk`.
+Called once, when the learner is built. Whether bfloat16 is faster depends on the processor (AMX or
+avx512_bf16 on a CPU, tensor cores on a GPU), on the build of torch and on the shapes of the
+network. So a forward and a backward pass of the encoder itself are measured.
+`impala_common.models.trunk` says which parts always stay in float32.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 _LOG = logging.getLogger(__name__)
 
 _AUTO_MODELS = ("nature_cnn",)
-"""Networks whose rounding is bounded by tests; fifteen residual convolutions add up more of it."""
+"""Networks whose rounding errors tests bound; the fifteen convolutions of the ResNet add up
+more."""
 
 _NUM_ROWS = 64
 _NUM_RUNS = 3
 _MIN_GAIN = 1.15
-"""bfloat16 must be this many times as fast: below, its rounding buys nothing."""
+"""bfloat16 must be this many times as fast to be chosen."""
 
 
 def choose_encoder_dtype(
@@ -39,12 +39,12 @@ def choose_encoder_dtype(
 
     Args:
       config: `precision` and `lockstep` are used.
-      spec: what `model` was made from.
-      model: the network; it is left as it was.
-      environment: what it observes.
+      spec: specification of `model`.
+      model: the network; unchanged afterwards.
+      environment: specification of its inputs.
 
     Raises:
-      ConfigError: bfloat16 is asked for and the network has no encoder.
+      ConfigError: the setting is bfloat16 and the network has no encoder.
     """
     encoder = _find_encoder(model)
     if config.precision == "bfloat16" and encoder is None:
@@ -56,7 +56,7 @@ def choose_encoder_dtype(
         )
     if config.precision != "auto":
         return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-    # Lockstep promises the same bits every time, and a measurement may come out either way.
+    # Lockstep promises the same bits every time; a measurement may differ between runs.
     if encoder is None or config.lockstep or spec.name not in _AUTO_MODELS:
         return torch.float32
     gain = measure_gain(encoder, environment)
@@ -66,9 +66,9 @@ def choose_encoder_dtype(
 
 
 def measure_gain(encoder: Encoder, environment: EnvironmentSpec) -> float:
-    """Returns how many times as fast the encoder is in bfloat16; 0 where it cannot do it.
+    """Returns the speed-up of the encoder in bfloat16; 0 if it cannot run in bfloat16.
 
-    The best of a few runs each, taken in turn, so that other load on the machine meets both.
+    Takes the best of a few alternating runs, so that other load affects both equally.
     """
     device = next(encoder.parameters()).device
     observations = {
@@ -94,7 +94,7 @@ def _time_once(
 ) -> float:
     """Returns the seconds of one forward and backward pass; gradients are thrown away.
 
-    Of CPU time, where that is what works: the machine may be busy with actors that start.
+    On a CPU these are seconds of CPU time: actors that start may keep the machine busy.
     """
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start_s = clock()

@@ -1,4 +1,4 @@
-"""The learner from start to end, in its own process or on a thread: one way to end."""
+"""learner_main: runs the learner in its own process or on a thread, and reports how it ended."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from impala_common.models.passed_models import register_inherited_models
 from impala_common.process.passed_objects import read_objects
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.controller import Controller
+from impala_server.messages import Failed
 from impala_server.storage.process_ends import ProcessEnds
 
 _LOG = logging.getLogger(__name__)
+_LAST_WORDS_S = 1.0
 
 
 def learner_main(
     config: TrainConfig, run: RunDirectory, ends: ProcessEnds, objects_fd: int | None = None
 ) -> None:
-    """Runs the learner to its end and reports how it ended to the supervisor.
+    """Runs the learner and reports to the supervisor how it ended.
 
     Args:
       config: all settings.
       run: the run's folder.
       ends: pipes and shared blocks.
-      objects_fd: memory with networks that are Python objects of the process that started this.
+      objects_fd: inherited memory with the parent's networks, see `passed_objects`.
     """
     try:
         if objects_fd is not None:
             register_inherited_models(read_objects(objects_fd))
         Controller(config, run, ends).run()
-    except ImpalaError as error:
-        ends.supervisor.send("failed", reason=error.reason, text=str(error))
     except Exception as error:
-        _LOG.exception("the learner failed")
-        text = f"{type(error).__name__}: {error}"
-        ends.supervisor.send("failed", reason="INTERNAL", text=text)
+        if not isinstance(error, ImpalaError):
+            _LOG.exception("the learner failed")
+        ends.supervisor.send(Failed.of(error))
     finally:
-        ends.close_pipes()
+        ends.close_pipes(_LAST_WORDS_S)

@@ -1,9 +1,8 @@
-"""Records updates with torch's profiler, on request.
+"""UpdateProfiler: records updates with torch's profiler on request.
 
-The controller begins a recording and looks for its end; a learner thread
-carries it out under the update lock. torch's profiler belongs to the thread
-that started it, so that one learner thread is recorded from its next update on,
-and the updates of others go by.
+The controller starts a recording and polls for its end; a learner thread makes it under the update
+lock. torch's profiler belongs to the thread that started it, so one learner thread is recorded from
+its next update on, and updates of other threads are not.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ class Recording:
         self._profiler: torch.profiler.profile | None = None
 
     def is_mine(self) -> bool:
-        """Returns whether the calling thread is the one recorded, or may become it."""
+        """Returns whether the calling thread is the recorded one, or no thread is recorded yet."""
         return self._thread in (None, threading.get_ident())
 
     def begin(self) -> None:
-        """Starts the profiler where it does not run yet."""
+        """Starts the profiler unless it runs."""
         if self._profiler is not None:
             return
         self._thread = threading.get_ident()
@@ -66,7 +65,7 @@ class Recording:
                 profiler.export_chrome_trace(str(temporary))
                 os.replace(temporary, self.path)
                 _remove_old(self.path.parent)
-        except (OSError, RuntimeError) as error:  # a profile is not worth the run
+        except (OSError, RuntimeError) as error:  # a failed profile must not end the run
             self.error = str(error)
             _LOG.warning("no profile: %s", error)
         finally:
@@ -77,11 +76,11 @@ class UpdateProfiler:
     """At most one recording at a time."""
 
     def __init__(self) -> None:
-        """Records nothing."""
+        """Starts without a recording."""
         self._recording: Recording | None = None
 
     def request(self, num_updates: int, path: Path) -> Recording:
-        """Asks for the next updates to be recorded into `path`.
+        """Requests a recording of the next updates into `path`.
 
         Raises:
           IllegalTransitionError: another recording is under way.
@@ -92,7 +91,7 @@ class UpdateProfiler:
         return self._recording
 
     def cancel(self, recording: Recording) -> None:
-        """Gives up; the thread that is recorded stops its profiler at its next update."""
+        """Cancels the recording; its thread stops the profiler at its next update."""
         recording.is_cancelled = True
         recording.num_left = 0
         if self._recording is recording and recording.is_mine():

@@ -1,7 +1,8 @@
-"""What an existing run tells a learner that starts in it."""
+"""Reads checkpoint and specification of a run at the learner's start; writes its specification."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import EnvironmentSpec
+from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 Array = np.ndarray[Any, Any]
 
@@ -20,7 +21,7 @@ Array = np.ndarray[Any, Any]
 def load_run_files(
     run: RunDirectory, store: CheckpointStore, config: TrainConfig
 ) -> tuple[EnvironmentSpec | None, Checkpoint | None]:
-    """Returns (environment, newest good checkpoint), or Nones for a run that is new.
+    """Returns (environment, newest good checkpoint), or Nones for a new run.
 
     Raises:
       CheckpointError: specs.json or all checkpoints are damaged.
@@ -33,10 +34,10 @@ def load_run_files(
 
 
 def load_initial_weights(config: TrainConfig) -> dict[str, Array] | None:
-    """Returns the weights that a new run is to start from, or None.
+    """Returns the initial weights of a new run, or None.
 
     Raises:
-      CheckpointError: init_model_path names no good checkpoint.
+      CheckpointError: init_model_path does not name an undamaged checkpoint.
     """
     if not config.job.init_model_path:
         return None
@@ -51,3 +52,9 @@ def _load_environment(path: Path) -> EnvironmentSpec:
         raise CheckpointError(
             f"{path} cannot be read: expected specs.json as a learner writes it ({error})"
         ) from error
+
+
+def write_specs(run: RunDirectory, environment: EnvironmentSpec, model: ModelSpec) -> None:
+    """Writes specs.json: the environment and the network that the run trains."""
+    specs = {"environment": environment.to_json(), "model": dataclasses.asdict(model)}
+    write_json_atomic(run.specs_path, specs)

@@ -1,8 +1,7 @@
-"""What the learner counts between two lines of metrics.
+"""LearnerStats: sums between two lines of metrics.
 
-Learner threads add under the update lock; the controller collects under it
-too. Losses stay on the device until they are collected, so that adding them
-waits for nothing.
+Learner threads add under the update lock, and the controller collects under it. Losses stay on the
+device until then, so that adding them does not wait for the device.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from impala_common.run import metrics
-from impala_server.learner.batch_loader import Batch
-from impala_server.learner.update import UPDATE_VALUES, UpdateResult
-from impala_server.storage.handoff import FullSlot
+from impala_server.learner.batch_source import TakenBatch
+from impala_server.learner.update_result import UPDATE_VALUES, GradientNorms, UpdateResult
 
 _EPISODE_WINDOW = 100
 _RATE_MARKS = 10
@@ -32,7 +30,13 @@ _METRIC_OF = {
     "mean_value": metrics.VALUE_MEAN,
     "mean_advantage_abs": metrics.ADVANTAGE_ABS_MEAN,
     "explained_variance": metrics.EXPLAINED_VARIANCE,
+    "high_rho_share": metrics.RHO_HIGH_SHARE,
+    "effective_sample_share": metrics.EFFECTIVE_SAMPLE_SHARE,
+    "value_scale": metrics.VALUE_SCALE,
+    "return_scale": metrics.RETURN_SCALE,
+    "advantage_std": metrics.ADVANTAGE_STD,
     "grad_norm": metrics.GRAD_NORM,
+    "clipped_steps": metrics.CLIPPED_STEP_SHARE,
 }
 
 
@@ -43,11 +47,17 @@ class LearnerStats:
         """Starts empty at `now_s`, by the clock that `collect` is given."""
         self._episode_returns: deque[float] = deque(maxlen=_EPISODE_WINDOW)
         self._episode_lengths: deque[int] = deque(maxlen=_EPISODE_WINDOW)
+        self._steps_since_episode = 0
         self._marks: deque[tuple[float, int, int]] = deque([(now_s, 0, 0)], maxlen=_RATE_MARKS)
         self._clear()
 
     def _clear(self) -> None:
         self._value_sum: Tensor | None = None
+        self._last_kl_sum: Tensor | None = None
+        self._gradient_norms: list[GradientNorms] = []
+        self._num_optimizer_steps = 0
+        self._num_passes = 0
+        self._age_sum = 0.0
         self._num_updates = 0
         self._num_steps = 0
         self._lag_sum = 0.0
@@ -59,27 +69,34 @@ class LearnerStats:
 
     def add(
         self,
-        full: FullSlot,
-        batch: Batch,
+        taken: TakenBatch,
         result: UpdateResult,
         version: int,
-        wait_s: float,
-        load_s: float,
         update_s: float,
     ) -> None:
-        """Adds one update, made when the learner was at `version`."""
+        """Adds one update, made in `update_s` seconds when the learner was at `version`."""
         values = result.values
         self._value_sum = values if self._value_sum is None else self._value_sum + values
+        last_kl = result.last_kl
+        self._last_kl_sum = last_kl if self._last_kl_sum is None else self._last_kl_sum + last_kl
+        if result.gradient_norms is not None:
+            self._gradient_norms.append(result.gradient_norms)
         self._num_updates += 1
-        self._num_steps += batch.num_steps
-        lags = version - batch.policy_versions
+        self._num_optimizer_steps += result.num_steps
+        self._num_passes += result.num_passes
+        self._num_steps += taken.batch.num_steps
+        ages = version - taken.batch.policy_versions
+        lags = ages[: taken.batch.num_unrolls]
+        self._age_sum += float(ages.mean())
         self._lag_sum += float(lags.mean())
         self._lag_max = max(self._lag_max, int(lags.max()))
-        self._wait_s += wait_s
-        self._load_s += load_s
+        self._wait_s += taken.wait_s
+        self._load_s += taken.load_s
         self._update_s += update_s
-        self._actor_s += full.actor_seconds
-        for episode in full.episodes:
+        self._actor_s += taken.actor_seconds
+        self._steps_since_episode += taken.batch.num_steps
+        for episode in taken.episodes:
+            self._steps_since_episode = 0
             self._episode_returns.append(episode.episode_return)
             self._episode_lengths.append(episode.num_steps)
 
@@ -96,6 +113,7 @@ class LearnerStats:
         collected: dict[str, float] = {
             metrics.STEPS_PER_S: (last_steps + steps - steps_before) / passed_s,
             metrics.UPDATES_PER_S: (last_updates + updates - updates_before) / passed_s,
+            metrics.STEPS_SINCE_EPISODE: self._steps_since_episode,
         }
         if self._episode_returns:
             returns = np.array(self._episode_returns)
@@ -111,7 +129,12 @@ class LearnerStats:
             named = dict(zip(UPDATE_VALUES, means, strict=True))
             collected |= {_METRIC_OF[name]: value for name, value in named.items()}
             per_step = self._actor_s / max(steps, 1)
+            assert self._last_kl_sum is not None
             collected |= {
+                metrics.KL_LAST: float(self._last_kl_sum) / updates,
+                metrics.PASSES: self._num_passes / updates,
+                metrics.OPTIMIZER_STEPS_PER_STEP: self._num_optimizer_steps / max(steps, 1),
+                metrics.SAMPLE_AGE_MEAN: self._age_sum / updates,
                 metrics.POLICY_LAG_MEAN: self._lag_sum / updates,
                 metrics.POLICY_LAG_MAX: self._lag_max,
                 metrics.BATCH_WAIT_S: self._wait_s / updates,
@@ -120,6 +143,11 @@ class LearnerStats:
                 metrics.ENVIRONMENT_S: float(per_step[0]),
                 metrics.INFERENCE_S: float(per_step[1]),
                 metrics.BLOCKED_S: float(per_step[2]),
+            }
+        if norms := self._gradient_norms:
+            collected |= {
+                metrics.POLICY_GRAD_NORM: float(sum(one.policy for one in norms)) / len(norms),
+                metrics.VALUE_GRAD_NORM: float(sum(one.value for one in norms)) / len(norms),
             }
         self._clear()
         return collected

@@ -1,7 +1,7 @@
-"""The numbers of a run as it stands: for each line of metrics and for the status.
+"""Totals of a run, for metrics lines and the status.
 
-Called by the controller on its own thread. What was summed up since the last
-line is `impala_server.learner.stats`.
+Called by the controller on its own thread. `impala_server.learner.stats` has the sums since the
+last line.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ import resource
 from collections.abc import Mapping
 
 from impala_common.run import metrics
-from impala_server.learner.learner import Learner
+from impala_server.learner.training_state import TrainingState
 
 
-def make_totals(learner: Learner, counts: Mapping[str, float], life_s: float) -> dict[str, float]:
+def make_totals(
+    state: TrainingState, counts: Mapping[str, float], life_s: float
+) -> dict[str, float]:
     """Returns metrics by name.
 
     Args:
-      learner: whose counters are read.
-      counts: what the front end counted, by its names.
-      life_s: seconds that this life of the learner has trained.
+      state: the training state with the counters.
+      counts: the front end's counts, by its names.
+      life_s: seconds of training in this life of the learner.
     """
-    counters = learner.counters
+    counters = state.counters
     return {
         metrics.STEPS: counters.trained_steps,
         metrics.TIME_S: counters.wall_time_s + life_s,
         metrics.UPDATES: counters.policy_version,
         metrics.POLICY_VERSION: counters.policy_version,
-        metrics.LEARNING_RATE: learner.learning_rate,
+        metrics.OPTIMIZER_STEPS: counters.optimizer_steps,
+        metrics.LEARNING_RATE: state.learning_rate,
         metrics.EPISODES: counters.num_episodes,
         metrics.SKIPPED_UPDATES: counters.skipped_updates,
         metrics.QUEUE_FILL: counts.get("storage_fill", 0.0),

@@ -1,55 +1,51 @@
-"""One optimizer step on one batch.
+"""One update: the optimizer steps that the learner makes on one batch.
 
-Called by a learner thread under the update lock. What it changes: parameters,
-optimizer state, running statistics, and nothing if the loss or the gradient is not
-finite. A device without memory for the whole batch gets it in halves.
+Called by a learner thread under the update lock. It changes parameters, optimizer state, running
+statistics and the shuffling generator. If a loss or gradient is not finite, or the device has no
+memory, weights, optimizer and statistics stay unchanged.
+
+With the default settings it is IMPALA's one step on the whole batch. `ReuseConfig` asks for
+more: passes over the batch, each in parts (arXiv 1707.06347), with V-trace computed anew.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import NamedTuple
+import dataclasses
 
 import torch
 from torch import Tensor
 
-from impala_common.config import TrainConfig
+from impala_common.config import LossConfig, TrainConfig
+from impala_common.config.checks import require
 from impala_common.errors import DeviceMemoryError
 from impala_common.models.contract import AgentModel
 from impala_common.models.normalisation import NormalisedModel
-from impala_common.numerics.losses import LossOutputs, compute_losses
+from impala_common.numerics.losses import (
+    LossOutputs,
+    Targets,
+    compute_losses,
+    compute_losses_towards,
+    compute_targets,
+    normalise_advantages,
+)
 from impala_common.numerics.reward_preprocessing import preprocess_rewards
 from impala_common.process import failpoints
 from impala_common.spec.action_spec import ActionSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import set_learning_rate
-from impala_server.learner.split_batch import split_batch
+from impala_server.learner.parts import Part, cut, take_fresh
+from impala_server.learner.undo import Undo
+from impala_server.learner.update_result import GradientNorms, UpdateResult, UpdateTally
 
-
-class UpdateResult(NamedTuple):
-    """What one update did.
-
-    Attributes:
-      is_applied: False if it was skipped for a non-finite loss or gradient.
-      values: float32 [len(UPDATE_VALUES)]: losses and statistics, on the device.
-      damage: what is wrong with the weights afterwards; "" while they are good.
-    """
-
-    is_applied: bool
-    values: Tensor
-    damage: str = ""
-
-
-_LOG = logging.getLogger(__name__)
-_MAX_PARTS = 2
-_NUM_LOSSES = 4  # of LossOutputs; the rest are statistics
-
-UPDATE_VALUES = (*LossOutputs._fields, "grad_norm")
-"""Names of `UpdateResult.values`, in order."""
+_GRADIENTS_EVERY = 100  # updates; it costs a forward and a backward pass
 
 
 class Updater:
-    """The V-trace update. Owned by the learner; used under its update lock."""
+    """The V-trace update. Owned by the training state; used by one thread at a time.
+
+    Attributes:
+      generator: draws the order of parts; on the CPU.
+    """
 
     def __init__(
         self,
@@ -62,99 +58,220 @@ class Updater:
         """Updates `model`, a policy over `action`, with `optimizer`.
 
         Its encoder computes in `encoder_dtype`; all else stays in float32.
+
+        Raises:
+          ConfigError: the settings shuffle rows, and the network has memory.
         """
         self._action = action
-        self.configure(config)
         self._model = model
+        self.configure(config)
         self._optimizer = optimizer
         self._parameters = list(model.parameters())
         self._normaliser = model if isinstance(model, NormalisedModel) else None
-        self._statistics = self._normaliser.statistics() if self._normaliser else []
-        self._statistics_before: list[Tensor] = []
+        statistics = self._normaliser.statistics() if self._normaliser else []
+        self._undo = Undo(model, optimizer, statistics)
         state = model.state_dict().values()
         self._floats = [value.detach() for value in state if value.is_floating_point()]
-        self._num_parts = 1
         self._autocast = torch.autocast(
             self._parameters[0].device.type,
             encoder_dtype,
             enabled=encoder_dtype != torch.float32,
         )
+        self.generator = torch.Generator().manual_seed(config.job.seed)
+        self._num_updates = 0
 
     def configure(self, config: TrainConfig) -> None:
-        """Takes over losses and gradient clipping of `config`, from the next step on."""
+        """Takes over losses, reuse and gradient clipping of `config`, from the next step on.
+
+        Raises:
+          ConfigError: the settings shuffle rows, and the network has memory.
+        """
+        has_memory = bool(self._model.agent_state_specs())
+        require(
+            "part_kind",
+            config.reuse.part_kind,
+            config.reuse.part_kind != "rows" or not has_memory,
+            "unrolls or auto for a network with memory",
+            "a row alone does not say what its network remembered",
+        )
         self._loss_config = config.loss
+        self._reuse = config.reuse.fit_to_network(has_memory, config.rollout.batch_size)
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
     def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:
-        """Makes one step on `batch` at `learning_rate`.
+        """Makes the steps of one update on `batch`, at `learning_rate`.
 
         Raises:
-          DeviceMemoryError: no memory for it, not even in halves; nothing has changed.
+          DeviceMemoryError: no memory for it; nothing has changed.
         """
-        values = self._accumulate_gradient(batch)
-        grad_norm = self._clip_gradient()
-        values = torch.cat([values, grad_norm.reshape(1)])
-        if not bool(torch.isfinite(grad_norm + values[0])):
-            self._put_statistics_back()
-            return UpdateResult(False, values)
+        self._undo.save(is_whole=not self._reuse.is_single_step)
+        shortage = ""
+        try:
+            return self._make_passes(batch, learning_rate)
+        except torch.OutOfMemoryError as error:
+            shortage = str(error)
+        # Outside of "except": the traceback would keep the tensors of the attempt.
+        self._undo.restore()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._parameters[0].device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise DeviceMemoryError(
+            f"{self._parameters[0].device} has no memory for an update of a batch: smaller "
+            "--batch-size or --unroll-length, a smaller network, or end what else uses the "
+            f"device ({shortage})"
+        )
+
+    def _make_passes(self, batch: Batch, learning_rate: float) -> UpdateResult:
+        reuse = self._reuse
+        self._count(batch)
         set_learning_rate(self._optimizer, learning_rate)
+        rewards = preprocess_rewards(batch.rewards, self._loss_config, self.reward_std)
+        batch = batch._replace(rewards=rewards)
+        tally = UpdateTally(self._parameters[0].device)
+        targets: Targets | None = None
+        for _ in range(reuse.passes):
+            targets = self._find_targets(batch, targets)
+            tally.begin_pass()
+            for part in cut(batch, targets, reuse, self.generator):
+                if not self._make_step(part, tally):
+                    return self._finish(tally)
+        return self._finish(tally)
+
+    def _make_step(self, part: Part, tally: UpdateTally) -> bool:
+        """Makes one optimizer step; returns whether further ones may follow."""
+        reuse = self._reuse
+        losses = self.compute_losses(part)
+        if reuse.kl_stop and tally.num_steps and float(losses.kl) > reuse.kl_stop:
+            return False
+        is_measured = tally.num_steps == 0 and self._num_updates % _GRADIENTS_EVERY == 0
+        policy_gradient = self._compute_policy_gradient(part) if is_measured else []
+        self._optimizer.zero_grad(set_to_none=True)
+        losses.total_loss.backward()  # type: ignore[no-untyped-call]
+        if is_measured:
+            tally.gradient_norms = self._compare_gradients(policy_gradient)
+        grad_norm = self._clip_gradient()
+        tally.add(losses, grad_norm, self._max_grad_norm, self._has_statistics(part))
+        if reuse.is_single_step and not tally.check():
+            return False
         failpoints.hit("update.before_step")
         try:
             self._optimizer.step()
         except torch.OutOfMemoryError:
-            damage = "the device had no memory for the optimizer's step, and may have made half"
-            return UpdateResult(False, values, damage)
+            if self._undo.is_whole:
+                raise
+            tally.damage = (
+                "the device had no memory for the optimizer's step, and may have made half"
+            )
+            return False
         failpoints.hit("update.after_step")
-        if not self._has_finite_weights():
-            return UpdateResult(False, values, "the last update made weights that are not finite")
-        return UpdateResult(True, values)
+        tally.num_steps += 1
+        return True
 
-    def _accumulate_gradient(self, batch: Batch) -> Tensor:
-        """Fills in the gradients; returns losses and statistics.
+    def _finish(self, tally: UpdateTally) -> UpdateResult:
+        """Checks the update, and undoes it if it failed."""
+        self._num_updates += 1
+        is_finite = tally.is_finite if self._reuse.is_single_step else tally.check()
+        if is_finite and not tally.damage and not self._has_finite_weights():
+            is_finite = not self._undo.is_whole
+            tally.damage = (
+                "" if self._undo.is_whole else ("the last update made weights that are not finite")
+            )
+        if not is_finite:
+            self._undo.restore()
+        return tally.make_result(is_applied=is_finite and not tally.damage)
 
-        Once a batch had to be halved, all further ones are.
+    def _find_targets(self, batch: Batch, before: Targets | None) -> Targets | None:
+        """Returns the targets of the whole batch for the next pass; None: parts compute their own.
+
+        Args:
+          batch: with preprocessed rewards.
+          before: targets of the pass before.
         """
-        self._statistics_before = [tensor.clone() for tensor in self._statistics]
-        try:
-            return self._add_up(batch, self._num_parts)
-        except torch.OutOfMemoryError as error:
-            _LOG.warning("no memory for an update in %d parts: %s", self._num_parts, error)
-        # Outside of "except": the traceback would keep the tensors of the failed attempt.
-        self._give_memory_back()
-        num_parts = 2 * self._num_parts
-        if num_parts <= _MAX_PARTS and batch.actions.shape[1] >= num_parts:
-            try:
-                values = self._add_up(batch, num_parts)
-            except torch.OutOfMemoryError as error:
-                _LOG.warning("no memory for an update in %d parts either: %s", num_parts, error)
-            else:
-                self._num_parts = num_parts
-                return values
-            self._give_memory_back()
-        raise DeviceMemoryError(
-            f"{self._parameters[0].device} has no memory for an update of a batch, not even in "
-            "parts: smaller --batch-size or --unroll-length, a smaller network, or end what else "
-            "uses the device"
+        reuse = self._reuse
+        if before is not None and not reuse.vtrace_per_pass:
+            return before
+        is_kept = not reuse.vtrace_per_pass and not reuse.is_single_step
+        needs_batch = reuse.part_kind == "rows" or reuse.advantage_normalisation == "batch"
+        if not is_kept and not (needs_batch and reuse.parts > 1):
+            return None
+        with torch.no_grad(), self._autocast:
+            outputs = self._model(batch.inputs, batch.initial_agent_state)
+        targets = compute_targets(
+            action=self._action,
+            target_policy_logits=outputs.policy_logits[:-1],
+            behaviour_policy_logits=batch.behaviour_policy_logits,
+            actions=batch.actions,
+            rewards=batch.rewards,
+            terminated=batch.terminated,
+            is_padding=batch.is_padding,
+            values=outputs.values[:-1],
+            bootstrap_value=outputs.values[-1],
+            config=self._loss_config,
+        )
+        if reuse.advantage_normalisation == "batch":
+            return normalise_advantages(targets, batch.is_padding)
+        return targets
+
+    def compute_losses(self, part: Part) -> LossOutputs:
+        """Runs the model over a part and returns the losses, with gradient."""
+        return self._compute_losses(part, self._loss_config)
+
+    def _compute_losses(self, part: Part, config: LossConfig) -> LossOutputs:
+        with self._autocast:
+            outputs = self._model(part.inputs, part.initial_agent_state)
+        if part.targets is not None:
+            return compute_losses_towards(
+                part.targets,
+                action=self._action,
+                target_policy_logits=outputs.policy_logits,
+                behaviour_policy_logits=part.behaviour_policy_logits,
+                actions=part.actions,
+                is_padding=part.is_padding,
+                values=outputs.values,
+                config=config,
+                reuse=self._reuse,
+                has_statistics=self._has_statistics(part),
+            )
+        assert part.rewards is not None
+        assert part.terminated is not None
+        return compute_losses(
+            action=self._action,
+            target_policy_logits=outputs.policy_logits[:-1],
+            behaviour_policy_logits=part.behaviour_policy_logits,
+            actions=part.actions,
+            rewards=part.rewards,
+            terminated=part.terminated,
+            is_padding=part.is_padding,
+            values=outputs.values[:-1],
+            bootstrap_value=outputs.values[-1],
+            config=config,
+            reuse=self._reuse,
         )
 
-    def _add_up(self, batch: Batch, num_parts: int) -> Tensor:
-        self._count(batch)
-        self._optimizer.zero_grad(set_to_none=True)
-        if num_parts == 1:
-            losses = self.compute_losses(batch)
-            losses.total_loss.backward()  # type: ignore[no-untyped-call]
-            return torch.stack([loss.detach() for loss in losses])
-        parts = []
-        is_mean = self._loss_config.loss_reduction == "mean"
-        for part in split_batch(batch, num_parts):
-            share = part.num_steps / max(batch.num_steps, 1)
-            losses = self.compute_losses(part)
-            loss = losses.total_loss * (share if is_mean else 1.0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            values = torch.stack([loss.detach() for loss in losses])
-            values[0 if is_mean else _NUM_LOSSES :] *= share  # of means over rows
-            parts.append(values)
-        return torch.stack(parts).sum(0)
+    def _has_statistics(self, part: Part) -> bool:
+        """Returns whether to compute a part's statistics: always for the last part of a pass."""
+        return part.targets is None or part.is_last or self._reuse.kl_stop > 0.0
+
+    def _compute_policy_gradient(self, part: Part) -> list[Tensor]:
+        """Returns the gradient of policy and entropy losses alone, by parameter."""
+        config = dataclasses.replace(self._loss_config, baseline_cost=0.0)
+        total_loss = self._compute_losses(part, config).total_loss
+        return list(
+            torch.autograd.grad(
+                total_loss, self._parameters, allow_unused=True, materialize_grads=True
+            )
+        )
+
+    def _compare_gradients(self, policy_gradient: list[Tensor]) -> GradientNorms:
+        """Returns the norms of the policy's and of the value's gradient."""
+        value_gradient = [
+            mine if parameter.grad is None else parameter.grad - mine
+            for parameter, mine in zip(self._parameters, policy_gradient, strict=True)
+        ]
+        return GradientNorms(
+            torch.nn.utils.get_total_norm(policy_gradient),
+            torch.nn.utils.get_total_norm(value_gradient),
+        )
 
     def _clip_gradient(self) -> Tensor:
         """Scales the gradient down to its largest norm; returns the norm before, a scalar."""
@@ -163,16 +280,6 @@ class Updater:
         gradients = [parameter.grad for parameter in self._parameters]
         return torch.nn.utils.get_total_norm([grad for grad in gradients if grad is not None])
 
-    def _give_memory_back(self) -> None:
-        self._put_statistics_back()
-        self._optimizer.zero_grad(set_to_none=True)
-        if self._parameters[0].device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _put_statistics_back(self) -> None:
-        for tensor, before in zip(self._statistics, self._statistics_before, strict=True):
-            tensor.copy_(before)
-
     def _has_finite_weights(self) -> bool:
         with torch.no_grad():
             norms = torch._foreach_norm(self._floats)
@@ -180,29 +287,13 @@ class Updater:
 
     @property
     def reward_std(self) -> Tensor | None:
-        """What rewards are divided by now, a scalar; None where they are not."""
+        """Divisor of rewards, a scalar; None without reward normalisation."""
         return None if self._normaliser is None else self._normaliser.reward_std
 
     def _count(self, batch: Batch) -> None:
-        """Adds the batch to the running statistics, if there are any."""
+        """Adds the batch to the running statistics, if any: once, for any number of passes."""
         if self._normaliser is not None:
+            fresh = take_fresh(batch)
             self._normaliser.update_statistics(
-                batch.inputs, batch.rewards, batch.is_padding, self._loss_config.discount
+                fresh.inputs, fresh.rewards, fresh.is_padding, self._loss_config.discount
             )
-
-    def compute_losses(self, batch: Batch) -> LossOutputs:
-        """Runs the model over the whole unroll and returns the losses, with gradient."""
-        with self._autocast:
-            outputs = self._model(batch.inputs, batch.initial_agent_state)
-        return compute_losses(
-            action=self._action,
-            target_policy_logits=outputs.policy_logits[:-1],
-            behaviour_policy_logits=batch.behaviour_policy_logits,
-            actions=batch.actions,
-            rewards=preprocess_rewards(batch.rewards, self._loss_config, self.reward_std),
-            terminated=batch.terminated,
-            is_padding=batch.is_padding,
-            values=outputs.values[:-1],
-            bootstrap_value=outputs.values[-1],
-            config=self._loss_config,
-        )

@@ -1,4 +1,4 @@
-"""Publishes weights: a detached copy into shared memory, then one switch.
+"""WeightsStore: publishes a detached copy of the weights into shared memory.
 
 Called by a learner thread under the update lock, so that no optimizer step
 runs meanwhile. Readers never see live parameters.

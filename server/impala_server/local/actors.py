@@ -1,7 +1,8 @@
 """The actor processes that impala-train starts on this machine.
 
-They are ordinary `impala-actor` commands. One that dies is replaced; one that says its settings
-cannot work ends the run. The evaluator, where the settings want one, comes and goes with them.
+They are ordinary `impala-actor` commands. An actor that dies is replaced; an actor that reports
+unusable settings ends the run. The evaluator, if the settings ask for one, starts and ends with
+them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from __future__ import annotations
 import time
 
 from impala_common.config import TrainConfig
-from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.errors import ConfigError
 from impala_common.process.own_modules import (
-    is_own_module_missing,
     python_command,
-    way_to_find,
 )
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
@@ -23,7 +21,8 @@ from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess, client_o
 
 _MAX_FIRST_DEATHS = 2
 _STOP_S = 15.0
-_LEAVE_S = 6.0  # an actor that is asked to leaves within 5 s
+_TOLD_S = 3.0  # an actor that knows the run has finished ends within a second
+_LEAVE_S = 6.0  # an actor ends within 5 s of SIGTERM
 
 
 class LocalActors:
@@ -62,24 +61,30 @@ class LocalActors:
         self._evaluator.start()
 
     def check(self, has_trained: bool = True) -> None:
-        """Replaces those that died; raises ImpalaError if that makes no sense.
+        """Replaces actors that died; raises ImpalaError if they cannot work.
 
         Args:
-          has_trained: whether the learner has ever got a batch from them. Until then two deaths in
-            a row are enough to know: they would never end.
+          has_trained: whether the learner has ever got a batch from them. Before that, two deaths
+            in a row end the run.
         """
         for actor in self._actors:
             actor.check(MAX_QUICK_DEATHS if has_trained else _MAX_FIRST_DEATHS)
         self._evaluator.check()
 
     def stop(self, is_run_over: bool = False) -> None:
-        """Ends them: waits if the learner has told them to leave, else asks them to."""
-        if not is_run_over:
-            for actor in self._actors:
-                actor.terminate()
+        """Ends the actors: waits if the learner has told them to leave, else sends SIGTERM.
+
+        An actor that was still starting when the run ended gets SIGTERM, too.
+        """
         deadline_s = time.monotonic() + (_STOP_S if is_run_over else _LEAVE_S)
-        if not is_run_over:
-            self._evaluator.terminate()  # what it plays is wanted no more
+        if is_run_over:
+            told_s = time.monotonic() + _TOLD_S
+            for actor in self._actors:
+                actor.wait(max(0.1, told_s - time.monotonic()))
+        else:
+            self._evaluator.terminate()  # its result is not needed any more
+        for actor in self._actors:
+            actor.terminate()
         for actor in self._actors:
             actor.join(max(0.1, deadline_s - time.monotonic()))
         if is_run_over:
@@ -108,10 +113,3 @@ def validate_local_run(config: TrainConfig) -> None:
             "at least 1",
             "impala-server runs a learner without actors of its own",
         )
-    model = config.model.model
-    if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
-        module = model.partition(":")[0]
-        if is_own_module_missing(module):
-            raise ConfigError(
-                "--model", model, "in a module that can be found", f"no {module}: {way_to_find()}"
-            )

@@ -1,8 +1,8 @@
-"""LocalProcess: a client that impala-train starts on this machine, and replaces when it dies.
+"""LocalProcess: a child process of impala-train that is replaced when it dies.
 
-An ordinary command that talks gRPC to the learner; the server imports nothing of it. The
-replacement waits longer while it keeps dying; one that says its settings cannot work is not
-replaced. Owned by the command's main thread.
+An ordinary command that talks gRPC to the learner; the server imports nothing of it. The wait
+before each restart grows while it keeps dying. A process that reports unusable settings is not
+restarted. Owned by the command's main thread.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ from impala_server.local.security import local_actor_options, local_address
 
 _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
-_REST_S = 2.0  # by then it is known whether the run has finished
+_REST_S = 2.0  # enough to learn whether the run has finished
 MAX_QUICK_DEATHS = 5
-"""Deaths in a row, each soon after the start, that are borne where others have worked."""
+"""Accepted deaths in a row, each after a short time, once a batch has been trained on."""
 _QUICK_S = 20.0
+_SETTLED_S = 600.0
+"""A process that lived so long before it failed begins a new count: it works, as a rule."""
 MAX_LOG_BYTES = 16 << 20
 """A log that is larger is rotated."""
 _KEPT_LOG_BYTES = 4 << 20
 
 
 class ActorSettingsError(ConfigError):
-    """An actor or evaluator found that its settings cannot work; the text is its own."""
+    """An actor or evaluator reported unusable settings, in its own words."""
 
     reason = "ACTOR_SETTINGS"
 
@@ -67,7 +69,7 @@ class LocalProcess:
         """Replaces a process that has died.
 
         Args:
-          max_quick_deaths: in a row, after which it is given up.
+          max_quick_deaths: deaths in a row after which it is given up.
 
         Raises:
           ImpalaError: it cannot work, or keeps dying.
@@ -81,34 +83,36 @@ class LocalProcess:
         if code is None:
             return
         self._process = None
-        if code == OK:  # the run has finished; if not, somebody sent it away and it is missed
+        if code == OK:  # the run has finished, or the actor was evicted and must be restarted
             self._restart_s = time.monotonic() + _REST_S
             return
         if code == NO_PERMISSION and "banned" in _last_error(self.log_path):
-            self._restart_s = time.monotonic() + _REST_S  # in case the ban is lifted
+            self._restart_s = time.monotonic() + _REST_S  # try again: a ban may be lifted
             return
         if code in (CONFIG, USAGE, NO_PERMISSION):
             raise ActorSettingsError(_last_error(self.log_path))
-        is_quick = time.monotonic() - self._started_s < _QUICK_S
-        self._quick_deaths = self._quick_deaths + 1 if is_quick else 1
+        # A failure of its own counts for longer than death by a signal, which a person may have
+        # sent.
+        short_s = _SETTLED_S if code > 0 else _QUICK_S
+        is_short = time.monotonic() - self._started_s < short_s
+        self._quick_deaths = self._quick_deaths + 1 if is_short else 1
+        how = f"exit code {code}: {_last_error(self.log_path)}" if code > 0 else f"signal {-code}"
         if self._quick_deaths >= max_quick_deaths:
             raise ImpalaError(
-                f"{self.name} died {self._quick_deaths} times in a row (exit code {code}); "
-                f"its last words: {_last_error(self.log_path)} (log: {self.log_path})"
+                f"{self.name} failed {self._quick_deaths} times in a row, the last time with "
+                f"{how} (log: {self.log_path})"
             )
         pause_s = min(_MAX_PAUSE_S, 0.5 * 2**self._quick_deaths)
         self._restart_s = time.monotonic() + pause_s
-        _LOG.warning(
-            "%s died (exit code %d) and is replaced; log: %s", self.name, code, self.log_path
-        )
+        _LOG.warning("%s died (%s) and is replaced; log: %s", self.name, how, self.log_path)
 
     def terminate(self) -> None:
-        """Asks the process to leave."""
+        """Sends SIGTERM to the process."""
         if self._process is not None:
             self._process.terminate()
 
     def wait(self, timeout_s: float) -> None:
-        """Waits for the process, not longer than that."""
+        """Waits for the process, at most `timeout_s`."""
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout_s)
@@ -136,7 +140,7 @@ def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
         options += ["--env-kwargs", config.environment.env_kwargs]
     if config.environment.env_wrapper:
         options += ["--env-wrapper", *config.environment.env_wrapper]
-    options += ["--log-format", "text"]  # what is in logs/ is for people
+    options += ["--log-format", "text"]  # files in logs/ are read by people
     return options + local_actor_options(config.security, address)
 
 

@@ -1,8 +1,8 @@
-"""What the actors of impala-train need to be let in by their own learner.
+"""TLS and token options that impala-train gives its own actors.
 
-They run on the learner's machine and its files are theirs to read; only paths
-go into their command lines, never a token. They connect over loopback, whatever
-the learner listens on, and know its certificate by a name that is in it.
+They run on the learner's machine and may read its files; their command lines get paths, never a
+token. They connect over loopback, whichever address the learner listens on, and verify its
+certificate by a name that is in it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not
 
 
 def local_address(address: str) -> str:
-    """Returns by which address a process of this machine reaches a learner bound to `address`."""
+    """Returns the address at which processes of this machine reach a learner bound to `address`."""
     host = host_of(address)
     return join_address(_EVERYWHERE[host], port_of(address)) if host in _EVERYWHERE else address
 
@@ -58,7 +58,7 @@ def _find(security: SecurityConfig, name: str, named: str = "") -> str:
 
 
 def _choose_name(path: str) -> str:
-    """Returns a name the certificate is for; no pattern, as no server is called that."""
+    """Returns a name in the certificate that is not a wildcard pattern."""
     try:
         names = names_of(x509.load_pem_x509_certificate(Path(path).read_bytes()))
     except (OSError, ValueError) as error:

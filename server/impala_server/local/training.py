@@ -1,7 +1,7 @@
-"""A learner server and its actors on this machine: one training, from start to ordered end.
+"""LocalTraining: a learner server and its actors on this machine.
 
-Used by impala-train and by the class IMPALA, from one thread. Learner, front end
-and actors are processes; whatever ends this one, they end too.
+Used by impala-train and by the class IMPALA, from one thread. Learner, front end and actors are
+processes, and end when this process ends.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.actors import LocalActors
+from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
-from impala_server.supervisor import Status, Supervisor
+from impala_server.supervisor import Supervisor
 
 _POLL_S = 0.2
 
@@ -47,11 +48,11 @@ class LocalTraining:
         self.address: str | None = None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> LearnerStatus:
         """The learner's newest status."""
         return self._supervisor.status
 
-    def run(self, display: ProgressDisplay, is_stop_wanted: Callable[[], bool]) -> Status:
+    def run(self, display: ProgressDisplay, is_stop_wanted: Callable[[], bool]) -> LearnerStatus:
         """Trains to the end, or until `is_stop_wanted`; returns the learner's last status.
 
         Raises:
@@ -71,16 +72,16 @@ class LocalTraining:
             is_judging = False
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
-                if status.get("is_judging") and not is_judging:
+                if status.is_judging and not is_judging:
                     is_judging = True
                     display.message("trained: the evaluator judges the last weights")
                 if is_stop_wanted():
                     display.message("stopping: finishing the update and writing a checkpoint")
                     break
-                if status["state"] in ("STARTING", "RUNNING", "PAUSED"):
-                    actors.check(has_trained=status.get(metrics.STEPS, 0) > 0)
+                if status.state in ("STARTING", "RUNNING", "PAUSED"):
+                    actors.check(has_trained=(status.number(metrics.STEPS) or 0) > 0)
         finally:
-            is_finished = supervisor.status.get("reason") == "finished"
+            is_finished = supervisor.status.reason == "finished"
             if actors is not None and not is_finished:
                 supervisor.request_stop()  # at once: the time it may take counts from here
                 actors.stop()

@@ -1,8 +1,8 @@
-"""How many actors, environment slots and threads impala-train takes where nobody says.
+"""Chooses actors, slots, threads and the evaluation interval that the user left open.
 
-Starts from the preset, whose numbers are those that learning was measured with on two cores,
-and fits them to the machine before the run's folder is made, so that config.toml holds what
-was chosen and a resumed run keeps it. A pure function of settings and MachineFacts.
+Starts from the preset, whose numbers were measured on two cores, and adapts them to the machine
+before the run's folder is made, so that config.toml holds the choice and a resumed run keeps it. A
+pure function of settings and MachineFacts.
 Called by impala-train's main thread; no torch, no gymnasium: environments are known by id.
 """
 
@@ -21,23 +21,27 @@ EnvironmentKind = Literal["light", "atari", "python"]
 300 us a step; python: environments that step one after the other, anything from 4 us up."""
 
 TUNED_SETTINGS = ("num_actors", "envs_per_actor", "learner_threads", "env_threads")
-"""What is chosen here; a setting named by an option or a file is left alone."""
+"""Settings chosen here; a setting named by an option or a file is not changed."""
 
 _PRESET_CORES = 2
 _ACTOR_MIB = {"light": 250, "atari": 330, "python": 280}
 _SERVER_MIB = 700
-_LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "pendulum", "minatar"})
+_LIGHT_PRESETS = frozenset({"cartpole", "cartpole_memory", "minatar"})
 _MAX_ACTORS = 64
+_NUM_EVALUATIONS = 25
+_MIN_EVALUATION_STEPS = 25_000
+_MIN_EVALUATED_RUN_STEPS = 150_000
+_EVALUATION_EPISODES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MachineFacts:
-    """What the choice depends on.
+    """Facts of the machine that the choice depends on.
 
     Attributes:
       num_cores: cores that this process may use, at least 1.
       free_mib: memory that is free for new processes; None: not known.
-      has_gpu: whether a CUDA device is there.
+      has_gpu: whether the machine has a CUDA device.
     """
 
     num_cores: int
@@ -46,11 +50,11 @@ class MachineFacts:
 
 
 class LocalChoice(NamedTuple):
-    """What was chosen.
+    """The choice.
 
     Attributes:
-      config: the settings with it.
-      text: one line for people: what, and why; empty where nothing was left to choose.
+      config: the settings with the choice.
+      text: one line with the choice and its reason; empty if all settings were named.
     """
 
     config: TrainConfig
@@ -75,30 +79,33 @@ def choose_local_run(
 ) -> LocalChoice:
     """Returns `config` with actors, slots and threads that fit the machine.
 
-    Slots in all are the preset's, whatever they are shared out to: learning depends on how many
-    there are and on how old their data gets. Only actors of environments that cost more
-    than the learner's share of a step grow in number with the cores.
+    The total number of slots is the preset's: learning depends on it and on the age of the data.
+    The number of actors grows with the cores only if a step costs more in the environment than in
+    the learner.
 
     Args:
       config: the settings, from preset, file and options.
       named: settings that a file or an option names, by field; they stay.
       facts: of the machine.
     """
-    if config.job.lockstep or named.issuperset(TUNED_SETTINGS):
+    if config.job.lockstep:
+        return LocalChoice(config, "")
+    config = _choose_evaluation(config, named)
+    if named.issuperset(TUNED_SETTINGS):
         return LocalChoice(config, "")
     kind = find_environment_kind(config)
     uses_gpu = facts.has_gpu and config.job.device != "cpu"
     num_actors, num_slots = config.job.num_actors, config.environment.envs_per_actor
     if "num_actors" not in named and num_actors:
-        wanted = _count_actors(kind, num_actors, facts.num_cores, uses_gpu)
+        wanted = _count_actors(kind, config, facts.num_cores, uses_gpu)
         chosen = _limit_by_memory(wanted, kind, facts.free_mib)
         if chosen < num_actors and "envs_per_actor" not in named:
-            # As many slots in all, in fewer processes: larger batches of inference.
+            # The same total of slots in fewer processes: larger batches of inference.
             num_slots = -(-num_actors * num_slots // chosen)
         num_actors = chosen
     num_threads = config.job.learner_threads
     if "learner_threads" not in named and not num_threads:
-        num_threads = 1 if uses_gpu else max(1, facts.num_cores - num_actors)
+        num_threads = 1 if uses_gpu else _count_learner_threads(kind, config, facts, num_actors)
     env_threads = config.job.env_threads
     if "env_threads" not in named and not env_threads:
         env_threads = _count_env_threads(kind, num_actors, facts.num_cores)
@@ -114,7 +121,7 @@ def choose_local_run(
 
 
 def find_environment_kind(config: TrainConfig) -> EnvironmentKind:
-    """Returns what kind of environment the settings name, by its id and backend."""
+    """Returns the kind of the environment, by its id and backend."""
     preset = preset_for_environment(config.environment.env)
     backend = config.environment.env_backend
     is_changed = config.environment.changes_single_environments
@@ -125,21 +132,64 @@ def find_environment_kind(config: TrainConfig) -> EnvironmentKind:
     return "python"
 
 
-def _count_actors(kind: EnvironmentKind, num_actors: int, num_cores: int, uses_gpu: bool) -> int:
-    """Returns how many actors pay, memory aside."""
+def _choose_evaluation(config: TrainConfig, named: frozenset[str]) -> TrainConfig:
+    """Returns `config` with evaluation during training, unless its interval is named.
+
+    About 25 times a run, with few episodes: enough for `best` to hold a good policy that training
+    loses later, at little cost.
+    """
+    evaluation = config.evaluation
+    if "eval_interval_steps" in named or evaluation.eval_interval_steps:
+        return config
+    total_steps = config.job.total_steps
+    if total_steps < _MIN_EVALUATED_RUN_STEPS:
+        return config  # the run takes seconds, less than the evaluator's start
+    interval = max(_MIN_EVALUATION_STEPS, total_steps // _NUM_EVALUATIONS)
+    num_episodes = evaluation.eval_interval_episodes
+    if "eval_interval_episodes" not in named:
+        num_episodes = min(num_episodes, _EVALUATION_EPISODES)
+    evaluation = dataclasses.replace(
+        evaluation, eval_interval_steps=interval, eval_interval_episodes=num_episodes
+    )
+    return dataclasses.replace(config, evaluation=evaluation)
+
+
+def _count_actors(
+    kind: EnvironmentKind, config: TrainConfig, num_cores: int, uses_gpu: bool
+) -> int:
+    """Returns the best number of actors, without regard to memory.
+
+    On a CPU each pass of the learner over a step costs about as much as environment and inference
+    together.
+    """
+    num_actors, passes = config.job.num_actors, config.reuse.passes
     if kind == "light" or num_cores == 1:
         return 1
     if num_cores <= _PRESET_CORES:
-        return 1 if kind == "atari" else num_actors  # one with two threads: half the lag
-    # The learner of a CPU takes about as much of a step as environment and inference together.
-    for_actors = num_cores - 1 if uses_gpu else num_cores // 2
+        # One actor has half the lag of two, and with several passes the learner needs a core of its
+        # own.
+        return 1 if kind == "atari" or passes > 1 else num_actors
+    for_actors = num_cores - 1 if uses_gpu else max(1, num_cores // (1 + passes))
     return min(max(num_actors, for_actors), _MAX_ACTORS)
 
 
-def _count_env_threads(kind: EnvironmentKind, num_actors: int, num_cores: int) -> int:
-    """Returns how many threads step the slots of one actor; only emulators can use several.
+def _count_learner_threads(
+    kind: EnvironmentKind, config: TrainConfig, facts: MachineFacts, num_actors: int
+) -> int:
+    """Returns the number of threads of a learner on a CPU.
 
-    On few cores they may all be busy at once: while the policy thinks they are the learner's.
+    With several passes over large images actors wait for it most of the time, so it takes their
+    cores too. Passes of small networks are overhead, which threads do not share.
+    """
+    if config.reuse.passes == 1:
+        return max(1, facts.num_cores - num_actors)
+    return facts.num_cores if kind == "atari" else 1
+
+
+def _count_env_threads(kind: EnvironmentKind, num_actors: int, num_cores: int) -> int:
+    """Returns the number of threads that step the slots of one actor; only emulators use several.
+
+    On few cores they may use all cores: while the policy computes, the learner uses them.
     """
     if kind != "atari" or num_cores > _PRESET_CORES:
         return 1
@@ -173,7 +223,7 @@ def _count(number: int, word: str) -> str:
 
 
 def _find_free_mib(cgroup_path: Path) -> int | None:
-    """Returns what the machine has available and the container still allows, the smaller one."""
+    """Returns the smaller of the machine's free memory and the container's remaining limit."""
     found = []
     for line in _read_lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):

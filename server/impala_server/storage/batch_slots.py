@@ -1,9 +1,9 @@
-"""The writing side of rollout storage: fills batch slots column by column.
+"""BatchSlots: writes unrolls into batch slots, column by column.
 
-Owned by the front end's event loop; nobody else writes. A free slot is opened,
-its columns are filled by whatever unrolls arrive, and when the last column is
-written the slot is handed to the learner and another is opened. When no slot
-is free, `take_columns` says so and the intake waits: that is the back-pressure.
+Owned by the front end's event loop, the only writer. A free slot is opened, its columns are filled
+by unrolls in order of arrival; when the last column is written, the slot is handed to the learner
+and another is opened. When no slot is free, nothing is written and the intake waits: that is the
+back-pressure.
 Knows nothing of gRPC or asyncio.
 """
 
@@ -38,12 +38,12 @@ class BatchSlots:
 
     @property
     def num_free_slots(self) -> int:
-        """Slots that hold nothing."""
+        """Slots without unrolls."""
         return len(self._free)
 
     @property
     def num_open_columns(self) -> int:
-        """Unrolls that wait in the open slot for the batch to be complete."""
+        """Unrolls in the open slot, whose batch is not complete yet."""
         return self._column if self._open is not None else 0
 
     @property
@@ -58,7 +58,7 @@ class BatchSlots:
         return self.num_queued / (self._layout.num_slots * self._layout.batch_size)
 
     def has_room(self, num_unrolls: int = 1) -> bool:
-        """Whether that many columns can be written now."""
+        """Returns whether that many columns can be written now."""
         num_free = len(self._free) * self._layout.batch_size
         if self._open is not None:
             num_free += self._layout.batch_size - self._column
@@ -77,7 +77,7 @@ class BatchSlots:
           unrolls: N checked unrolls.
           first: index of the first one to write.
           policy_version: version of the weights that acted.
-          origin: which message they came in.
+          origin: actor, session and message that they came with.
 
         Returns:
           (number of unrolls written, slot that became full or None). Zero when

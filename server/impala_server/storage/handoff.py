@@ -1,24 +1,27 @@
-"""What passes between front end and learner: slot indexes and control messages.
+"""HandoffPipe: the pipe of slot indexes between front end and learner.
 
-Two duplex pipes, made by the supervisor. `hand-off` carries full slots one way
-and free ones back, as packed bytes; `control` carries small JSON objects. The
-end of a pipe is how each side learns that the other has died. Nothing here is
-pickled.
+Full slots go one way and free ones back, as packed bytes; nothing is pickled.
+No send blocks: a paused learner takes no slots, and its full slots wait in the
+front end's outgoing buffer, which holds a message for every slot there can be.
 """
 
 from __future__ import annotations
 
-import json
-import select
+import socket
 import struct
-from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from impala_common.errors import QueueClosedError
+from impala_common.config import MAX_STORAGE_SLOTS
+from impala_server.storage.frame_pipe import FramePipe
+
+MAX_EPISODES_PER_BATCH = 512
+"""Episodes told beside a full slot at most; further ones are left out."""
 
 _FREE = struct.Struct("<i?")  # slot, whether it was trained on
 _FULL = struct.Struct("<ii3d")  # slot, episodes, seconds of environment, inference, blocked
 _EPISODE = struct.Struct("<dq")  # return, steps
+_MAX_FULL_BYTES = 4 + _FULL.size + MAX_EPISODES_PER_BATCH * _EPISODE.size
+_MAX_UNSENT_BYTES = MAX_STORAGE_SLOTS * _MAX_FULL_BYTES
 
 
 class FinishedEpisode(NamedTuple):
@@ -37,7 +40,7 @@ class ActorSeconds(NamedTuple):
 
 
 class FullSlot(NamedTuple):
-    """A batch that is ready, and what the actors told beside it."""
+    """A full slot, and the episodes and times that actors reported with its unrolls."""
 
     slot: int
     episodes: list[FinishedEpisode]
@@ -45,31 +48,39 @@ class FullSlot(NamedTuple):
 
 
 class FreedSlot(NamedTuple):
-    """A slot the learner is done with, and whether it trained on it or dropped it."""
+    """A slot the learner has released, and whether its batch was trained on or dropped."""
 
     slot: int
     is_trained: bool
 
 
 class HandoffPipe:
-    """One end of the hand-off pipe. Each direction has one sender and one receiver."""
+    """One end of the hand-off pipe. Each direction has one sender and one receiver.
 
-    def __init__(self, connection: Connection[Any, Any]) -> None:
-        """Wraps one end of a duplex pipe."""
-        self.connection = connection
+    Attributes:
+      frames: the pipe below; `frames.flush` sends what the peer had no room for.
+    """
+
+    def __init__(
+        self, end: socket.socket, name: str = "the other end of the hand-off pipe"
+    ) -> None:
+        """Wraps one end of a pair of sockets; `name` is the peer's, for error messages."""
+        self.frames = FramePipe(end, name, _MAX_UNSENT_BYTES)
+
+    def fileno(self) -> int:
+        """Returns the descriptor."""
+        return self.frames.fileno()
 
     def send_full(self, full: FullSlot) -> None:
-        """Front end -> learner.
+        """Front end -> learner. Never blocks.
 
         Raises:
           QueueClosedError: the learner is gone.
         """
-        parts = [_FULL.pack(full.slot, len(full.episodes), *full.actor_seconds)]
-        parts += [_EPISODE.pack(*episode) for episode in full.episodes]
-        try:
-            self.connection.send_bytes(b"".join(parts))
-        except OSError as error:
-            raise QueueClosedError("the learner is gone") from error
+        episodes = full.episodes[:MAX_EPISODES_PER_BATCH]
+        parts = [_FULL.pack(full.slot, len(episodes), *full.actor_seconds)]
+        parts += [_EPISODE.pack(*episode) for episode in episodes]
+        self.frames.send(b"".join(parts))
 
     def receive_full(self, timeout_s: float) -> FullSlot | None:
         """Learner: the next full slot, or None after `timeout_s`.
@@ -77,7 +88,7 @@ class HandoffPipe:
         Raises:
           QueueClosedError: the front end is gone.
         """
-        data = self._receive(timeout_s)
+        data = self.frames.receive(timeout_s)
         if data is None:
             return None
         slot, num_episodes, *seconds = _FULL.unpack_from(data)
@@ -88,76 +99,22 @@ class HandoffPipe:
         return FullSlot(slot, episodes, ActorSeconds(*seconds))
 
     def send_free(self, slot: int, is_trained: bool = True) -> None:
-        """Learner -> front end.
+        """Learner -> front end. Never blocks.
 
         Raises:
           QueueClosedError: the front end is gone.
         """
-        try:
-            self.connection.send_bytes(_FREE.pack(slot, is_trained))
-        except OSError as error:
-            raise QueueClosedError("the front end is gone") from error
+        self.frames.send(_FREE.pack(slot, is_trained))
 
     def receive_free(self) -> FreedSlot | None:
-        """Front end: the next freed slot, or None if there is none right now."""
-        data = self._receive(0.0)
-        return None if data is None else FreedSlot(*_FREE.unpack(data))
-
-    def _receive(self, timeout_s: float) -> bytes | None:
-        try:
-            if not self.connection.poll(timeout_s):
-                return None
-            return self.connection.recv_bytes()
-        except (EOFError, OSError) as error:
-            raise QueueClosedError("the other end of the hand-off pipe is gone") from error
-
-    def close(self) -> None:
-        """Closes this end; the other end sees it."""
-        self.connection.close()
-
-
-class ControlPipe:
-    """One end of a pipe of JSON objects, each with a "kind"."""
-
-    def __init__(self, connection: Connection[Any, Any]) -> None:
-        """Wraps one end of a duplex pipe."""
-        self.connection = connection
-
-    def send(self, kind: str, **fields: Any) -> None:  # Any: JSON
-        """Sends one message; a peer that is gone is not an error here, reading will tell."""
-        try:
-            self.connection.send_bytes(json.dumps({"kind": kind, **fields}).encode())
-        except OSError:
-            return
-
-    def send_if_room(self, kind: str, **fields: Any) -> None:  # Any: JSON
-        """Sends news that later news replaces, unless the peer has stopped reading.
-
-        A peer that hangs must not make this side hang too.
-        """
-        try:
-            poll = select.poll()
-            poll.register(self.connection.fileno(), select.POLLOUT)
-            has_room = bool(poll.poll(0))
-        except OSError:
-            return
-        if has_room:
-            self.send(kind, **fields)
-
-    def receive(self, timeout_s: float) -> dict[str, Any] | None:
-        """Returns the next message, or None after `timeout_s`.
+        """Front end: the next freed slot, or None if there is none right now.
 
         Raises:
-          QueueClosedError: the other end is gone.
+          QueueClosedError: the learner is gone.
         """
-        try:
-            if not self.connection.poll(timeout_s):
-                return None
-            message: dict[str, Any] = json.loads(self.connection.recv_bytes())
-        except (EOFError, OSError) as error:
-            raise QueueClosedError("the other end of the control pipe is gone") from error
-        return message
+        data = self.frames.receive(0.0)
+        return None if data is None else FreedSlot(*_FREE.unpack(data))
 
-    def close(self) -> None:
-        """Closes this end; the other end sees it."""
-        self.connection.close()
+    def close(self, patience_s: float = 0.0) -> None:
+        """Closes this end, after waiting up to `patience_s` for the peer to read what waits."""
+        self.frames.close(patience_s)

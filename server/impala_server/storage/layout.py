@@ -1,11 +1,11 @@
-"""Where everything lies in a batch slot.
+"""StorageLayout: offsets of all arrays in a batch slot.
 
-A pure function of the unroll's specification, B and the number of slots, so
-that the front end and the learner compute the same offsets and only agree on
-the numbers. A slot holds one batch: every leaf `[T+1, B, ...]`, `[T, B, ...]`
+A pure function of the unroll's specification, B and the number of slots, so the front end and the
+learner compute the same offsets from the same numbers. A slot holds one batch: every leaf `[T+1, B,
+...]`, `[T, B, ...]`
 or `[B, ...]`; a frame-stacked observation as `frames [B, F, frame...]` and
-`frame_index [T+1, B, S]`; and for each column which weights made it, and its
-origin: actor, session, message and place in the message. numpy only.
+`frame_index [T+1, B, S]`; and for each column the policy version that acted, and its origin: actor,
+session, message and place in the message. numpy only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SlotViews = dict[str, Array]
 
 
 class UnrollOrigin(NamedTuple):
-    """Which message unrolls came in; a column of a slot has this and the place in the message."""
+    """The message that unrolls came in; a column stores this and its place in the message."""
 
     actor_index: int
     session_epoch: int

@@ -1,91 +1,150 @@
-"""The ends of pipes and the shared blocks that each of the server's processes holds.
+"""ProcessEnds: pipe ends and shared blocks of each server process.
 
-Made by the supervisor. A child process gets the descriptors by number on its
-command line; in-process they are used as they are.
+Made by the supervisor from a `Wiring`, which says which children there are and what
+connects them. A child process gets the descriptors by number on its command line;
+in-process they are used as they are.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any
+import socket
+from collections.abc import Mapping
 
-from impala_server.storage.handoff import ControlPipe, HandoffPipe
+from impala_server.storage.control_pipe import ControlPipe
+from impala_server.storage.frame_pipe import make_pair
+from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.shared_block import SharedBlock
+
+STORAGE = "storage"
+WEIGHTS = "weights"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProcessEnds:
-    """What one of the two processes holds.
+    """What one child holds.
 
     Attributes:
-      supervisor: to the supervisor.
-      control: JSON between learner and front end.
-      handoff: slot indexes between learner and front end.
-      storage: rollout storage.
-      weights: published weights.
+      supervisor: messages with the supervisor.
+      controls: messages with other children, by their names.
+      handoffs: slot indexes with other children, by their names.
+      blocks: shared memory by its name.
     """
 
     supervisor: ControlPipe
-    control: ControlPipe
-    handoff: HandoffPipe
-    storage: SharedBlock
-    weights: SharedBlock
+    controls: Mapping[str, ControlPipe]
+    handoffs: Mapping[str, HandoffPipe]
+    blocks: Mapping[str, SharedBlock]
+
+    @property
+    def pipes(self) -> tuple[ControlPipe | HandoffPipe, ...]:
+        """All pipes, the supervisor's first."""
+        return (self.supervisor, *self.controls.values(), *self.handoffs.values())
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """All descriptors, in the order of the fields."""
-        pipes = (self.supervisor, self.control, self.handoff)
-        return (*(pipe.connection.fileno() for pipe in pipes), self.storage.fd, self.weights.fd)
+        """All descriptors."""
+        blocks = (block.fd for block in self.blocks.values())
+        return (*(pipe.fileno() for pipe in self.pipes), *blocks)
 
     def to_argument(self) -> str:
         """Returns the descriptors as a command-line argument; they must be passed on too."""
-        return json.dumps(self.fds)
+        return json.dumps(
+            {
+                "supervisor": self.supervisor.fileno(),
+                "controls": {name: pipe.fileno() for name, pipe in self.controls.items()},
+                "handoffs": {name: pipe.fileno() for name, pipe in self.handoffs.items()},
+                "blocks": {name: block.fd for name, block in self.blocks.items()},
+            }
+        )
 
     @classmethod
     def from_argument(cls, text: str) -> ProcessEnds:
         """Takes over the descriptors that `to_argument` named."""
-        supervisor, control, handoff, storage, weights = json.loads(text)
+        fds = json.loads(text)
         return cls(
-            ControlPipe(_connection(supervisor)),
-            ControlPipe(_connection(control)),
-            HandoffPipe(_connection(handoff)),
-            SharedBlock(storage),
-            SharedBlock(weights),
+            ControlPipe(socket.socket(fileno=fds["supervisor"]), "the supervisor"),
+            {
+                name: ControlPipe(socket.socket(fileno=fd), _title(name))
+                for name, fd in fds["controls"].items()
+            },
+            {
+                name: HandoffPipe(socket.socket(fileno=fd), _title(name))
+                for name, fd in fds["handoffs"].items()
+            },
+            {name: SharedBlock(fd) for name, fd in fds["blocks"].items()},
         )
 
-    def close_pipes(self) -> None:
-        """Closes the pipes: the other ends see it."""
-        for pipe in (self.supervisor, self.control, self.handoff):
-            if not pipe.connection.closed:
-                pipe.close()
+    def close_pipes(self, patience_s: float = 0.0) -> None:
+        """Closes the pipes, which the other ends notice.
+
+        Args:
+          patience_s: how long to wait, for each pipe, until the peer has read what is unsent.
+        """
+        for pipe in self.pipes:
+            pipe.close(patience_s)
+
+    def close_blocks(self) -> None:
+        """Closes the shared blocks."""
+        for block in self.blocks.values():
+            block.close()
 
 
-def make_ends() -> tuple[ProcessEnds, ProcessEnds, ControlPipe, ControlPipe]:
-    """Returns the learner's ends, the front end's, and the supervisor's pipes to the two."""
-    storage, weights = SharedBlock.create("impala-storage"), SharedBlock.create("impala-weights")
-    to_learner, learner_supervisor = Pipe(duplex=True)
-    to_front_end, front_end_supervisor = Pipe(duplex=True)
-    learner_control, front_end_control = Pipe(duplex=True)
-    learner_handoff, front_end_handoff = Pipe(duplex=True)
-    learner = ProcessEnds(
-        ControlPipe(learner_supervisor),
-        ControlPipe(learner_control),
-        HandoffPipe(learner_handoff),
-        storage,
-        weights,
-    )
-    front_end = ProcessEnds(
-        ControlPipe(front_end_supervisor),
-        ControlPipe(front_end_control),
-        HandoffPipe(front_end_handoff),
-        storage,
-        weights,
-    )
-    return learner, front_end, ControlPipe(to_learner), ControlPipe(to_front_end)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which children a supervisor has, and what connects them.
+
+    Attributes:
+      children: their names; each has a pipe to the supervisor.
+      controls: pairs of children with a pipe for messages.
+      handoffs: pairs of children with a pipe for slot indexes.
+      blocks: shared memory by name, with the children that map it.
+    """
+
+    children: tuple[str, ...]
+    controls: tuple[tuple[str, str], ...]
+    handoffs: tuple[tuple[str, str], ...]
+    blocks: Mapping[str, tuple[str, ...]]
 
 
-def _connection(fd: int) -> Connection[Any, Any]:
-    return Connection(fd)
+ONE_LEARNER = Wiring(
+    children=("learner", "front_end"),
+    controls=(("learner", "front_end"),),
+    handoffs=(("learner", "front_end"),),
+    blocks={STORAGE: ("learner", "front_end"), WEIGHTS: ("learner", "front_end")},
+)
+"""A learner server with one learner and one front end."""
+
+
+def make_ends(
+    wiring: Wiring = ONE_LEARNER,
+) -> tuple[dict[str, ProcessEnds], dict[str, ControlPipe]]:
+    """Returns the ends of each child, and the supervisor's pipe to each, by the child's name."""
+    controls: dict[str, dict[str, ControlPipe]] = {name: {} for name in wiring.children}
+    handoffs: dict[str, dict[str, HandoffPipe]] = {name: {} for name in wiring.children}
+    blocks: dict[str, dict[str, SharedBlock]] = {name: {} for name in wiring.children}
+    for one, other in wiring.controls:
+        ends = make_pair()
+        controls[one][other] = ControlPipe(ends[0], _title(other))
+        controls[other][one] = ControlPipe(ends[1], _title(one))
+    for one, other in wiring.handoffs:
+        ends = make_pair()
+        handoffs[one][other] = HandoffPipe(ends[0], _title(other))
+        handoffs[other][one] = HandoffPipe(ends[1], _title(one))
+    for block_name, users in wiring.blocks.items():
+        block = SharedBlock.create(f"impala-{block_name}")
+        for user in users:
+            blocks[user][block_name] = block
+    children, supervisor = {}, {}
+    for name in wiring.children:
+        ours, theirs = make_pair()
+        supervisor[name] = ControlPipe(ours, _title(name))
+        children[name] = ProcessEnds(
+            ControlPipe(theirs, "the supervisor"), controls[name], handoffs[name], blocks[name]
+        )
+    return children, supervisor
+
+
+def _title(name: str) -> str:
+    return f"the {name.replace('_', ' ')}"

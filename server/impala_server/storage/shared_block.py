@@ -2,8 +2,8 @@
 
 The supervisor creates blocks before it starts the learner and the front end
 and passes both the descriptor; the learner gives a block its size once the
-specifications are known. Nothing is left behind after a kill, and /dev/shm
-(64 MB in a container by default) plays no part.
+specifications are known. A kill leaves no file behind, and /dev/shm (64 MB in a container by
+default) is not used.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class SharedBlock:
             return cls(os.dup(file.fileno()))
 
     def resize(self, num_bytes: int) -> None:
-        """Gives the block its size. Called once, by the learner, before anyone maps it."""
+        """Gives the block its size. Called once, by the learner, before either process maps it."""
         os.ftruncate(self.fd, num_bytes)
 
     def map(self) -> memoryview:
-        """Returns a view of the whole block, which lives as long as anyone refers to it."""
+        """Returns a view of the whole block, valid as long as it is referred to."""
         if self._map is None:
             self._map = mmap.mmap(self.fd, os.fstat(self.fd).st_size)
         return memoryview(self._map)
 
     def close(self) -> None:
-        """Closes the descriptor; the memory goes when the last mapping of it goes."""
+        """Closes the descriptor; the memory is freed with its last mapping."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

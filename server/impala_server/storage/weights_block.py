@@ -1,10 +1,9 @@
-"""The newest published weights in shared memory: one writer, any number of readers.
+"""The published weights in shared memory: one writer, many readers.
 
-Two buffers, each a whole safetensors snapshot, and a header of integers. The
-learner writes the buffer that is not the newest and then makes it the newest;
-a reader copies the newest and checks that it was not overwritten meanwhile (a
-sequence lock: the buffer's counter is odd while it is written). A reader loses
-only to a writer that publishes twice during one copy, and tries again.
+Two buffers, each a whole safetensors snapshot, and a header of integers. The learner writes the
+older buffer and then marks it as the newest; a reader copies the newest and checks that it was not
+overwritten meanwhile (a sequence lock: the buffer's counter is odd while it is written). A copy
+fails only if the learner publishes twice meanwhile; the reader then tries again.
 """
 
 from __future__ import annotations

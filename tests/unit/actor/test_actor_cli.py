@@ -1,4 +1,4 @@
-"""The end of impala-actor: its own code, all that it said, and no waiting for the interpreter."""
+"""The end of impala-actor: exit code, complete output, and no wait for the interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What impala-admin shows: one screen for any status, and no text of others as markup."""
+"""Display of impala-admin: one screen for any status, and no markup in text from clients."""
 
 from __future__ import annotations
 
@@ -62,6 +62,16 @@ def test_status_is_one_screen_whatever_is_known() -> None:
         assert "\x1b" not in text
         assert "\n" not in describe_status(status)
     assert "evaluation   1.00 ± 1.00, greedy 1.00, best 1.00 at step 1" in text
+
+
+def test_status_says_what_is_wrong_with_learning() -> None:
+    status = make_status() | {"findings": ["return fell: it was 500", "data is old: 60 updates"]}
+
+    text = show(render_status(status))
+
+    assert "learning     return fell: it was 500" in text
+    assert text.index("return fell") < text.index("data is old") < text.index("run ")
+    assert describe_status(status).endswith("; return fell; data is old")
 
 
 def test_dashboard_draws_the_course_of_the_return() -> None:

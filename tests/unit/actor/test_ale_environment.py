@@ -1,4 +1,4 @@
-"""ale-py's vector environment behaves as the adapter takes for granted.
+"""ale-py's vector environment behaves as the adapter assumes.
 
 Seen to fail with: ale-py's episodic_life in place of life_loss_info (only first lives are then
 played), reward clipping left on, padding rows expected after every lost life.

@@ -1,4 +1,4 @@
-"""What an evaluator takes next: the newest candidate, and none once the run is over."""
+"""CandidateSubscriber gives the newest candidate, and none once the run is over."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""impala-admin certs init: what it makes fits together, and it overwrites nothing."""
+"""impala-admin certs init: its files fit together, and it overwrites nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""impala-eval on a run that was put together by hand."""
+"""impala-eval on a hand-made run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def test_main_with_several_runs_prints_a_plain_line_each_and_plots(
     assert main([str(run), str(run), *options]) == exit_codes.OK
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
+    assert lines[2] == f"wrote {picture}"
     assert lines[0].startswith(f"{run} {BANDIT} step 4000: return 0.")
     assert "(8 episodes, greedy)" in lines[0]
     assert picture.exists()
@@ -218,4 +219,4 @@ def test_main_with_video_where_libraries_are_missing_names_the_extra(
 
     assert main([str(cartpole_run), "--video", "v"]) == exit_codes.CONFIG
 
-    assert "pip install 'impala-rl[video]'" in capsys.readouterr().err
+    assert "(extra impala-rl[video])" in capsys.readouterr().err

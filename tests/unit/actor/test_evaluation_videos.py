@@ -1,4 +1,4 @@
-"""Videos of evaluations on disk: a run that trains for weeks keeps the newest only."""
+"""Videos of evaluations on disk: only the newest are kept."""
 
 from __future__ import annotations
 

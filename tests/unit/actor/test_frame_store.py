@@ -1,4 +1,4 @@
-"""What the actor stores as steps come is what `split_frames` finds in the finished unrolls."""
+"""FrameStore stores step by step the same frames that `split_frames` finds in finished unrolls."""
 
 from __future__ import annotations
 

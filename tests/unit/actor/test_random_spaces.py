@@ -1,4 +1,4 @@
-"""Whatever space hypothesis draws: what it samples comes out of the learner's batch, and back.
+"""Samples of random spaces reach the learner's batch unchanged, and actions the environment.
 
 The way of a sample is the real one: vector environment, adapter, unroll builder, message, decoder,
 storage slot, batch loader, network. Gymnasium's own flatten and unflatten are the oracle for what

@@ -1,4 +1,4 @@
-"""An actor's environment that fails: made anew, given up in time, and watched."""
+"""A failing environment of an actor is made again, given up in time, and watched for hangs."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ with EnvironmentWatchdog(0.2):
 
 
 def test_hang_ends_the_process_with_75_its_stacks_and_its_children() -> None:
-    """Row 32: a slot in a process of its own (env_backend async) is no orphan afterwards.
+    """A slot in its own process (env_backend async) ends with the actor (docs/faults.md, 32).
 
     Seen to fail, for ever, without the watchdog's thread; and, without the kill, with a slot that
     waits for ever.

@@ -58,7 +58,7 @@ def test_send_says_hello_first_and_numbers_messages_from_one(bench: Bench) -> No
 
 @pytest.mark.parametrize("first", [2**31 - 1, 2**32 - 1, 2**63 - 3])
 def test_numbers_go_on_where_words_of_fewer_bits_end(bench: Bench, first: int) -> None:
-    """Row 67: sequence numbers have 64 bits on the way there and on the way back."""
+    """Sequence numbers have 64 bits in both directions (docs/faults.md, 67)."""
     stream = bench.learner.accept()
     bench.sender._next_sequence = first
     for marker in range(3):

@@ -1,4 +1,4 @@
-"""Arguments of the class: what people have at hand is taken, what cannot be meant is named."""
+"""Arguments of the class: convertible values are accepted, others refused by name."""
 
 from __future__ import annotations
 

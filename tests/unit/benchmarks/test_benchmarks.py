@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.rigs.part_bench import PartBench, measure_parts
+from benchmarks.sections import throughput, update
 from benchmarks.suite.cases import Case
 from benchmarks.suite.performance_page import render_page
 from benchmarks.suite.section import BenchSettings, interleave, summarise
-from benchmarks.suite.section_table import SECTIONS, throughput, update
+from benchmarks.suite.section_table import SECTIONS
 from benchmarks.suite.targets import Target, load_targets
 
 from impala_common.numerics import vtrace

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from benchmarks.rigs.synthetic_actors import ActorTotals
 from benchmarks.rigs.unroll_source import UnrollSource, make_pixels, make_vectors
+from benchmarks.sections import front_ends, growth, wire
 from benchmarks.suite.section import summarise
-from benchmarks.suite.section_table import front_ends, growth, wire
 from benchmarks.suite.targets import load_targets
 
 from impala_common.testing.unrolls import make_frames_spec, make_unrolls, split_unrolls

@@ -1,4 +1,4 @@
-"""What the front end lets in: actions and logits of unrolls, component by component."""
+"""ActionRanges checks actions and logits of unrolls, component by component."""
 
 from __future__ import annotations
 

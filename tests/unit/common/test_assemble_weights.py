@@ -1,4 +1,4 @@
-"""What an actor keeps of a weights transfer, whoever is at the other end."""
+"""Assembling a weights transfer, with honest and hostile servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best checkpoint: there is always one, whatever happens while it is replaced."""
+"""The best checkpoint: a crash during its replacement leaves the old or the new one."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_checkpoints import DAMAGES, FILES, assert_is, damage_truncate, save
+from small_checkpoints import (
+    DAMAGES,
+    FILES,
+    assert_is,
+    damage_remove,
+    damage_truncate,
+    damage_zeros,
+    save,
+)
 
-from impala_common.errors import CheckpointError
+from impala_common.errors import CheckpointError, CheckpointUnreadableError
 from impala_common.run import checkpoint_manifest
 from impala_common.run.checkpoint_manifest import MANIFEST, Manifest, pack_manifest
 from impala_common.run.checkpoints import CheckpointStore
@@ -148,3 +157,60 @@ def test_load_of_foreign_manifest_says_what_was_expected(
 
     with pytest.raises(CheckpointError, match=message):
         plant(tmp_path, json.dumps(content).encode()).load("step-000000000001")
+
+
+@pytest.mark.parametrize("num_bytes", [10**18, 2**63, 10**30, checkpoint_manifest.MAX_FILE_BYTES])
+def test_load_of_file_said_to_be_huge_is_refused_without_its_memory(
+    tmp_path: Path, num_bytes: int
+) -> None:
+    """Seen to end with MemoryError and OverflowError."""
+    store = CheckpointStore(tmp_path)
+    folder = tmp_path / save(store, 1)
+    path = folder / MANIFEST
+    content = json.loads(path.read_text())
+    content["files"]["weights.safetensors"]["bytes"] = num_bytes
+    del content["manifest_sha256"]
+    content["manifest_sha256"] = checkpoint_manifest._compute_digest(content)
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(CheckpointError, match=r"weights.safetensors .*bytes"):
+        store.load(folder.name)
+    with pytest.raises(CheckpointError, match=r"weights.safetensors .*bytes"):
+        checkpoint_manifest.read_group(folder, "weights")
+
+
+@pytest.mark.parametrize(("name", "limit"), [("MAX_MANIFEST_BYTES", 300), ("MAX_FILE_BYTES", 64)])
+def test_save_beyond_a_limit_of_reading_is_refused_and_keeps_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
+) -> None:
+    """Seen to be written: `load` of the same release refused it."""
+    store = CheckpointStore(tmp_path)
+    before = save(store, 1)
+    with monkeypatch.context() as small:
+        small.setattr(checkpoint_manifest, name, limit)
+        with pytest.raises(CheckpointUnreadableError, match=f"expected at most {limit}"):
+            save(store, 2)
+
+    assert store.all_names() == [before]
+    assert_is(store.load_newest(), 1)
+
+
+@pytest.mark.parametrize("damage", [damage_truncate, damage_zeros, damage_remove])
+@pytest.mark.parametrize("file", FILES)
+def test_save_that_the_disk_damages_is_noticed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None], file: str
+) -> None:
+    """Seen to fail for files of tensors: only the manifest was read back."""
+    store = CheckpointStore(tmp_path)
+    before = save(store, 1)
+
+    def rename(source: Path, target: Path) -> None:
+        os.replace(source, target)
+        if target.name.startswith("step-"):
+            damage(target / file)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(CheckpointError):
+        save(store, 2)
+
+    assert store.names() == [before]

@@ -1,4 +1,4 @@
-"""Retention: never fewer than one good checkpoint, and none goes while it is read."""
+"""Retention: at least one good checkpoint stays, and none is removed while it is read."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_retention_spares_names_and_what_is_being_read(
 ) -> None:
     """Readers begin and end at any time; what they read stays whole under them.
 
-    Row 68. Seen to fail without the readers' lock.
+    docs/faults.md, 68. Seen to fail without the readers' lock.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as readers:
         store = CheckpointStore(folder, keep)

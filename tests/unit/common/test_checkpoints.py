@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, the same bits again, each under its own name."""
+"""Checkpoints: complete or absent, restored bit for bit, each under its own name."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The command line: what counts most, aliases, and errors that help."""
+"""The command line: priority of sources, aliases, and helpful errors."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -228,15 +229,46 @@ def test_option_that_cannot_be_parsed_ends_with_usage(
     assert message in captured.out + captured.err
 
 
-def test_help_names_every_setting_once_and_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_one_screen_and_says_where_the_rest_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seen to fail with tyro's help of 391 lines."""
     with pytest.raises(SystemExit) as caught:
-        parse("--help", "--env", "CartPole-v1")
+        parse("--env", "CartPole-v1", "--help")
+
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 60
+    for option in ("--env", "--resume", "--total-steps", "--help-all", "--version"):
+        assert any(line.startswith(f"  {option}") for line in lines)
+
+
+@pytest.mark.parametrize("option", ["--help", "--help-all"])
+@pytest.mark.parametrize("width", [50, 100])
+def test_help_breaks_lines_only_where_they_are_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str, width: int
+) -> None:
+    """Seen to fail with the line ends of docstrings kept."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        parse(option)
+
+    lines = capsys.readouterr().out.splitlines()
+    for line, following in itertools.pairwise(lines):
+        is_text_going_on = line[:6] == following[:6] == " " * 6 and "--" not in line
+        if is_text_going_on and len(line) - len(line.lstrip()) == len(following) - len(
+            following.lstrip()
+        ):
+            assert len(line) + 1 + len(following.split()[0]) > width, (line, following)
+
+
+def test_help_all_names_every_setting_and_the_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--help-all", "--env", "CartPole-v1")
 
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert "Defaults shown: preset 'cartpole'" in text
     for section in dataclasses.fields(TrainConfig):
-        assert f"{section.name} options" in text
+        assert f"\n{section.name}:\n" in text
         for field in dataclasses.fields(getattr(TrainConfig(), section.name)):
             assert f"--{field.name.replace('_', '-')}" in text
     assert "FLOAT|none" in text

@@ -1,4 +1,4 @@
-"""Settings: each error helps, config.toml is complete and comes back the same."""
+"""Settings: helpful errors, and a complete config.toml that is read back unchanged."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from impala_common.config import (
     LossConfig,
     ModelConfig,
     OptimizerConfig,
+    ReuseConfig,
     RolloutConfig,
     SecurityConfig,
     TrainConfig,
@@ -65,6 +66,13 @@ SECTIONS = typing.get_type_hints(TrainConfig)
         (OptimizerConfig, "learning_rate", math.nan, "greater than 0"),
         (OptimizerConfig, "adam_beta2", 1.0, "in [0, 1)"),
         (OptimizerConfig, "max_grad_norm", -1.0, "at least 0"),
+        (ReuseConfig, "passes", 0, "greater than 0"),
+        (ReuseConfig, "parts", 0, "greater than 0"),
+        (ReuseConfig, "part_kind", "columns", "one of unrolls, rows, auto"),
+        (ReuseConfig, "surrogate_clip", -0.1, "at least 0"),
+        (ReuseConfig, "kl_stop", math.nan, "at least 0"),
+        (ReuseConfig, "replay_ratio", math.inf, "at least 0"),
+        (ReuseConfig, "replay_capacity_bytes", 0, "greater than 0"),
         (TransportConfig, "port", 65536, "in [0, 65535]"),
         (TransportConfig, "window", 0, "in [1, 16]"),
         (SecurityConfig, "tls_cert", "server.crt", "given with --tls-key"),
@@ -97,6 +105,15 @@ def test_bad_value_is_refused_with_name_value_and_rule(
         ),
         ({"transport": {"host": "10.0.0.1"}}, "impala-admin certs init"),
         ({"loss": {"clip_c_threshold": 1.5}}, "contraction is proven"),
+        ({"reuse": {"parts": 3}, "rollout": {"batch_size": 2}}, "a part would be empty"),
+        (
+            {
+                "reuse": {"parts": 9, "part_kind": "rows"},
+                "rollout": {"batch_size": 2, "unroll_length": 4},
+            },
+            "at most 8, the rows",
+        ),
+        ({"reuse": {"replay_ratio": 0.1}, "rollout": {"batch_size": 2}}, "nothing would be"),
     ],
 )
 def test_rule_that_surprises_says_what_would_happen(
@@ -114,6 +131,8 @@ EXPLICIT: dict[str, st.SearchStrategy[Any]] = {
     "host": st.sampled_from(["127.0.0.1", "localhost", "::1"]),
     "device": st.sampled_from(["auto", "cpu", "cuda:3"]),
     "lockstep": st.just(False),
+    "parts": st.just(1),
+    "replay_ratio": st.sampled_from([0.0, 1.0, 2.5]),
     "env_kwargs": st.sampled_from(["", "{}", '{"is_slippery": false, "map_name": "4x4"}']),
     "env_wrapper": st.lists(st.just("my_module:Wrapper"), max_size=2).map(tuple),
     "seed": st.integers(0, 2**63 - 1),
@@ -259,12 +278,12 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
         ("CartPole-v1", "cartpole"),
         ("module:CartPole-v0", "cartpole"),
         ("impala_common.testing.environments:PositionCartPole-v1", "cartpole_memory"),
-        ("Pendulum-v1", "pendulum"),
+        ("Pendulum-v1", "generic"),
         ("HalfCheetah-v5", "halfcheetah"),
         ("Hopper-v5", "mujoco"),
         ("minigrid:MiniGrid-MemoryS7-v0", "minigrid"),
-        ("Acrobot-v1", "classic"),
-        ("LunarLander-v3", "classic"),
+        ("Acrobot-v1", "generic"),
+        ("LunarLander-v3", "lunarlander"),
         ("MinAtar/Breakout-v1", "minatar"),
         ("ALE/Pong-v5", "atari"),
         ("PongNoFrameskip-v4", "atari"),
@@ -274,6 +293,27 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
 )
 def test_preset_is_chosen_by_environment(env: str, preset: str) -> None:
     assert preset_for_environment(env) == preset
+
+
+def test_parts_are_rows_where_the_network_has_no_memory_and_unrolls_else() -> None:
+    """Planted: as many parts as of rows, so that some of a few unrolls would be empty."""
+    reuse = ReuseConfig(parts=16, part_kind="auto", replay_ratio=0.5)
+
+    rows, unrolls = (reuse.fit_to_network(has_memory, 8) for has_memory in (False, True))
+
+    assert (rows.part_kind, rows.parts) == ("rows", 16)
+    assert (unrolls.part_kind, unrolls.parts) == ("unrolls", 12)
+    assert ReuseConfig(parts=2).fit_to_network(False, 8) == ReuseConfig(parts=2)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_takes_a_network_with_memory(name: str) -> None:
+    """Planted: parts that are rows in a preset, so that `--recurrence lstm` ends in an error."""
+    config = make_preset(name)
+    reuse = config.reuse.fit_to_network(True, config.rollout.batch_size)
+
+    assert reuse.part_kind == "unrolls"
+    assert reuse.parts <= config.rollout.batch_size
 
 
 def test_preset_cartpole_wide_makes_each_message_a_whole_batch() -> None:
@@ -286,7 +326,7 @@ def test_preset_cartpole_wide_makes_each_message_a_whole_batch() -> None:
 
 
 def test_preset_of_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari, generic"):
+    with pytest.raises(ConfigError, match=r"one of cartpole, .*atari_paper, generic"):
         make_preset("doom")
 
 

@@ -1,4 +1,4 @@
-"""The history of events: complete lines, whatever ends the process, and marks of what is stored."""
+"""The event history: complete lines after any end of the process, and marks of stored unrolls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/exit_codes.md says what impala_common/process/exit_codes.py does."""
+"""docs/exit_codes.md agrees with impala_common/process/exit_codes.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What impala-eval --export writes is whole, says what it is, and gives the same policy again.
+"""Exports of impala-eval are complete, describe themselves, and give the same policy again.
 
 Seen to fail with: weights read without their digest, an earlier policy.onnx left beside new
 weights, an own network imported because the file names it, an import of grpc on the way of the
@@ -136,7 +136,7 @@ def test_export_without_onnx_libraries_writes_the_rest_and_names_the_extra(
 
     captured = capsys.readouterr()
     assert code == exit_codes.OK
-    assert "pip install 'impala-rl[onnx]'" in captured.err
+    assert "pip install 'onnx" in captured.err
     written = [Path(name).name for name in json.loads(captured.out)["exported"]]
     assert written == ["policy.safetensors", "policy.json"]
 

@@ -1,4 +1,4 @@
-"""Failpoints: off unless asked for, by name, and never where other machines come in."""
+"""Failpoints: off by default, armed by name, and refused for servers open to other machines."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_actions_happen_as_often_as_they_are_armed_for() -> None:
 
 def test_kill9_ends_the_process_at_once() -> None:
     code = (
-        "from impala_common import failpoints\n"
+        "from impala_common.process import failpoints\n"
         "failpoints.arm_from_environment('127.0.0.1')\n"
         "try:\n    failpoints.hit('push.after_ack')\nfinally:\n    print('still here')\n"
     )

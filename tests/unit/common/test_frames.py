@@ -1,4 +1,4 @@
-"""Splitting stacks into distinct frames is exact, whatever the stacks hold."""
+"""Splitting stacks into distinct frames is exact for any data."""
 
 from __future__ import annotations
 

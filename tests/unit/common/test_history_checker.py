@@ -1,4 +1,4 @@
-"""The judge is judged: a good history passes, and every validator finds what was planted for it."""
+"""The history checker: a good history passes, and every validator finds its planted violation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Python objects through inherited memory: what arrives, and what is refused at once."""
+"""Python objects through inherited memory: copies in children, and early refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No place in the code fills a log; what was left out is counted."""
+"""LogLimit bounds the lines of each place in the code and counts suppressed ones."""
 
 from __future__ import annotations
 

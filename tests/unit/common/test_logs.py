@@ -1,4 +1,4 @@
-"""Log records as JSON: one line each, whatever is in them; as text: no forged lines."""
+"""Log records as JSON: always one line each; as text: no forged lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of networks of one's own: what they find, and that a run and its actors mean the same."""
+"""Names of own networks: look-up, and that a run and its actors use the same one."""
 
 from __future__ import annotations
 

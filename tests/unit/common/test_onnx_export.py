@@ -1,4 +1,4 @@
-"""Exported graphs do what the networks do: every network with every memory, all kinds of actions.
+"""Exported graphs equal the networks: every network with every memory, all kinds of actions.
 
 Run by onnxruntime over several steps, with state and resets. Seen to fail with: state not reset
 where is_first, a batch size fixed by the trace, the previous action left out, values and logits

@@ -1,4 +1,4 @@
-"""The contract of networks of one's own: each rule is checked, and networks that keep it pass.
+"""The contract of own networks: each rule is checked, and networks that keep it pass.
 
 Each bad network breaks one rule; that it is refused by its own rule's text shows that the
 check for it works and that the checks before it let good networks through.

@@ -144,3 +144,21 @@ def test_modules_a_supervisor_needs_import_neither_torch_nor_grpc() -> None:
 
 def test_temporary_prefix_hides_files() -> None:
     assert run_directory.TEMPORARY_PREFIX.startswith(".")
+
+
+def test_names_of_new_folders_are_synced_up_to_the_first_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: after a power cut the run's folder itself could be missing."""
+    synced: list[Path] = []
+    monkeypatch.setattr(run_directory, "sync_directory", synced.append)
+    run = RunDirectory(tmp_path / "runs" / "one")
+
+    run.create()
+    with run.lock():
+        pass
+
+    assert synced == [tmp_path, tmp_path / "runs", run.path, run.path]
+    synced.clear()
+    run.create()
+    assert synced == []

@@ -1,4 +1,4 @@
-"""Arrays to messages and back; what a damaged or lying message is told."""
+"""Arrays to messages and back; errors for damaged or false messages."""
 
 from __future__ import annotations
 

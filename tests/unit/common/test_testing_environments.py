@@ -1,4 +1,4 @@
-"""The tiny environments betray what they are made to betray.
+"""The small test environments reveal the mistakes they are made for.
 
 A table of values and preferences stands for the network, V-trace for the learner; the mistakes
 are planted in what is taken for padding and for termination.

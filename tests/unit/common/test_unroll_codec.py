@@ -1,4 +1,4 @@
-"""Unrolls to messages and back; every way in which a message can be wrong is refused by name."""
+"""Unrolls to messages and back; each kind of wrong message is refused with its own error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that break off, are damaged, or come from another life of the learner are not loaded."""
+"""Incomplete, damaged and stale weights are not loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RUN/audit.jsonl: one line per change, whatever clients put into it."""
+"""RUN/audit.jsonl: one line per change, for any text from clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From storage to model inputs: frames become stacks again, feedback stands where it is due."""
+"""From storage to model inputs: frames are stacked again, previous actions and rewards aligned."""
 
 from __future__ import annotations
 

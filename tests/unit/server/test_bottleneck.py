@@ -1,4 +1,4 @@
-"""One made-up machine for each answer, and no answer where nothing is known."""
+"""Bottleneck: made-up metrics for each answer, and no answer without data."""
 
 from __future__ import annotations
 

@@ -19,14 +19,17 @@ from impala_common.errors import (
     AlreadyExistsError,
     CapacityError,
     CheckpointError,
+    CheckpointUnreadableError,
     CheckpointWriteError,
     InvalidRequestError,
 )
 from impala_common.process import failpoints
+from impala_common.run.checkpoint_manifest import MAX_MANIFEST_BYTES
 from impala_common.run.checkpoints import CheckpointStore
 from impala_server.learner import checkpoint_writer
-from impala_server.learner.checkpoint_writer import CheckpointWriter, Snapshot
+from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
+from impala_server.learner.training_state import Snapshot
 
 
 class Source:
@@ -36,6 +39,9 @@ class Source:
         self.version = 0
         self.num_taken = 0
         self.num_bytes = 1000
+        self.state: dict[str, Any] = {}
+        self.tensor_name = "w"
+        self.wall_time_s = 0.0
         self.is_open = threading.Event()
         self.is_open.set()
         self.has_come = threading.Event()
@@ -45,9 +51,16 @@ class Source:
         self.num_taken += 1
         self.has_come.set()
         assert self.is_open.wait(10.0)
-        counters = {"policy_version": version, "trained_steps": 10 * version}
+        self.wall_time_s += 1.0
+        counters = {
+            "policy_version": version,
+            "trained_steps": 10 * version,
+            "wall_time_s": self.wall_time_s,
+        }
         array = np.full(self.num_bytes // 8, version, np.int64)
-        return Snapshot({"weights": {"w": array}}, {"counters": counters})
+        return Snapshot(
+            {"weights": {self.tensor_name: array}}, {"counters": counters, **self.state}
+        )
 
 
 class Bench:
@@ -60,7 +73,6 @@ class Bench:
         self.writer = CheckpointWriter(
             self.store,
             self.source.take,
-            lambda: self.source.version,
             lambda event, **_fields: self.events.append(event),
         )
 
@@ -105,6 +117,44 @@ def test_request_without_news_is_the_checkpoint_there_is(tmp_path: Path) -> None
     assert bench.store.all_names() == [first.name, "mine"]
 
 
+@pytest.mark.parametrize("what", ["state", "num_bytes", "tensor_name", "version"])
+def test_request_is_of_news_whatever_part_of_a_checkpoint_changed(
+    tmp_path: Path, what: str
+) -> None:
+    """Seen to fail for all but the version: nothing else was compared."""
+    changes = {"state": {"learning_rate": 1.0}, "num_bytes": 80, "tensor_name": "v", "version": 1}
+    with running(tmp_path) as bench:
+        first = bench.writer.request().wait()
+        setattr(bench.source, what, changes[what])
+        second, third = bench.writer.request().wait(), bench.writer.request().wait()
+
+    assert (first.is_new, second.is_new, third.is_new) == (True, True, False)
+    assert third.name == second.name != first.name
+
+
+def test_checkpoint_that_could_not_be_read_again_is_an_alarm_until_one_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to be written, and to be found out when the run was resumed."""
+    with running(tmp_path) as bench:
+        good = bench.writer.request().wait()
+        bench.source.state = {"name": "x" * MAX_MANIFEST_BYTES}
+        with pytest.raises(CheckpointUnreadableError, match=r"manifest.json would have .* bytes"):
+            bench.writer.request().wait()
+        alarm = bench.writer.alarm
+        numbers = (bench.writer.num_failures, bench.writer.num_unreadable)
+        names = bench.store.all_names()
+        bench.source.state = {"name": "short"}
+        bench.writer.request().wait()
+
+    assert "cannot be read again" in alarm
+    assert alarm in caplog.text
+    assert numbers == (1, 1)
+    assert names == [good.name]
+    assert bench.store.load_newest().state["name"] == "short"
+    assert bench.writer.alarm == ""
+
+
 def test_request_of_a_name_that_is_not_to_be_had_is_refused_at_once(tmp_path: Path) -> None:
     with running(tmp_path) as bench:
         bench.source.is_open.clear()
@@ -142,7 +192,7 @@ def test_ticket_that_is_not_settled_in_time_says_so(
 
 @pytest.mark.parametrize("action", ["raise:oserror", "raise"])
 def test_save_that_fails_is_counted_and_the_next_succeeds(tmp_path: Path, action: str) -> None:
-    """Rows 24 and 25. Seen to fail with a thread that ends with an error it does not know."""
+    """The disk fails (docs/faults.md, 24, 25). Seen to fail with a thread that any error ends."""
     with running(tmp_path) as bench:
         with failpoints.armed(f"checkpoint.mid_write=once:{action}"):
             with pytest.raises(CheckpointWriteError):
@@ -187,7 +237,7 @@ def save_with_file_limit(path: Path, num_bytes: int) -> str:
 
 
 def test_save_past_a_real_limit_of_the_system_leaves_nothing(tmp_path: Path) -> None:
-    """Row 24 without root: the kernel itself cuts the file off."""
+    """A full disk without root: the kernel truncates the file (docs/faults.md, 24)."""
     store = CheckpointStore(tmp_path)
     store.save(1, {}, {})
 
@@ -214,7 +264,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("trouble", ["full", "read-only"])
 def test_disk_that_does_not_take_a_save_takes_the_next(small_disk: Path, trouble: str) -> None:
-    """Rows 24 and 25 on a real file system."""
+    """A full or read-only disk on a real file system (docs/faults.md, 24, 25)."""
     ballast = small_disk / "ballast"
     with running(small_disk / "checkpoints") as bench:
         bench.source.num_bytes = 200_000

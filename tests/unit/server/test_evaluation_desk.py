@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from impala_common.errors import CapacityError
+from impala_common.errors import CapacityError, NotFoundError
 from impala_server.front_end.evaluation.evaluation_desk import (
+    LEASE_S,
     MAX_EVALUATORS,
     EvaluationDesk,
     WaitingCandidate,
@@ -56,17 +57,58 @@ def test_leave_gives_the_candidate_back_unless_a_newer_one_waits() -> None:
     assert desk.join("third").candidate == candidate(2)
 
 
-def test_join_of_the_same_evaluator_takes_over_and_leaving_late_changes_nothing() -> None:
+def test_second_stream_of_a_name_cannot_take_a_live_seat() -> None:
+    """Seen to fail where the newer stream took the seat and what it played."""
     desk = EvaluationDesk(lambda unused: None)
-    old = desk.join("judge")
+    seat = desk.join("judge")
     desk.offer(candidate(1))
 
-    new = desk.join("judge")
-    desk.leave(old)
+    with pytest.raises(CapacityError, match="here already"):
+        desk.join("judge")
 
-    assert old.is_taken_over
-    assert new.candidate == candidate(1)
-    assert desk.num_evaluators == 1
+    assert seat.candidate == candidate(1)
+    desk.leave(seat)
+    assert desk.join("judge").candidate == candidate(1)
+
+
+def test_only_the_seat_that_holds_a_candidate_may_report_it() -> None:
+    desk = EvaluationDesk(lambda unused: None)
+    desk.join("judge")
+    desk.offer(candidate(1))
+    desk.join("other")
+    desk.offer(candidate(2))
+    desk.offer(candidate(3))
+
+    desk.require_reporter("judge", "candidate-1")
+    desk.require_reporter("other", "candidate-2")
+    for name, of in [("other", 1), ("nobody", 1), ("judge", 2), ("judge", 3), ("judge", 4)]:
+        with pytest.raises(NotFoundError):
+            desk.require_reporter(name, f"candidate-{of}")
+    desk.finish("candidate-1")
+    desk.require_reporter("judge", "candidate-1")  # its answer was lost
+
+
+def test_squatters_lose_their_seats_after_a_lease_without_a_report() -> None:
+    """Seen to fail where four streams that never report held all seats for ever."""
+    now_s = 0.0
+    desk = EvaluationDesk(lambda unused: None, lambda: now_s)
+    squatters = [desk.join(f"squatter-{index}") for index in range(MAX_EVALUATORS)]
+    for step in range(MAX_EVALUATORS):
+        desk.offer(candidate(step))
+    now_s = LEASE_S
+    with pytest.raises(CapacityError):
+        desk.join("honest")
+
+    now_s = LEASE_S + 1.0
+    honest = desk.join("honest")
+    assert [seat.is_over for seat in squatters] == [True, False, False, False]
+    assert honest.candidate == candidate(0)
+    desk.offer(candidate(9))
+
+    assert all(seat.is_over for seat in squatters)
+    assert not honest.is_over
+    desk.finish("candidate-0")
+    assert honest.candidate == candidate(9)
 
 
 def test_join_beyond_the_limit_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The door to rollout storage when there is no room: who waits, for how long, in which order.
+"""The unroll intake without room in storage: order and limits of waiting messages.
 
 No gRPC: messages are offered on an event loop of the test's own, and a learner's end
 of the pipe takes full slots. Waits are for events, with a deadline.

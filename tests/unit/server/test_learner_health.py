@@ -1,4 +1,4 @@
-"""What a learner in trouble does, and who decides it."""
+"""LearnerHealth: pause or end after failed updates, by the settings."""
 
 from __future__ import annotations
 

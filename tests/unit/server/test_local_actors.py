@@ -1,4 +1,4 @@
-"""Actors of impala-train: replaced when they die, and given up when that makes no sense."""
+"""Actors of impala-train: replaced when they die, and given up when they cannot work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from impala_common.config import EnvironmentConfig, ModelConfig, TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, OK, USAGE
+from impala_common.run.run_directory import RunDirectory
 from impala_server import train_cli
+from impala_server.local import actors as local_actors
 from impala_server.local import process as local_process
 from impala_server.local.actors import validate_local_run
 
@@ -82,18 +84,36 @@ def test_check_of_actor_that_keeps_dying_waits_longer_and_then_gives_up(bench: B
         assert bench.actor._restart_s - bench.now_s == pause_s
     bench.run_to_end(7)
 
-    with pytest.raises(ImpalaError, match=r"died 5 times in a row \(exit code 7\).*last words"):
+    with pytest.raises(ImpalaError, match=r"failed 5 times .* exit code 7: last words"):
         bench.actor.check()
 
 
 def test_check_of_actor_that_dies_once_in_a_while_goes_on_for_ever(bench: Bench) -> None:
     for _ in range(10):
         bench.run_to_end(1)
-        bench.now_s += 60.0
+        bench.now_s += 601.0
         bench.actor.check()
         bench.now_s += 60.0
 
     assert bench.num_starts == 10
+
+
+def test_check_of_actor_that_fails_again_and_again_after_a_minute_gives_up_and_says_why(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to fail when only lives shorter than 20 s were counted: it was replaced for ever."""
+    for _ in range(4):
+        bench.run_to_end(1)
+        bench.now_s += 60.0
+        bench.actor.check()
+        assert "exit code 1: last words" in caplog.text
+        bench.now_s += 60.0
+        bench.actor.check()
+    bench.run_to_end(1)
+    bench.now_s += 60.0
+
+    with pytest.raises(ImpalaError, match=r"failed 5 times .* exit code 1: last words"):
+        bench.actor.check()
 
 
 def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
@@ -137,3 +157,23 @@ def test_validate_looks_for_an_own_network_without_running_its_module(
     environment = EnvironmentConfig(env="CartPole-v1")
 
     validate_local_run(TrainConfig(environment=environment, model=ModelConfig(model=model)))
+
+
+def test_actor_that_is_still_starting_when_the_run_is_over_is_asked_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Seen to fail: it was waited for, as if the learner had told it, and killed after 15 s."""
+    monkeypatch.setattr(local_actors, "_TOLD_S", 0.1)
+    run = RunDirectory(tmp_path)
+    run.create()
+    config = TrainConfig(environment=EnvironmentConfig(env="CartPole-v1"))
+    actors = local_actors.LocalActors(config, run, "127.0.0.1:1")
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    late = local_process.LocalProcess("actor-0", command, tmp_path / "log")
+    actors._actors = [late]
+    actors.start()
+
+    actors.stop(is_run_over=True)
+
+    assert late._process is None
+    assert "killed" not in caplog.text

@@ -1,4 +1,4 @@
-"""The evaluator of impala-train: there where it is wanted, and never the end of a run."""
+"""The evaluator of impala-train: started if the settings ask for it, and it never ends a run."""
 
 from __future__ import annotations
 

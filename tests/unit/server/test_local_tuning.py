@@ -1,4 +1,4 @@
-"""impala-train fits actors, slots and threads to the machine where nobody names them."""
+"""impala-train chooses actors, slots and threads for the machine unless a setting names them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from impala_common.config import EnvironmentConfig, JobConfig, RolloutConfig, TrainConfig
+from impala_common.config import (
+    EnvironmentConfig,
+    EvaluationConfig,
+    JobConfig,
+    ReuseConfig,
+    RolloutConfig,
+    TrainConfig,
+)
 from impala_common.config.cli import parse_train_config
 from impala_common.config.presets import make_preset
 from impala_common.config.toml_io import dump_config
@@ -66,6 +73,59 @@ def test_choice_follows_cores_and_kind_of_environment(
     assert choose(make_config(env), facts) == chosen
 
 
+@pytest.mark.parametrize(
+    ("env", "num_cores", "has_gpu", "chosen"),
+    [
+        ("ALE/Pong-v5", 2, False, [1, 32, 2, 2]),
+        ("ALE/Pong-v5", 16, False, [3, 16, 16, 1]),
+        ("ALE/Pong-v5", 16, True, [15, 16, 1, 1]),
+        ("MinAtar/Breakout-v1", 2, False, [1, 32, 1, 1]),
+        ("my_module:Mine-v0", 2, False, [1, 32, 1, 1]),
+        ("my_module:Mine-v0", 8, False, [2, 16, 1, 1]),
+    ],
+)
+def test_passes_leave_fewer_cores_to_actors(
+    env: str, num_cores: int, has_gpu: bool, chosen: list[int]
+) -> None:
+    """Planted: passes not looked at, so that two actors share a core with a busy learner."""
+    config = dataclasses.replace(make_config(env), reuse=ReuseConfig(passes=4))
+
+    assert choose(config, MachineFacts(num_cores=num_cores, has_gpu=has_gpu)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "named", "interval", "num_episodes"),
+    [
+        (100_000, (), 0, 20),
+        (200_000, (), 25_000, 10),
+        (1_000_000, (), 40_000, 10),
+        (1_000_000, ("eval_interval_steps",), 0, 20),
+        (1_000_000, ("eval_interval_episodes",), 40_000, 20),
+        (1_000_000, TUNED_SETTINGS, 40_000, 10),
+    ],
+)
+def test_runs_that_are_not_short_are_evaluated(
+    total_steps: int, named: tuple[str, ...], interval: int, num_episodes: int
+) -> None:
+    """Planted: an interval of 0 that somebody named taken for none."""
+    config = dataclasses.replace(make_config("A-v0"), job=JobConfig(total_steps=total_steps))
+
+    chosen = choose_local_run(config, frozenset(named), MachineFacts(num_cores=2)).config
+
+    assert chosen.evaluation.eval_interval_steps == interval
+    assert chosen.evaluation.eval_interval_episodes == num_episodes
+
+
+def test_interval_of_evaluations_that_the_settings_have_stays() -> None:
+    config = dataclasses.replace(
+        make_config("A-v0"), evaluation=EvaluationConfig(eval_interval_steps=7)
+    )
+
+    assert choose_local_run(config, NOTHING, MachineFacts(num_cores=2)).config.evaluation == (
+        config.evaluation
+    )
+
+
 def test_threads_of_a_preset_that_gains_nothing_from_more_stay() -> None:
     config = make_config("CartPole-v1", learner_threads=1)
 
@@ -92,7 +152,7 @@ def test_all_named_or_lockstep_changes_nothing_and_says_nothing() -> None:
     facts = MachineFacts(num_cores=64)
 
     for case, named in ((config, frozenset(TUNED_SETTINGS)), (lockstep, NOTHING)):
-        choice = choose_local_run(case, named, facts)
+        choice = choose_local_run(case, named | {"eval_interval_steps"}, facts)
         assert choice.config == case
         assert choice.text == ""
 

@@ -1,4 +1,4 @@
-"""Parameters that may be set while a run trains: bounds, rules, and what a resume keeps."""
+"""Parameters that may be set while a run trains: bounds, rules, and resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bfloat16 in the encoder: what it may change, by how much, and when it is chosen."""
+"""bfloat16 in the encoder: limits of its rounding, and when it is chosen."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 from impala_server.learner import precision
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import export_state, make_optimizer
+from impala_server.learner.parts import take_whole
 from impala_server.learner.update import Updater
 
 torch.set_num_threads(1)
@@ -89,7 +90,7 @@ def compute_update(
     compute = vtrace.from_importance_weights
     with monkeypatch.context() as patch:
         patch.setattr(vtrace, "from_importance_weights", record)
-        losses = make_updater(model, dtype).compute_losses(batch)
+        losses = make_updater(model, dtype).compute_losses(take_whole(batch))
     gradients = torch.autograd.grad(losses.total_loss, list(model.parameters()))
     assert all(gradient.dtype == torch.float32 for gradient in gradients)
     ((returns, log_rhos),) = seen

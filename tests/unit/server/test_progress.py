@@ -1,21 +1,21 @@
-"""What a person sees: the live display, plain lines, the sparkline."""
+"""Progress: the live display, plain lines, the sparkline."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
-from typing import Any
+import re
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from impala_common.run import metrics
 from impala_common.run.sparkline import History
+from impala_server.messages import LearnerStatus
 from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
 
-STATUS: dict[str, Any] = {
-    "state": "RUNNING",
-    "last_checkpoint": "step-000000048000",
+METRICS: dict[str, float] = {
     metrics.STEPS: 51_200,
     metrics.TIME_S: 3725.0,
     metrics.STEPS_PER_S: 1_000.0,
@@ -26,6 +26,7 @@ STATUS: dict[str, Any] = {
     metrics.LOSS_PG: -0.0123,
     metrics.LOSS_BASELINE: 25.5,
     metrics.LOSS_ENTROPY: -150.1,
+    metrics.ENTROPY: 0.6543,
     metrics.POLICY_LAG_MEAN: 1.25,
     metrics.POLICY_LAG_MAX: 4,
     metrics.QUEUE_FILL: 0.62,
@@ -36,6 +37,12 @@ STATUS: dict[str, Any] = {
     metrics.UNROLLS_INVALID: 4,
     metrics.RSS_BYTES: 512 * 2**20,
 }
+STATUS = LearnerStatus(state="RUNNING", last_checkpoint="step-000000048000", metrics=METRICS)
+
+
+def with_metrics(state: str = "RUNNING", **values: float) -> LearnerStatus:
+    """Returns STATUS with some metrics changed."""
+    return dataclasses.replace(STATUS, state=state, metrics={**METRICS, **values})
 
 
 class FakeClock:
@@ -60,11 +67,11 @@ def rendered(display: ProgressDisplay, width: int) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [50, 64, 80, 100])
 def test_render_shows_everything_within_the_width(width: int) -> None:
     display, _, _ = make_display(width)
     for step in range(100):
-        display.update({**STATUS, metrics.RETURN_MEAN: float(step)})
+        display.update(with_metrics(**{metrics.RETURN_MEAN: float(step)}))
     display.update(STATUS)
 
     text = rendered(display, width)
@@ -80,7 +87,7 @@ def test_render_shows_everything_within_the_width(width: int) -> None:
         "12.35",
         "-0.0123",
         "25.5",
-        "-150.1",
+        "0.6543 nats",
         "1.2 mean, 4 max",
         "██████░░░░ 62%",
         "version 1,600",
@@ -92,29 +99,51 @@ def test_render_shows_everything_within_the_width(width: int) -> None:
         "█",
     ):
         assert part in text
-    assert "rejected    7" in text
+    assert re.search(r"rejected +7", text)
+    assert "-150.1" not in text, "the loss term is no entropy"
     assert "…" not in text
     assert {len(line) for line in text.splitlines()} == {width}
 
 
 @pytest.mark.parametrize(
-    "status",
+    "values",
     [
         {},
-        dict.fromkeys(STATUS, math.nan),
-        dict.fromkeys(STATUS),
+        dict.fromkeys(METRICS, math.nan),
+        dict.fromkeys(METRICS),
         {metrics.STEPS: 10**12, metrics.STEPS_PER_S: 0.0},
         {metrics.STEPS: 1, metrics.STEPS_PER_S: 1e-9, metrics.QUEUE_FILL: 7.0},
     ],
     ids=["empty", "nan", "none", "beyond the end", "slow"],
 )
-def test_render_of_odd_status_does_not_fail(status: dict[str, Any]) -> None:
+def test_render_of_odd_status_does_not_fail(values: dict[str, float | None]) -> None:
     display, _, _ = make_display()
 
-    display.update(status)
+    display.update(LearnerStatus(state="RUNNING", metrics=values))
 
     assert "steps" in rendered(display, 80)
     assert "steps" in display.line()
+
+
+def test_findings_are_shown_whole_in_the_display_and_by_name_in_a_line() -> None:
+    display, _, _ = make_display()
+    finding = "return fell: the mean return was 500 and is 9.3. Go back to the checkpoint best"
+
+    display.update(dataclasses.replace(STATUS, findings=(finding,)))
+
+    assert finding in rendered(display, 120)
+    assert display.line().endswith("(return fell)")
+
+
+def test_return_of_long_ago_is_not_shown() -> None:
+    """Planted: the last return repeated for ever."""
+    display, _, _ = make_display()
+
+    display.update(with_metrics(**{metrics.STEPS_SINCE_EPISODE: 880_000}))
+
+    for text in (rendered(display, 100), display.line()):
+        assert "none for 880,000 steps" in text
+        assert "143.2" not in text
 
 
 def test_render_before_there_is_a_status_says_what_is_awaited() -> None:
@@ -151,7 +180,7 @@ def test_stop_without_terminal_prints_the_last_status() -> None:
     display, file, _ = make_display()
     with display:
         display.update(STATUS)
-        display.update({**STATUS, "state": "STOPPED", metrics.STEPS: 200_000})
+        display.update(with_metrics("STOPPED", **{metrics.STEPS: 200_000}))
 
     assert "stopped steps 200,000 (100 %)" in file.getvalue().splitlines()[-1]
 
@@ -162,7 +191,7 @@ def test_stop_without_terminal_prints_no_line_twice() -> None:
     with display:
         display.update(STATUS)
         clock.now_s += LINE_INTERVAL_S
-        display.update({**STATUS, "state": "STOPPED"})
+        display.update(with_metrics("STOPPED"))
     display.stop()
 
     assert len(file.getvalue().splitlines()) == 2
@@ -212,3 +241,24 @@ def test_sparkline_of_constant_value_is_flat() -> None:
         history.append(3.0)
 
     assert set(history.sparkline(10)) == {"▄"}
+
+
+def test_live_display_begins_on_a_clean_screen_when_the_terminal_is_resized() -> None:
+    """Seen to fail with rich's own Live, which goes back over as many lines as it had drawn."""
+    file = io.StringIO()
+    console = Console(file=file, width=100, height=40, force_terminal=True, force_interactive=True)
+    with ProgressDisplay(200_000, "run", console, FakeClock()) as display:
+        display.update(STATUS)
+        display.message("before")
+        assert "\x1b[2J" not in file.getvalue()
+        file.truncate(0)
+
+        console.size = ConsoleDimensions(60, 30)
+        display.message("after")
+
+        text = file.getvalue()
+        assert text.index("\x1b[2J") < text.index("after")
+        assert "\x1b[1A" not in text, "the cursor must not go up: lines have been broken anew"
+        file.truncate(0)
+        display.message("again")
+        assert "\x1b[2J" not in file.getvalue()

@@ -1,4 +1,4 @@
-"""The table of authorisation is complete, and what is not in it is closed."""
+"""The table of authorisation is complete, and methods outside it are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actors and their lives: indexes, seeds, fencing, and the bounds of what is remembered."""
+"""Sessions of actors: indexes, seeds, fencing, and the bounds of the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who died? The supervisor against pipes and children of the test's own making.
+"""The supervisor names the process that died, with pipes and children made by the test.
 
 When one of the two processes dies the other ends by itself, at once; whichever end the
 supervisor sees first, it must name the one that died.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,10 @@ from running_server import make_config
 
 from impala_common import errors
 from impala_common.run.run_directory import RunDirectory
-from impala_server.storage.handoff import ControlPipe
+from impala_server.children import Child, make_child_specs
+from impala_server.messages import Failed, LearnerStatus, StatusNews, Stop
+from impala_server.storage.control_pipe import ControlPipe
+from impala_server.storage.frame_pipe import make_pair
 from impala_server.supervisor import Supervisor
 
 NAMES = ("learner", "front_end")
@@ -27,29 +29,34 @@ class Machine:
     """A supervisor, and the children's ends of its pipes. The children only wait."""
 
     def __init__(self, path: Path) -> None:
-        self.supervisor = Supervisor(make_config(), RunDirectory(path))
+        run, config = RunDirectory(path), make_config()
+        self.supervisor = Supervisor(config, run)
         code = "import sys; sys.stdin.read()"
         self.children = {
             name: subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE)
             for name in NAMES
         }
-        ends = [Pipe(duplex=True) for _ in NAMES]
-        self.learner, self.front_end = (ControlPipe(theirs) for _, theirs in ends)
-        self.supervisor._children = dict(self.children)
-        self.supervisor._learner_pipe, self.supervisor._front_end_pipe = (
-            ControlPipe(ours) for ours, _ in ends
-        )
+        specs = make_child_specs(config, run, None)
+        assert tuple(specs) == NAMES
+        self.pipes = {}
+        for name, process in self.children.items():
+            ours, theirs = make_pair()
+            child = Child(name, specs[name], ControlPipe(ours))
+            child.adopt(process)
+            self.supervisor._children[name] = child
+            self.pipes[name] = ControlPipe(theirs)
+        self.learner = self.pipes["learner"]
         self.status("RUNNING")
         self.supervisor.poll(1.0)
 
-    def status(self, state: str, **more: str) -> None:
-        self.learner.send("status", status={"state": state, **more})
+    def status(self, state: str, reason: str = "") -> None:
+        self.learner.send(StatusNews(LearnerStatus(state=state, reason=reason)))
 
     def kill(self, name: str) -> None:
         """Lets a child die, as the supervisor sees it."""
         self.children[name].kill()
         self.children[name].wait(10.0)
-        getattr(self, name).close()
+        self.pipes[name].close()
 
     def end(self, name: str) -> None:
         """Lets a child end by itself."""
@@ -57,7 +64,7 @@ class Machine:
         assert child.stdin is not None
         child.stdin.close()
         assert child.wait(10.0) == 0
-        getattr(self, name).close()
+        self.pipes[name].close()
 
     def close(self) -> None:
         for child in self.children.values():
@@ -65,7 +72,7 @@ class Machine:
             child.wait(10.0)
             assert child.stdin is not None
             child.stdin.close()
-        for pipe in (self.learner, self.front_end):
+        for pipe in self.pipes.values():
             pipe.close()
         self.supervisor.close()
 
@@ -99,7 +106,7 @@ def test_poll_when_the_front_end_has_followed_a_failed_learner_says_why_that_fai
     machine: Machine,
 ) -> None:
     """The learner takes its time to leave. Seen to fail when the front end's end came first."""
-    machine.learner.send("failed", reason=errors.ModelError.reason, text="there is no such class")
+    machine.learner.send(Failed(errors.ModelError.reason, "there is no such class"))
     machine.learner.close()
     machine.end("front_end")
 
@@ -133,13 +140,13 @@ def test_poll_when_the_learner_has_ended_as_it_should_returns_none(
 ) -> None:
     if reason == "stopping":
         machine.supervisor.request_stop()
-        assert machine.learner.receive(1.0) == {"kind": "stop"}
+        assert machine.learner.receive(1.0) == Stop()
     machine.status("DRAINING")
     machine.status("STOPPED", reason=reason)
     machine.end("learner")
 
     assert machine.supervisor.poll(1.0) is None
-    assert machine.supervisor.status == {"state": "STOPPED", "reason": reason}
+    assert machine.supervisor.status == LearnerStatus(state="STOPPED", reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +162,7 @@ def test_poll_when_the_learner_has_ended_as_it_should_returns_none(
 def test_poll_when_a_process_says_why_it_failed_raises_that(
     machine: Machine, name: str, kind: type[errors.ImpalaError]
 ) -> None:
-    getattr(machine, name).send("failed", reason=kind.reason, text="some reason")
+    machine.pipes[name].send(Failed(kind.reason, "some reason"))
 
     with pytest.raises(errors.ImpalaError, match="some reason") as caught:
         machine.supervisor.poll(1.0)

@@ -1,4 +1,4 @@
-"""How many are sent weights at a time."""
+"""TransferSlots: limits simultaneous weights transfers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to rollout storage: one verdict for each message, and nothing is written twice.
+"""The unroll intake: one verdict for each message, and nothing is written twice.
 
 No gRPC: messages are offered on an event loop of the test's own, and a learner's end
 of the pipe takes full slots. Without room: test_intake_room.py.

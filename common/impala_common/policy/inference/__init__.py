@@ -1,4 +1,4 @@
-"""Ways to run the policy's network in an actor, and the choice between them.
+"""Inference backends, which run the policy's network in an actor, and the choice between them.
 
-`backend` says what a way is; `selection` measures those that fit and takes the fastest.
+`backend` has the interface; `selection` measures the suitable backends and takes the fastest.
 """

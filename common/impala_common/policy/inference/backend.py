@@ -1,9 +1,9 @@
-"""InferenceBackend: one way to compute the logits of one step in all slots.
+"""InferenceBackend: the interface of one inference step for all slots.
 
-Called by `impala_common.policy.policy` only, on the actor's thread. What a backend returns is
-what actions are drawn from and what the unroll reports, so its rounding never makes the
-learner's importance ratios wrong: they are taken against the logits that sampled. It
-keeps the recurrent state, because its form (tensors, arrays) is its own business.
+Called by `impala_common.policy.policy` only, on the actor's thread. Actions are drawn from a
+backend's logits and unrolls report the same logits, so its rounding never makes the learner's
+importance ratios wrong. A backend stores the recurrent state in a form of its own (tensors,
+arrays).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings 
 
 
 class UnsuitableModelError(Exception):
-    """This backend cannot run this network, or not here; the text says why.
+    """This backend cannot run this network on this machine; the text has the reason.
 
-    Never leaves `impala_common.policy.inference`: another backend is taken.
+    Never leaves `impala_common.policy.inference`: another backend is used.
     """
 
 
 class StepInputs(NamedTuple):
-    """What the network consumes in one step. N is the number of slots.
+    """Inputs of the network in one step. N is the number of slots.
 
     Attributes:
       observations: leaf name -> [N, ...].
@@ -41,21 +41,21 @@ class StepInputs(NamedTuple):
 
 
 class InferenceBackend(ABC):
-    """Computes logits with the newest weights it was given."""
+    """Computes logits with the weights of the last `load`."""
 
     name: ClassVar[str]
-    """As `--inference-backend` calls it."""
+    """Name in `--inference-backend`."""
     tolerance: ClassVar[float]
     """Largest difference of a logit to eager float32 with the same weights and state; a share of
     the largest logit where that is above 1."""
 
     @abstractmethod
     def load(self, weights: Mapping[str, Array]) -> None:
-        """Takes over new weights, every tensor of the network by name; state stays."""
+        """Copies new weights, every tensor of the network by name; recurrent state stays."""
 
     @abstractmethod
     def infer(self, inputs: StepInputs) -> Array:
-        """Returns float32 [N, P], an array of the caller's, and moves the state on by a step."""
+        """Returns float32 [N, P], owned by the caller, and advances the state by a step."""
 
     @property
     def agent_state(self) -> tuple[Array, ...]:
@@ -63,4 +63,4 @@ class InferenceBackend(ABC):
         return ()
 
     def reset(self) -> None:  # noqa: B027 (nothing to do without memory)
-        """Makes the recurrent state that of fresh episodes in all slots."""
+        """Resets the recurrent state to that of fresh episodes in all slots."""

@@ -1,7 +1,7 @@
 """Bfloat16Inference: encoder in bfloat16, memory and policy head in float32.
 
-Pays where the processor multiplies bfloat16 (AMX, avx512_bf16) and the network is large
-enough. Convolutions keep their weights in channels_last. The recurrent state stays float32 and
+Faster where the processor multiplies bfloat16 (AMX, avx512_bf16) and the network is large enough.
+Convolutions keep their weights in channels_last. The recurrent state stays float32 and
 as exact as its inputs: rounding is not carried from step to step.
 """
 
@@ -28,11 +28,11 @@ class Bfloat16Inference(EagerInference):
     tolerance: ClassVar[float] = 0.03
 
     def __init__(self, model: AgentModel, num_slots: int, device: str = "cpu") -> None:
-        """Copies `model`, which stays as it is.
+        """Copies `model`, which stays unchanged.
 
         Raises:
-          UnsuitableModelError: it is not of the shape encoder, memory, heads, or has no layer
-            that could be converted.
+          UnsuitableModelError: it is not built of encoder, memory and heads, or has no layer that
+            can be converted.
         """
         converted = copy.deepcopy(model)
         network = converted.network if isinstance(converted, NormalisedModel) else converted

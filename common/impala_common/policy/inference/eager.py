@@ -1,4 +1,4 @@
-"""EagerInference: the network itself, in float32, on any device. What others are compared with."""
+"""EagerInference: plain torch in float32 on any device; the reference of the other backends."""
 
 from __future__ import annotations
 

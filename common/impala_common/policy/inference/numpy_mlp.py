@@ -1,8 +1,8 @@
-"""NumpyMlpInference: the network for vectors without memory, in numpy.
+"""NumpyMlpInference: the MLP without memory, in numpy.
 
 For layers as small as these each call into torch costs more than the arithmetic: 8 slots of
-CartPole's network take a fourth of eager's time, 256 a third. Float32 as eager, and equal to
-it but for rounding. Buffers are kept from step to step; the logits alone are new each time.
+CartPole's network take a fourth of eager's time, 256 a third. Float32 like eager, and equal to it
+except for rounding. Buffers are reused at each step; only the logits are a new array.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from impala_common.policy.inference.backend import (
 
 
 class _Normaliser(NamedTuple):
-    """What normalises one leaf, in the leaf's own precision."""
+    """Mean, deviation and clip of one leaf, in the leaf's own precision."""
 
     mean: Array
     inverse_std: Array
 
 
 class NumpyMlpInference(InferenceBackend):
-    """Runs the policy network of a SeparateMlp, with normalised observations where it has them."""
+    """Runs the policy network of a SeparateMlp, with its normalisation of observations, if any."""
 
     name: ClassVar[str] = "numpy"
     tolerance: ClassVar[float] = 1e-4
@@ -42,7 +42,7 @@ class NumpyMlpInference(InferenceBackend):
         """Prepares for `model`, whose present weights it starts from.
 
         Raises:
-          UnsuitableModelError: it is another network, or consumes previous actions.
+          UnsuitableModelError: it is another network, or uses previous actions.
         """
         prefix = ""
         self._clip = 0.0

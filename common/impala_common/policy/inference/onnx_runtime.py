@@ -1,8 +1,7 @@
-"""OnnxRuntimeInference: the network as an ONNX graph, run by onnxruntime. Extra `onnx`.
+"""OnnxRuntimeInference: the network as an ONNX graph in onnxruntime (extra `onnx`).
 
-Faster than torch for most networks, but the graph takes seconds of CPU time and 180 MB to
-make, which is why it has to be asked for. Weights are inputs of the graph, not part of it: new
-ones are handed over as they are, and nothing is made again.
+Faster than torch for most networks, but making the graph takes seconds of CPU time and 180 MB, so
+it is never chosen automatically. Weights are inputs of the graph, so new weights need no new graph.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from impala_common.policy.onnx_graph import (
 )
 from impala_common.spec.specs import EnvironmentSpec
 
-_PREFIX = "model."  # how the graph calls what is in the network
+_PREFIX = "model."  # of the network's tensors in the graph
 
 
 class OnnxRuntimeInference(InferenceBackend):
@@ -56,7 +55,7 @@ class OnnxRuntimeInference(InferenceBackend):
 
         Args:
           model: the network.
-          environment: what it consumes.
+          environment: specification of its inputs.
           num_slots: N.
           num_threads: CPU threads of one call.
           graph: from `make_graph`, for any number of slots; None: it is made now.
@@ -95,7 +94,8 @@ class OnnxRuntimeInference(InferenceBackend):
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """See InferenceBackend."""
-        # A value may share the array's memory: the copy is this object's, and is replaced whole.
+        # A value may share the array's memory, so this object has a copy, which is replaced as a
+        # whole.
         self._arrays = {name: np.array(weights[name]) for name in self._weight_names}
         for name, array in self._arrays.items():
             self._binding.bind_ortvalue_input(_PREFIX + name, self._to_value(array))
@@ -152,8 +152,8 @@ def make_graph(model: AgentModel, environment: EnvironmentSpec) -> Any:  # Any: 
 def _make_distinct(model: AgentModel) -> AgentModel:
     """Returns a copy with other weights, no two tensors alike.
 
-    The exporter makes one constant of equal tensors, such as biases that are all 0, and leaves
-    out what does nothing: a graph made from those could never be given others.
+    The exporter merges equal tensors, such as biases of zeros, and drops operations without effect:
+    such a graph could not take other weights.
     """
     distinct = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(0)

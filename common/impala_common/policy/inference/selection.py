@@ -1,9 +1,9 @@
-"""make_inference: which backend an actor runs, by name or by a measurement of half a second.
+"""make_inference: chooses the inference backend, by name or by measuring for half a second.
 
-Called once per session, before the first step. Each candidate is first compared with eager
-on random data and weights: one that fails, or differs by more than its tolerance, is never
-used. What is measured is a step together with its share of taking over new weights, in CPU
-time of this thread: the machine is shared with other actors and the learner.
+Called once per session, before the first step. Each backend is first compared with eager on random
+data and weights: one that fails, or differs by more than its tolerance, is never used. Measures a
+step and its share of loading new weights, in CPU time of this thread, as other actors and the
+learner use the same machine.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _PROBE_CPU_S = 0.15
 _PROBE_WALL_S = 0.6
 _MIN_ROUNDS = 3
 _HOPELESS = 3.0
-"""A candidate whose calls take so many times eager's is not measured further."""
+"""A backend whose calls take this many times eager's is not measured further."""
 _MIN_GAIN = 1.1
-"""Eager is left for a backend only where it is so many times as fast."""
+"""Another backend replaces eager only if it is this many times as fast."""
 _NUM_COMPARED_STEPS = 3
 
 
 class ProbedBackend(NamedTuple):
-    """What was measured of one backend.
+    """Measured times of one backend.
 
     Attributes:
       call_ms: one step of all slots.
-      load_ms: taking over new weights.
+      load_ms: loading new weights.
     """
 
     backend: InferenceBackend
@@ -55,7 +55,7 @@ class ProbedBackend(NamedTuple):
     load_ms: float
 
     def cost_ms(self, unroll_length: int) -> float:
-        """Returns what a step costs where every unroll brings new weights."""
+        """Returns the time of a step if every unroll has new weights."""
         return self.call_ms + self.load_ms / unroll_length
 
 
@@ -67,14 +67,14 @@ def make_inference(
     unroll_length: int,
     device: str = "cpu",
 ) -> InferenceBackend:
-    """Returns the backend `name`, or eager where that cannot run `model`.
+    """Returns the backend `name`, or eager if that cannot run `model`.
 
     Args:
-      name: auto: the fastest of those that are ready at once.
-      model: the network; eager runs it itself, others a copy. Its weights stay as they are.
-      environment: what it consumes.
+      name: auto: the fastest of those that need no preparation.
+      model: the network; eager runs it itself, others a copy. Its weights stay unchanged.
+      environment: specification of its inputs.
       num_slots: N.
-      unroll_length: T; new weights come at most once in so many steps.
+      unroll_length: T; weights change at most once in T steps.
       device: of eager; all others are for the CPU, so that auto is eager on a GPU.
     """
     eager = EagerInference(model, num_slots, device)
@@ -103,11 +103,11 @@ def probe(
     """Measures backends in turn for half a second or so; the least time of each counts.
 
     Args:
-      backends: the first is what others are hopeless against.
-      weights: loaded again and again.
-      inputs: of one step.
+      backends: the first is the baseline; backends much slower than it are dropped.
+      weights: loaded repeatedly.
+      inputs: inputs of one step.
     """
-    # With several threads the CPU time of this one says nothing.
+    # With several threads the CPU time of this thread is not the whole time.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     calls, loads = [np.inf] * len(backends), [np.inf] * len(backends)
     start_cpu_s, start_s = clock(), time.perf_counter()
@@ -135,23 +135,23 @@ def _choose(
     unroll_length: int,
 ) -> InferenceBackend:
     num_slots = len(inputs[0].is_first)
-    candidates: list[InferenceBackend] = [eager]
+    backends: list[InferenceBackend] = [eager]
     makers: tuple[Callable[[], InferenceBackend], ...] = (
         lambda: NumpyMlpInference(model, num_slots),
         lambda: Bfloat16Inference(model, num_slots),
     )
     for make in makers:
         try:
-            candidate = make()
-            _compare(candidate, eager, weights, inputs)
+            backend = make()
+            _compare(backend, eager, weights, inputs)
         except UnsuitableModelError as error:
-            _LOG.debug("not a candidate for inference: %s", error)
+            _LOG.debug("inference backend left out: %s", error)
         else:
-            candidates.append(candidate)
-    if len(candidates) == 1:
+            backends.append(backend)
+    if len(backends) == 1:
         _LOG.info("inference: eager, the only backend for this network")
         return eager
-    probed = probe(candidates, weights, inputs[0])
+    probed = probe(backends, weights, inputs[0])
     best = min(probed, key=lambda one: one.cost_ms(unroll_length))
     if best.cost_ms(unroll_length) * _MIN_GAIN > probed[0].cost_ms(unroll_length):
         best = probed[0]
@@ -173,7 +173,7 @@ def _make(
         return NumpyMlpInference(model, num_slots)
     if name == "bfloat16":
         return Bfloat16Inference(model, num_slots)
-    # Late: it imports what only some have installed.
+    # Imported late: its dependencies are optional.
     from impala_common.policy.inference.onnx_runtime import OnnxRuntimeInference
 
     return OnnxRuntimeInference(model, environment, num_slots, torch.get_num_threads())
@@ -187,7 +187,7 @@ def _compare(
 ) -> None:
     """Raises UnsuitableModelError unless `backend` gives eager's logits after a change of weights.
 
-    With other weights than those it was made with: what it has kept of them shows.
+    The weights differ from those it was made with, which reveals tensors that were not replaced.
     """
     random = np.random.default_rng(0)
     changed = {
@@ -209,7 +209,7 @@ def _compare(
         backend.reset()
     except UnsuitableModelError:
         raise
-    except Exception as error:  # a network of one's own, or a library on this processor
+    except Exception as error:  # from an own network, or a library on this processor
         raise UnsuitableModelError(f"{type(error).__name__}: {error}") from error
 
 
@@ -243,7 +243,7 @@ def _draw(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Ar
         return random.standard_normal(shape).astype(dtype)
     if dtype == "bool":
         return random.random(shape) < 0.3
-    # Small numbers fit whatever integers mean; pixels are any byte.
+    # Small integers are valid for any space; pixels may be any byte.
     return random.integers(0, 256 if dtype == "uint8" else 2, shape).astype(dtype)
 
 

@@ -1,1 +1,1 @@
-"""What administrators call."""
+"""The admin service: commands of administrators."""

@@ -1,8 +1,8 @@
-"""Changes an administrator asks for: each happens once, and each leaves an audit line.
+"""AdminChanges: carries out administrators' changes, each once, each audited.
 
-Runs on the front end's event loop, between the servicer and what carries a
-change out: the learner (over its pipe) or the front end's own tables. Order:
-request id, expected run, the change, the audit line, the answer.
+Runs on the front end's event loop. The servicer calls it; it passes each change to the learner
+(over its pipe) or makes it in the front end's own tables. Order: request id, expected run, the
+change, the audit line, the answer.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LEVELS = {pb.LogLevel.Value(f"LOG_LEVEL_{name}"): name for name in
 
 
 class _Done(NamedTuple):
-    """What a change answers, and what its audit line says beside the request."""
+    """Response of a change, and the facts that its audit line adds to the request."""
 
     response: Any  # Any: the response message of the method
     facts: dict[str, Any]
@@ -53,15 +53,15 @@ class AdminChanges:
         "Pause", "Resume", "SaveCheckpoint", "Rollback", "SetParameter", "EvictActor",
         "UnbanActor", "Drain", "Shutdown", "SetLogLevel", "Profile",
     )  # fmt: skip
-    """All methods that change something."""
+    """All methods with a side effect."""
 
     def __init__(self, facts: ServerFacts, audit: AuditLog, who: str) -> None:
-        """Changes what `facts` speak of.
+        """Makes changes to the server that `facts` describe.
 
         Args:
           facts: the server.
-          audit: where each change is written down.
-          who: by what right callers come, such as "admin token".
+          audit: the file that each change is written to.
+          who: how callers were authenticated, such as "admin token".
         """
         self._facts = facts
         self._audit = audit
@@ -100,7 +100,7 @@ class AdminChanges:
             )
         except ImpalaError as error:
             if not is_begun and not isinstance(error, LearnerUnavailableError):
-                # Refused before it was one: a bad request id, or one used before.
+                # The change never began: the request id is invalid or was used before.
                 await self._write(name, request, peer, error.reason, text=str(error))
             raise
 
@@ -151,12 +151,12 @@ class AdminChanges:
         return run
 
     def _state(self) -> Any:  # Any: the stubs have no type for enum values
-        return pack_state(self._facts.link.status["state"])
+        return pack_state(self._facts.link.status.state)
 
     async def _steer(self, command: str, response: Any) -> _Done:  # Any: a message class
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         await self._call(command)
-        after = self._facts.link.status["state"]
+        after = self._facts.link.status.state
         message = response(learner=pack_header(self._facts), state=self._state())
         return _Done(message, {"old": before, "new": after})
 
@@ -203,7 +203,7 @@ class AdminChanges:
         return _Done(pb.UnbanActorResponse(), {})
 
     async def _drain(self, unused_request: pb.DrainRequest) -> _Done:
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         result = await self._call("drain")
         response = pb.DrainResponse(
             learner=pack_header(self._facts), state=self._state(), checkpoint=result["checkpoint"]
@@ -211,7 +211,7 @@ class AdminChanges:
         return _Done(response, {"old": before, "new": result["checkpoint"]})
 
     async def _shut_down(self, unused_request: pb.ShutdownRequest) -> _Done:
-        before = self._facts.link.status["state"]
+        before = self._facts.link.status.state
         await self._call("shutdown")
         return _Done(pb.ShutdownResponse(learner=pack_header(self._facts)), {"old": before})
 
@@ -234,7 +234,7 @@ class AdminChanges:
 
 
 def _arguments_of(request: Message) -> dict[str, Any]:
-    """Returns what a request asks for beside its header, as JSON."""
+    """Returns the fields of a request as JSON, without its header."""
     arguments = {}
     for field, value in request.ListFields():
         if field.name == "header":

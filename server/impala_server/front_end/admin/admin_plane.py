@@ -1,9 +1,8 @@
 """The admin service's own listener: a Unix socket in the run's folder, or a loopback port.
 
 A gRPC server of its own on the front end's event loop, so that it answers while
-the data plane's connections are full. Where the socket is stands in
-RUN/admin_address while it runs; a path too long for a socket, or a disk that
-has none, moves it into a temporary folder.
+the data plane's connections are full. RUN/admin_address holds its address while it runs. If the
+path is too long for a socket, or the disk has no sockets, the socket is in a temporary folder.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ _GRACE_S = 1.0
 
 
 class AdminPlane:
-    """The listener, from start to stop."""
+    """Starts and stops the listener."""
 
     def __init__(
         self, facts: ServerFacts, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
     ) -> None:
-        """Will serve the learner of `facts`; nothing is opened yet.
+        """Prepares to serve the learner of `facts`; `start` opens the listener.
 
         Args:
           facts: the server.
-          interceptors: to stand before the one that looks at tokens.
+          interceptors: run before the interceptor that checks tokens.
         """
         self._facts = facts
         self._interceptors = interceptors
@@ -127,7 +126,7 @@ class AdminPlane:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes the socket of a server that was killed; the run's lock says that none serves it."""
+    """Removes the socket of a killed server; the run's lock proves that no server uses it."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
             path.unlink()

@@ -1,8 +1,7 @@
-"""The doorways of `impala_rl.v1.AdminService`: unpack, call a plain object, pack.
+"""AdminServicer: unpacks requests of `impala_rl.v1.AdminService` and packs its responses.
 
-Runs on the front end's event loop, behind a listener of its own. What looks is
-answered from memory; what changes something goes through `AdminChanges`, which
-makes it happen once and leaves an audit line.
+Runs on the front end's event loop, behind a listener of its own. Queries are answered from memory.
+Changes go through `AdminChanges`, which makes each one once and writes an audit line.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """The control plane."""
 
     def __init__(self, facts: ServerFacts, changes: AdminChanges) -> None:
-        """Shows `facts` and makes `changes`."""
+        """Answers queries from `facts` and passes changes to `changes`."""
         self._facts = facts
         self._changes = changes
         self._store = CheckpointStore(facts.run.checkpoints_path)
@@ -41,7 +40,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def GetStatus(  # noqa: N802
         self, request: admin_pb2.GetStatusRequest, context: _Context
     ) -> admin_pb2.GetStatusResponse:
-        """Says how the learner is."""
+        """Returns the learner's status."""
         async with translated(context):
             return admin_pb2.GetStatusResponse(status=pack_status(self._facts))
         raise AssertionError("unreachable: translated aborts")
@@ -49,7 +48,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def WatchStatus(  # noqa: N802
         self, request: admin_pb2.WatchStatusRequest, context: _Context
     ) -> AsyncIterator[admin_pb2.WatchStatusResponse]:
-        """Says it again and again."""
+        """Sends the learner's status at an interval."""
         async with translated(context):
             interval_s = _unpack_interval(request)
             if self._num_watches >= _MAX_WATCHES:

@@ -1,4 +1,4 @@
-"""Packs what the front end knows into messages of the admin service."""
+"""Packs the front end's state into messages of the admin service."""
 
 from __future__ import annotations
 
@@ -35,29 +35,31 @@ def pack_header(facts: ServerFacts) -> header_pb2.LearnerHeader:
 
 
 def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
-    """Returns how the learner is, from memory alone."""
+    """Returns the learner's status, from memory alone."""
     link, status = facts.link, facts.link.status
     run = link.run
     now_s = time.monotonic()
     numbers = {
         name: float(value)
-        for name, value in status.items()
-        if name in _METRICS and isinstance(value, int | float) and math.isfinite(value)
+        for name, value in status.metrics.items()
+        if name in _METRICS and value is not None and math.isfinite(value)
     }
     if run is not None:
         numbers[metrics.QUEUE_FILL] = run.intake.storage_fill
         numbers[metrics.ACTORS_CONNECTED] = run.sessions.num_connected
     return admin_pb2.LearnerStatus(
         learner=pack_header(facts),
-        state=pack_state("STOPPED" if link.lost.is_set() else status["state"]),
+        state=pack_state("STOPPED" if link.lost.is_set() else status.state),
         run_path=str(facts.run.path.absolute()),
         environment_id=facts.config.environment.env,
-        total_steps=int(status.get("total_steps", facts.config.job.total_steps)),
+        total_steps=(
+            facts.config.job.total_steps if status.total_steps is None else status.total_steps
+        ),
         metrics=numbers,
-        last_checkpoint=status.get("last_checkpoint") or "",
-        device=status.get("device") or "",
+        last_checkpoint=status.last_checkpoint,
+        device=status.device,
         model=_describe(run.model) if run is not None else "",
-        bottleneck=status.get("bottleneck") or "",
+        bottleneck=status.bottleneck,
         storage_bytes=run.storage_bytes if run is not None else 0,
         connected_actor_count=run.sessions.num_connected if run is not None else 0,
         banned_actor_count=len(run.sessions.banned) if run is not None else 0,
@@ -66,7 +68,8 @@ def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
         protocol_version=PROTOCOL_VERSION,
         uptime=pack_duration(now_s - facts.start_s),
         age=pack_duration(now_s - link.heard_s),
-        trouble=status.get("trouble") or "",
+        trouble=status.trouble,
+        findings=status.findings,
     )
 
 

@@ -1,7 +1,7 @@
 """RUN/audit.jsonl: one line for each change an administrator made or tried to make.
 
-Written by the front end off its event loop, in order. What clients sent is
-escaped and cut. At 16 MiB the file becomes audit.1.jsonl and a new one begins.
+Written by the front end off its event loop, in order. Text from clients is escaped and cut. At 16
+MiB the file becomes audit.1.jsonl and a new one begins.
 """
 
 from __future__ import annotations

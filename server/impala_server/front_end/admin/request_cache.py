@@ -1,8 +1,7 @@
-"""Makes changes happen once: the same request id gets the same answer for ten minutes.
+"""RequestCache: the same request id gets the same answer for ten minutes.
 
-Owned by the front end's event loop. A change runs in a task of its own, which a
-client that goes away does not stop; whoever asks with its id meanwhile waits
-for the same task. Knows nothing of gRPC.
+Owned by the front end's event loop. A change runs in a task of its own, which goes on if its client
+disconnects. A second request with the same id waits for the same task. Knows nothing of gRPC.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _CAPACITY = 4096
 
 
 class _Entry(NamedTuple):
-    """One change: what was asked, and its task."""
+    """One change: the content of its request, and its task."""
 
     content: bytes
     task: asyncio.Task[Any]
@@ -33,7 +32,7 @@ class RequestCache:
     """Changes of the last ten minutes, by request id."""
 
     def __init__(self, clock: Callable[[], float], capacity: int = _CAPACITY) -> None:
-        """Remembers nothing yet; `clock` is monotonic."""
+        """Starts empty; `clock` is monotonic."""
         self._clock = clock
         self._capacity = capacity
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -44,20 +43,20 @@ class RequestCache:
         content: bytes,
         change: Callable[[], Coroutine[Any, Any, Any]],
         timeout_s: float,
-    ) -> Any:  # Any: what the change returns
-        """Returns what `change` returns, running it only if the id is new.
+    ) -> Any:  # Any: the change's result
+        """Returns the result of `change`; runs it only if the id is new.
 
         Args:
           request_id: the client's id of this change.
-          content: what was asked, as bytes: one id stands for one content.
+          content: the request as bytes; one id belongs to one content.
           change: makes the change.
           timeout_s: how long to wait for it; it goes on afterwards.
 
         Raises:
-          InvalidRequestError: no id, or one that was used for something else.
+          InvalidRequestError: no id, or an id that was used for another content.
           CapacityError: too many changes in ten minutes.
           LearnerUnavailableError: not done within `timeout_s`.
-          ImpalaError: what the change raised; the same again for the same id.
+          ImpalaError: the error that the change raised; the same again for the same id.
         """
         if not _REQUEST_ID.fullmatch(request_id):
             raise InvalidRequestError(
@@ -99,4 +98,4 @@ async def _wait(task: Awaitable[Any], timeout_s: float) -> Any:
 
 def _look_at_error(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # looked at: asyncio warns of errors nobody has seen
+        task.exception()  # read it: asyncio warns of errors that are never retrieved

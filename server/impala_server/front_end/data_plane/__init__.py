@@ -1,1 +1,1 @@
-"""What actors call: registration, unrolls, weights."""
+"""The learner service that actors use: registration, unrolls, weights."""

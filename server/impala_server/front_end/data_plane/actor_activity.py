@@ -1,6 +1,6 @@
-"""What one actor's session has sent: counts, rate, lag, and when it was last heard of.
+"""ActorActivity: counts, rate and lag of one actor's session.
 
-Owned by the front end's event loop; for people, nothing is decided by it.
+Owned by the front end's event loop. For display only: no decision depends on it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class ActorActivity:
 
     Attributes:
       accepted: unrolls taken.
-      duplicates: unrolls that had been taken before.
+      duplicates: unrolls that were accepted before.
       rejected: unrolls refused: stale, invalid, no room.
       policy_lag: updates the last message lagged behind.
     """
 
     def __init__(self) -> None:
-        """Starts now."""
+        """Starts with counts of 0."""
         self.accepted = self.duplicates = self.rejected = self.policy_lag = 0
         self._num_steps = 0
         self._heard_s = time.monotonic()

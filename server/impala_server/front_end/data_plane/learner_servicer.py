@@ -1,7 +1,7 @@
-"""The doorways of `impala_rl.v1.LearnerService`: unpack, call a plain object, pack.
+"""LearnerServicer: unpacks requests of `impala_rl.v1.LearnerService`, packs its responses.
 
-Runs on the front end's event loop. Every method stands inside `translated`,
-which turns errors of this project into their one form on the wire.
+Runs on the front end's event loop. Every method runs inside `translated`, which converts errors of
+this project to gRPC status.
 """
 
 from __future__ import annotations
@@ -20,21 +20,15 @@ from impala_common.codec.specs import (
 )
 from impala_common.codec.tensor_specs import pack_tensor_spec
 from impala_common.config import TrainConfig
-from impala_common.errors import (
-    InvalidRequestError,
-    ProtocolMismatchError,
-)
-from impala_common.rpc.limits import (
-    MAX_MESSAGE_BYTES,
-    OLDEST_PROTOCOL_VERSION,
-    PROTOCOL_VERSION,
-)
-from impala_common.spec.specs import validate_same_environment, validate_same_model
+from impala_common.errors import InvalidRequestError
+from impala_common.rpc.limits import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
+from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import learner_pb2, learner_pb2_grpc
 from impala_server.front_end.data_plane.push_stream import PushStream
 from impala_server.front_end.data_plane.sessions import ActorSession, validate_actor_id
 from impala_server.front_end.data_plane.weights_call import WeightsCall
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
+from impala_server.front_end.listener.protocol_version import validate_protocol_version
 from impala_server.front_end.listener.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +39,7 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
     """The data plane."""
 
     def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
-        """Serves what `link` knows of the learner."""
+        """Serves the learner that `link` leads to."""
         self._config = config
         self._link = link
 
@@ -71,10 +65,11 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             validate_protocol_version(request.protocol_version)
             validate_actor_id(request.actor.actor_id)
             environment = unpack_environment_spec(request.environment)
-            # Before the run takes shape after an actor that could not take part in it.
+            # Before the run is built for this actor's environment: a refused actor must not decide
+            # it.
             validate_same_model(self._config.model.model, request.model[:256])
             run = await self._link.define(environment)
-            validate_same_environment(run.environment, environment)
+            self._link.require_environment(run, environment)
             self._require_fitting(request, run)
             actor = request.actor
             session = run.sessions.register(
@@ -131,19 +126,3 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             is_lockstep=self._config.job.lockstep,
             weights=[pack_tensor_spec(spec) for spec in run.weights_specs],
         )
-
-
-def validate_protocol_version(version: int) -> None:
-    """Raises ProtocolMismatchError, naming the side to upgrade, for an unknown version."""
-    if OLDEST_PROTOCOL_VERSION <= version <= PROTOCOL_VERSION:
-        return
-    known = (
-        f"{PROTOCOL_VERSION}"
-        if OLDEST_PROTOCOL_VERSION == PROTOCOL_VERSION
-        else f"{OLDEST_PROTOCOL_VERSION} to {PROTOCOL_VERSION}"
-    )
-    older = "learner" if version > PROTOCOL_VERSION else "actor"
-    raise ProtocolMismatchError(
-        f"protocol_version: expected {known}, got {version}; upgrade impala-rl on the {older}'s "
-        "side, or install the same release on both sides"
-    )

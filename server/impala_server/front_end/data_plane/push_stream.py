@@ -1,8 +1,7 @@
 """One PushUnrolls stream: hello, unrolls against verdicts, goodbye.
 
-Runs on the front end's event loop, one object per stream. Messages are judged
-in the order they came, one at a time, so at most `window` of them wait here.
-The contract stands in learner.proto.
+Runs on the front end's event loop, one object per stream. Messages are judged in the order of
+arrival, one at a time, so at most `window` of them wait here. learner.proto has the contract.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class PushStream:
     """The server's side of one stream."""
 
     def __init__(self, link: LearnerLink, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Speaks with one client through `context`."""
+        """Serves one client, through `context`."""
         self._link = link
         self._context = context
 
@@ -100,8 +99,8 @@ class PushStream:
         failpoints.hit("push.before_take")
         verdict = run.intake.offer_now(session, message)
         if verdict is None:
-            # A task of the intake's own: a client that goes away must not stop a message half-way
-            # into storage.
+            # A task of the intake's own: a disconnect must not stop a message half-way into
+            # storage.
             offered = run.intake.start(session, message)
             await asyncio.wait({offered, ended}, return_when=asyncio.FIRST_COMPLETED)
             if not offered.done():
@@ -123,7 +122,7 @@ class PushStream:
         failpoints.hit("push.after_ack")
 
     async def _wait_for_end(self, session: ActorSession) -> None:
-        """Returns when the learner takes no more unrolls, or none of this session."""
+        """Returns when the learner stops taking unrolls, or stops taking those of this session."""
         waits = [asyncio.create_task(event.wait()) for event in (self._link.ended, session.over)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

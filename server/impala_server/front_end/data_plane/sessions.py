@@ -1,4 +1,4 @@
-"""Actors and their lives, as the front end knows them.
+"""SessionTable: actors and their sessions.
 
 Owned by the front end's event loop. A session is one life of one actor; the
 newest registered life of an actor_id fences the older ones.
@@ -50,7 +50,7 @@ class ActorSession:
 
 
 class SessionTable:
-    """All actors of this learner life; remembers at most four times `max_actors` of them."""
+    """All actors of this learner life; keeps at most four times `max_actors` of them."""
 
     def __init__(self, max_actors: int, run_seed: int, learner_life: int) -> None:
         """Starts with no actors.
@@ -68,7 +68,7 @@ class SessionTable:
 
     @property
     def all(self) -> list[ActorSession]:
-        """The newest session of every actor remembered, connected ones first, by index."""
+        """The newest session of every actor in the table: connected ones first, then by index."""
         return sorted(self._sessions.values(), key=lambda one: (one.num_streams == 0, one.index))
 
     @property
@@ -124,11 +124,11 @@ class SessionTable:
         return session
 
     def evict(self, actor_id: str, text: str, is_ban: bool = False) -> bool:
-        """Ends an actor's session, and keeps it out if `is_ban`; returns if it was connected.
+        """Ends an actor's session, bans it if `is_ban`; returns whether it was connected.
 
         Raises:
           InvalidRequestError: no actor can have this name.
-          NotFoundError: there is none of this name (one that is not there may be banned).
+          NotFoundError: no actor has this name. (A name without an actor may still be banned.)
           CapacityError: too many are banned.
         """
         validate_actor_id(actor_id)
@@ -147,11 +147,11 @@ class SessionTable:
         what = "banned" if is_ban else "sent away"
         session.over_text = f"{what} by an administrator" + (f": {text}" if text else "")
         session.over.set()
-        session.epoch += 1  # what it still sends is of an older session
+        session.epoch += 1  # later messages of this session count as an older session's
         return was_connected
 
     def unban(self, actor_id: str) -> None:
-        """Lifts a ban; raises NotFoundError where there is none."""
+        """Lifts a ban; raises NotFoundError if the actor is not banned."""
         if actor_id not in self._banned:
             raise NotFoundError(
                 f"actor '{printable(actor_id, 64)}' is not banned; "

@@ -1,6 +1,6 @@
-"""Writes one message of a stream, and gives up a client that takes none of it.
+"""Writes one stream message with a deadline; disconnects clients that do not read.
 
-Used on the front end's event loop by every stream of ours that carries more than a few bytes.
+Used on the front end's event loop by every stream whose messages exceed a few bytes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LOG = logging.getLogger(__name__)
 
 
 async def write_in_time(context: grpc.aio.ServicerContext[Any, Any], response: Any) -> None:
-    """Writes a response; ends the call where the client takes none of it for too long.
+    """Writes a response; ends the call if the client does not read it in time.
 
     Raises:
-      asyncio.CancelledError: gave up. Nothing more can be written to such a call, no status either.
+      asyncio.CancelledError: the time is up. The call is over: not even a status can be written.
     """
     try:
         async with asyncio.timeout(WRITE_DEADLINE_S):

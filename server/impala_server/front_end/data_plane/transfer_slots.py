@@ -1,7 +1,7 @@
-"""How many clients are sent weights at a time: what bounds the memory of all transfers.
+"""TransferSlots: limits simultaneous weights transfers, and so their memory.
 
-Owned by the front end's event loop. A client that reads slowly holds on to the
-version it is being sent, so large snapshots have fewer slots.
+Owned by the front end's event loop. Memory of a version is held until its slowest reader is done,
+so large snapshots have fewer slots.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ _WAIT_S = 60.0
 
 
 class TransferSlots:
-    """The right to send weights, first come first served."""
+    """A counting semaphore over weights transfers, first come first served."""
 
-    def __init__(self, snapshot_bytes: int, wait_s: float = _WAIT_S) -> None:
-        """Makes 8 to 32 slots.
+    def __init__(
+        self, snapshot_bytes: int, wait_s: float = _WAIT_S, num_slots: int | None = None
+    ) -> None:
+        """Makes 8 to 32 slots, or `num_slots`.
 
         Args:
           snapshot_bytes: size of one version.
           wait_s: how long a call waits for a slot.
+          num_slots: how many; None: as many as `snapshot_bytes` allows.
         """
-        self.num_slots = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
+        by_size = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
+        self.num_slots = by_size if num_slots is None else num_slots
         self._wait_s = wait_s
         self._free = asyncio.Semaphore(self.num_slots)
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
-        """A context that has a slot.
+        """Returns a context that holds a slot.
 
         Raises:
           LearnerUnavailableError: none was free in time.

@@ -1,10 +1,10 @@
-"""Takes unrolls from actors into rollout storage and says what became of each.
+"""UnrollIntake: validates unrolls, writes them into rollout storage, returns verdicts.
 
 Called by the servicer on the front end's event loop; owns the batch slots and
-the counts. Knows nothing of gRPC: it gets a parsed message and returns a
-verdict, and while storage is full it simply does not return. Order of checks:
-duplicate, specification and digest and finiteness, version, lag, room. Where
-nothing has to wait, a message is taken in one go (`offer_now`).
+the counts. Knows nothing of gRPC: it gets a parsed message and returns a verdict. While storage is
+full it waits. Order of checks:
+duplicate, specification and digest and finiteness, version, lag, room. A message that need not wait
+is taken without a task of its own (`offer_now`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from impala_rl.v1 import unroll_pb2
 from impala_server.front_end.data_plane.sessions import ActorSession
 from impala_server.storage.batch_slots import BatchSlots
 from impala_server.storage.handoff import (
+    MAX_EPISODES_PER_BATCH,
     ActorSeconds,
     FinishedEpisode,
     FreedSlot,
@@ -34,11 +35,10 @@ from impala_server.storage.handoff import (
 from impala_server.storage.layout import UnrollOrigin
 
 _LOG = logging.getLogger(__name__)
-_MAX_EPISODES_PER_BATCH = 512
 
 
 class Outcome(Enum):
-    """What became of a message; the wire's VerdictOutcome without its zero."""
+    """Outcome of a message; the wire's VerdictOutcome without its zero."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -72,7 +72,7 @@ class IntakeCounts:
 
 
 class Balance(NamedTuple):
-    """What became of accepted unrolls; `queued` is counted in storage, not calculated."""
+    """Accepted unrolls by what happened to them; `queued` is counted in storage, not calculated."""
 
     accepted: int
     trained: int
@@ -81,12 +81,12 @@ class Balance(NamedTuple):
 
     @property
     def num_missing(self) -> int:
-        """Unrolls that were accepted and are nowhere, or negative: that came from nowhere."""
+        """Accepted unrolls missing from the other counts; negative: the counts have too many."""
         return self.accepted - self.trained - self.dropped - self.queued
 
 
 class UnrollIntake:
-    """The door to rollout storage."""
+    """Checks and stores unrolls; the only writer of rollout storage."""
 
     def __init__(
         self,
@@ -104,12 +104,12 @@ class UnrollIntake:
         Args:
           decoder: checks messages against the unroll's specification.
           slots: rollout storage, writing side.
-          handoff: where full slots go.
+          handoff: takes full slots to the learner.
           newest_version: version of the newest published weights.
           max_policy_lag: updates an unroll may lag behind; 0 for no limit. May be set later.
           capacity_timeout_s: how long a message waits for room.
           batch_size: unrolls of a slot.
-          history: where to record what became of messages.
+          history: records the verdict of each message.
         """
         self._decoder = decoder
         self._slots = slots
@@ -134,12 +134,12 @@ class UnrollIntake:
 
     @property
     def balance(self) -> Balance:
-        """What became of all unrolls accepted so far."""
+        """All unrolls accepted so far, by what happened to them."""
         counts = self.counts
         return Balance(counts.accepted, counts.trained, counts.dropped, self._slots.num_queued)
 
     def release(self, freed: FreedSlot) -> None:
-        """Takes back a slot the learner has finished with, and wakes who waits for room."""
+        """Takes back a slot from the learner, and wakes messages that wait for room."""
         self._slots.release(freed.slot)
         if freed.is_trained:
             self.counts.trained += self._batch_size
@@ -160,8 +160,8 @@ class UnrollIntake:
         """Takes one message of `session` if that needs no waiting.
 
         Returns:
-          The verdict; None if the message has to wait for room or its turn, so that it has to
-          be offered to `start`. Nothing has happened then.
+          The verdict; None if the message must wait for room or its turn. Nothing has changed then,
+          and the caller passes it to `start`.
 
         Raises:
           LearnerUnavailableError: the learner is gone.
@@ -195,7 +195,7 @@ class UnrollIntake:
         return self._count(session, message, checked)
 
     def _check(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> Unrolls | Verdict:
-        """Returns the unrolls of a message that may be taken, else why it is not.
+        """Returns the unrolls of an acceptable message, or the verdict that refuses it.
 
         Raises:
           InvalidUnrollError: it breaks the specification.
@@ -224,7 +224,7 @@ class UnrollIntake:
         try:
             async with asyncio.timeout(self._capacity_timeout_s) as deadline, self._writing:
                 await self._wait_for_room()
-                deadline.reschedule(None)  # once begun it is finished, however long that takes
+                deadline.reschedule(None)  # a message whose writing has begun is finished
                 if message.sequence_number <= session.last_sequence:  # also on a second stream
                     return Verdict(Outcome.DUPLICATE)
                 origin = self._begin(session, message)
@@ -236,12 +236,12 @@ class UnrollIntake:
         return self._accept()
 
     def _accept(self) -> Verdict:
-        """Returns the verdict on a message that is in storage as a whole."""
+        """Returns the verdict on a message whose unrolls are all in storage."""
         failpoints.hit("intake.after_enqueue")
         return Verdict(Outcome.ACCEPTED)
 
     def _begin(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> UnrollOrigin:
-        """Uses up the number of a message whose unrolls are now going to be written."""
+        """Marks the sequence number of a message as used, before its unrolls are written."""
         failpoints.hit("intake.before_enqueue")
         session.last_sequence = message.sequence_number
         self._note(message)
@@ -255,7 +255,7 @@ class UnrollIntake:
     def _count(
         self, session: ActorSession, message: unroll_pb2.UnrollBatch, verdict: Verdict
     ) -> Verdict:
-        """Counts a message whose verdict is known; returns the verdict."""
+        """Counts a message by its verdict; returns the verdict."""
         name = verdict.outcome.value
         num_unrolls = max(1, min(message.unroll_count, 1 << 16))
         lag = max(0, self._newest_version() - message.policy_version)
@@ -280,7 +280,7 @@ class UnrollIntake:
                 await self._wait_for_room()
 
     def _write_some(self, unrolls: Unrolls, first: int, version: int, origin: UnrollOrigin) -> int:
-        """Writes what the open slot has room for; returns how many unrolls that were."""
+        """Writes as many unrolls as the open slot has room for; returns their number."""
         count, full = self._slots.write(unrolls, first, version, origin)
         self.counts.accepted += count
         if full is not None:
@@ -295,7 +295,7 @@ class UnrollIntake:
             if math.isfinite(seconds):
                 self._seconds[k] += seconds
         self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
-        room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
+        room = MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)
             for episode in message.episodes[:room]

@@ -1,8 +1,8 @@
-"""Weights as the front end hands them out: each version read and digested once.
+"""WeightsCache: the published weights, read and digested once per version.
 
 Owned by the front end's event loop. All callers share the bytes of one
-version. Callers that want a version which does not exist yet wait on `advanced`,
-which the learner link calls whenever the learner may have published.
+version. Callers that want a version which does not exist yet wait until the learner link reports
+that the learner may have published.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class ServedWeights(NamedTuple):
     """One version, ready to be sent.
 
     Attributes:
-      policy_version: which.
-      messages: GetWeightsResponse with a chunk of at most 1 MiB each, as they go on the wire: made
-        once for all who are sent it.
+      policy_version: its number.
+      messages: GetWeightsResponse with a chunk of at most 1 MiB each, serialised once for all
+        callers.
       num_bytes: of the snapshot.
       digest: xxh3-64 of the snapshot.
     """
@@ -37,7 +37,7 @@ class WeightsCache:
     """The newest weights."""
 
     def __init__(self, reader: WeightsReader) -> None:
-        """Serves what `reader` finds."""
+        """Serves the versions that `reader` reads."""
         self._reader = reader
         self._served: ServedWeights | None = None
         self._advanced = asyncio.Condition()
@@ -55,9 +55,10 @@ class WeightsCache:
         return self._reader.trained_steps
 
     def newest(self) -> ServedWeights:
-        """Returns the newest weights, reading them if they are newer than those at hand."""
+        """Returns the newest weights; reads them only if the cached version is older."""
         if self._served is None or self._served.policy_version < self._reader.policy_version:
-            self._served = None  # memory for one version is enough; who is being sent it keeps it
+            # Free it first: one version in memory is enough; transfers under way keep theirs.
+            self._served = None
             version, pieces = self._reader.read(WEIGHTS_CHUNK_BYTES)
             num_bytes, digest = sum(map(len, pieces)), digest_of_snapshot(*pieces)
             for place, piece in enumerate(pieces):  # in place, for the same reason
@@ -67,7 +68,7 @@ class WeightsCache:
         return self._served
 
     async def wait_for(self, policy_version: int, timeout_s: float) -> None:
-        """Returns when `policy_version` is there, when no more will come, or after `timeout_s`."""
+        """Returns when `policy_version` is published, publishing ends, or after `timeout_s`."""
         if self.policy_version >= policy_version:
             return
         try:
@@ -79,7 +80,7 @@ class WeightsCache:
             return
 
     async def notify(self) -> None:
-        """Wakes those who wait, if there is a new version."""
+        """Wakes waiting calls if there is a new version."""
         if self.policy_version == self._seen_version:
             return
         self._seen_version = self.policy_version
@@ -87,7 +88,7 @@ class WeightsCache:
             self._advanced.notify_all()
 
     async def close(self) -> None:
-        """Wakes all who wait: the learner drains and publishes no more versions."""
+        """Wakes all waiting calls: the learner drains and publishes no more versions."""
         self._is_closed = True
         async with self._advanced:
             self._advanced.notify_all()

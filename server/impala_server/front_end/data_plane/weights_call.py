@@ -1,21 +1,21 @@
-"""One GetWeights call: waits for a version if asked to, then sends the newest in chunks.
+"""One GetWeights call: waits for a newer version if asked, then streams it in chunks.
 
 Runs on the front end's event loop, one object per call. All calls share the bytes
-of a version; only so many are sent at a time, so that neither many readers nor
-slow ones hold more memory than a bound, and who reads nothing is given up.
+of a version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
 
-from impala_common.errors import InvalidRequestError, StaleSessionError
-from impala_common.process import failpoints
-from impala_common.rpc.limits import MAX_WEIGHTS_DEADLINE_S, MAX_WEIGHTS_WAIT_S
+from impala_common.errors import StaleSessionError
+from impala_common.rpc.limits import MAX_WEIGHTS_WAIT_S
 from impala_rl.v1 import learner_pb2
 from impala_server.front_end.data_plane.timed_write import write_in_time
+from impala_server.front_end.data_plane.weights_transfer import require_deadline, send_weights
 from impala_server.front_end.learner_link import LearnerLink
 
 
@@ -23,7 +23,7 @@ class WeightsCall:
     """The server's side of one call."""
 
     def __init__(self, link: LearnerLink, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Speaks with one client through `context`."""
+        """Serves one client, through `context`."""
         self._link = link
         self._context = context
 
@@ -32,13 +32,13 @@ class WeightsCall:
 
         Raises:
           InvalidRequestError: the call has no deadline.
-          StaleSessionError: it is meant for another learner life.
-          LearnerUnavailableError: no weights yet, stopping, or too many fetch them.
+          StaleSessionError: the request names another learner life.
+          LearnerUnavailableError: no weights yet, the learner stops, or too many transfers.
         """
         run = self._link.open_run()
         if request.learner_run_id not in (0, run.learner_run_id):
             raise StaleSessionError("the learner was restarted: register again")
-        self._require_deadline()
+        require_deadline(self._context, "GetWeights")
         if request.min_version > 0:
             wait_s = request.max_wait.seconds + request.max_wait.nanos / 1e9
             await run.weights.wait_for(request.min_version, min(wait_s, MAX_WEIGHTS_WAIT_S))
@@ -49,21 +49,12 @@ class WeightsCall:
             header.is_not_modified = True
             await write_in_time(self._context, learner_pb2.GetWeightsResponse(header=header))
             return
-        async with run.transfers.take():
+
+        async def prepare() -> tuple[Any, Iterable[Any]]:
             weights = run.weights.newest()
             header.learner.policy_version = weights.policy_version
             header.total_bytes = weights.num_bytes
             header.digest = weights.digest
-            await write_in_time(self._context, learner_pb2.GetWeightsResponse(header=header))
-            for message in weights.messages:
-                await write_in_time(self._context, message)
-                failpoints.hit("weights.mid_stream")
+            return learner_pb2.GetWeightsResponse(header=header), weights.messages
 
-    def _require_deadline(self) -> None:
-        """Without one, gRPC keeps what a client does not read for as long as the client likes."""
-        remaining_s = self._context.time_remaining()
-        if remaining_s is None or remaining_s > MAX_WEIGHTS_DEADLINE_S:
-            raise InvalidRequestError(
-                f"GetWeights: expected a deadline of at most {MAX_WEIGHTS_DEADLINE_S:g} s, got "
-                + ("none" if remaining_s is None else f"{remaining_s:.0f} s")
-            )
+        await send_weights(self._context, run.transfers, prepare)

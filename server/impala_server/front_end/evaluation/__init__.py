@@ -1,1 +1,1 @@
-"""What evaluators call."""
+"""The evaluation service that evaluators use."""

@@ -1,19 +1,30 @@
-"""EvaluationDesk: which candidate waits, and which evaluator plays which.
+"""EvaluationDesk: the waiting candidate, and the evaluators that play candidates.
 
 Owned by the front end's event loop. At most one candidate waits, the newest; every evaluator
-plays at most one. What nobody will play any more the learner is told to remove. Knows nothing
+plays at most one. The learner is told to remove a candidate that no evaluator will play. Knows
+nothing
 of gRPC.
+
+A seat has a lease: an evaluator that holds a candidate and reports nothing for LEASE_S loses both
+when another evaluator needs a place, and when a newer candidate waits. Only an evaluator that holds
+a candidate may report it, and a second stream of a name cannot take a live seat.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from impala_common.errors import CapacityError
+from impala_common.errors import CapacityError, NotFoundError
+from impala_common.process.logs import printable
 
 MAX_EVALUATORS = 4
+_MAX_REPORTED = 64
+LEASE_S = 1800.0
+"""How long an evaluator may play one candidate while others need its place."""
 
 
 class WaitingCandidate(NamedTuple):
@@ -25,19 +36,21 @@ class WaitingCandidate(NamedTuple):
 
 
 class Seat:
-    """One evaluator's place: what it plays, and an event for changes.
+    """One evaluator's place: its candidate, and an event for changes.
 
     Attributes:
       evaluator_id: whose it is.
       candidate: what it plays, None while it waits.
-      is_taken_over: whether a newer stream of the same evaluator has its place.
+      is_over: whether its place was given to somebody else.
+      since_s: when it was given its place or its candidate or last reported one, by `now_s`.
     """
 
-    def __init__(self, evaluator_id: str) -> None:
+    def __init__(self, evaluator_id: str, since_s: float) -> None:
         """A place without a candidate."""
         self.evaluator_id = evaluator_id
         self.candidate: WaitingCandidate | None = None
-        self.is_taken_over = False
+        self.is_over = False
+        self.since_s = since_s
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -53,11 +66,15 @@ class Seat:
 class EvaluationDesk:
     """All places, and the candidate that waits."""
 
-    def __init__(self, drop: Callable[[str], None]) -> None:
+    def __init__(
+        self, drop: Callable[[str], None], now_s: Callable[[], float] = time.monotonic
+    ) -> None:
         """Nothing waits; `drop` is called with the name of a candidate nobody will play."""
         self._drop = drop
+        self._now_s = now_s
         self._waiting: WaitingCandidate | None = None
         self._seats: dict[str, Seat] = {}
+        self._reported: deque[str] = deque(maxlen=_MAX_REPORTED)
 
     @property
     def num_evaluators(self) -> int:
@@ -65,31 +82,60 @@ class EvaluationDesk:
         return len(self._seats)
 
     def offer(self, candidate: WaitingCandidate) -> None:
-        """Takes a new candidate; one that waited is dropped."""
+        """Takes a new candidate and drops the one that waited."""
         if self._waiting is not None:
             self._drop(self._waiting.name)
         self._waiting = candidate
         self._hand_out()
+        if self._waiting is not None:  # all are busy: some perhaps for too long
+            for seat in [*self._seats.values()]:
+                if self._is_expired(seat):
+                    self._expel(seat)
 
     def join(self, evaluator_id: str) -> Seat:
-        """Returns a place; an older one of the same evaluator is taken over with what it plays.
+        """Returns a place; where none is free, that of an evaluator whose lease is over.
 
         Raises:
-          CapacityError: there are too many evaluators.
+          CapacityError: the name has a live place, or there are too many evaluators.
         """
-        old = self._seats.pop(evaluator_id, None)
+        old = self._seats.get(evaluator_id)
+        if old is not None and not self._is_expired(old):
+            raise CapacityError(f"evaluator {evaluator_id} is here already, on another stream")
         if old is None and len(self._seats) >= MAX_EVALUATORS:
-            raise CapacityError(f"{MAX_EVALUATORS} evaluators are here already")
-        seat = self._seats[evaluator_id] = Seat(evaluator_id)
+            old = next(filter(self._is_expired, self._seats.values()), None)
+            if old is None:
+                raise CapacityError(f"{MAX_EVALUATORS} evaluators are here already")
         if old is not None:
-            seat.candidate, old.candidate = old.candidate, None
-            old.is_taken_over = True
-            old.wake()
+            self._expel(old)
+        seat = self._seats[evaluator_id] = Seat(evaluator_id, self._now_s())
         self._hand_out()
         return seat
 
+    def require_reporter(self, evaluator_id: str, name: str) -> None:
+        """Raises NotFoundError unless this evaluator holds the candidate.
+
+        A candidate that was reported already may be reported again by anybody: that changes
+        nothing, and an evaluator whose answer was lost must hear it.
+        """
+        seat = self._seats.get(evaluator_id)
+        is_holder = seat is not None and seat.candidate is not None and seat.candidate.name == name
+        if not is_holder and name not in self._reported:
+            raise NotFoundError(
+                f"evaluator {evaluator_id} does not hold candidate '{printable(name, 64)}': it was "
+                "replaced, judged or given to another"
+            )
+
+    def _is_expired(self, seat: Seat) -> bool:
+        """Whether a place was held for a whole lease without a report."""
+        return seat.candidate is not None and self._now_s() - seat.since_s > LEASE_S
+
+    def _expel(self, seat: Seat) -> None:
+        seat.is_over = True
+        seat.wake()
+        self.leave(seat)
+
     def leave(self, seat: Seat) -> None:
-        """Gives a place up; what it played waits again, unless a newer one does."""
+        """Gives a place up; its candidate waits again, unless a newer one waits."""
         if self._seats.get(seat.evaluator_id) is seat:
             del self._seats[seat.evaluator_id]
         candidate, seat.candidate = seat.candidate, None
@@ -102,12 +148,13 @@ class EvaluationDesk:
             self._drop(candidate.name)
 
     def finish(self, name: str) -> None:
-        """Notes that a candidate has its verdict, or is gone."""
+        """Notes that a candidate has its result, or was removed."""
         if self._waiting is not None and self._waiting.name == name:
             self._waiting = None
         for seat in self._seats.values():
             if seat.candidate is not None and seat.candidate.name == name:
-                seat.candidate = None
+                seat.candidate, seat.since_s = None, self._now_s()
+                self._reported.append(name)
         self._hand_out()
 
     def holds(self, name: str) -> bool:
@@ -124,4 +171,5 @@ class EvaluationDesk:
         for seat in self._seats.values():
             if seat.candidate is None and self._waiting is not None:
                 seat.candidate, self._waiting = self._waiting, None
+                seat.since_s = self._now_s()
                 seat.wake()

@@ -1,4 +1,4 @@
-"""The doorways of `impala_rl.v1.EvaluationService`: unpack, call a plain object, pack.
+"""EvaluationServicer: unpacks requests of `impala_rl.v1.EvaluationService`, packs responses.
 
 Runs on the front end's event loop, beside LearnerService. Files are read on a thread, so that
 actors never wait for an evaluator's disk.
@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +23,32 @@ from impala_common.codec.tensor_specs import pack_tensor_spec
 from impala_common.codec.weights import digest_of_snapshot
 from impala_common.config import TrainConfig
 from impala_common.errors import (
-    CapacityError,
     CheckpointError,
     InvalidRequestError,
     LearnerUnavailableError,
     NotFoundError,
-    ProtocolMismatchError,
     StaleSessionError,
 )
 from impala_common.process.logs import printable
-from impala_common.rpc.limits import PROTOCOL_VERSION, WEIGHTS_CHUNK_BYTES
+from impala_common.rpc.limits import WEIGHTS_CHUNK_BYTES
 from impala_common.run.checkpoint_manifest import read_group
 from impala_common.run.evaluation_results import validate_result
 from impala_common.run.run_directory import RunDirectory
-from impala_common.spec.specs import validate_same_environment, validate_same_model
+from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, header_pb2
 from impala_server.front_end.data_plane.sessions import validate_actor_id
+from impala_server.front_end.data_plane.timed_write import write_in_time
+from impala_server.front_end.data_plane.transfer_slots import TransferSlots
+from impala_server.front_end.data_plane.weights_transfer import require_deadline, send_weights
 from impala_server.front_end.evaluation.evaluation_desk import (
+    LEASE_S,
     MAX_EVALUATORS,
     Seat,
     WaitingCandidate,
 )
 from impala_server.front_end.learner_link import LearnerLink, OpenRun
+from impala_server.front_end.listener.protocol_version import validate_protocol_version
 from impala_server.front_end.listener.wire_errors import translated
 
 _LOG = logging.getLogger(__name__)
@@ -58,34 +62,30 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     """Evaluation during training."""
 
     def __init__(self, config: TrainConfig, run: RunDirectory, link: LearnerLink) -> None:
-        """Serves candidates that `link` tells of, from the folder of `run`."""
+        """Serves the candidates that `link` announces, from the folder of `run`."""
         self._config = config
         self._run = run
         self._link = link
         self._seed = evaluation_seed(config.job.seed)
-        self._num_transfers = 0
+        self._transfers = TransferSlots(0, num_slots=MAX_EVALUATORS)
 
     async def WatchCandidates(  # noqa: N802
         self, request: pb.WatchCandidatesRequest, context: _Context
     ) -> None:
         """Sends candidates to an evaluator, one at a time."""
         async with translated(context):
-            if request.protocol_version != PROTOCOL_VERSION:
-                raise ProtocolMismatchError(
-                    f"protocol_version: expected {PROTOCOL_VERSION}, got "
-                    f"{request.protocol_version}; install the same release on both sides"
-                )
+            validate_protocol_version(request.protocol_version)
             validate_actor_id(request.evaluator_id)
             environment = unpack_environment_spec(request.environment)
             desk = self._link.evaluations
             seat = desk.join(request.evaluator_id)
             _LOG.info("evaluator %s is here", seat.evaluator_id)
             try:
-                await context.write(pb.WatchCandidatesResponse(learner=self._header()))
+                await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header()))
                 while not self._link.judged.is_set() and self._link.run is None:
                     await self._wait(seat)
                 if self._link.run is not None:
-                    validate_same_environment(self._link.run.environment, environment)
+                    self._link.require_environment(self._link.run, environment)
                     validate_same_model(self._link.run.model.name, request.model)
                 await self._send_candidates(seat, context)
             finally:
@@ -99,27 +99,24 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             self._require_run(request.learner_run_id)
             if not self._link.evaluations.holds(request.candidate):
                 raise _unknown(request.candidate)
-            if self._num_transfers >= MAX_EVALUATORS:
-                raise CapacityError(f"{MAX_EVALUATORS} transfers are under way: try again")
-            self._num_transfers += 1
-            try:
+            require_deadline(context, "GetCandidateWeights")
+
+            async def prepare() -> tuple[Any, Iterable[Any]]:
                 folder = self._run.candidates_path / request.candidate
                 data, digest = await asyncio.to_thread(_read_weights, folder)
                 header = pb.CandidateWeightsHeader(total_bytes=len(data), digest=digest)
-                await context.write(pb.GetCandidateWeightsResponse(header=header))
-                for start in range(0, len(data), WEIGHTS_CHUNK_BYTES):
-                    chunk = data[start : start + WEIGHTS_CHUNK_BYTES]
-                    await context.write(pb.GetCandidateWeightsResponse(chunk=chunk))
+                return pb.GetCandidateWeightsResponse(header=header), _chunks_of(data)
+
+            try:
+                await send_weights(context, self._transfers, prepare)
             except CheckpointError as error:
                 _LOG.warning("a candidate cannot be sent: %s", error)
                 raise _unknown(request.candidate) from error
-            finally:
-                self._num_transfers -= 1
 
     async def ReportEvaluation(  # noqa: N802
         self, request: pb.ReportEvaluationRequest, context: _Context
     ) -> pb.ReportEvaluationResponse:
-        """Takes a candidate's verdict."""
+        """Takes a candidate's results."""
         async with translated(context):
             run = self._require_run(request.learner_run_id)
             validate_actor_id(request.evaluator_id)
@@ -128,6 +125,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 result = unpack_result(getattr(request, mode))
                 validate_result(mode, result, self._config.evaluation.eval_interval_episodes)
                 results[mode] = dataclasses.asdict(result)
+            self._link.evaluations.require_reporter(request.evaluator_id, request.candidate)
             try:
                 answer = await self._link.calls.call(
                     "report_evaluation",
@@ -145,29 +143,33 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         raise AssertionError("unreachable: translated aborts")
 
     async def _send_candidates(self, seat: Seat, context: _Context) -> None:
-        """Sends what the seat is given until the run ends."""
+        """Sends each candidate that the seat gets, until the run ends."""
         sent: WaitingCandidate | None = None
         while not self._link.judged.is_set():
             candidate, run = seat.candidate, self._link.run
             if candidate is not None and candidate is not sent and run is not None:
                 sent = candidate
-                await context.write(
+                await write_in_time(
+                    context,
                     pb.WatchCandidatesResponse(
                         learner=run.header(), candidate=self._pack(candidate, run)
-                    )
+                    ),
                 )
                 continue
             await self._wait(seat)
         end = self._link.drain_reason
-        await context.write(pb.WatchCandidatesResponse(learner=self._header(), end=end))
+        await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header(), end=end))
 
     def _header(self) -> header_pb2.LearnerHeader | None:
         return self._link.run.header() if self._link.run is not None else None
 
     async def _wait(self, seat: Seat) -> None:
         await seat.wait()
-        if seat.is_taken_over:
-            raise StaleSessionError(f"evaluator {seat.evaluator_id} has come a second time")
+        if seat.is_over:
+            raise StaleSessionError(
+                f"evaluator {seat.evaluator_id} reported nothing for {LEASE_S:g} s: its place was "
+                "given to another"
+            )
 
     def _pack(self, candidate: WaitingCandidate, run: OpenRun) -> pb.Candidate:
         return pb.Candidate(
@@ -184,8 +186,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         """Returns the run.
 
         Raises:
-          LearnerUnavailableError: there is none, or it is being taken down.
-          StaleSessionError: another life of it is meant.
+          LearnerUnavailableError: there is no run yet, or it is ending.
+          StaleSessionError: the request names another life of it.
         """
         run = self._link.run
         if run is None or self._link.judged.is_set():
@@ -196,7 +198,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
 
 
 def evaluation_seed(run_seed: int) -> int:
-    """Returns the seed of all evaluations of a run, in [0, 2**31), of a branch no actor's is of."""
+    """Returns the seed of all evaluations of a run, in [0, 2**31), from a stream of its own."""
     sequence = np.random.SeedSequence(run_seed, spawn_key=(_SEED_KEY,))
     return int(sequence.generate_state(1, np.uint32)[0] >> np.uint32(1))
 
@@ -204,6 +206,11 @@ def evaluation_seed(run_seed: int) -> int:
 def _read_weights(folder: Path) -> tuple[bytes, int]:
     data = read_group(folder, "weights")
     return data, digest_of_snapshot(data)
+
+
+def _chunks_of(data: bytes) -> Iterator[pb.GetCandidateWeightsResponse]:
+    for start in range(0, len(data), WEIGHTS_CHUNK_BYTES):
+        yield pb.GetCandidateWeightsResponse(chunk=data[start : start + WEIGHTS_CHUNK_BYTES])
 
 
 def _unknown(candidate: str) -> NotFoundError:

@@ -1,1 +1,1 @@
-"""The port: connections, authentication, limits before a servicer sees a call."""
+"""Ports: connections, authentication, and limits that apply before a servicer is called."""

@@ -1,8 +1,8 @@
-"""The doorkeeper of a listener: looks at the token of every call, and at nothing else.
+"""AuthInterceptor: checks the token of every call.
 
-Runs on the front end's event loop, before the method's handler is even built
-into the call. Default deny: what is not in `scopes` is closed. A call that is
-refused never gets a deserialiser, so that not one of its bytes is parsed.
+Runs on the front end's event loop, before the method's handler is called. Default deny: a method
+that is not in `scopes` is refused. A refused call gets no deserialiser, so its bytes are never
+parsed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]]
 
 
 def make_interceptor(config: TrainConfig, host: str | None = None) -> AuthInterceptor:
-    """Returns the doorkeeper of the listener on `host`, default: the data plane's.
+    """Returns the interceptor of the listener on `host`, default: the data plane's.
 
-    A scope without a token file is open on a loopback or Unix-socket listener, and closed on any
-    other, but for actors where the settings say that everybody may come.
+    A scope without a token file is open on a loopback or Unix-socket listener and closed on any
+    other. Exception: the settings may open the actors' scope to everyone.
 
     Raises:
       ConfigError: a token file cannot be used.
@@ -87,13 +87,15 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """Returns the method's handler, or one that refuses the call."""
         method = handler_call_details.method
         is_known, scope = scope_of_method(method)
-        handler = await continuation(handler_call_details)  # looks it up; nothing is read yet
+        # Finds the handler; no request is read yet.
+        handler = await continuation(handler_call_details)
         if is_known and (scope is None or scope in self._open_scopes):
             return handler
         if handler is None and method == UNKNOWN_METHOD:
-            return None  # UNIMPLEMENTED to all: tools that try a service's older name need it
+            # UNIMPLEMENTED for every caller: tools that try a service's older name need it.
+            return None
         if not self._book.scopes and (handler is None or self._open_scopes == set(Scope)):
-            return handler  # no tokens here: an unknown method is just that
+            return handler  # no tokens are in use: unknown methods get UNIMPLEMENTED
         kind, error = self._judge(handler_call_details, method, is_known, scope, handler)
         if error is None:
             return handler
@@ -155,7 +157,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(abort)
 
     def _log(self, kind: str, method: str, peer: str) -> None:
-        """Tells of one refused call in ten seconds, and how many there were."""
+        """Logs one refused call in ten seconds, with the number of calls since the last line."""
         now_s = self._clock()
         if now_s - self._logged_s < _LOG_INTERVAL_S:
             self._unlogged += 1

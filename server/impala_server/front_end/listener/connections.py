@@ -1,7 +1,7 @@
-"""How many connections the front end takes, so that it never runs out of descriptors.
+"""Computes how many connections the front end accepts, from the descriptor limit.
 
-Asked once per start by the front end. A connection beyond the number is closed
-before anything of it is read; those that stand are not touched.
+The front end calls it once, at start. A connection beyond the number is closed before any of its
+data is read; existing connections are kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import resource
 
 _LOG = logging.getLogger(__name__)
 _PER_ACTOR = 4
-"""An actor has one; a lost one may stand until keepalive notices, and evaluators come too."""
+"""An actor has one; a dead one counts until keepalive ends it; evaluators need some, too."""
 _BESIDE_ACTORS = 64
 _RESERVED_DESCRIPTORS = 128
 """For files, pipes, listeners and the libraries."""

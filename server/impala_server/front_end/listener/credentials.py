@@ -1,9 +1,8 @@
 """Opens a listener's port: plaintext on this machine, TLS where others can reach it.
 
-Called once per listener by the front end, before its server starts. A new
-certificate is taken up without a restart: gRPC asks before each handshake, and
-files that have changed are read again. What cannot be used is told once and
-the old pair stays.
+Called once per listener by the front end, before its server starts. A new certificate needs no
+restart: gRPC asks before each handshake, and changed files are read again. Unusable files are
+logged once, and the old pair stays in use.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from impala_common.rpc.security import load_pair
 
 _LOG = logging.getLogger(__name__)
 INSECURE_REMINDER_S = 60.0
-"""Seconds between two warnings that the port is open to everybody."""
+"""Seconds between two warnings that the port is open to everyone."""
 
 _Stamp = tuple[tuple[int, int, int], ...]
 
@@ -40,8 +39,8 @@ def bind(
       server: not started yet.
       host: address to listen on, or unix:PATH.
       port: 0 for any free one; ignored for a Unix socket.
-      config: its section `security` says which certificate.
-      unix_mode: mode of a Unix socket: who may connect.
+      config: its section `security` names the certificate.
+      unix_mode: file mode of a Unix socket.
 
     Raises:
       AddressInUseError: the port is taken.
@@ -69,9 +68,9 @@ def bind(
 
 
 def make_server_credentials(host: str, security: SecurityConfig) -> grpc.ServerCredentials | None:
-    """Returns what a listener on `host` identifies itself with; None for plaintext.
+    """Returns the TLS files of a listener on `host`; None for plaintext.
 
-    A Unix socket is never TLS: nobody is on its way.
+    Unix sockets need no TLS: their traffic stays in the kernel.
     """
     if is_unix(host):
         return grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
@@ -88,7 +87,7 @@ def make_server_credentials(host: str, security: SecurityConfig) -> grpc.ServerC
 
 
 async def remind_of_insecure_port(config: TrainConfig, address: str) -> None:
-    """Warns each minute that anybody may connect to `address`; returns at once where not so.
+    """Warns each minute that everyone may connect to `address`; returns at once if not so.
 
     `TrainConfig.is_bound_insecurely` is the same for metrics.
     """
@@ -109,7 +108,7 @@ class _Certificates:
         self._stamp: _Stamp = ()
 
     def load(self) -> grpc.ServerCertificateConfiguration:
-        """Returns what stands in the files now; ConfigError if it cannot be used."""
+        """Returns the files' present content; ConfigError if it cannot be used."""
         self._stamp = self._look()
         return self._read()
 
@@ -119,9 +118,10 @@ class _Certificates:
             stamp = self._look()
             if stamp == self._stamp:
                 return None
-            self._stamp = stamp  # looked at once: what is wrong with it is told once
+            # Remembered even if unusable: each state of the files is logged once.
+            self._stamp = stamp
             configuration = self._read()
-        except Exception as error:  # nothing may get into gRPC's handshake
+        except Exception as error:  # no error may reach gRPC's handshake
             _LOG.error("the changed certificate is not used, the old one stays: %s", error)
             return None
         _LOG.warning("certificate %s was read again", self._security.tls_cert)
@@ -133,7 +133,7 @@ class _Certificates:
             try:
                 found = os.stat(path)
             except OSError:
-                stamps.append((0, 0, 0))  # between two renames, or gone: `_read` says so
+                stamps.append((0, 0, 0))  # missing, perhaps between two renames: `_read` reports it
                 continue
             stamps.append((found.st_mtime_ns, found.st_size, found.st_ino))
         return tuple(stamps)

@@ -1,10 +1,10 @@
-"""A gRPC server that stays: one that dies is made anew on the same address.
+"""Listener: a gRPC server that is replaced on the same address if it dies.
 
 Runs on the front end's event loop, once for the data plane and once for
-administration. grpc.aio takes calls in by one loop, whose end is the server's.
-`PathGuard` keeps away what is known to end it; this is for what is not, and for a
-gRPC that cannot be guarded. What a dead server had open ends within seconds, as if
-the connection had broken: actors reconnect and resend.
+administration. grpc.aio takes calls in with one loop; if that loop ends, the server is dead.
+`PathGuard` prevents the known cause; `Listener` handles unknown causes, and gRPC versions that
+`PathGuard` does not fit. Calls of a dead server end within seconds, as if the connection had
+broken: actors reconnect and resend.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Listener:
         """Makes and binds the first server.
 
         Args:
-          build: makes a server; called again whenever one has died.
+          build: makes a server; called again each time one has died.
 
         Raises:
           AddressInUseError: the address is taken.
@@ -67,7 +67,7 @@ class Listener:
                 await self._revive()
 
     async def _revive(self) -> None:
-        """Puts a new server in the place of the dead one, however long the address is taken."""
+        """Replaces the dead server; tries again until the address is free."""
         dead = asyncio.create_task(_retire(self._server))
         self._retired.add(dead)
         dead.add_done_callback(self._retired.discard)
@@ -77,7 +77,7 @@ class Listener:
             try:
                 server, _ = self._build(self.address)
                 await server.start()
-            except Exception as error:  # whatever it is, the port must open again
+            except Exception as error:  # of any kind: the port must open again
                 _LOG.error("not yet: %s", error)
                 await asyncio.sleep(_RETRY_S)
             else:
@@ -86,7 +86,7 @@ class Listener:
 
 
 def _is_running(server: grpc.aio.Server) -> bool:
-    """Returns whether a started server still takes calls; nothing public of gRPC tells."""
+    """Returns whether a started server still takes calls; gRPC has no public way to ask."""
     core = getattr(server, "_server")  # noqa: B009 (no such attribute in the stubs)
     return bool(core.is_running())
 

@@ -1,11 +1,11 @@
-"""A gRPC server that no path of a call can end.
+"""Keeps a method path that is not UTF-8 from crashing grpc.aio.
 
 Made by the front end, once for the data plane and once for administration. grpc.aio
 (1.81 to 1.85 at least) reads the path of every call that matches no method as UTF-8 in
 the one loop that takes calls in, before any interceptor. Other bytes there end that
 loop. The tasks it then cancels (1.85) own memory that the core still writes to, and the
-process crashes. So calls that match no method are taken in beside that loop, by a
-task that never looks at their path; calls of our methods go the way they always did.
+process crashes. So a task beside that loop takes in the calls that match no method and never reads
+their path. Calls of registered methods are handled as usual.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ def make_guarded_server(
 ) -> grpc.aio.Server:
     """Returns a server, as `grpc.aio.server` does; its methods must all be registered.
 
-    Generated code registers. Handlers that are only generic are never found. With a gRPC that is
-    built in another way it is an ordinary server: `Listener` then has to make it anew.
+    Generated code registers methods; generic handlers are never found. With a gRPC whose internals
+    differ, the result is an ordinary server, which `Listener` replaces if it dies.
     """
     plain = cygrpc.AioServer
     if is_supported():
-        cygrpc.AioServer = PathGuard  # looked up when a server is made; nothing public takes one
+        # Grpc.aio looks it up when it makes a server; there is no public parameter for it.
+        cygrpc.AioServer = PathGuard
     else:
         _LOG.warning("this gRPC (%s) cannot be kept from reading paths", grpc.__version__)
     try:
@@ -56,30 +57,30 @@ def make_guarded_server(
 
 
 def is_supported() -> bool:
-    """Returns whether the installed gRPC has the parts this is made of."""
+    """Returns whether the installed gRPC has the internals that this class uses."""
     has_methods = all(hasattr(cygrpc.AioServer, name) for name in _METHODS)
     return has_methods and all(hasattr(cygrpc, name) for name in _FUNCTIONS)
 
 
 class PathGuard(cygrpc.AioServer):  # type: ignore[misc]  # no stubs
-    """The core's server, with calls that match no method taken out of its loop.
+    """The core's server; calls that match no method are taken in outside its loop.
 
-    They do not count to the limit of calls at a time: each is answered at once.
+    They do not count towards the limit of concurrent calls: each is answered at once.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pool: Any, handlers: Any, guards: Any, *more: Any
     ) -> None:
-        """Takes what gRPC passes; more in later versions."""
+        """Takes gRPC's own arguments; later versions pass more."""
         super().__init__(loop, pool, handlers, guards, *more)
         self._own_loop = loop
         self._guards = tuple(guards or ())
         self._answering: set[asyncio.Task[None]] = set()
 
     def _make_request_call_future(self, method: bytes | None) -> asyncio.Future[Any]:
-        """Returns what ends with the next call of `method`; None stands for all unknown ones.
+        """Returns a future of the next call of `method`; None stands for all unknown methods.
 
-        For None it ends only with the server, as it would if nobody ever called.
+        The future for None ends with the server: the core's loop never sees an unknown call.
         """
         if method is not None:
             future: asyncio.Future[Any] = super()._make_request_call_future(method)
@@ -87,7 +88,7 @@ class PathGuard(cygrpc.AioServer):  # type: ignore[misc]  # no stubs
         return self._own_loop.create_task(self._answer_unknown(), name=TASK)
 
     async def _answer_unknown(self) -> None:
-        """Answers each with UNIMPLEMENTED, or as interceptors want, until the server stops."""
+        """Answers each with UNIMPLEMENTED, or as interceptors decide, until the server stops."""
         while True:
             state = await self._request_call()
             handling = cygrpc._handle_rpc(
@@ -101,7 +102,7 @@ class PathGuard(cygrpc.AioServer):  # type: ignore[misc]  # no stubs
 
 
 class _NoMethods:
-    """Finds none; what gRPC asks for the handler of a call."""
+    """A handler table without entries."""
 
     def resolve_handler(self, unused_details: grpc.HandlerCallDetails) -> None:
         return None

@@ -1,14 +1,15 @@
-"""Reads the request of every method that takes one: in time, and only if it is a message.
+"""Reads unary requests with a deadline, and refuses bytes that do not parse as a message.
 
-The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
-wait for ever for a client that opens a call and sends nothing, and answers bytes
-that are no message with a stack trace in the log. Methods with a stream of requests
-look after themselves. Responses may be bytes: messages that were serialised before.
+The innermost interceptor of each listener, after authentication. gRPC itself waits for ever if a
+client opens a call and sends nothing, and logs a stack trace for bytes that do not parse. Methods
+with a stream of requests set deadlines of their own. Responses may be bytes: messages that were
+serialised before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ import grpc
 
 from impala_common.errors import InvalidRequestError
 from impala_common.rpc.limits import HELLO_DEADLINE_S
+from impala_server.front_end.data_plane.timed_write import write_in_time
 from impala_server.front_end.listener.wire_errors import translated
 
 _Handler = Any  # Any: grpc.RpcMethodHandler, whose attributes the stubs do not know
@@ -24,7 +26,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RequestGuard(grpc.aio.ServerInterceptor):
-    """Stands between gRPC and methods with one request."""
+    """Interceptor of methods with one request."""
 
     def __init__(self, deadline_s: float = HELLO_DEADLINE_S) -> None:
         """Gives clients `deadline_s` to send their request."""
@@ -35,7 +37,7 @@ class RequestGuard(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> _Handler:
-        """Returns the method's handler, on the wire the same, that reads its request itself."""
+        """Returns a handler with the same wire form that reads its request itself."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
@@ -58,9 +60,11 @@ class RequestGuard(grpc.aio.ServerInterceptor):
         return call
 
     def _generate(self, method: Any) -> Any:  # Any: handlers
-        async def call(unused_requests: Any, context: _Context) -> Any:
-            async for response in method(await self._read(context), context):
-                yield response
+        async def call(unused_requests: Any, context: _Context) -> None:
+            request = await self._read(context)
+            async with contextlib.aclosing(method(request, context)) as responses:
+                async for response in responses:
+                    await write_in_time(context, response)
 
         return call
 

@@ -1,8 +1,8 @@
-"""Which token opens which method: the one table of authorisation.
+"""The token scope that each RPC method needs: one table.
 
-Read by the interceptor of each listener. Every method of `impala_rl.v1` must
-be in it, or no server starts: whoever adds a method decides who may call it.
-Services of gRPC's own are listed by name. What is not listed is closed.
+Read by the interceptor of each listener. Every method of `impala_rl.v1` must have a row, or no
+server starts: a new method needs a decision about its callers. gRPC's own services are listed by
+name. A method without a row is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import impala_rl.v1
 from impala_common.rpc.tokens import Scope
 
 PUBLIC = None
-"""In place of a scope: open to everybody. Tiny, constant-time methods only."""
+"""In place of a scope: open to everyone. Only for tiny, constant-time methods."""
 
 _LEARNER = "/impala_rl.v1.LearnerService/"
 _EVALUATION = "/impala_rl.v1.EvaluationService/"
@@ -42,7 +42,7 @@ ADMIN_SERVICES = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.channelz.v1.Channelz",
 )
-"""Services all of whose methods need the strictest scope, those still to come as well."""
+"""Services all of whose methods, future ones included, need the strictest scope."""
 
 
 def scope_of_method(method: str) -> tuple[bool, Scope | None]:

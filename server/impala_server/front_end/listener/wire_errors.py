@@ -1,4 +1,4 @@
-"""Every servicer method stands inside `translated`: errors leave it in their one wire form."""
+"""`translated`: converts errors of servicer methods to gRPC status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def translated(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """Aborts the call with the one wire form of whatever error is raised inside."""
+    """Aborts the call with the gRPC status of any error raised inside."""
     try:
         yield
     except (grpc.aio.AbortError, grpc.aio.UsageError, asyncio.CancelledError, GeneratorExit):

@@ -1,14 +1,13 @@
-"""The standard `grpc.health.v1.Health` service: may this learner be sent work?
+"""The standard `grpc.health.v1.Health` service of the learner.
 
 Runs on the front end's event loop, on the data listener and the admin listener,
-open to everybody: it tells one bit and parses one short name. Each answer is
-computed from the learner link when it is asked for, so there is no state here
-that could be forgotten. Only names of `SERVICES` are known.
+open to everyone: it returns one bit and parses one short name. Each answer is computed from the
+learner link on request; nothing is stored here. Only names of `SERVICES` are known.
 
-The servicer that comes with grpcio-health-checking (1.81, 1.85) is not used: its
-watchers of one name share a condition that the first to leave deletes, so the
-others are never told; and it writes while it holds it, so that one watcher who
-does not read stops `set`, and with it the drain.
+The servicer that comes with grpcio-health-checking (1.81, 1.85) is not used: its watchers of one
+name share a condition that the first to leave deletes, so the others are never notified; and it
+writes while it holds the condition, so that one watcher that does not read blocks `set`, and with
+it the drain.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ SERVICES = ("", LEARNER_SERVICE, ADMIN_SERVICE, LEARNING)
 """Names that can be asked for: the whole server, its services, and whether it learns."""
 
 SILENCE_S = 30.0
-"""A learner process that says nothing for so long hangs; it speaks once a second, but for
-long updates and slow disks."""
+"""A learner process that is silent for this long hangs. It sends a status each second; long updates
+and slow disks delay it."""
 START_SILENCE_S = 120.0
-"""The same before its first word: it has yet to load torch."""
+"""The same before its first message: it has to load torch first."""
 
 _MAX_WATCHES = 64
 _WATCH_POLL_S = 1.0
@@ -52,7 +51,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
     """
 
     def __init__(self, link: LearnerLink) -> None:
-        """Answers from what `link` knows."""
+        """Answers from the state of `link`."""
         self._link = link
         self._num_watches = 0
 
@@ -61,8 +60,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
         if service not in SERVICES:
             return None
         link = self._link
-        patience_s = START_SILENCE_S if link.status["state"] == "STARTING" else SILENCE_S
-        is_alive = not link.ended.is_set() and time.monotonic() - link.heard_s < patience_s
+        patience_s = START_SILENCE_S if link.status.state == "STARTING" else SILENCE_S
+        has_work = not link.ended.is_set() or link.is_notice
+        is_alive = has_work and time.monotonic() - link.heard_s < patience_s
         return is_alive and (service != LEARNING or link.run is not None)
 
     async def Check(  # noqa: N802
@@ -79,7 +79,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: _Context
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Tells each change, within a second of it."""
+        """Sends each change within a second."""
         if self._num_watches >= _MAX_WATCHES:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"{_MAX_WATCHES} watches are open already"

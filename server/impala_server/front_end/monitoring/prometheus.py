@@ -1,22 +1,20 @@
-"""Prometheus: what this learner server looks like from outside, on a port of its own.
+"""Serves /metrics for Prometheus on its own port.
 
-Names stand in one table, `prometheus_series`. Values are taken from the learner
-link when somebody scrapes: nothing is kept twice. Labels are bounded: outcomes,
-states, kinds, parts of the machine, never anything a client sent.
+One table, `prometheus_series`, has the names. Values are read from the learner link at each scrape;
+nothing is stored twice. Labels are bounded: outcomes, states, kinds, parts of the system, never
+text from a client.
 
-The HTTP server is a thread of the front end that serves one scrape at a time.
+The HTTP server is `scrape_server`'s, on threads of the front end.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -27,13 +25,13 @@ from impala_common.rpc.addresses import join_address
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
+from impala_server.front_end.monitoring.scrape_server import ScrapeServer
 from impala_server.learner.bottleneck import PARTS
-
-_SCRAPE_TIMEOUT_S = 5.0
+from impala_server.messages import LearnerStatus
 
 
 class LearnerCollector:
-    """Makes metric families of what the learner link knows; called by a scrape's thread."""
+    """Makes metric families from the learner link's state; called by a scrape's thread."""
 
     def __init__(self, config: TrainConfig, link: LearnerLink) -> None:
         """Reads `link`, whose status is replaced as a whole and never changed."""
@@ -45,9 +43,9 @@ class LearnerCollector:
         status = self._link.status
         yield from _families(status)
         yield _gauge("impala_build_info", {(): 1.0}, tuple(_build_info().items()))
-        state = "DRAINING" if self._link.ended.is_set() else status["state"]
+        state = "DRAINING" if self._link.ended.is_set() else status.state
         yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
-        part = str(status.get("bottleneck", "")).partition(":")[0]
+        part = status.bottleneck.partition(":")[0]
         yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
         yield _gauge("impala_draining", {(): self._link.ended.is_set()})
         transport = self._config.transport
@@ -57,11 +55,11 @@ class LearnerCollector:
         yield _gauge("impala_max_actors", {(): transport.max_actors})
 
 
-def _families(status: Mapping[str, Any]) -> Iterator[Metric]:  # Any: JSON
+def _families(status: LearnerStatus) -> Iterator[Metric]:
     families: dict[str, Metric] = {}
     for series in SERIES:
-        value = status.get(series.metric)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        value = status.number(series.metric)
+        if value is None or not math.isfinite(value):
             continue
         family = families.get(series.name)
         if family is None:
@@ -94,17 +92,8 @@ def _build_info() -> dict[str, str]:
     }
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """Says nothing of each scrape and does not wait for a client that does not speak."""
-
-    timeout = _SCRAPE_TIMEOUT_S
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Does nothing."""
-
-
 class PrometheusEndpoint:
-    """The HTTP server of `/metrics`; owned by the front end, on a thread of its own.
+    """The HTTP server of `/metrics`; owned by the front end, on threads of its own.
 
     Attributes:
       address: HOST:PORT it listens on.
@@ -123,22 +112,14 @@ class PrometheusEndpoint:
         self.interceptor = RpcMetrics(registry)
         host, port = config.checkpoint.prometheus_host, config.checkpoint.prometheus_port
         try:
-            self._server = make_server(
-                host, max(port, 0), make_wsgi_app(registry), handler_class=_QuietHandler
-            )
+            self._server = ScrapeServer(host, max(port, 0), make_wsgi_app(registry))
         except OSError as error:
             raise AddressInUseError(
                 f"cannot serve Prometheus on {join_address(host, port)}: "
                 f"{error.strerror or error}; pass another --prometheus-port (0: none)"
             ) from error
         self.address = join_address(host, self._server.server_port)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name="impala-prometheus"
-        )
-        self._thread.start()
 
     def close(self) -> None:
-        """Stops listening and ends the thread."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(2 * _SCRAPE_TIMEOUT_S)
+        """Stops listening; waits for no client."""
+        self._server.close()

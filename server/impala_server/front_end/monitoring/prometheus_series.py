@@ -1,8 +1,8 @@
-"""The table of Prometheus names: which number of the learner is called what outside.
+"""The table of Prometheus series and the metrics they show.
 
 Read by the exporter (`prometheus`); docs/operations.md, deploy/prometheus and
-the dashboard are checked against it. Base units, `_total` for counters, labels
-with few values that are known beforehand.
+the dashboard are checked against it. Base units, `_total` for counters, labels with a few fixed
+values.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from impala_common.run import metrics
+from impala_server.learner.findings import FINDINGS
 
 STATES = ("STARTING", "RUNNING", "PAUSED", "DRAINING", "STOPPED")
 """States a learner can be in, as `impala_state` labels them."""
 
 
 class Series(NamedTuple):
-    """How one number of the learner is called in Prometheus.
+    """Prometheus name and help of one number of the learner.
 
     A name that ends in `_total` is a counter; all others are gauges.
     """
@@ -30,7 +31,12 @@ class Series(NamedTuple):
 
 SERIES = (
     Series(metrics.STEPS, "impala_trained_steps_total", "Agent steps trained on."),
-    Series(metrics.UPDATES, "impala_updates_total", "Optimizer steps taken."),
+    Series(metrics.UPDATES, "impala_updates_total", "Batches trained on."),
+    Series(
+        metrics.OPTIMIZER_STEPS,
+        "impala_optimizer_steps_total",
+        "Optimizer steps, several of an update where batches are used again.",
+    ),
     Series(metrics.TIME_S, "impala_training_seconds_total", "Seconds of training, all lives."),
     Series(metrics.EPISODES, "impala_episodes_total", "Finished episodes."),
     Series(
@@ -44,7 +50,7 @@ SERIES = (
         "Unrolls dropped at actors for an environment that failed.",
     ),
     Series(metrics.STEPS_PER_S, "impala_steps_per_second", "Agent steps trained on per second."),
-    Series(metrics.UPDATES_PER_S, "impala_updates_per_second", "Optimizer steps per second."),
+    Series(metrics.UPDATES_PER_S, "impala_updates_per_second", "Updates per second."),
     *(
         Series(
             metric,
@@ -92,6 +98,21 @@ SERIES = (
     Series(
         metrics.EVALUATION_BEST_STEPS, "impala_best_steps", "Agent steps of the checkpoint `best`."
     ),
+    Series(
+        metrics.STEPS_SINCE_EPISODE,
+        "impala_steps_since_episode",
+        "Agent steps trained on since the last episode ended.",
+    ),
+    *(
+        Series(
+            metric,
+            "impala_finding",
+            "1 while this is wrong with learning (docs/troubleshooting.md), else 0.",
+            "finding",
+            name,
+        )
+        for name, metric in FINDINGS.items()
+    ),
     Series(metrics.LENGTH_MEAN, "impala_episode_length_steps", "Mean length of recent episodes."),
     *(
         Series(metric, "impala_loss", "Loss, mean over recent updates.", "kind", kind)
@@ -117,11 +138,44 @@ SERIES = (
     ),
     Series(metrics.RHO_MEAN, "impala_rho_mean_ratio", "Mean importance ratio, unclipped."),
     Series(metrics.RHO_CLIPPED_FRACTION, "impala_rho_clipped_ratio", "Share of ratios clipped."),
+    Series(metrics.RHO_HIGH_SHARE, "impala_rho_high_ratio", "Share of ratios above 1.1."),
+    Series(
+        metrics.EFFECTIVE_SAMPLE_SHARE,
+        "impala_effective_sample_ratio",
+        "Effective sample size of the importance ratios, over the number of rows.",
+    ),
     Series(metrics.KL, "impala_kl_nats", "KL divergence, behaviour to target policy."),
+    Series(metrics.KL_LAST, "impala_kl_last_pass_nats", "The same, over the last pass."),
     Series(metrics.ENTROPY, "impala_entropy_nats", "Mean entropy of the target policy."),
     Series(metrics.GRAD_NORM, "impala_gradient_norm", "Global gradient norm before clipping."),
+    *(
+        Series(metric, "impala_loss_gradient_norm", "Gradient norm by its loss.", "kind", kind)
+        for metric, kind in (
+            (metrics.POLICY_GRAD_NORM, "policy"),
+            (metrics.VALUE_GRAD_NORM, "value"),
+        )
+    ),
+    Series(
+        metrics.CLIPPED_STEP_SHARE,
+        "impala_clipped_steps_ratio",
+        "Share of optimizer steps whose gradient was scaled down.",
+    ),
+    Series(metrics.PASSES, "impala_passes", "Mean number of passes over a batch."),
+    Series(
+        metrics.OPTIMIZER_STEPS_PER_STEP,
+        "impala_optimizer_steps_per_step",
+        "Optimizer steps for each agent step trained on.",
+    ),
+    Series(
+        metrics.SAMPLE_AGE_MEAN,
+        "impala_sample_age_updates",
+        "Updates between the weights of an unroll and those it trained, replayed ones included.",
+    ),
     Series(metrics.LEARNING_RATE, "impala_learning_rate", "Learning rate of the last update."),
     Series(metrics.VALUE_MEAN, "impala_value_mean", "Mean of the value head's outputs."),
+    Series(metrics.VALUE_SCALE, "impala_value_scale", "Root mean square of value estimates."),
+    Series(metrics.RETURN_SCALE, "impala_return_scale", "Root mean square of value targets."),
+    Series(metrics.ADVANTAGE_STD, "impala_advantage_std", "Deviation of advantages."),
     Series(
         metrics.ADVANTAGE_ABS_MEAN, "impala_advantage_abs_mean", "Mean absolute policy advantage."
     ),
@@ -188,8 +242,13 @@ SERIES = (
         "impala_checkpoint_failures_total",
         "Checkpoints that could not be written.",
     ),
+    Series(
+        "checkpoints_unreadable",
+        "impala_checkpoints_unreadable_total",
+        "Checkpoints among them that could not have been read again.",
+    ),
 )
-"""Numbers of the learner's status, by their names there and here."""
+"""Numbers of the learner's status, by their names in the status and in Prometheus."""
 
 OWN = {
     "impala_build_info": "Versions, as labels; always 1.",

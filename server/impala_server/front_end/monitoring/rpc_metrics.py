@@ -1,9 +1,8 @@
 """Counts of RPCs under the names of go-grpc-prometheus, by an interceptor.
 
-On the front end's event loop. The dashboards and alerts that exist for those
-names work as they are. Messages are counted where they are (de)serialised, so
-each once, whichever way a method reads and writes. Methods nobody offers share
-one set of labels, so that a client cannot make series.
+Runs on the front end's event loop. Existing dashboards and alerts for those names work unchanged.
+Messages are counted where they are (de)serialised, so each is counted once, however a method reads
+and writes. Unknown methods share one set of labels, so that clients cannot create series.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ RPC_NAMES = (
     "grpc_server_msg_sent_total",
     "grpc_server_handling_seconds",
 )
-"""What is exported of RPCs."""
+"""Names of the exported RPC metrics."""
 
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
 _BUCKETS = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
@@ -74,7 +73,7 @@ class RpcMetrics(grpc.aio.ServerInterceptor):
             self._started.labels(*_UNKNOWN).inc()
             self._handled.labels(*_UNKNOWN, "UNIMPLEMENTED").inc()
             return None
-        if path not in self._types:  # refused for its token before anyone looked it up
+        if path not in self._types:  # refused for its token, before its handler was found
             return self._wrap(handler, _UNKNOWN)
         service, _, method = path.lstrip("/").rpartition("/")
         return self._wrap(handler, (self._types[path], service, method))

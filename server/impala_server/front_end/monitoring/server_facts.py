@@ -1,4 +1,4 @@
-"""What the front end knows of the server beside the learner: run, address, settings, start."""
+"""Run, address, settings and start time of the server, as the front end knows them."""
 
 from __future__ import annotations
 

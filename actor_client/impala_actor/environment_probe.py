@@ -1,0 +1,60 @@
+"""Makes one environment in a process of its own, to check that it can be made.
+
+    python -m impala_actor.environment_probe ENV SETTINGS
+
+Started by impala-train before its other processes; SETTINGS is the section "environment" as
+JSON. Prints one JSON object on stdout: {} or {"reason", "text"} of an error of this project. What
+the environment prints goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+
+from impala_actor.environments.factory import make_environment
+from impala_common.config.sections import EnvironmentConfig
+from impala_common.errors import ImpalaError, UnknownEnvironmentError
+
+
+def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
+    """Returns the error for an environment whose own code raised while it was made."""
+    text = " ".join(str(error).split())[:500]
+    hint = ""
+    if isinstance(error, TypeError) and "required" in text:
+        hint = '; give its arguments with --env-kwargs, such as \'{"render_mode": "rgb_array"}\''
+    elif "render_mode" in text:
+        hint = '; give it with --env-kwargs \'{"render_mode": "rgb_array"}\''
+    return UnknownEnvironmentError(f"{env} cannot be made: {type(error).__name__}: {text}{hint}")
+
+
+def probe(env: str, config: EnvironmentConfig) -> ImpalaError | None:
+    """Makes one environment slot and closes it; returns what is wrong, or None."""
+    try:
+        environment = make_environment(env, 1, config)
+    except ImpalaError as error:
+        return error
+    except Exception as error:  # code of users may raise any error
+        return describe_failure(env, error)
+    with contextlib.suppress(Exception):  # an environment that fails to close is still usable
+        environment.close()
+    return None
+
+
+def main(env: str, settings: str) -> None:
+    """Runs the process."""
+    result = os.dup(1)
+    os.dup2(2, 1)
+    config = json.loads(settings)
+    config["env_wrapper"] = tuple(config["env_wrapper"])
+    error = probe(env, EnvironmentConfig(**config))
+    answer = {} if error is None else {"reason": error.reason, "text": str(error)}
+    os.write(result, json.dumps(answer).encode())
+    sys.stdout.flush()
+    os._exit(0)  # does not wait for threads and exit handlers of the environment
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

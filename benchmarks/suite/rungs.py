@@ -1,0 +1,111 @@
+"""The rungs of the ladder: what is trained, with which options, and what is to be reached.
+
+Read by `benchmarks.studies.ladder`, which runs one, and by `benchmarks.suite.ladder_page`.
+Settings were tuned on seeds 0 to 9; rungs are judged on seeds from 100 on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+FIRST_SEED = 100
+"""Seeds below were used to tune."""
+_MEMORY_ENV = "impala_common.testing.environments:PositionCartPole-v1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One rung.
+
+    Attributes:
+      env: environment id.
+      bar: mean return of frozen weights, at least.
+      num_seeds: from FIRST_SEED on.
+      aim: the bar in words: by which step, of how many seeds.
+      total_steps: agent steps of a run; 0: the preset's. No more than the aim allows.
+      train_args: further options of impala-train.
+      eval_episodes: episodes that a seed is judged by.
+      greedy: whether the most probable actions are judged, as the published figures are.
+      tried: what was tried; shown where the bar is missed.
+    """
+
+    env: str
+    bar: float
+    num_seeds: int
+    aim: str
+    total_steps: int = 0
+    train_args: str = ""
+    eval_episodes: int = 100
+    greedy: bool = False
+    tried: str = ""
+
+
+RUNGS: dict[str, Rung] = {
+    "cartpole": Rung(
+        env="CartPole-v1", bar=475.0, num_seeds=20, aim="475 by 100k steps", total_steps=100_000
+    ),
+    "acrobot": Rung(
+        env="Acrobot-v1", bar=-90.0, num_seeds=5, aim="-90 by 500k", total_steps=200_000
+    ),
+    "pendulum": Rung(
+        env="Pendulum-v1", bar=-170.0, num_seeds=5, aim="-170 by 300k", total_steps=300_000
+    ),
+    "lunarlander": Rung(
+        env="LunarLander-v3", bar=200.0, num_seeds=5, aim="200 by 1M", total_steps=300_000
+    ),
+    "mountaincar_continuous": Rung(
+        env="MountainCarContinuous-v0",
+        bar=90.0,
+        num_seeds=3,
+        aim="90 by 1M, generic preset",
+        total_steps=200_000,
+    ),
+    "cliffwalking": Rung(
+        env="CliffWalking-v1",
+        bar=-15.0,
+        num_seeds=3,
+        aim="-15 by 1M, generic preset",
+        total_steps=200_000,
+    ),
+    "blackjack": Rung(
+        env="Blackjack-v1",
+        bar=-0.06,
+        num_seeds=3,
+        aim="-.06 by 1M, generic preset",
+        total_steps=500_000,
+        eval_episodes=10_000,
+    ),
+    "minatar_breakout_15": Rung(
+        env="MinAtar/Breakout-v0",
+        bar=15.0,
+        num_seeds=3,
+        aim="15 by 1M, within 60 s of the command",
+        total_steps=1_000_000,
+    ),
+    **{
+        f"minatar_{name.lower()}": Rung(
+            env=f"MinAtar/{name}-v0", bar=bar, num_seeds=3, aim=f"{bar:g} by 5M"
+        )
+        for name, bar in (
+            ("Breakout", 40.0),
+            ("Asterix", 20.0),
+            ("Freeway", 55.0),
+            ("Seaquest", 40.0),
+            ("SpaceInvaders", 150.0),
+        )
+    },
+    **{
+        name.lower(): Rung(
+            env=f"{name}-v5", bar=bar, num_seeds=5, aim=f"{bar:,g} by 1M", greedy=True
+        )
+        for name, bar in (("HalfCheetah", 3041.0), ("Hopper", 733.0), ("Walker2d", 1200.0))
+    },
+    "position_cartpole": Rung(
+        env=_MEMORY_ENV, bar=475.0, num_seeds=5, aim="475 by 500k, with memory"
+    ),
+    "pong": Rung(env="ALE/Pong-v5", bar=18.0, num_seeds=2, aim="18 by 3M", total_steps=3_000_000),
+    "breakout": Rung(
+        env="ALE/Breakout-v5", bar=100.0, num_seeds=1, aim="100 by 4M", total_steps=4_000_000
+    ),
+}
+"""Rungs by name."""

@@ -1,0 +1,64 @@
+"""Undo: copies of tensors that an update changes, restored if the update fails.
+
+Owned by the updater. An update of one optimizer step is checked before the step, so only the
+running statistics must be restored. An update of several steps is all or nothing: weights and
+optimizer are restored too. Copies reuse the same memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Undo:
+    """The tensors of the last `save`."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, statistics: list[Tensor]
+    ) -> None:
+        """Prepares; nothing is copied yet.
+
+        Args:
+          model: its tensors are copied by `save(True)`.
+          optimizer: likewise.
+          statistics: tensors of `model` that are always copied.
+        """
+        self._tensors = [value.detach() for value in model.state_dict().values()]
+        self._parameters = list(model.parameters())
+        self._optimizer = optimizer
+        self._statistics = statistics
+        self._copies: list[Tensor] = []
+        self._is_whole = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether weights and optimizer were saved too."""
+        return self._is_whole
+
+    @torch.no_grad()
+    def save(self, is_whole: bool) -> None:
+        """Copies the statistics and, if `is_whole`, weights and optimizer."""
+        self._is_whole = is_whole
+        live = self._live()
+        if len(self._copies) != len(live):
+            self._copies = [torch.empty_like(tensor) for tensor in live]
+        if live:
+            torch._foreach_copy_(self._copies, live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Restores the copies."""
+        live = self._live()
+        if len(live) > len(self._copies):  # the optimizer's first step has added tensors since
+            self._optimizer.state.clear()
+            live = self._live()
+        if live:
+            torch._foreach_copy_(live, self._copies)
+
+    def _live(self) -> list[Tensor]:
+        if not self._is_whole:
+            return self._statistics
+        state = self._optimizer.state
+        own = [value for one in self._parameters for value in state.get(one, {}).values()]
+        return self._tensors + own

@@ -1,0 +1,58 @@
+"""Finds out before a run begins whether its environment can be made, in a short-lived process.
+
+Used by impala-train. The process is a module of the actor's side, started by name: nothing of it
+is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+
+from impala_common.config import EnvironmentConfig
+from impala_common.config.checks import OBJECT_PREFIX
+from impala_common.errors import rebuild_error
+
+PROBE_S = 10.0
+"""Seconds after which an environment that is still being made is accepted."""
+
+_LOG = logging.getLogger(__name__)
+_ALWAYS_THERE = frozenset(
+    {"Acrobot-v1", "CartPole-v0", "CartPole-v1", "MountainCar-v0", "Pendulum-v1"}
+)
+"""Ids that Gymnasium itself provides without another package."""
+
+
+def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -> None:
+    """Raises an actor's error if the environment cannot be made on this machine.
+
+    Raises:
+      ImpalaError: with the class and text that an actor would report.
+    """
+    env = config.env
+    is_plain = config.env_backend in ("auto", "sync") and not config.changes_single_environments
+    if env.startswith(OBJECT_PREFIX) or (env in _ALWAYS_THERE and is_plain):
+        return
+    command = [sys.executable, "-m", "impala_actor.environment_probe", env]
+    try:
+        done = subprocess.run(  # noqa: S603 (our own module)
+            [*command, json.dumps(dataclasses.asdict(config))],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        _LOG.info("%s takes longer than %g s to make: it is not checked", env, timeout_s)
+        return
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:  # its process died: the actors' logs will have the reason
+        _LOG.info("%s could not be checked (exit code %d)", env, done.returncode)
+        return
+    if answer:
+        raise rebuild_error(answer["reason"], answer["text"])

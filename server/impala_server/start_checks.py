@@ -1,0 +1,150 @@
+"""Checks of a command's settings against this machine and the run, before anything is started.
+
+Called by impala-train and impala-server before the run's folder is made. Takes milliseconds: torch
+and environments are not imported. The processes themselves find the remaining errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from impala_common.config import TrainConfig
+from impala_common.config.checks import OBJECT_PREFIX, is_own_model
+from impala_common.errors import CheckpointError, ConfigError, MissingExtraError
+from impala_common.process.cuda_probe import require_device
+from impala_common.process.installation import is_installed
+from impala_common.process.own_modules import find_class_problem
+from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
+from impala_common.run.run_directory import RunDirectory
+
+_NETWORK_SETTINGS = (
+    "hidden_sizes",
+    "feature_dim",
+    "hidden_dim",
+    "recurrence",
+    "use_previous_action_and_reward",
+    "normalise_observations",
+)
+"""Settings that decide the tensors of a network; ModelSpec has the same names."""
+
+
+class FinishedRun(NamedTuple):
+    """Totals of a finished run.
+
+    Attributes:
+      steps: agent steps trained on.
+      updates: optimizer steps.
+      episodes: finished episodes.
+      checkpoint: name of the newest checkpoint.
+    """
+
+    steps: int
+    updates: int
+    episodes: int
+    checkpoint: str
+
+
+def validate_start(config: TrainConfig, resume: Path | None) -> None:
+    """Raises an error if the learner cannot work with these settings on this machine.
+
+    Args:
+      config: all settings.
+      resume: folder of the run to resume; None: a new run.
+
+    Raises:
+      ConfigError: device, network or initial weights cannot be used, or do not fit the run.
+      MissingExtraError: wandb is not installed.
+    """
+    require_device("--device", config.job.device)
+    if config.checkpoint.wandb_project and not is_installed("wandb"):
+        raise MissingExtraError("--wandb-project", "wandb")
+    model = config.model.model
+    if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
+        problem = find_class_problem(*model.split(":", 1))
+        if problem:
+            raise ConfigError("--model", model, "a class in a module that can be found", problem)
+    if resume is not None:
+        _require_same_network(config, RunDirectory(resume))
+    elif config.job.init_model_path:
+        path = Path(config.job.init_model_path)
+        if not path.is_dir():
+            names = CheckpointStore(path.parent).all_names()
+            raise ConfigError(
+                "--init-model-path",
+                str(path),
+                "a checkpoint's folder",
+                f"in {path.parent} there are: {', '.join(names)}" if names else "there is none",
+            )
+
+
+def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | None:
+    """Returns the totals of a run that has trained its `total_steps`; None for any other run."""
+    if resume is None:
+        return None
+    summary = _newest(CheckpointStore(RunDirectory(resume).checkpoints_path))
+    counters = summary.state.get("counters", {}) if summary is not None else {}
+    steps = counters.get("trained_steps", 0)
+    if summary is None or steps < config.job.total_steps:
+        return None
+    updates, episodes = counters.get("policy_version", 0), counters.get("num_episodes", 0)
+    return FinishedRun(steps, updates, episodes, summary.name)
+
+
+def describe_finished(run: Path, finished: FinishedRun, total_steps: int) -> str:
+    """Returns one line: the run has finished, and how to train it further."""
+    return (
+        f"{run} has finished: {finished.steps:,} of {total_steps:,} steps; nothing is started. "
+        f"Go on with --resume {run} --total-steps N, N more than {finished.steps}"
+    )
+
+
+def summarise_finished(run: Path, finished: FinishedRun) -> dict[str, Any]:  # Any: JSON
+    """Returns the --json output of the commands for a finished run."""
+    return {
+        "run": str(run),
+        "reason": "finished",
+        "steps": finished.steps,
+        "updates": finished.updates,
+        "episodes": finished.episodes,
+        "checkpoint": finished.checkpoint,
+    }
+
+
+def _newest(store: CheckpointStore) -> CheckpointSummary | None:
+    """Returns the newest checkpoint with a readable manifest."""
+    for name in reversed(store.names()):
+        try:
+            return store.describe(name)
+        except CheckpointError:
+            continue  # the learner reports the damage
+    return None
+
+
+def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
+    """Raises ConfigError if the settings name a network other than the run's."""
+    try:
+        trained = json.loads(run.specs_path.read_text(encoding="utf-8"))["model"]
+        known = {name: trained[name] for name in (*_NETWORK_SETTINGS, "name")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # not begun, or damaged: the learner reports it
+    wanted = dataclasses.asdict(config.model)
+    is_normalised = config.loss.reward_normalisation != "none"
+    if is_normalised != trained.get("normalise_rewards", is_normalised):
+        value = config.loss.reward_normalisation
+        _refuse("--reward-normalisation", value, "none" if is_normalised else "not none")
+    if config.model.model not in ("auto", known["name"]):
+        _refuse("--model", config.model.model, known["name"])
+    for name in _NETWORK_SETTINGS:
+        value, had = wanted[name], known[name]
+        had = tuple(had) if isinstance(had, list) else had
+        if value != had:
+            _refuse("--" + name.replace("_", "-"), value, had)
+
+
+def _refuse(option: str, value: object, had: object) -> None:
+    raise ConfigError(
+        option, value, f"{had} with --resume", "the weights in its checkpoints are of that network"
+    )
