@@ -1,4 +1,4 @@
-"""Reads the request of every method that takes one: in time, and only if it is a message.
+"""Reads the request of every method that takes one: in time, a message, within its bounds.
 
 The innermost interceptor of each listener, behind the doorkeeper. gRPC itself would
 wait for ever for a client that opens a call and sends nothing, and answers bytes
@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from impala_common.codec.field_bounds import validate_bounds
 from impala_common.errors import InvalidRequestError
 from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_server.front_end.data_plane.timed_write import write_in_time
@@ -79,6 +81,8 @@ class RequestGuard(grpc.aio.ServerInterceptor):
                 ) from error
             if request is grpc.aio.EOF:
                 raise InvalidRequestError("expected a request")
+            if isinstance(request, Message):  # channelz and reflection have bytes of their own
+                validate_bounds(request)
             return request
         raise AssertionError("unreachable: translated aborts")
 
