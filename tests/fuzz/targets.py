@@ -11,11 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
+from impala_common.codec.field_bounds import (
+    BOUNDS,
+    Exempt,
+    Items,
+    Number,
+    Text,
+    find_violation,
+)
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
 from impala_common.codec.tensors import digest_of
 from impala_common.codec.unrolls import UnrollDecoder
@@ -35,10 +43,18 @@ from impala_common.testing.unrolls import (
     make_vector_spec,
     pack_stacked,
 )
-from impala_rl.v1 import learner_pb2, unroll_pb2
+from impala_rl.v1 import admin_pb2, evaluation_pb2, learner_pb2, unroll_pb2
 
 SPECS = (make_vector_spec(), make_frames_spec())
 """What the decoder expects; the first byte of an input chooses."""
+
+REQUESTS: dict[str, Any] = {  # Any: classes of messages
+    name: getattr(module, name)
+    for module in (admin_pb2, evaluation_pb2, learner_pb2)
+    for name in module.DESCRIPTOR.message_types_by_name
+    if name.endswith("Request")
+}
+"""Requests of all services by name; the first byte of an input chooses."""
 
 _MAX_UNROLLS = 4
 _MAX_SNAPSHOT_BYTES = 1 << 16
@@ -91,6 +107,39 @@ def validate_spec(data: bytes) -> bool:
     assert EnvironmentSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
     assert UnrollSpec(4, spec).num_bytes > 0
     return True
+
+
+def hold_bounds(data: bytes) -> bool:
+    """The door of every request: what passes has every field within its bound."""
+    names = sorted(REQUESTS)
+    try:
+        message = REQUESTS[names[data[0] % len(names)] if data else names[0]].FromString(data[1:])
+    except DecodeError:
+        return False
+    if find_violation(message):
+        return False
+    _assert_bounded(message)
+    return True
+
+
+def _assert_bounded(message: Message) -> None:
+    """Judges set fields by the table alone, without the door's code."""
+    for field, value in message.ListFields():
+        bound = BOUNDS[message.DESCRIPTOR.name].get(field.name)
+        if isinstance(bound, Exempt):
+            continue
+        values = value if field.is_repeated else [value]
+        if isinstance(bound, Items):
+            assert len(values) <= bound.max_count
+            bound = bound.each
+        for one in values:
+            if isinstance(one, Message):
+                _assert_bounded(one)
+            elif isinstance(bound, Text):
+                assert len(one) <= bound.max_chars
+            else:
+                assert isinstance(bound, Number)
+                assert bound.low <= one <= bound.high
 
 
 def load_manifest(data: bytes) -> bool:
@@ -158,6 +207,24 @@ def _unroll_seeds() -> list[bytes]:
     return seeds
 
 
+def _request_seeds() -> list[bytes]:
+    push = learner_pb2.PushUnrollsRequest()
+    push.unrolls.ParseFromString(_unroll_seeds()[0][1:])
+    push.unrolls.episodes.add(episode_return=3.5, step_count=7)
+    register = learner_pb2.RegisterRequest(host="host", environment_slot_count=4)
+    register.environment.ParseFromString(_spec_seeds()[2])
+    report = evaluation_pb2.ReportEvaluationRequest(evaluator_id="judge", candidate="c-1")
+    report.sampled.episode_count, report.sampled.return_mean = 4, 1.5
+    report.duration.seconds = 3
+    change = admin_pb2.SetParameterRequest(name="learning_rate", value="0.1")
+    change.header.request_id = "a1"
+    names = sorted(REQUESTS)
+    return [
+        bytes([names.index(message.DESCRIPTOR.name)]) + message.SerializeToString()
+        for message in (push, register, report, change)
+    ]
+
+
 def _spec_seeds() -> list[bytes]:
     position = TensorSpec("observation/position", (3,), "float32")
     image = TensorSpec("observation/image", (8, 8, 3), "uint8")
@@ -220,6 +287,7 @@ TARGETS = {
     for target in (
         Target("unroll_decoder", decode_unrolls, _unroll_seeds),
         Target("spec_validator", validate_spec, _spec_seeds),
+        Target("field_bounds", hold_bounds, _request_seeds),
         Target("manifest_loader", load_manifest, _manifest_seeds),
         Target("chunk_assembler", assemble_chunks, _chunk_seeds),
     )

@@ -324,11 +324,14 @@ def test_report_that_cannot_be_one_is_refused_and_changes_nothing(tmp_path: Path
         for changes in ({"greedy": None}, {"evaluator_id": ""}, {"evaluator_id": "../x"}):
             with refused(INVALID, "INVALID_REQUEST"):
                 peer.report(candidate, **changes)
-        for name in ("", "best", "../checkpoints/best", "candidate-000000000000-0", "x" * 1000):
+        for name in ("", "best", "../checkpoints/best", "candidate-000000000000-0", "x" * 64):
             with refused(NOT_FOUND, "NOT_FOUND"):
                 peer.report(name)
             with refused(NOT_FOUND, "NOT_FOUND"):
                 peer.candidate_weights(name)
+        for call in (peer.report, peer.candidate_weights):
+            with refused(INVALID, "INVALID_REQUEST", "candidate: expected at most 64"):
+                call("x" * 65)
         with refused(ABORTED, "STALE_SESSION"):
             peer.report(candidate, learner_run_id=1)
         with refused(ABORTED, "STALE_SESSION"):

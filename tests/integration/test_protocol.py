@@ -299,7 +299,6 @@ def test_get_weights_with_min_version_waits_until_it_is_published(peer: Peer) ->
         None,
         duration_pb2.Duration(nanos=200_000_000),
         duration_pb2.Duration(seconds=-5),
-        duration_pb2.Duration(seconds=-(2**63), nanos=-(2**31)),
     ],
 )
 def test_get_weights_when_min_version_does_not_come_in_time_sends_the_newest(
@@ -311,6 +310,25 @@ def test_get_weights_when_min_version_does_not_come_in_time_sends_the_newest(
 
     assert header.learner.policy_version == 0
     assert len(b"".join(chunks)) == header.total_bytes
+
+
+def test_field_beyond_its_bound_is_refused_at_the_door_of_each_service(
+    server: RunningServer, peer: Peer
+) -> None:
+    """Seen to fail: a leaf's name of 20 MB became part of every checkpoint's manifest."""
+    leaf = TensorSpec("observation/" + "x" * 20_000_000, (4,), "float32")
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "leaves.name: expected"):
+        peer.register(EnvironmentSpec((leaf,), TWO))
+    peer.register()
+    longest = duration_pb2.Duration(seconds=-(2**63), nanos=-(2**31))
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "max_wait.seconds"):
+        peer.get_weights(max_wait=longest)
+    stream = peer.push()
+    stream.hello(actor=header_pb2.ActorHeader(actor_id="x" * 65))
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", "actor_id: expected"):
+        stream.next()
+
+    assert_alive(server)
 
 
 @pytest.mark.parametrize("method", ["GetConfig", "Register", "GetWeights", "PushUnrolls"])

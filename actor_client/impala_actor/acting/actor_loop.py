@@ -31,6 +31,7 @@ from impala_actor.environments.rebuilt import (
     all_finite,
 )
 from impala_actor.environments.watchdog import EnvironmentWatchdog
+from impala_common.codec.field_bounds import MAX_FAILURES_PER_MESSAGE
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.config.job import InferenceBackendName
 from impala_common.errors import (
@@ -297,9 +298,9 @@ class _SessionLoop:
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
         self._summaries = []
-        num_failures = self._environment.num_failures
-        message.environment_failure_count = num_failures - self._num_failures_told
-        self._num_failures_told = num_failures
+        num_failures = self._environment.num_failures - self._num_failures_told
+        message.environment_failure_count = min(num_failures, MAX_FAILURES_PER_MESSAGE)
+        self._num_failures_told += message.environment_failure_count
         self._sender.send(request, self._marks_of(unrolls))
         self._actor.num_steps += int((~unrolls.leaves["is_padding"]).sum())
 

@@ -92,6 +92,11 @@ class UnrollDecoder:
         self._actions = ActionRanges(spec.environment.action)
 
     @property
+    def max_unrolls(self) -> int:
+        """Unrolls of one message at the most."""
+        return self._max_unrolls
+
+    @property
     def unroll_length(self) -> int:
         """Agent steps of one unroll, padding rows included."""
         return self._spec.unroll_length

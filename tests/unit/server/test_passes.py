@@ -198,7 +198,7 @@ def test_kl_stop_ends_the_passes_after_the_first_step() -> None:
 def test_rows_of_a_network_with_memory_are_refused() -> None:
     config = make_config(model={"recurrence": "lstm"}, reuse={"part_kind": "rows", "parts": 2})
 
-    with pytest.raises(ConfigError, match="unrolls for a network with memory"):
+    with pytest.raises(ConfigError, match="unrolls or auto for a network with memory"):
         TrainingState(config, VECTOR, None)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -199,14 +200,51 @@ def test_offer_when_the_learner_is_gone_says_so() -> None:
     run(test)
 
 
-def test_offer_hands_episodes_and_times_over_but_for_those_not_finite() -> None:
+def _set_return(message: unroll_pb2.UnrollBatch, value: float) -> None:
+    message.episodes.add(episode_return=1.0)
+    message.episodes.add(episode_return=value)
+
+
+BEYOND: dict[str, Callable[[unroll_pb2.UnrollBatch], object]] = {
+    "unroll_count": lambda message: setattr(message, "unroll_count", 2**31 - 1),
+    "unroll_count below": lambda message: setattr(message, "unroll_count", -(2**31)),
+    "episodes.episode_return": lambda message: _set_return(message, 1e308),
+    "episodes.episode_return nan": lambda message: _set_return(message, math.nan),
+    "episodes.step_count": lambda message: message.episodes.add(step_count=2**63 - 1),
+    "environment_failure_count": lambda message: setattr(
+        message, "environment_failure_count", 1 << 20
+    ),
+    "times.inference_s": lambda message: setattr(message.times, "inference_s", math.nan),
+    "times.blocked_s": lambda message: setattr(message.times, "blocked_s", 1e30),
+}
+
+
+@pytest.mark.parametrize("what", BEYOND)
+def test_offer_with_a_number_beyond_its_bound_is_invalid_and_counts_once(what: str) -> None:
+    """Seen to fail: 65,536 unrolls were counted, 2**20 failures, and a mean was lost."""
+
     async def test(front: Front) -> None:
         message = make_message(1, num_unrolls=1)
-        for value in (1.5, math.nan, math.inf):
-            message.episodes.add(episode_return=value, step_count=7)
+        BEYOND[what](message)
+        verdict = await front.intake.offer(front.session, message)
+        await front.offer(1)
+
+        assert verdict.outcome is Outcome.INVALID
+        assert verdict.text.startswith(f"{what.partition(' ')[0]}: expected")
+        assert front.intake.counts.invalid == 1
+        assert front.intake.counts.environment_failures == 0
+        full = front.learner.receive_full(0.0)
+        assert full is not None
+        assert (full.episodes, full.actor_seconds) == ([], (0.0, 0.0, 0.0))
+
+    run(test)
+
+
+def test_offer_hands_episodes_and_times_over() -> None:
+    async def test(front: Front) -> None:
+        message = make_message(1, num_unrolls=1)
+        message.episodes.add(episode_return=1.5, step_count=7)
         message.times.environment_s = 0.25
-        message.times.inference_s = math.nan
-        message.times.blocked_s = math.inf
         await front.intake.offer(front.session, message)
         other = make_message(2, num_unrolls=3)
         other.episodes.extend([unroll_pb2.EpisodeSummary(step_count=k) for k in range(2000)])

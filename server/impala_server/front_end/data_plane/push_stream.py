@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from impala_common.codec.field_bounds import validate_bounds
 from impala_common.errors import (
     InvalidRequestError,
     LearnerUnavailableError,
@@ -60,6 +61,8 @@ class PushStream:
                     await self._end(run, session)
                     return
                 request = read.result()
+                if request is not grpc.aio.EOF and request.WhichOneof("payload") != "unrolls":
+                    validate_bounds(request)  # those of unrolls are the intake's
                 if request is grpc.aio.EOF or request.WhichOneof("payload") == "goodbye":
                     _LOG.info("actor %s left", session.actor_id)
                     return
@@ -81,6 +84,7 @@ class PushStream:
             raise InvalidRequestError(f"expected hello within {HELLO_DEADLINE_S:g} s") from error
         if request is grpc.aio.EOF or request.WhichOneof("payload") != "hello":
             raise InvalidRequestError("expected hello as the first message")
+        validate_bounds(request)
         run = self._link.open_run()
         if request.hello.learner_run_id != run.learner_run_id:
             raise StaleSessionError("the learner was restarted: register again")

@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import math
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from impala_common.codec.field_bounds import find_violation
 from impala_common.codec.unrolls import UnrollDecoder, Unrolls
 from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
 from impala_common.process import failpoints
@@ -200,6 +200,8 @@ class UnrollIntake:
         Raises:
           InvalidUnrollError: it breaks the specification.
         """
+        if text := find_violation(message):
+            raise InvalidUnrollError(text)
         sequence, version = message.sequence_number, message.policy_version
         if sequence < 1:
             raise InvalidUnrollError(f"sequence_number: expected at least 1, got {sequence}")
@@ -257,7 +259,9 @@ class UnrollIntake:
     ) -> Verdict:
         """Counts a message by its verdict; returns the verdict."""
         name = verdict.outcome.value
-        num_unrolls = max(1, min(message.unroll_count, 1 << 16))
+        # What a message says of itself counts only where it can be true.
+        is_possible = 1 <= message.unroll_count <= self._decoder.max_unrolls
+        num_unrolls = message.unroll_count if is_possible else 1
         lag = max(0, self._newest_version() - message.policy_version)
         session.note(name, num_unrolls, num_unrolls * self._decoder.unroll_length, lag)
         if verdict.outcome is not Outcome.ACCEPTED:  # those are counted as they are written
@@ -292,14 +296,12 @@ class UnrollIntake:
     def _note(self, message: unroll_pb2.UnrollBatch) -> None:
         times = message.times
         for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
-            if math.isfinite(seconds):
-                self._seconds[k] += seconds
-        self.counts.environment_failures += max(0, min(message.environment_failure_count, 1 << 20))
+            self._seconds[k] += seconds
+        self.counts.environment_failures += message.environment_failure_count
         room = MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)
             for episode in message.episodes[:room]
-            if math.isfinite(episode.episode_return)
         ]
 
     def _record(self, event: str, session: ActorSession, message: unroll_pb2.UnrollBatch) -> None:

@@ -1,4 +1,4 @@
-"""Reads unary requests with a deadline, and refuses bytes that do not parse as a message.
+"""Reads unary requests with a deadline; refuses bytes that do not parse and fields out of bounds.
 
 The innermost interceptor of each listener, after authentication. gRPC itself waits for ever if a
 client opens a call and sends nothing, and logs a stack trace for bytes that do not parse. Methods
@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from impala_common.codec.field_bounds import validate_bounds
 from impala_common.errors import InvalidRequestError
 from impala_common.rpc.limits import HELLO_DEADLINE_S
 from impala_server.front_end.data_plane.timed_write import write_in_time
@@ -79,6 +81,8 @@ class RequestGuard(grpc.aio.ServerInterceptor):
                 ) from error
             if request is grpc.aio.EOF:
                 raise InvalidRequestError("expected a request")
+            if isinstance(request, Message):  # channelz and reflection have bytes of their own
+                validate_bounds(request)
             return request
         raise AssertionError("unreachable: translated aborts")
 

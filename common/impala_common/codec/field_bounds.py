@@ -1,0 +1,263 @@
+"""The bound of every field that comes from outside: one table, and the door that applies it.
+
+Called by the server for each request before anything looks at it. A test walks all fields of all
+request messages and demands an entry here, so that no field is added without a bound. Where a
+decoder has a narrower rule of the run's own (`UnrollDecoder`, `unpack_environment_spec`), that
+comes second. No grpc.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from impala_common.errors import InvalidRequestError
+from impala_common.spec.specs import MAX_OBSERVATION_LEAVES
+
+MAX_ABS_RETURN = 1e18
+"""Largest return of an episode: sums and squares of many stay finite."""
+MAX_FAILURES_PER_MESSAGE = 1024
+"""Largest environment_failure_count; actors say the rest in later messages."""
+MAX_UNROLLS_PER_MESSAGE = 1024
+
+_COUNT = 2**31 - 1
+_NUMBER = 2**62
+_SECONDS = 1e9
+_DURATION_S = 315_576_000_000
+_MAX_COMPONENTS = 1 << 16
+
+
+class Text(NamedTuple):
+    """A string of at most so many characters."""
+
+    max_chars: int
+
+
+class Number(NamedTuple):
+    """A number from `low` to `high`; never NaN."""
+
+    low: float
+    high: float
+
+
+class Items(NamedTuple):
+    """A list of at most so many items; `each` bounds scalars, messages have bounds of their own."""
+
+    max_count: int
+    each: Number | None = None
+
+
+class Exempt(NamedTuple):
+    """Without a bound of its own, for a reason."""
+
+    reason: str
+
+
+Bound = Text | Number | Items | Exempt
+
+_IDENTITY = Exempt("a random 64-bit identity, compared for equality only")
+_ENUM = Number(0, 127)
+_RETURN = Number(-MAX_ABS_RETURN, MAX_ABS_RETURN)
+_ADMIN_TEXT = Text(1 << 20)  # of a whole message; shorter ones are refused with an audit line
+
+BOUNDS: dict[str, dict[str, Bound]] = {
+    "ActorHeader": {
+        "actor_id": Text(64),
+        "actor_run_id": _IDENTITY,
+        "session_epoch": Number(0, _NUMBER),
+    },
+    "GetConfigRequest": {"protocol_version": Number(0, _COUNT)},
+    "RegisterRequest": {
+        "protocol_version": Number(0, _COUNT),
+        "environment_slot_count": Number(0, _COUNT),
+        "host": Text(256),
+        "model": Text(256),
+    },
+    "EnvironmentSpec": {
+        "observation_leaves": Items(MAX_OBSERVATION_LEAVES),
+        "frame_stack": Number(0, 1024),
+    },
+    "ActionSpec": {"parts": Items(256)},
+    "ActionPart": {
+        "kind": _ENUM,
+        "sizes": Items(_MAX_COMPONENTS, Number(1, _MAX_COMPONENTS)),
+        "starts": Items(_MAX_COMPONENTS, Number(-(2**63), 2**63 - 1)),
+        "lows": Items(_MAX_COMPONENTS, Number(-math.inf, math.inf)),
+        "highs": Items(_MAX_COMPONENTS, Number(-math.inf, math.inf)),
+    },
+    "TensorSpec": {"name": Text(256), "dtype": _ENUM, "shape": Items(8, Number(1, _COUNT))},
+    "GetWeightsRequest": {
+        "learner_run_id": _IDENTITY,
+        "have_version": Number(-1, _NUMBER),
+        "min_version": Number(0, _NUMBER),
+    },
+    "PushUnrollsRequest": {},
+    "PushHello": {"learner_run_id": _IDENTITY},
+    "PushGoodbye": {"text": Text(1024)},
+    "UnrollBatch": {
+        "sequence_number": Exempt("judged by the intake: above the last of its session"),
+        "policy_version": Exempt("judged by the intake: 0 to the newest version there is"),
+        "unroll_count": Number(1, MAX_UNROLLS_PER_MESSAGE),
+        "leaves": Items(512),
+        "episodes": Items(1 << 16),
+        "digest": Exempt("compared with the data's digest"),
+        "environment_failure_count": Number(0, MAX_FAILURES_PER_MESSAGE),
+    },
+    "Tensor": {
+        "dtype": _ENUM,
+        "shape": Items(8, Number(0, _COUNT)),
+        "data": Exempt("bounded by MAX_MESSAGE_BYTES and, decoded, by the run's specification"),
+        "codec": _ENUM,
+    },
+    "FrameStack": {"frame_counts": Items(MAX_UNROLLS_PER_MESSAGE, Number(1, _COUNT))},
+    "EpisodeSummary": {
+        "episode_return": _RETURN,
+        "step_count": Number(0, 2**48),
+        "environment_slot": Number(0, _COUNT),
+    },
+    "ActorTimes": {
+        "environment_s": Number(0.0, _SECONDS),
+        "inference_s": Number(0.0, _SECONDS),
+        "blocked_s": Number(0.0, _SECONDS),
+    },
+    "WatchCandidatesRequest": {
+        "evaluator_id": Text(64),
+        "protocol_version": Number(0, _COUNT),
+        "model": Text(256),
+    },
+    "GetCandidateWeightsRequest": {"learner_run_id": _IDENTITY, "candidate": Text(64)},
+    "ReportEvaluationRequest": {
+        "evaluator_id": Text(64),
+        "learner_run_id": _IDENTITY,
+        "candidate": Text(64),
+    },
+    "EvaluationResult": {
+        "episode_count": Number(0, 1 << 20),
+        "return_mean": _RETURN,
+        "standard_error": Number(0.0, MAX_ABS_RETURN),
+        "confidence_low": Number(-1e20, 1e20),
+        "confidence_high": Number(-1e20, 1e20),
+        "return_min": _RETURN,
+        "return_max": _RETURN,
+        "length_mean": Number(0.0, 2.0**48),
+        "length_min": Number(0, 2**48),
+        "length_max": Number(0, 2**48),
+        "cut_count": Number(0, 1 << 20),
+    },
+    "MutationHeader": {"request_id": Text(256), "expected_run_id": _IDENTITY},
+    "GetStatusRequest": {},
+    "WatchStatusRequest": {},
+    "ListActorsRequest": {},
+    "PauseRequest": {},
+    "ResumeRequest": {},
+    "SaveCheckpointRequest": {"name": _ADMIN_TEXT},
+    "ListCheckpointsRequest": {},
+    "RollbackRequest": {"name": _ADMIN_TEXT},
+    "SetParameterRequest": {"name": _ADMIN_TEXT, "value": _ADMIN_TEXT},
+    "ListParametersRequest": {},
+    "EvictActorRequest": {
+        "actor_id": _ADMIN_TEXT,
+        "is_ban": Exempt("a bool has two values"),
+        "text": _ADMIN_TEXT,
+    },
+    "UnbanActorRequest": {"actor_id": _ADMIN_TEXT},
+    "DrainRequest": {},
+    "ShutdownRequest": {},
+    "SetLogLevelRequest": {"level": _ENUM},
+    "ProfileRequest": {
+        "update_count": Exempt("judged by the learner, with an audit line: 1 to 100")
+    },
+    "Duration": {  # as its own documentation says; what is too short or long is cut by its user
+        "seconds": Number(-_DURATION_S, _DURATION_S),
+        "nanos": Number(-999_999_999, 999_999_999),
+    },
+}
+"""Bound of every field by message; fields that hold one message are bounded by that one's."""
+
+
+def validate_bounds(message: Message) -> None:
+    """Raises InvalidRequestError, naming the first field that is out of its bound."""
+    if text := find_violation(message):
+        raise InvalidRequestError(text)
+
+
+def find_violation(message: Message) -> str:
+    """Returns which field of a request is out of its bound, expected and got; "" for none.
+
+    A message of a type that is not in the table (gRPC's own services) is let through.
+    """
+    if message.DESCRIPTOR.name not in BOUNDS:
+        return ""
+    for check in _checks_of(message.DESCRIPTOR):
+        if text := check(message):
+            return text
+    return ""
+
+
+_Check = Callable[[Any], str]  # Any: a message of the descriptor
+
+
+@functools.cache
+def _checks_of(descriptor: Descriptor) -> tuple[_Check, ...]:
+    return tuple(_make_checks(descriptor))
+
+
+def _make_checks(descriptor: Descriptor) -> Iterator[_Check]:
+    bounds = BOUNDS[descriptor.name]
+    for field in descriptor.fields:
+        bound = bounds.get(field.name)
+        if isinstance(bound, Exempt):
+            continue
+        if field.is_repeated:
+            assert isinstance(bound, Items), field.full_name
+            yield functools.partial(_check_items, field.name, bound)
+        elif field.message_type is not None:
+            yield functools.partial(_check_part, field.name)
+        elif isinstance(bound, Text):
+            yield functools.partial(_check_text, field.name, bound)
+        else:
+            assert isinstance(bound, Number), field.full_name
+            yield functools.partial(_check_number, field.name, bound, _is_optional(field))
+
+
+def _is_optional(field: FieldDescriptor) -> bool:
+    return field.containing_oneof is not None  # proto3's optional is a oneof of its own
+
+
+def _check_text(name: str, bound: Text, message: Any) -> str:
+    size = len(getattr(message, name))
+    if size <= bound.max_chars:
+        return ""
+    return f"{name}: expected at most {bound.max_chars} characters, got {size}"
+
+
+def _check_number(name: str, bound: Number, is_optional: bool, message: Any) -> str:
+    value = getattr(message, name)
+    if bound.low <= value <= bound.high or (is_optional and not message.HasField(name)):
+        return ""
+    return f"{name}: expected {bound.low:.15g} to {bound.high:.15g}, got {value!r}"
+
+
+def _check_part(name: str, message: Any) -> str:
+    if not message.HasField(name):
+        return ""
+    text = find_violation(getattr(message, name))
+    return text and f"{name}.{text}"
+
+
+def _check_items(name: str, bound: Items, message: Any) -> str:
+    items = getattr(message, name)
+    if len(items) > bound.max_count:
+        return f"{name}: expected at most {bound.max_count}, got {len(items)}"
+    if bound.each is None:
+        return next((f"{name}.{text}" for one in items if (text := find_violation(one))), "")
+    low, high = bound.each
+    for value in items:
+        if not low <= value <= high:
+            return f"{name}: expected {low:.15g} to {high:.15g}, got {value!r}"
+    return ""

@@ -1,0 +1,194 @@
+"""Every field of every request has a bound, and the door holds it."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf import duration_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+import impala_rl.v1
+from impala_common.codec.field_bounds import (
+    BOUNDS,
+    Bound,
+    Exempt,
+    Items,
+    Number,
+    Text,
+    find_violation,
+    validate_bounds,
+)
+from impala_common.errors import InvalidRequestError
+from impala_rl.v1 import admin_pb2, learner_pb2
+
+
+def request_messages() -> dict[str, Descriptor]:
+    """Returns every message that a client can send, on its own or inside of another one."""
+    found: dict[str, Descriptor] = {}
+
+    def walk(descriptor: Descriptor) -> None:
+        if descriptor.name in found:
+            return
+        found[descriptor.name] = descriptor
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                walk(field.message_type)
+
+    for module_info in pkgutil.iter_modules(impala_rl.v1.__path__):
+        if module_info.name.endswith("_pb2"):
+            module = importlib.import_module(f"impala_rl.v1.{module_info.name}")
+            for service in module.DESCRIPTOR.services_by_name.values():
+                for method in service.methods:
+                    walk(method.input_type)
+    return found
+
+
+REQUESTS = request_messages()
+ADMIN = set(admin_pb2.DESCRIPTOR.message_types_by_name)
+"""Of a listener of its own, whose messages have at most 1 MiB."""
+
+
+def fields() -> Iterator[tuple[str, FieldDescriptor]]:
+    for name, descriptor in REQUESTS.items():
+        for field in descriptor.fields:
+            if field.message_type is None or field.is_repeated:
+                yield name, field
+
+
+ALL = [pytest.param(name, field, id=f"{name}.{field.name}") for name, field in fields()]
+
+
+def test_every_message_a_client_can_send_is_in_the_table_and_no_other() -> None:
+    assert set(BOUNDS) == set(REQUESTS)
+
+
+@pytest.mark.parametrize(("name", "field"), ALL)
+def test_field_has_a_bound_or_a_reason(name: str, field: FieldDescriptor) -> None:
+    """Seen to fail: there was no such table."""
+    bound: Bound | None = BOUNDS[name].get(field.name)
+
+    assert bound is not None, "no bound: add one to impala_common/codec/field_bounds.py"
+    if isinstance(bound, Exempt):
+        assert len(bound.reason) > 15
+    elif field.is_repeated:
+        assert isinstance(bound, Items)
+        assert (bound.each is None) == (field.message_type is not None)
+        assert bound.max_count <= 1 << 16
+    elif field.type == FieldDescriptor.TYPE_STRING:
+        assert isinstance(bound, Text)
+        assert bound.max_chars <= (1 << 20 if name in ADMIN else 1024)
+    else:
+        assert isinstance(bound, Number)
+        assert bound.low <= 0 <= bound.high or bound.low == 1
+
+
+def test_table_has_no_field_that_is_gone() -> None:
+    for name, bounds in BOUNDS.items():
+        known = {
+            field.name
+            for field in REQUESTS[name].fields
+            if field.message_type is None or field.is_repeated
+        }
+        assert set(bounds) == known, name
+
+
+@pytest.mark.parametrize(("name", "field"), ALL)
+def test_value_beyond_the_bound_is_named_and_one_at_it_is_taken(
+    name: str, field: FieldDescriptor
+) -> None:
+    """Seen to fail with a door that looks at strings alone."""
+    bound = BOUNDS[name][field.name]
+    for value, is_good in values_of(field, bound):
+        message: Any = GetMessageClass(REQUESTS[name])()
+        fill_in(message)
+        if field.is_repeated:
+            del getattr(message, field.name)[:]
+            getattr(message, field.name).extend(value)
+        else:
+            setattr(message, field.name, value)
+
+        violation = find_violation(message)
+
+        assert (violation == "") == is_good, value if is_good else violation
+        assert is_good or violation.startswith(f"{field.name}: expected")
+
+
+def values_of(field: FieldDescriptor, bound: Bound) -> Iterator[tuple[Any, bool]]:
+    """Yields values of a field and whether they are within its bound, as far as they fit it."""
+    match bound:
+        case Text(max_chars):
+            yield "x" * max_chars, True
+            yield "\u00e9" * max_chars, True
+            yield "x" * (max_chars + 1), False
+        case Number():
+            yield from numbers_of(field, bound)
+        case Items(max_count, each):
+            if each is None:
+                item = GetMessageClass(field.message_type)()
+                fill_in(item)
+            else:
+                item = max(each.low, min(each.high, 1))
+                item = float(item) if field.cpp_type in FLOATS else int(item)
+                for value, is_good in numbers_of(field, each):
+                    yield [value], is_good
+            yield [item] * max_count, True
+            yield [item] * (max_count + 1), False
+
+
+FLOATS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
+
+
+def numbers_of(field: FieldDescriptor, bound: Number) -> Iterator[tuple[Any, bool]]:
+    if field.cpp_type in FLOATS:
+        yield math.nan, False
+        for edge in (bound.low, bound.high):
+            yield edge, True
+            if math.isfinite(edge):
+                yield math.copysign(math.inf, edge if edge else -1.0), False
+        return
+    bits = (
+        31
+        if field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_ENUM)
+        else 63
+    )
+    for edge, beyond in (
+        (int(bound.low), int(bound.low) - 1),
+        (int(bound.high), int(bound.high) + 1),
+    ):
+        yield edge, True
+        if -(1 << bits) <= beyond < 1 << bits:
+            yield beyond, False
+
+
+def fill_in(message: Any) -> None:
+    """Gives a message's numbers the value nearest to 1 that its bounds allow."""
+    for field in message.DESCRIPTOR.fields:
+        bound = BOUNDS[message.DESCRIPTOR.name].get(field.name)
+        if isinstance(bound, Number) and not field.is_repeated:
+            value = max(bound.low, min(bound.high, 1))
+            is_float = field.cpp_type in FLOATS
+            setattr(message, field.name, float(value) if is_float else int(value))
+
+
+def test_bound_of_a_message_inside_is_named_with_its_path() -> None:
+    request = learner_pb2.RegisterRequest()
+    request.environment.observation_leaves.add(name="x" * 20_000_000, dtype=1)
+
+    with pytest.raises(
+        InvalidRequestError,
+        match=r"^environment\.observation_leaves\.name: expected at most 256 .*, got 20000000$",
+    ):
+        validate_bounds(request)
+
+
+def test_message_of_another_package_is_let_through() -> None:
+    duration = duration_pb2.Duration(seconds=1, nanos=-(2**31))
+
+    assert find_violation(duration).startswith("nanos: expected")
+    assert find_violation(learner_pb2.LearnerLimits(window=-1)) == ""
