@@ -113,7 +113,8 @@ def test_record_episodes_shows_each_episode_from_reset_to_end(is_greedy: bool) -
     assert len(recordings) == 3
     for index, recording in enumerate(recordings):
         assert recording.frames[:, 0, 0, 0].tolist() == list(range(LENGTH + 1))
-        assert set(recording.frames[:, 0, 0, 1].tolist()) == {index}
+        # Episode 0 is the reset that looks for masks of legal actions in infos.
+        assert set(recording.frames[:, 0, 0, 1].tolist()) == {index + 1}
         assert recording.frames.shape == (LENGTH + 1, 4, 6, 3)
         assert (recording.frames_per_s, recording.num_steps) == (20.0, LENGTH)
         assert recording.episode_return == 10.0 * LENGTH * (LENGTH + 1) / 2
