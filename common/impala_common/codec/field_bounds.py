@@ -90,7 +90,12 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "lows": Items(_MAX_COMPONENTS, Number(-math.inf, math.inf)),
         "highs": Items(_MAX_COMPONENTS, Number(-math.inf, math.inf)),
     },
-    "TensorSpec": {"name": Text(256), "dtype": _ENUM, "shape": Items(8, Number(1, _COUNT))},
+    "TensorSpec": {
+        "name": Text(256),
+        "dtype": _ENUM,
+        "shape": Items(8, Number(1, _COUNT)),
+        "role": _ENUM,
+    },
     "GetWeightsRequest": {
         "learner_run_id": _IDENTITY,
         "have_version": Number(-1, _NUMBER),
