@@ -1,5 +1,6 @@
-"""The seed's class IMPALA over the real server and actors: `from impala_server import IMPALA`.
+"""The seed's class IMPALA over the real server and actors: `from impala_rl import IMPALA`.
 
-The layer above impala_server and impala_actor, which do not import it, except lazily in
-`impala_server/__init__.py`. This file imports nothing, as actors unpack objects of this package.
+The layer above impala_server and impala_actor. Of those two only
+`impala_server/__init__.py` imports it, when somebody asks for the class there.
+Imports nothing by itself, as actors make objects of it.
 """

@@ -1,7 +1,7 @@
 """The learner server: front end, rollout storage, learner, and the commands that run them.
 
-`from impala_server import IMPALA` gives the class, which is defined in `impala_agent` and imported
-only then: importing this package alone stays cheap.
+`from impala_server import IMPALA` works as `from impala_rl import IMPALA` does. The class
+is in `impala_agent`, one layer up, and is imported only when somebody asks for it.
 """
 
 from __future__ import annotations

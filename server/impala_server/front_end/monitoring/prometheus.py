@@ -22,12 +22,12 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError
 from impala_common.rpc.addresses import join_address
+from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
-from impala_server.front_end.monitoring.scrape_server import ScrapeServer
-from impala_server.learner.bottleneck import PARTS
-from impala_server.messages import LearnerStatus
+
+_SCRAPE_TIMEOUT_S = 5.0
 
 
 class LearnerCollector:
@@ -45,8 +45,10 @@ class LearnerCollector:
         yield _gauge("impala_build_info", {(): 1.0}, tuple(_build_info().items()))
         state = "DRAINING" if self._link.ended.is_set() else status.state
         yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
-        part = status.bottleneck.partition(":")[0]
-        yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
+        part = str(status.get("bottleneck", "")).partition(":")[0]
+        yield _gauge(
+            "impala_bottleneck", {(name,): name == part for name in BOTTLENECK_PARTS}, "part"
+        )
         yield _gauge("impala_draining", {(): self._link.ended.is_set()})
         transport = self._config.transport
         yield _gauge("impala_insecure_bind", {(): self._config.is_bound_insecurely})
