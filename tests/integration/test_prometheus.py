@@ -25,6 +25,7 @@ from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.monitoring.prometheus_series import SERIES, exported_names
 from impala_server.front_end.monitoring.rpc_metrics import RPC_NAMES
+from impala_server.front_end.monitoring.scrape_server import MAX_REQUESTS, ScrapeServer
 
 pytestmark = pytest.mark.timeout(60)
 

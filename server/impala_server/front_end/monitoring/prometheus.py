@@ -26,8 +26,8 @@ from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
-
-_SCRAPE_TIMEOUT_S = 5.0
+from impala_server.front_end.monitoring.scrape_server import ScrapeServer
+from impala_server.messages import LearnerStatus
 
 
 class LearnerCollector:
@@ -45,7 +45,7 @@ class LearnerCollector:
         yield _gauge("impala_build_info", {(): 1.0}, tuple(_build_info().items()))
         state = "DRAINING" if self._link.ended.is_set() else status.state
         yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
-        part = str(status.get("bottleneck", "")).partition(":")[0]
+        part = status.bottleneck.partition(":")[0]
         yield _gauge(
             "impala_bottleneck", {(name,): name == part for name in BOTTLENECK_PARTS}, "part"
         )
