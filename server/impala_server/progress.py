@@ -30,7 +30,7 @@ from rich.text import Text
 from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
 from impala_common.run.sparkline import History
-from impala_server.learner.findings import THRESHOLDS
+from impala_server.findings import THRESHOLDS
 from impala_server.messages import LearnerStatus
 
 LINE_INTERVAL_S = 5.0

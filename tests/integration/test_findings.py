@@ -16,8 +16,8 @@ from running_server import TINY, RunningServer, make_config
 
 from impala_common.config import TrainConfig
 from impala_common.run import metrics
+from impala_server.findings import FINDINGS, FindingsMaker, Thresholds
 from impala_server.learner import controller
-from impala_server.learner.findings import FINDINGS, FindingsMaker, Thresholds
 
 pytestmark = pytest.mark.timeout(60)
 

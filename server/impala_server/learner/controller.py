@@ -24,13 +24,13 @@ from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server import messages
+from impala_server.findings import FindingsMaker, as_metrics
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.commands import AdminCommands
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
-from impala_server.learner.findings import FindingsMaker, as_metrics
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.learner_thread import LearnerThread

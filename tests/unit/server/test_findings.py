@@ -10,7 +10,7 @@ import pytest
 
 from impala_common.run import metrics
 from impala_common.spec.action_spec import ActionPart, ActionSpec
-from impala_server.learner.findings import (
+from impala_server.findings import (
     FINDINGS,
     THRESHOLDS,
     Finding,

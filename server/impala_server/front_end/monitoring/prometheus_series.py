@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from impala_common.run import metrics
-from impala_server.learner.findings import FINDINGS
+from impala_server.findings import FINDINGS
 
 STATES = ("STARTING", "RUNNING", "PAUSED", "DRAINING", "STOPPED")
 """States a learner can be in, as `impala_state` labels them."""
