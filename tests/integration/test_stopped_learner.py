@@ -17,13 +17,13 @@ import grpc
 import pytest
 from admin_peer import Admin
 from commands import Command
-from evaluation_peer import EvaluationPeer, make_result
+from evaluation_peer import EvaluationPeer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from raw_peer import ACCEPTED
 
 from impala_actor.admin.admin_client import find_address
 from impala_common.run.run_directory import RunDirectory
-from impala_rl.v1 import evaluation_pb2 as pb
+from impala_rl.v1 import admin_pb2, admin_pb2_grpc
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -121,19 +121,12 @@ def test_paused_learner_with_full_storage_ends_by_a_signal(tmp_path: Path) -> No
 def test_stopped_learner_with_many_calls_leaves_the_front_end_answering(tmp_path: Path) -> None:
     """Calls that timed out count no more: one made after the learner went on is answered."""
     with serving(tmp_path, 8) as running:
-        peer = running.peer
-        report = pb.ReportEvaluationRequest(
-            evaluator_id="judge",
-            learner_run_id=peer.learner_run_id,
-            candidate="c" * 60,
-            sampled=make_result(episode_count=30),
-            greedy=make_result(episode_count=30),
-        )
+        stub = admin_pb2_grpc.AdminServiceStub(running.admin._channel)
 
         def ask(timeout_s: float) -> Any:
-            return peer.evaluations.ReportEvaluation.future(report, timeout=timeout_s)
+            return stub.ListParameters.future(admin_pb2.ListParametersRequest(), timeout=timeout_s)
 
-        assert ask(ANSWER_S).code() is grpc.StatusCode.NOT_FOUND  # it reaches the learner
+        assert ask(ANSWER_S).code() is grpc.StatusCode.OK  # the learner answers it
         learner = running.learner()
         learner.send_signal(signal.SIGSTOP)
         try:
@@ -147,7 +140,7 @@ def test_stopped_learner_with_many_calls_leaves_the_front_end_answering(tmp_path
         finally:
             learner.send_signal(signal.SIGCONT)
 
-        assert ask(ANSWER_S).code() is grpc.StatusCode.NOT_FOUND
+        assert ask(ANSWER_S).code() is grpc.StatusCode.OK
         assert running.admin.ask("Pause")["state"] == "PAUSED"
         running.end()
 
