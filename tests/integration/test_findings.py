@@ -96,5 +96,5 @@ def test_run_that_goes_well_says_nothing(tmp_path: Path) -> None:
         server.run_actor("CartPole-v1")
         status = server.wait_finished()
 
-    assert status["findings"] == []
+    assert not status["findings"]
     assert all(status[metric] == 0.0 for metric in FINDINGS.values())
