@@ -186,7 +186,7 @@ def test_second_stream_of_an_evaluator_is_refused_while_the_first_lives(tmp_path
 def test_report_from_a_seat_that_does_not_hold_the_candidate_changes_nothing(
     tmp_path: Path,
 ) -> None:
-    """Seen to fail: a report of 1e300 from a stranger became the best."""
+    """Seen to fail: a report of 1e17 from a stranger became the best."""
     with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
         watching = peer.watch()
         peer.watch("idle")
@@ -195,7 +195,7 @@ def test_report_from_a_seat_that_does_not_hold_the_candidate_changes_nothing(
 
         for stranger in ("idle", "nobody"):
             with refused(NOT_FOUND, "NOT_FOUND"):
-                peer.report(candidate, 1e300, 1e300, evaluator_id=stranger)
+                peer.report(candidate, 1e17, 1e17, evaluator_id=stranger)
 
         assert peer.report(candidate).is_best
         assert best_of(server)[1] == 1.0
