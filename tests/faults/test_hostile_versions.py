@@ -11,7 +11,7 @@ from raw_peer import ACCEPTED, peer_of, refused
 from running_server import RunningServer
 
 from impala_rl.v1 import learner_pb2, unroll_pb2
-from impala_server.front_end.data_plane import learner_servicer
+from impala_server.front_end.listener import protocol_version
 
 UNKNOWN = b"\xc2\x3e\x05hello" + b"\xc8\x3e\x07"  # fields 1000 (bytes) and 1001 (varint)
 
@@ -28,14 +28,14 @@ def test_register_takes_the_versions_of_its_range_and_names_who_must_upgrade(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch, oldest: int, version: int
 ) -> None:
     """A learner of version 3 that still takes `oldest`: N-2 and N-1 work where it says so."""
-    monkeypatch.setattr(learner_servicer, "PROTOCOL_VERSION", 3)
-    monkeypatch.setattr(learner_servicer, "OLDEST_PROTOCOL_VERSION", oldest)
+    monkeypatch.setattr(protocol_version, "PROTOCOL_VERSION", 3)
+    monkeypatch.setattr(protocol_version, "OLDEST_PROTOCOL_VERSION", oldest)
     with peer_of(server) as peer:
         if oldest <= version <= 3:
             assert peer.register(protocol_version=version).session_epoch >= 1
             record(63, server=f"{oldest} to 3", client=version, outcome="OK")
             return
-        older = "learner" if version > 3 else "actor"
+        older = "learner" if version > 3 else "client"
         with refused(
             grpc.StatusCode.FAILED_PRECONDITION,
             "PROTOCOL_MISMATCH",
