@@ -14,9 +14,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
-from impala_common.models.policy_head import PolicyHead
-from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
+from impala_rl import (
+    AgentModel,
+    AgentState,
+    EnvironmentSpec,
+    ModelInputs,
+    ModelOutputs,
+    ModelSpec,
+    PolicyHead,
+    TensorSpec,
+)
 
 NUM_BLOCKS = 2
 

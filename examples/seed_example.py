@@ -13,7 +13,7 @@ import argparse
 
 import gymnasium
 
-from impala_server import IMPALA
+from impala_rl import IMPALA
 
 
 def make_envs(env_id: str, num_envs: int) -> object:

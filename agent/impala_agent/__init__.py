@@ -1,6 +1,6 @@
-"""The seed's class IMPALA over the real server and actors: `from impala_server import IMPALA`.
+"""The seed's class IMPALA over the real server and actors: `from impala_rl import IMPALA`.
 
-The layer above impala_server and impala_actor; nothing of those two imports it
-but the one door in `impala_server/__init__.py`. Imports nothing by itself, as
-actors make objects of it.
+The layer above impala_server and impala_actor. Of those two only
+`impala_server/__init__.py` imports it, when somebody asks for the class there.
+Imports nothing by itself, as actors make objects of it.
 """

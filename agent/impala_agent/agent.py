@@ -36,7 +36,7 @@ _BEGIN_S = 60.0
 class IMPALA(AgentState):
     """An agent that trains by IMPALA: V-trace in a learner server, actors in processes.
 
-        from impala_server import IMPALA
+        from impala_rl import IMPALA
 
         with IMPALA("CartPole-v1", num_actors=2, batch_size=8) as agent:
             agent.train(num_train_steps=100_000)

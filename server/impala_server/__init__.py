@@ -1,7 +1,7 @@
 """The learner server: front end, rollout storage, learner, and the commands that run them.
 
-`from impala_server import IMPALA` gives the class, which lives one layer up in
-`impala_agent` and is imported only then: this package by itself stays light.
+`from impala_server import IMPALA` works as `from impala_rl import IMPALA` does. The class
+is in `impala_agent`, one layer up, and is imported only when somebody asks for it.
 """
 
 from __future__ import annotations

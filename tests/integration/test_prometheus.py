@@ -19,10 +19,10 @@ from running_server import TINY, RunningServer, make_config
 from impala_common.config import EvaluationConfig
 from impala_common.errors import AddressInUseError
 from impala_common.run import metrics
+from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_rl.v1 import header_pb2, learner_pb2
 from impala_server.front_end.monitoring.prometheus_series import SERIES, exported_names
 from impala_server.front_end.monitoring.rpc_metrics import RPC_NAMES
-from impala_server.learner.bottleneck import PARTS
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -89,7 +89,7 @@ def test_scrape_of_a_run_that_trains_has_every_name(tmp_path: Path) -> None:
         samples = scrape_until(server, exported_names())
         while not (
             value_of(samples, "impala_unrolls_total", outcome="accepted")
-            and sum(value_of(samples, "impala_bottleneck", part=part) for part in PARTS)
+            and sum(value_of(samples, "impala_bottleneck", part=part) for part in BOTTLENECK_PARTS)
         ):
             samples = scrape(server)  # told a second later; the test's timeout ends this
         actor.stop()
@@ -103,7 +103,7 @@ def test_scrape_of_a_run_that_trains_has_every_name(tmp_path: Path) -> None:
     ), "accepted is what was trained, dropped and is queued, at all times"
     assert value_of(samples, "impala_actors_connected") == 1
     assert value_of(samples, "impala_state", state="RUNNING") == 1
-    assert sum(value_of(samples, "impala_bottleneck", part=part) for part in PARTS) == 1
+    assert sum(value_of(samples, "impala_bottleneck", part=part) for part in BOTTLENECK_PARTS) == 1
     assert value_of(samples, "impala_insecure_bind") == 0
     assert value_of(samples, "impala_draining") == 0
     assert 0 <= value_of(samples, "impala_status_age_seconds") < 10

@@ -1,23 +1,22 @@
-"""ExportedPolicy: loads what `impala-eval --export` wrote, as a policy that acts.
+"""Loads policies: what `impala-eval --export` wrote, or a run's folder.
 
-Reads policy.json and policy.safetensors; every byte is verified and none of it is
-code. For programs that have this package, but no learner and no run's folder.
+Of an exported policy it reads policy.json and policy.safetensors; every byte is
+verified and none of it is code. Such a policy needs neither a learner nor the
+folder of the run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
-from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import unpack_config
 from impala_common.config.train import TrainConfig
 from impala_common.errors import CheckpointError, ConfigError
-from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
-from impala_common.policy.policy import Policy
+from impala_common.policy.frozen_policy import FrozenPolicy, require_own_model_named
+from impala_common.policy.frozen_run import load_frozen_run
 from impala_common.run.checkpoint_manifest import MAX_MANIFEST_BYTES, read_bytes, read_tensors
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
@@ -28,43 +27,45 @@ WEIGHTS_FILE = "policy.safetensors"
 ONNX_FILE = "policy.onnx"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ExportedPolicy:
-    """A policy with frozen weights.
+def load_policy(
+    folder: str | Path, checkpoint: str | None = None, own_model: str = ""
+) -> FrozenPolicy:
+    """Loads the policy of a run, or one that `impala-eval --export` wrote.
 
-    Attributes:
-      env: id of the environment it was trained on.
-      environment: what it looks like.
-      environment_config: how training made it, for
-        `impala_actor.environments.factory.make_environment`.
-      model_spec: the network.
-      model: the network with its weights, on the CPU.
-      step: agent steps trained.
+    Args:
+      folder: of a run, which may still be training, or of an exported policy.
+      checkpoint: of a run: "best", or another name below checkpoints/; None: the newest
+        undamaged one.
+      own_model: name of the network, "module:Class", if it is user-supplied: a file never
+        decides by itself what is imported.
+
+    Raises:
+      CheckpointError: there is nothing to load, or it is damaged, foreign or of another version.
+      ConfigError: the folder holds neither; the network is user-supplied, and not `own_model`; or
+        `checkpoint` is given for an exported policy.
+      ModelError: the network cannot be made here.
     """
-
-    env: str
-    environment: EnvironmentSpec
-    environment_config: EnvironmentConfig
-    model_spec: ModelSpec
-    model: AgentModel
-    step: int
-
-    def make_policy(self, num_slots: int, seed: int = 0) -> Policy:
-        """Returns the policy for so many environment slots."""
-        return Policy(self.model, self.environment.action, num_slots, seed)
+    folder = Path(folder)
+    if not (folder / DESCRIPTION_FILE).exists():
+        return load_frozen_run(folder, checkpoint, own_model)
+    if checkpoint is not None:
+        raise ConfigError(
+            "checkpoint", checkpoint, "None", f"{folder} is an exported policy, which has no others"
+        )
+    return load_exported_policy(folder, own_model)
 
 
-def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPolicy:
+def load_exported_policy(folder: str | Path, own_model: str = "") -> FrozenPolicy:
     """Loads what was exported into `folder`.
 
     Args:
       folder: where `impala-eval --export` wrote to.
-      own_model: name of the network, "module:Class", if it is one of one's own: a file never
+      own_model: name of the network, "module:Class", if it is user-supplied: a file never
         decides by itself what is imported.
 
     Raises:
       CheckpointError: there is nothing, or it is damaged, foreign or of another version.
-      ConfigError: the network is one of one's own, and not `own_model`.
+      ConfigError: the network is user-supplied, and not `own_model`.
       ModelError: it cannot be made here.
     """
     folder = Path(folder)
@@ -88,13 +89,14 @@ def load_exported_policy(folder: str | Path, own_model: str = "") -> ExportedPol
         raise CheckpointError(f"{folder} holds no exported policy: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {error!r}") from error
-    if model_spec.is_own and model_spec.name != own_model:
-        raise ConfigError(
-            "own_model",
-            own_model,
-            repr(model_spec.name),
-            f"{path} names this network, and what a file says is not imported by itself",
-        )
+    require_own_model_named(model_spec, own_model, path)
     model = make_model(model_spec, environment, seed=0)
     restore_weights(model, weights, folder.name, model_spec.name)
-    return ExportedPolicy(env, environment, config.environment, model_spec, model, step)
+    return FrozenPolicy(
+        env=env,
+        environment=environment,
+        environment_config=config.environment,
+        model_spec=model_spec,
+        model=model,
+        step=step,
+    )

@@ -11,54 +11,43 @@ import dataclasses
 import json
 from pathlib import Path
 
-from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import load_config
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
+from impala_common.policy.frozen_policy import FrozenPolicy, require_own_model_named
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FrozenRun:
-    """A run at one checkpoint.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenRun(FrozenPolicy):
+    """A run at one checkpoint, whose weights `model` has.
 
     Attributes:
       path: the run's folder, as it was given.
-      environment_config: how its actors made their environments.
-      environment: what its environment looks like.
-      model_spec: its network.
-      model: the network, on the CPU, with the checkpoint's weights.
       checkpoint: name of the checkpoint.
-      step: agent steps trained at the checkpoint.
     """
 
     path: Path
-    environment_config: EnvironmentConfig
-    environment: EnvironmentSpec
-    model_spec: ModelSpec
-    model: AgentModel
     checkpoint: str
-    step: int
-
-    @property
-    def env(self) -> str:
-        """Id of the environment it was trained on."""
-        return self.environment_config.env
 
 
-def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun:
+def load_frozen_run(
+    path: Path, checkpoint_name: str | None = None, own_model: str | None = None
+) -> FrozenRun:
     """Loads a run's network.
 
     Args:
       path: the run's folder.
       checkpoint_name: None: the newest undamaged one.
+      own_model: the only user-supplied network that may be imported, "module:Class"; None:
+        whichever the run names.
 
     Raises:
-      ConfigError: no run there.
+      ConfigError: no run there, or its network is user-supplied and not `own_model`.
       CheckpointError: no usable checkpoint.
     """
     run = RunDirectory(path)
@@ -68,11 +57,22 @@ def load_frozen_run(path: Path, checkpoint_name: str | None = None) -> FrozenRun
     if not run.specs_path.exists():
         raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
     environment, model_spec = read_specs(run.specs_path)
+    if own_model is not None:
+        require_own_model_named(model_spec, own_model, run.specs_path)
     store = CheckpointStore(run.checkpoints_path)
     checkpoint = store.load(checkpoint_name) if checkpoint_name else store.load_newest()
     model = make_model(model_spec, environment, seed=0)
     load_weights(model, checkpoint)
-    return FrozenRun(path, config, environment, model_spec, model, checkpoint.name, checkpoint.step)
+    return FrozenRun(
+        env=config.env,
+        environment=environment,
+        environment_config=config,
+        model_spec=model_spec,
+        model=model,
+        step=checkpoint.step,
+        path=path,
+        checkpoint=checkpoint.name,
+    )
 
 
 def read_specs(path: Path) -> tuple[EnvironmentSpec, ModelSpec]:

@@ -182,6 +182,16 @@ EVALUATION_BEST_STEPS = "evaluation/best_steps"
 RSS_BYTES = "memory/rss_bytes"
 """Resident memory of the learner process."""
 
+BOTTLENECK_PARTS = (
+    "no actors",
+    "environment",
+    "inference",
+    "network",
+    "batch assembly",
+    "device",
+)
+"""Parts of a run that can be its bottleneck, as the status names them."""
+
 UNROLLS_REJECTED = (UNROLLS_DUPLICATE, UNROLLS_STALE, UNROLLS_INVALID, UNROLLS_CAPACITY)
 """Counts of unrolls that were not taken."""
 

@@ -17,9 +17,6 @@ from collections.abc import Mapping
 
 from impala_common.run import metrics
 
-PARTS = ("no actors", "environment", "inference", "network", "batch assembly", "device")
-"""All answers, as the sentence begins."""
-
 _KEEP = 0.7  # how much of the old value a new line leaves
 _BUSY = 0.8
 _FULL = 0.5
@@ -51,7 +48,7 @@ class Shares:
 
 
 def find_bottleneck(shares: Shares) -> str:
-    """Returns one sentence that begins with one of PARTS (not "no actors") and a colon."""
+    """Returns a sentence: a part of metrics.BOTTLENECK_PARTS (not "no actors"), a colon, why."""
     device, loading, waiting = _percent(shares.device, shares.loading, shares.waiting)
     fill, front_end = _percent(shares.fill, shares.front_end)
     environment, inference, blocked = _percent(shares.environment, shares.inference, shares.blocked)

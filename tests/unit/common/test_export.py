@@ -24,7 +24,7 @@ from impala_actor.environments.actions import PartDecoder
 from impala_actor.eval_cli import main
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import CheckpointError, ConfigError
-from impala_common.policy.exported_policy import load_exported_policy
+from impala_common.policy.exported_policy import load_exported_policy, load_policy
 from impala_common.process import exit_codes
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -271,3 +271,30 @@ def test_example_says_which_actions_it_does_not_play(
 
     with pytest.raises(SystemExit, match="CartPole-v1: not one Box observation and one Discrete"):
         play_onnx(tmp_path / "policy", monkeypatch)
+
+
+def test_load_policy_takes_a_run_as_well_as_an_exported_policy(run: Path, exported: Path) -> None:
+    of_run, of_export = load_policy(run), load_policy(exported)
+
+    assert (of_run.env, of_run.step) == (of_export.env, of_export.step)
+    observations = {"observation": np.ones((1, 4), np.float32)}
+    first, second = (
+        one.make_policy(1, seed=3).act(observations, np.ones(1, np.bool_))
+        for one in (of_run, of_export)
+    )
+    np.testing.assert_array_equal(first.logits, second.logits)
+    with pytest.raises(ConfigError, match="is an exported policy, which has no others"):
+        load_policy(exported, checkpoint="best")
+    with pytest.raises(ConfigError, match="a run's folder"):
+        load_policy(exported.parent / "nothing")
+
+
+def test_load_policy_imports_no_network_that_only_the_run_names(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    specs = json.loads((folder / "specs.json").read_text())
+    specs["model"]["name"] = "no_such_module:Net"
+    (folder / "specs.json").write_text(json.dumps(specs))
+
+    with pytest.raises(ConfigError, match="is not imported by itself"):
+        load_policy(folder)

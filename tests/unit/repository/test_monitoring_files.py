@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.monitoring.prometheus import LearnerCollector
 from impala_server.front_end.monitoring.prometheus_series import SERIES, STATES, exported_names
 from impala_server.front_end.monitoring.rpc_metrics import RPC_NAMES
-from impala_server.learner.bottleneck import PARTS
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
@@ -31,7 +31,12 @@ WORDS = {"rate", "increase", "sum", "by", "and", "on", "avg_over_time", "max_ove
     "histogram_quantile",
     "label_values",
 }
-VALUES = {"state": set(STATES), "part": set(PARTS), "job": {"impala"}, "grpc_type": {"unary"}}
+VALUES = {
+    "state": set(STATES),
+    "part": set(BOTTLENECK_PARTS),
+    "job": {"impala"},
+    "grpc_type": {"unary"},
+}
 for one in SERIES:
     if one.label:
         VALUES.setdefault(one.label, set()).add(one.value)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from impala_common.run import metrics
-from impala_server.learner.bottleneck import PARTS, BottleneckFinder, Shares, find_bottleneck
+from impala_server.learner.bottleneck import BottleneckFinder, Shares, find_bottleneck
 
 CASES = {
     "environment": Shares(device=0.3, waiting=0.7, environment=0.7, inference=0.2, blocked=0.1),
@@ -39,7 +39,7 @@ def test_each_part_is_found(part: str) -> None:
 
 
 def test_every_part_but_no_actors_has_a_case() -> None:
-    assert {*CASES, "no actors"} == set(PARTS)
+    assert {*CASES, "no actors"} == set(metrics.BOTTLENECK_PARTS)
 
 
 def test_front_end_that_is_always_busy_is_batch_assembly() -> None:

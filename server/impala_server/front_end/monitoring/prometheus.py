@@ -24,10 +24,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError
 from impala_common.rpc.addresses import join_address
+from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
-from impala_server.learner.bottleneck import PARTS
 
 _SCRAPE_TIMEOUT_S = 5.0
 
@@ -48,7 +48,9 @@ class LearnerCollector:
         state = "DRAINING" if self._link.ended.is_set() else status["state"]
         yield _gauge("impala_state", {(name,): name == state for name in STATES}, "state")
         part = str(status.get("bottleneck", "")).partition(":")[0]
-        yield _gauge("impala_bottleneck", {(name,): name == part for name in PARTS}, "part")
+        yield _gauge(
+            "impala_bottleneck", {(name,): name == part for name in BOTTLENECK_PARTS}, "part"
+        )
         yield _gauge("impala_draining", {(): self._link.ended.is_set()})
         transport = self._config.transport
         yield _gauge("impala_insecure_bind", {(): self._config.is_bound_insecurely})
