@@ -1,8 +1,9 @@
 """impala-health: reports whether a learner server or an actor is healthy, for containers.
 
 Exits with 0 or 1 and says why in one line. Asks a learner with the standard
-gRPC health call, an actor by the file it beats into. Imports neither torch nor
-anything else that takes long.
+gRPC health call, an actor by the file it beats into. Imports nothing that
+takes long: argparse, where other commands have tyro, saves three quarters of the CPU
+time of a check, and containers check every few seconds.
 """
 
 from __future__ import annotations
