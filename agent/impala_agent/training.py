@@ -2,31 +2,42 @@
 
 A learner that starts in a folder goes on from its newest checkpoint, so the
 agent's state becomes that, and what the learner wrote last becomes the agent's.
+
+The thread that talks to learner and actors is not the caller's. Python raises
+KeyboardInterrupt anywhere in the main thread; whoever calls `run` there only waits,
+and the working thread ends all processes in order.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rich.console import Console
+
 from impala_agent.agent_files import write_state
 from impala_agent.argument_types import as_count, as_kind
-from impala_agent.background_training import BackgroundTraining
 from impala_agent.own_learner import OwnLearner
 from impala_agent.results import TrainResult, make_train_result
 from impala_agent.seed_settings import replace_settings
 from impala_common.config import TrainConfig
-from impala_common.errors import ConfigError
+from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.passed_objects import Kind, ObjectMemory
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
+from impala_server.local.training import LocalTraining
+from impala_server.progress import ProgressDisplay
 from impala_server.supervisor import Status
 
 _NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said
+_POLL_S = 0.1
+_STOP_S = 60.0  # twice what an ordered end may take
 
 
 class Training:
@@ -76,9 +87,15 @@ class Training:
         self._own = own
         self._run = RunDirectory(run_dir)
         self._objects = dict(objects)
-        self._is_quiet = is_quiet
+        title = f"IMPALA {config.environment.env}"
+        console = Console(stderr=True, quiet=is_quiet)
+        self._display = ProgressDisplay(self.config.job.total_steps, title, console)
         self._stack = ExitStack()
-        self._background: BackgroundTraining | None = None
+        self._training: LocalTraining | None = None
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="impala-training")
 
     def __enter__(self) -> Self:
         """Takes the run's folder and writes what the learner begins with."""
@@ -90,7 +107,9 @@ class Training:
             self._own.run_path = self._run.path
             memory = ObjectMemory(self._objects)
             stack.callback(memory.close)
-            self._background = BackgroundTraining(self.config, self._run, memory, self._is_quiet)
+            self._training = LocalTraining(
+                self.config, self._run, objects=memory, has_log_files=True, log_level="WARNING"
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -104,18 +123,41 @@ class Training:
         self._stack.close()
 
     def run(self) -> TrainResult:
-        """Trains to the end; see `IMPALA.train`."""
-        assert self._background is not None
-        status = self._background.run()
+        """Trains to the end, and returns when no process is left; see `IMPALA.train`.
+
+        A KeyboardInterrupt meanwhile asks for an ordered end, which takes some seconds; a second
+        one changes nothing, as what is being written is the checkpoint.
+
+        Raises:
+          ImpalaError: learner or actors failed; says why.
+        """
+        is_interrupted = False
+        self._thread.start()
+        try:
+            while True:
+                try:
+                    while not self._ended.wait(_POLL_S):
+                        pass
+                    break
+                except KeyboardInterrupt:
+                    is_interrupted = True
+                    self._stop.set()
+        finally:
+            self._stop.set()
+            while self._thread.is_alive():
+                with contextlib.suppress(KeyboardInterrupt):
+                    self._thread.join(_POLL_S)
+        if self._error is not None:
+            raise self._error
         return make_train_result(
-            status, self._background.is_interrupted, self._run.path, self._run.checkpoints_path
+            self.status, is_interrupted, self._run.path, self._run.checkpoints_path
         )
 
     @property
     def status(self) -> Status:
         """The learner's newest status."""
-        assert self._background is not None
-        return self._background.status
+        assert self._training is not None
+        return self._training.status
 
     def wait_for_address(self, timeout_s: float) -> str:
         """Returns where the learner listens, once it does; from any thread.
@@ -123,13 +165,28 @@ class Training:
         Raises:
           ImpalaError: it ended before, or did not listen in time.
         """
-        assert self._background is not None
-        return self._background.wait_for_address(timeout_s)
+        assert self._training is not None
+        for _ in range(max(1, int(timeout_s / _POLL_S))):
+            if self._training.is_bound.wait(_POLL_S) or self._ended.is_set():
+                break
+        if self._training.address is None or self._ended.is_set():
+            raise ImpalaError(f"the learner did not listen within {timeout_s:g} s")
+        return self._training.address
 
     def stop(self) -> None:
         """Ends the training in order and returns when no process is left; from any thread."""
-        assert self._background is not None
-        self._background.stop()
+        self._stop.set()
+        self._ended.wait(_STOP_S)
+
+    def _work(self) -> None:
+        assert self._training is not None
+        try:
+            with self._display:
+                self._training.run(self._display, self._stop.is_set)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
 
     def take_over(self) -> OwnLearner:
         """Returns what the learner made of the agent: the newest checkpoint, where there is one."""

@@ -1,6 +1,7 @@
 """ClientSecurity: a client's TLS and token settings.
 
-Used by actors and by administration, once per connection. With a CA the channel
+Used by actors and by administration, once per connection. Imports grpc when a
+channel is made, so that command lines can hold it. With a CA the channel
 is TLS; without one it is plaintext, and then a token travels only where nobody
 else can listen: over loopback or a Unix socket, as gRPC itself insists.
 """
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import ssl
-
-import grpc
+from typing import TYPE_CHECKING
 
 from impala_common.errors import ConfigError
 from impala_common.rpc.addresses import host_of, is_local, is_unix
 from impala_common.rpc.tokens import read_secret_file, read_token
+
+if TYPE_CHECKING:
+    import grpc
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,15 +25,15 @@ class ClientSecurity:
     """Files and names; empty strings for what is not used."""
 
     ca_file: str = ""
-    """CA the server's certificate must come from (PEM); empty: no TLS."""
+    """CA that the learner's certificate comes from (PEM); empty: no TLS."""
     token_file: str = ""
-    """Token to send with each call."""
+    """File of the token to send, readable by its owner only; empty: none is sent."""
     client_cert: str = ""
-    """Certificate to show the server (PEM, mutual TLS)."""
+    """Certificate to show the learner (PEM, mutual TLS)."""
     client_key: str = ""
     """Its private key (PEM)."""
     server_name: str = ""
-    """Name the server's certificate must have; empty: the host of the address."""
+    """Name the learner's certificate is for; empty: the host of the address."""
 
     def __post_init__(self) -> None:
         """Checks which of them go together."""
@@ -62,12 +65,16 @@ class ClientSecurity:
                 "used with --ca-file, or on this machine",
                 f"the token would travel to {address} in the clear",
             )
+        import grpc
+
         token = read_token("--token-file", self.token_file)
         return grpc.composite_channel_credentials(
             transport, grpc.access_token_call_credentials(token)
         )
 
     def _make_transport(self, address: str) -> grpc.ChannelCredentials | None:
+        import grpc
+
         if self.ca_file:
             self.validate_files()
             return grpc.ssl_channel_credentials(
