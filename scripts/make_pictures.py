@@ -19,7 +19,7 @@ from impala_common.config.toml_io import unpack_config
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.actors import LocalActors
-from impala_server.progress import ProgressDisplay
+from impala_server.progress_display import ProgressDisplay
 from impala_server.supervisor import Supervisor
 
 _IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

@@ -32,7 +32,7 @@ from impala_common.process.passed_objects import Kind, ObjectMemory
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.training import LocalTraining
-from impala_server.progress import ProgressDisplay
+from impala_server.progress_display import ProgressDisplay
 from impala_server.supervisor import Status
 
 _NUM_EVALUATIONS = 10  # of a training whose agent has an eval_env, where nothing else is said

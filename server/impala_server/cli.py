@@ -20,7 +20,7 @@ from impala_common.process.logs import configure_logging, resolve_log_format, wr
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory, RunLock, default_run_path
 from impala_server.interrupts import Interrupts
-from impala_server.progress import ProgressDisplay
+from impala_server.progress_display import ProgressDisplay
 from impala_server.supervisor import Supervisor
 
 _DESCRIPTION = (

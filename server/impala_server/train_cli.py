@@ -28,7 +28,7 @@ from impala_server.interrupts import Interrupts
 from impala_server.local.actors import validate_local_run
 from impala_server.local.training import LocalTraining
 from impala_server.local.tuning import choose_local_run, find_machine_facts
-from impala_server.progress import ProgressDisplay
+from impala_server.progress_display import ProgressDisplay
 
 _DESCRIPTION = (
     "Trains: starts a learner server and actors on this machine, shows progress, writes "

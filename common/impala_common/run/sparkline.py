@@ -10,7 +10,7 @@ import itertools
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-class History:
+class Sparkline:
     """A value over a whole run in bounded space: neighbours merge when it gets long."""
 
     def __init__(self, capacity: int = 256) -> None:
@@ -31,8 +31,8 @@ class History:
             self._means = [(first + second) / 2 for first, second in pairs]
             self._stride *= 2
 
-    def sparkline(self, width: int) -> str:
-        """Returns the history as at most `width` characters, lowest to highest block."""
+    def draw(self, width: int) -> str:
+        """Returns the values as at most `width` characters, lowest to highest block."""
         means = self._means
         if len(means) > width:
             edges = [round(index * len(means) / width) for index in range(width + 1)]

@@ -23,7 +23,7 @@ from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.parameters import Value
 from impala_server.learner.profiles import UpdateProfiler
 from impala_server.learner.stats import LearnerStats
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.learner.weights_store import WeightsStore
 from impala_server.storage.shared_block import SharedBlock
 
@@ -66,7 +66,7 @@ class Learner:
         self.profiler = UpdateProfiler()
         self.stats = LearnerStats(time.monotonic())
         self.health = LearnerHealth()
-        self._candidate: Snapshot | None = None
+        self._candidate: StateSnapshot | None = None
         if restored is not None:
             state.counters.learner_life += 1
         self._weights = WeightsStore(weights, state.model)
@@ -177,7 +177,7 @@ class Learner:
             )
             return steps_before
 
-    def export(self, buffers: HostBuffers | None = None) -> Snapshot:
+    def export(self, buffers: HostBuffers | None = None) -> StateSnapshot:
         """Returns all that a checkpoint holds, copied. Takes the lock.
 
         Args:
@@ -190,7 +190,7 @@ class Learner:
             self.health.require_sound_weights()
             return self.state.export(buffers)
 
-    def take_candidate(self) -> Snapshot | None:
+    def take_candidate(self) -> StateSnapshot | None:
         """Returns what was set aside for evaluation since the last call, the newest only."""
         if self._candidate is None:  # without the lock: seen the next time
             return None

@@ -15,7 +15,7 @@ from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.actors import LocalActors
-from impala_server.progress import ProgressDisplay
+from impala_server.progress_display import ProgressDisplay
 from impala_server.supervisor import Status, Supervisor
 
 _POLL_S = 0.2

@@ -298,7 +298,7 @@ def test_auto_leaves_weights_and_state_as_they_were(caplog: pytest.LogCaptureFix
 
 
 def test_auto_drops_a_backend_whose_numbers_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted: candidates measured without a comparison."""
+    """Planted: backends measured without a comparison."""
     right = NumpyMlpInference.infer
     monkeypatch.setattr(NumpyMlpInference, "infer", lambda self, step: right(self, step) + 0.01)
     model, environment = make_case("mlp")

@@ -27,7 +27,7 @@ from impala_common.run.checkpoints import CheckpointStore
 from impala_server.learner import checkpoint_writer
 from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
-from impala_server.learner.training_state import Snapshot
+from impala_server.learner.training_state import StateSnapshot
 
 
 class Source:
@@ -41,14 +41,14 @@ class Source:
         self.is_open.set()
         self.has_come = threading.Event()
 
-    def take(self) -> Snapshot:
+    def take(self) -> StateSnapshot:
         version = self.version
         self.num_taken += 1
         self.has_come.set()
         assert self.is_open.wait(10.0)
         counters = {"policy_version": version, "trained_steps": 10 * version}
         array = np.full(self.num_bytes // 8, version, np.int64)
-        return Snapshot({"weights": {"w": array}}, {"counters": counters})
+        return StateSnapshot({"weights": {"w": array}}, {"counters": counters})
 
 
 class Bench:

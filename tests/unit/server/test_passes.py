@@ -19,7 +19,7 @@ from impala_common.numerics.losses import Targets
 from impala_common.run.checkpoints import Checkpoint
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.parts import cut
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 
 NORMALISED = {"normalise_observations": True, "hidden_sizes": (8,)}
 FOUR_STEPS = {"passes": 2, "parts": 2, "surrogate_clip": 0.2}
@@ -38,7 +38,7 @@ def make_state(
     return TrainingState(config, VECTOR, checkpoint)
 
 
-def assert_same(one: Snapshot, other: Snapshot) -> None:
+def assert_same(one: StateSnapshot, other: StateSnapshot) -> None:
     for group in ("weights", "optimizer"):
         assert one.tensors[group].keys() == other.tensors[group].keys()
         for name, array in one.tensors[group].items():

@@ -1,6 +1,6 @@
 """make_inference: chooses the inference backend, by name or by measuring for half a second.
 
-Called once per session, before the first step. Each candidate is first compared with eager
+Called once per session, before the first step. Each backend is first compared with eager
 on random data and weights: one that fails, or differs by more than its tolerance, is never
 used. What is measured is a step together with its share of taking over new weights, in CPU
 time of this thread: the machine is shared with other actors and the learner.
@@ -35,7 +35,7 @@ _PROBE_CPU_S = 0.15
 _PROBE_WALL_S = 0.6
 _MIN_ROUNDS = 3
 _HOPELESS = 3.0
-"""A candidate whose calls take so many times eager's is not measured further."""
+"""A backend whose calls take so many times eager's is not measured further."""
 _MIN_GAIN = 1.1
 """Eager is left for a backend only where it is so many times as fast."""
 _NUM_COMPARED_STEPS = 3
@@ -134,23 +134,23 @@ def _choose(
     unroll_length: int,
 ) -> InferenceBackend:
     num_slots = len(inputs[0].is_first)
-    candidates: list[InferenceBackend] = [eager]
+    backends: list[InferenceBackend] = [eager]
     makers: tuple[Callable[[], InferenceBackend], ...] = (
         lambda: NumpyMlpInference(model, num_slots),
         lambda: Bfloat16Inference(model, num_slots),
     )
     for make in makers:
         try:
-            candidate = make()
-            _compare(candidate, eager, weights, inputs)
+            backend = make()
+            _compare(backend, eager, weights, inputs)
         except UnsuitableModelError as error:
-            _LOG.debug("not a candidate for inference: %s", error)
+            _LOG.debug("not used for inference: %s", error)
         else:
-            candidates.append(candidate)
-    if len(candidates) == 1:
+            backends.append(backend)
+    if len(backends) == 1:
         _LOG.info("inference: eager, the only backend for this network")
         return eager
-    probed = probe(candidates, weights, inputs[0])
+    probed = probe(backends, weights, inputs[0])
     best = min(probed, key=lambda one: one.cost_ms(unroll_length))
     if best.cost_ms(unroll_length) * _MIN_GAIN > probed[0].cost_ms(unroll_length):
         best = probed[0]

@@ -28,9 +28,9 @@ class TransferSlots:
           snapshot_bytes: size of one version.
           wait_s: how long a call waits for a slot.
         """
-        self.num_slots = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
+        self.num_transfers = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
         self._wait_s = wait_s
-        self._free = asyncio.Semaphore(self.num_slots)
+        self._free = asyncio.Semaphore(self.num_transfers)
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
@@ -44,7 +44,7 @@ class TransferSlots:
                 await self._free.acquire()
         except TimeoutError:
             raise LearnerUnavailableError(
-                f"{self.num_slots} others have been fetching weights for {self._wait_s:g} s: "
+                f"{self.num_transfers} others have been fetching weights for {self._wait_s:g} s: "
                 "try again"
             ) from None
         try:

@@ -1,8 +1,8 @@
 """WeightsCache: the published weights, read and digested once per version.
 
 Owned by the front end's event loop. All callers share the bytes of one
-version. Callers that want a version which does not exist yet wait on `advanced`,
-which the learner link calls whenever the learner may have published.
+version. `wait_for` waits for a version that does not exist yet; the learner link calls
+`notify` whenever the learner may have published.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from impala_common.run import metrics
-from impala_common.run.sparkline import History
-from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
+from impala_common.run.sparkline import Sparkline
+from impala_server.progress_display import LINE_INTERVAL_S, ProgressDisplay
 
 STATUS: dict[str, Any] = {
     "state": "RUNNING",
@@ -192,23 +192,23 @@ def test_render_can_be_exported_as_a_picture() -> None:
 
 
 @pytest.mark.parametrize("num_values", [0, 1, 7, 8, 9, 255, 256, 257, 5000, 100_000])
-def test_history_is_bounded_and_keeps_its_course(num_values: int) -> None:
-    history = History(capacity=256)
+def test_sparkline_is_bounded_and_keeps_its_course(num_values: int) -> None:
+    sparkline = Sparkline(capacity=256)
 
     for value in range(num_values):
-        history.append(float(value))
+        sparkline.append(float(value))
 
-    line = history.sparkline(8)
+    line = sparkline.draw(8)
     assert len(line) == min(num_values, 8)
     assert list(line) == sorted(line)
     if num_values >= 8:
         assert (line[0], line[-1]) == ("▁", "█")
-    assert len(history._means) < 256
+    assert len(sparkline._means) < 256
 
 
 def test_sparkline_of_constant_value_is_flat() -> None:
-    history = History()
+    sparkline = Sparkline()
     for _ in range(20):
-        history.append(3.0)
+        sparkline.append(3.0)
 
-    assert set(history.sparkline(10)) == {"▄"}
+    assert set(sparkline.draw(10)) == {"▄"}
