@@ -58,26 +58,26 @@ class Where:
     is_json: bool
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Command:
     """One command.
 
     Attributes:
       name: as it is typed.
       text: what it does, for --help.
-      arguments: its own, positional ones first.
       method: of the admin service; empty with `run`.
-      fields: returns the request's fields; None: the arguments by their names.
       show: returns what is printed of the answer.
+      arguments: its own, positional ones first.
+      fields: returns the request's fields; None: the arguments by their names.
       run: does everything and returns the exit code, in place of one call.
     """
 
     name: str
     text: str
-    arguments: tuple[Argument, ...] = ()
     method: str = ""
-    fields: Callable[[Arguments], Json] | None = None
     show: Callable[[Json, Arguments], RenderableType] = lambda unused_answer, _: "done"
+    arguments: tuple[Argument, ...] = ()
+    fields: Callable[[Arguments], Json] | None = None
     run: Callable[[AdminClient, Arguments, Where], int] | None = None
 
     def carry_out(self, client: AdminClient, arguments: Arguments, where: Where) -> int:
@@ -207,128 +207,49 @@ _LEVEL = _positional("level", "lowest that is logged", Literal["debug", "info", 
                      metavar="{debug,info,warning,error}")  # fmt: skip
 
 COMMANDS: tuple[Command, ...] = (
-    Command(
-        name="status",
-        text="one screen: state, progress, queue, actors, bottleneck",
-        method="GetStatus",
-        show=lambda answer, _: render_status(answer["status"]),
-    ),
-    Command(
-        name="watch",
-        text="the same, live",
-        arguments=(
-            _option("interval_s", "between two answers", float, 1.0),
-            _option("count", "answers; 0: until the end", int, 0),
-        ),
-        run=_watch,
-    ),
-    Command(
-        name="actors",
-        text="table of actors",
-        method="ListActors",
-        show=lambda answer, _: render_actors(answer),
-    ),
-    Command(
-        name="parameters",
-        text="table of parameters that can be set, with bounds",
-        method="ListParameters",
-        show=lambda answer, _: render_parameters(answer),
-    ),
-    Command(
-        name="checkpoints",
-        text="table of checkpoints",
-        method="ListCheckpoints",
-        show=lambda answer, _: render_checkpoints(answer),
-    ),
-    Command(name="pause", text="stop updates; actors wait", method="Pause", show=_show_state),
-    Command(name="resume", text="go on with updates", method="Resume", show=_show_state),
-    Command(
-        name="checkpoint",
-        text="write a checkpoint; answers when it is durable",
-        arguments=(_positional("name", "a named one is never removed", default=""),),
-        method="SaveCheckpoint",
-        show=_show_checkpoint,
-    ),
-    Command(
-        name="rollback",
-        text="go back to a checkpoint",
-        arguments=(_positional("name", "as `checkpoints` lists it"),),
-        method="Rollback",
-        show=_show_rollback,
-    ),
-    Command(
-        name="set",
-        text="set a parameter from the next update on",
-        arguments=(
-            _positional("name", "as `parameters` lists it"),
-            _positional("value", "a number, or none"),
-        ),
-        method="SetParameter",
-        show=_show_parameter,
-    ),
-    Command(
-        name="evict",
-        text="end an actor's session; it may come back",
-        arguments=(_ACTOR, _WHY),
-        method="EvictActor",
-        fields=lambda a: {"actor_id": a.actor, "text": a.text},
-        show=lambda answer, a: _show_eviction(answer, a, "sent away"),
-    ),
-    Command(
-        name="ban",
-        text="end an actor's session and keep it out",
-        arguments=(_ACTOR, _WHY),
-        method="EvictActor",
-        fields=lambda a: {"actor_id": a.actor, "text": a.text, "is_ban": True},
-        show=lambda answer, a: _show_eviction(answer, a, "banned"),
-    ),
-    Command(
-        name="unban",
-        text="let a banned actor come back",
-        arguments=(_ACTOR,),
-        method="UnbanActor",
-        fields=lambda a: {"actor_id": a.actor},
-        show=lambda _, a: f"{a.actor} may come back",
-    ),
-    Command(
-        name="drain",
-        text="take no more unrolls, train on what is there, write a checkpoint",
-        method="Drain",
-        show=lambda answer, _: f"DRAINING: everything trained is in {answer['checkpoint']}",
-    ),
-    Command(
-        name="shutdown",
-        text="end the learner in order, as SIGTERM does",
-        method="Shutdown",
-        show=lambda unused_answer, _: "the learner is ending",
-    ),
-    Command(
-        name="evaluate",
-        text="write a checkpoint and play episodes with it in this process",
-        arguments=(
-            _option("episodes", "at least so many are played", int, 100),
-            _option("seed", "of environments and actions", int, 0),
-            _option("env", "environment id; empty: the run's", str, ""),
-            _option("greedy", "take the most probable action",
-                    tyro.conf.FlagCreatePairsOff[bool], False),
-        ),
-        run=_evaluate,
-    ),
-    Command(
-        name="logs",
-        text="set the level of the server's logs",
-        arguments=(_LEVEL,),
-        method="SetLogLevel",
-        fields=lambda a: {"level": f"LOG_LEVEL_{a.level.upper()}"},
-        show=lambda answer, a: f"log level {a.level}, was {answer['level_before'].lower()}",
-    ),
-    Command(
-        name="profile",
-        text="record N updates with torch's profiler into the run",
-        arguments=(_positional("updates", "1 to 100", int, metavar="N"),),
-        method="Profile",
-        fields=lambda a: {"update_count": a.updates},
-        show=_show_profile,
-    ),
+    Command("status", "one screen: state, progress, queue, actors, bottleneck", "GetStatus",
+            lambda answer, _: render_status(answer["status"])),
+    Command("watch", "the same, live", run=_watch, arguments=(
+        _option("interval_s", "between two answers", float, 1.0),
+        _option("count", "answers; 0: until the end", int, 0))),
+    Command("actors", "table of actors", "ListActors", lambda answer, _: render_actors(answer)),
+    Command("parameters", "table of parameters that can be set, with bounds", "ListParameters",
+            lambda answer, _: render_parameters(answer)),
+    Command("checkpoints", "table of checkpoints", "ListCheckpoints",
+            lambda answer, _: render_checkpoints(answer)),
+    Command("pause", "stop updates; actors wait", "Pause", _show_state),
+    Command("resume", "go on with updates", "Resume", _show_state),
+    Command("checkpoint", "write a checkpoint; answers when it is durable", "SaveCheckpoint",
+            _show_checkpoint, (_positional("name", "a named one is never removed", default=""),)),
+    Command("rollback", "go back to a checkpoint", "Rollback", _show_rollback,
+            (_positional("name", "as `checkpoints` lists it"),)),
+    Command("set", "set a parameter from the next update on", "SetParameter", _show_parameter,
+            (_positional("name", "as `parameters` lists it"),
+             _positional("value", "a number, or none"))),
+    Command("evict", "end an actor's session; it may come back", "EvictActor",
+            lambda answer, a: _show_eviction(answer, a, "sent away"), (_ACTOR, _WHY),
+            lambda a: {"actor_id": a.actor, "text": a.text}),
+    Command("ban", "end an actor's session and keep it out", "EvictActor",
+            lambda answer, a: _show_eviction(answer, a, "banned"), (_ACTOR, _WHY),
+            lambda a: {"actor_id": a.actor, "text": a.text, "is_ban": True}),
+    Command("unban", "let a banned actor come back", "UnbanActor",
+            lambda _, a: f"{a.actor} may come back", (_ACTOR,), lambda a: {"actor_id": a.actor}),
+    Command("drain", "take no more unrolls, train on what is there, write a checkpoint", "Drain",
+            lambda answer, _: f"DRAINING: everything trained is in {answer['checkpoint']}"),
+    Command("shutdown", "end the learner in order, as SIGTERM does", "Shutdown",
+            lambda unused_answer, _: "the learner is ending"),
+    Command("evaluate", "write a checkpoint and play episodes with it in this process",
+            run=_evaluate, arguments=(
+        _option("episodes", "at least so many are played", int, 100),
+        _option("seed", "of environments and actions", int, 0),
+        _option("env", "environment id; empty: the run's", str, ""),
+        _option("greedy", "take the most probable action",
+                tyro.conf.FlagCreatePairsOff[bool], False))),
+    Command("logs", "set the level of the server's logs", "SetLogLevel",
+            lambda answer, a: f"log level {a.level}, was {answer['level_before'].lower()}",
+            (_LEVEL,), lambda a: {"level": f"LOG_LEVEL_{a.level.upper()}"}),
+    Command("profile", "record N updates with torch's profiler into the run", "Profile",
+            _show_profile, (_positional("updates", "1 to 100", int, metavar="N"),),
+            lambda a: {"update_count": a.updates}),
 )  # fmt: skip
 """Every command that asks a learner, in the order of --help."""
