@@ -31,7 +31,7 @@ from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.batch_source import BatchSource
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
-from impala_server.learner.commands import AdminCommands
+from impala_server.learner.commands import AdminCommands, CommandTools
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.host_buffers import HostBuffers
@@ -74,8 +74,21 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
-        self.evaluations = Evaluations(self, run, config.evaluation)
-        self._commands = AdminCommands(self, run)
+        self.evaluations = Evaluations(
+            run, config.evaluation, self.tell_front_end, self.record_evaluation
+        )
+        tools = CommandTools(
+            machine=self.machine,
+            queue=self.queue,
+            store=self.store,
+            evaluations=self.evaluations,
+            request_save=self.request_save,
+            record=self.record,
+            tell_front_end=self.tell_front_end,
+            tell_supervisor=self.tell_supervisor,
+            tell_status=self.tell_status,
+        )
+        self._commands = AdminCommands(tools, run)
         self._failure: Exception | None = None
         self._front_end_counts: dict[str, float] = {}
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
@@ -148,7 +161,7 @@ class Controller:
         specs = {"environment": environment.to_json(), "model": _as_json(state.model_spec)}
         write_json_atomic(self._run.specs_path, specs)
         self._writer.truncate_after(state.counters.trained_steps)
-        self.learner = learner
+        self.learner = self._commands.learner = learner
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._shown["device"] = state.device_name
         self._saved_steps = state.counters.trained_steps
@@ -193,7 +206,7 @@ class Controller:
                 self._note_save_begins()
                 self.request_save()
             self._look_for_trouble(self.learner)
-            self.evaluations.tick()
+            self.evaluations.tick(self.learner, now_s - self._start_s)
         self._commands.tick()
         if now_s - self._last_status_s >= _STATUS_INTERVAL_S:
             self._send_status()
@@ -268,7 +281,7 @@ class Controller:
         """Copies the state; called on the checkpoint thread."""
         assert self.learner is not None
         snapshot = self.learner.export(self._buffers)
-        self.count_time(snapshot.state)
+        snapshot.state["counters"]["wall_time_s"] += _now_s() - self._start_s
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
@@ -282,10 +295,6 @@ class Controller:
             if self.machine.state is State.RUNNING:
                 self.machine.move("pause")
         self.tell_status()
-
-    def count_time(self, state: dict[str, Any]) -> None:
-        """Adds the time of this life to the counters in a checkpoint's state."""
-        state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
     def _send_status(self, **more: Any) -> None:  # Any: JSON
         state = self.machine.state.value
@@ -315,7 +324,8 @@ class Controller:
             self.learner.gate.close()
         self.machine.move("stop")
         if self.learner is not None:
-            self.evaluations.tick()  # the last candidate is announced before the end
+            # The last candidate is announced before the end.
+            self.evaluations.tick(self.learner, _now_s() - self._start_s)
         is_judged = self._is_judged(reason)
         self._ends.control.send("drain", reason=reason, is_judged=is_judged)
         self._send_status()
