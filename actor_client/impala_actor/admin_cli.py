@@ -65,6 +65,7 @@ _COMMANDS: dict[str, str] = {
     "shutdown": "end the learner in order, as SIGTERM does",
     "evaluate": "write a checkpoint and play episodes with it in this process",
     "logs": "set the level of the server's logs",
+    "clear-best": "set the best checkpoint aside, where its evaluation was false",
     "profile": "record N updates with torch's profiler into the run",
 }
 """What each command does, by name."""
@@ -163,6 +164,11 @@ _CALLS: dict[str, Callable[[argparse.Namespace], _Call]] = {
         "SetLogLevel",
         {"level": f"LOG_LEVEL_{a.level.upper()}"},
         lambda answer: f"log level {a.level}, was {answer['level_before'].lower()}",
+    ),
+    "clear-best": lambda _: (
+        "ClearBest",
+        {},
+        lambda answer: f"best, of return {answer['return_mean']:g}, is {answer['name']} now",
     ),
     "profile": lambda a: (
         "Profile",

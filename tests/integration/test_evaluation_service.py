@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -14,8 +15,10 @@ from evaluation_peer import EPISODES, evaluation_peer_of, make_result
 from raw_peer import ENVIRONMENT, refused
 from running_server import RunningServer, make_config
 
+from impala_actor.admin.admin_client import AdminClient
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.config import TrainConfig
+from impala_common.errors import NotFoundError
 from impala_common.run import metrics
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.spec.specs import TensorSpec
@@ -171,17 +174,110 @@ def test_candidate_of_a_broken_stream_goes_to_the_next_evaluator(tmp_path: Path)
         assert second.candidate() == candidate
 
 
-def test_second_stream_of_an_evaluator_takes_over(tmp_path: Path) -> None:
+def test_second_stream_of_an_evaluator_cannot_take_a_live_seat(tmp_path: Path) -> None:
+    """Seen to fail: it was given the seat and the candidate of the first."""
     with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
         first = peer.watch()
         peer.train(server)
         candidate = first.candidate()
 
-        second = peer.watch()
+        with refused(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", "here already"):
+            peer.watch()
 
-        assert second.candidate() == candidate
-        with refused(ABORTED, "STALE_SESSION"):
-            first.next()
+        assert peer.report(candidate.name).is_best
+        first.call.cancel()
+        server.wait_until(lambda unused: _has_room(peer, "judge"))
+
+
+def test_report_counts_only_from_the_seat_that_was_given_the_candidate(tmp_path: Path) -> None:
+    """Seen to fail: anybody's report of any candidate that waited became the best."""
+    with RunningServer(tmp_path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        first, second = peer.watch("first"), peer.watch("second")
+        peer.train(server)
+        candidate = first.candidate()
+        seat = peer.seats[candidate.name]
+
+        for who, number in (
+            ("first", 0), ("first", seat ^ 1), ("second", seat), ("nobody", seat)
+        ):  # fmt: skip
+            with refused(ABORTED, "STALE_SESSION", "does not hold"):
+                peer.report(candidate.name, 9.0, evaluator_id=who, seat=number)
+
+        peer.train(server)
+        other = second.candidate()
+        with refused(ABORTED, "STALE_SESSION", "does not hold"):
+            peer.report(other.name, evaluator_id="first", seat=seat)
+        assert peer.report(candidate.name, 1.0, evaluator_id="first").is_best
+        assert not peer.report(other.name, 0.5, evaluator_id="second").is_best
+        assert best_of(server)[1] == 1.0
+
+
+def test_seat_whose_lease_ends_is_lost_with_its_candidate(tmp_path: Path) -> None:
+    """Seen to fail: four squatters held all seats, and what they were given, for ever."""
+    config = evaluated_config(evaluation={"eval_lease_s": 0.5})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        squatter = peer.watch("squatter")
+        peer.train(server)
+        candidate = squatter.candidate()
+        seat = peer.seats[candidate.name]
+        with refused(ABORTED, "STALE_SESSION", "eval_lease_s"):
+            squatter.next()
+
+        with refused(grpc.StatusCode.UNAVAILABLE, "LEARNER_UNAVAILABLE", "lost its seat"):
+            peer.watch("squatter")
+        with refused(ABORTED, "STALE_SESSION", "does not hold"):
+            peer.report(candidate.name, evaluator_id="squatter", seat=seat)
+        assert peer.watch("honest").candidate().name == candidate.name
+        assert peer.report(candidate.name, evaluator_id="honest").is_best
+
+
+@pytest.mark.parametrize("mode", ["sampled", "greedy"])
+@pytest.mark.parametrize("value", [101.0, -101.0, 1e17])
+def test_return_far_beyond_those_of_training_is_doubtful_and_never_the_best(
+    tmp_path: Path, mode: str, value: float
+) -> None:
+    """Seen to fail: it became the best, for good. Training saw 10, so 100 is believed."""
+    config = evaluated_config(evaluation={"eval_best_by": mode})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        watching = peer.watch()
+        peer.train(server)
+        absurd = peer.report(watching.candidate().name, **{mode: value})
+        peer.train(server)
+        honest = peer.report(watching.candidate().name, 2.0, 2.0)
+
+        assert (absurd.is_best, absurd.is_doubtful) == (False, True)
+        assert (honest.is_best, honest.is_doubtful) == (True, False)
+        assert best_of(server)[1] == 2.0
+
+
+def test_best_that_an_administrator_clears_is_followed_by_the_next(tmp_path: Path) -> None:
+    """Seen to fail: there was no way to correct a false best."""
+    path = tmp_path / "run"
+    with RunningServer(path, evaluated_config()) as server, evaluation_peer_of(server) as peer:
+        admin = stack_admin(server)
+        with contextlib.closing(admin):
+            watching = peer.watch()
+            peer.train(server)
+            with pytest.raises(NotFoundError, match="no best"):
+                admin.call("ClearBest")
+            assert peer.report(watching.candidate().name, 90.0).is_best
+            first = best_of(server)
+
+            cleared = admin.call("ClearBest")
+
+            assert (cleared.name, cleared.return_mean) == ("best-cleared-1", 90.0)
+            aside = CheckpointStore(server.run.checkpoints_path).load(cleared.name)
+            assert aside.step == first[0]
+            status = admin.call("GetStatus").status
+            assert metrics.EVALUATION_BEST not in status.metrics
+            peer.train(server)
+            assert peer.report(watching.candidate().name, 1.0).is_best
+            assert best_of(server)[1] == 1.0
+    assert "best-cleared-1" not in CheckpointStore(path / "checkpoints").names()
+
+
+def stack_admin(server: RunningServer) -> AdminClient:
+    return AdminClient(server.run.admin_address_path.read_text("utf-8").strip(), timeout_s=20.0)
 
 
 def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:
@@ -194,9 +290,9 @@ def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         server.wait_until(lambda unused: _has_room(peer))
 
 
-def _has_room(peer: Any) -> bool:
+def _has_room(peer: Any, evaluator_id: str = "one-too-many") -> bool:
     try:
-        peer.watch("one-too-many")
+        peer.watch(evaluator_id)
     except grpc.RpcError:
         return False
     return True

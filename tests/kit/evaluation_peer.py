@@ -10,15 +10,17 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from raw_peer import ACCEPTED, ENVIRONMENT, Peer
+from raw_peer import ACCEPTED, ENVIRONMENT, B, Peer
 from running_server import RunningServer
 
 from impala_common.codec.specs import pack_environment_spec
 from impala_common.spec.specs import EnvironmentSpec
 from impala_rl.v1 import evaluation_pb2 as pb
-from impala_rl.v1 import evaluation_pb2_grpc
+from impala_rl.v1 import evaluation_pb2_grpc, unroll_pb2
 
 TIMEOUT_S = 20.0
+TRAINED_RETURN = 10.0
+"""Return of the episodes this peer trains on."""
 EPISODES = 4
 """Episodes that `make_result` reports."""
 
@@ -43,8 +45,9 @@ def make_result(return_mean: float = 1.0, **changes: Any) -> pb.EvaluationResult
 class Watching:
     """One open stream of candidates; the welcome is read."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, seats: dict[str, int]) -> None:
         self.call = call
+        self._seats = seats
         assert next(call).WhichOneof("payload") is None
 
     def next(self) -> pb.WatchCandidatesResponse:
@@ -53,6 +56,7 @@ class Watching:
     def candidate(self) -> pb.Candidate:
         response = self.next()
         assert response.WhichOneof("payload") == "candidate"
+        self._seats[response.candidate.name] = response.candidate.seat
         return response.candidate
 
 
@@ -64,6 +68,8 @@ class EvaluationPeer(Peer):
         self.evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self.channel)
         self._stream: Any = None
         self._watches: list[Watching] = []
+        self.seats: dict[str, int] = {}
+        """Seats by the candidates given to any of this peer's evaluators."""
 
     def close(self) -> None:
         for watching in self._watches:
@@ -81,6 +87,12 @@ class EvaluationPeer(Peer):
         server.wait_until(lambda status: status.get("learner/policy_version", 0) >= target)
         return target
 
+    def message(self, num_unrolls: int = B, **changes: Any) -> unroll_pb2.UnrollBatch:
+        """Returns good unrolls, and an episode like those that `make_result` tells of."""
+        message = super().message(num_unrolls, **changes)
+        message.episodes.add(episode_return=TRAINED_RETURN, step_count=5)
+        return message
+
     def push_unanswered(self, num_messages: int) -> None:
         """Sends unrolls and does not wait for verdicts: the run may end on the way."""
         for _ in range(num_messages):
@@ -95,7 +107,9 @@ class EvaluationPeer(Peer):
             "environment": pack_environment_spec(spec),
         }
         request = pb.WatchCandidatesRequest(**(fields | changes))
-        watching = Watching(self.evaluations.WatchCandidates(request, timeout=TIMEOUT_S))
+        watching = Watching(
+            self.evaluations.WatchCandidates(request, timeout=TIMEOUT_S), self.seats
+        )
         self._watches.append(watching)
         return watching
 
@@ -118,6 +132,7 @@ class EvaluationPeer(Peer):
             "evaluator_id": "judge",
             "learner_run_id": self.learner_run_id,
             "candidate": candidate,
+            "seat": self.seats.get(candidate, 0),
             "sampled": make_result(sampled) if isinstance(sampled, float) else sampled,
             "greedy": make_result(greedy) if isinstance(greedy, float) else greedy,
         }

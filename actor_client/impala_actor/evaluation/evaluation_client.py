@@ -38,6 +38,7 @@ class Task(NamedTuple):
     num_episodes: int
     seed: int
     model: ModelSpec
+    seat: int = 0
 
 
 class Welcome(NamedTuple):
@@ -137,6 +138,7 @@ class EvaluationClient(LearnerClient):
             evaluator_id=self._actor.actor_id,
             learner_run_id=task.learner_run_id,
             candidate=task.candidate,
+            seat=task.seat,
             sampled=pack_result(sampled),
             greedy=pack_result(greedy),
             duration=duration,
@@ -189,4 +191,5 @@ def _unpack(response: pb.WatchCandidatesResponse) -> Task:
         num_episodes=candidate.episode_count,
         seed=candidate.seed,
         model=unpack_model_spec(candidate.model),
+        seat=candidate.seat,
     )

@@ -135,6 +135,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "evaluator_id": Text(64),
         "learner_run_id": _IDENTITY,
         "candidate": Text(64),
+        "seat": _IDENTITY,
     },
     "EvaluationResult": {
         "episode_count": Number(0, 1 << 20),
@@ -167,6 +168,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
     },
     "UnbanActorRequest": {"actor_id": _ADMIN_TEXT},
     "DrainRequest": {},
+    "ClearBestRequest": {},
     "ShutdownRequest": {},
     "SetLogLevelRequest": {"level": _ENUM},
     "ProfileRequest": {

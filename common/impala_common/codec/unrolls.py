@@ -20,6 +20,11 @@ from impala_common.errors import InvalidUnrollError
 from impala_common.spec.specs import UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2 as pb
 
+MAX_ABS_VALUE = 1e9
+"""Largest reward and observation, without sign, that is trained on."""
+
+_REWARDS = ("rewards", "previous_reward")
+
 Array = np.ndarray[Any, Any]
 Leaves = dict[str, Array]
 """Leaf name -> [T, N, ...], [T+1, N, ...] or [N, ...], as UnrollSpec.leaves says."""
@@ -171,6 +176,21 @@ class UnrollDecoder:
         if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
             raise InvalidUnrollError("frame_index: points outside its unroll's frames")
         return UniqueFrames(frames, counts.astype(np.int32), index)
+
+
+def find_absurd(unrolls: Unrolls) -> str:
+    """Returns which reward or observation no update survives, expected and got; "" for none.
+
+    Finite numbers beyond MAX_ABS_VALUE overflow float32 in the loss or its gradient.
+    """
+    for name, array in unrolls.leaves.items():
+        is_watched = name in _REWARDS or name.partition("/")[0] == "observation"
+        if not is_watched or array.dtype.kind != "f":
+            continue
+        largest = max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
+        if largest > MAX_ABS_VALUE:
+            return f"{name}: expected at most {MAX_ABS_VALUE:g} without sign, got {largest:g}"
+    return ""
 
 
 def _require_finite(name: str, array: Array) -> None:

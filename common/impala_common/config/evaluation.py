@@ -31,6 +31,8 @@ class EvaluationConfig:
     is there; 0: not at all."""
     eval_best_by: Literal["sampled", "greedy"] = "sampled"
     """By which mean return the checkpoint `best` is chosen: of drawn or of likeliest actions."""
+    eval_lease_s: float = 3600.0
+    """Seconds an evaluator has for one evaluation; then its seat and the candidate go to others."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -38,4 +40,5 @@ class EvaluationConfig:
         require_positive("eval_interval_episodes", self.eval_interval_episodes)
         require_at_least("eval_video_every", self.eval_video_every, 0)
         require_at_least("eval_last_wait_s", self.eval_last_wait_s, 0)
+        require_positive("eval_lease_s", self.eval_lease_s)
         require_one_of("eval_best_by", self.eval_best_by, ("sampled", "greedy"))

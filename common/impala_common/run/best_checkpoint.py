@@ -1,19 +1,21 @@
 """BestCheckpoint: the checkpoint called `best` of a run, replaced so that there is always one.
 
 It did best of all that were judged during training, and its state says how well. Written by the
-learner only; read like any other checkpoint. Nothing removes it but a better one. Knows neither
+learner only; read like any other checkpoint. A better one takes
+its place; an administrator can set it aside. Knows neither
 torch nor gRPC.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from impala_common.errors import CheckpointError
+from impala_common.errors import CheckpointError, NotFoundError
 from impala_common.run.checkpoint_manifest import (
     BEST,
     MANIFEST,
@@ -24,6 +26,8 @@ from impala_common.run.checkpoint_manifest import (
 )
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import sync_directory, write_bytes_atomic
+
+_CLEARED = "best-cleared-"
 
 VERDICT = "evaluation"
 """Key of a best checkpoint's state under which its evaluation stands."""
@@ -72,6 +76,26 @@ class BestCheckpoint:
             sync_directory(self._store.path)
         except OSError as error:
             raise CheckpointError(f"{self._path} could not be replaced: {error}") from error
+
+    def set_aside(self) -> str:
+        """Renames the best, so that the next one takes its place; returns its new name.
+
+        Raises:
+          NotFoundError: there is none.
+          CheckpointError: the disk refuses.
+        """
+        try:
+            self.recover()
+            names = set(os.listdir(self._store.path)) if self._path.exists() else set()
+            if not names:
+                raise NotFoundError("there is no best checkpoint")
+            free = (f"{_CLEARED}{number}" for number in itertools.count(1))
+            name = next(name for name in free if name not in names)
+            os.rename(self._path, self._store.path / name)
+            sync_directory(self._store.path)
+        except OSError as error:
+            raise CheckpointError(f"{self._path} could not be set aside: {error}") from error
+        return name
 
     def recover(self) -> None:
         """Ends what a crash within `adopt` left half done."""

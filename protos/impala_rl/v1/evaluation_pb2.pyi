@@ -33,20 +33,22 @@ class WatchCandidatesResponse(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., end: _Optional[_Union[_learner_pb2.DrainReason, str]] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model")
+    __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model", "seat")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TRAINED_STEPS_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     EPISODE_COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEAT_FIELD_NUMBER: _ClassVar[int]
     name: str
     trained_steps: int
     policy_version: int
     episode_count: int
     seed: int
     model: _learner_pb2.ModelSpec
-    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ...) -> None: ...
+    seat: int
+    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ..., seat: _Optional[int] = ...) -> None: ...
 
 class GetCandidateWeightsRequest(_message.Message):
     __slots__ = ("learner_run_id", "candidate")
@@ -73,20 +75,22 @@ class CandidateWeightsHeader(_message.Message):
     def __init__(self, total_bytes: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
-    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration")
+    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration", "seat")
     EVALUATOR_ID_FIELD_NUMBER: _ClassVar[int]
     LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_FIELD_NUMBER: _ClassVar[int]
     GREEDY_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
+    SEAT_FIELD_NUMBER: _ClassVar[int]
     evaluator_id: str
     learner_run_id: int
     candidate: str
     sampled: EvaluationResult
     greedy: EvaluationResult
     duration: _duration_pb2.Duration
-    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    seat: int
+    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., seat: _Optional[int] = ...) -> None: ...
 
 class EvaluationResult(_message.Message):
     __slots__ = ("episode_count", "return_mean", "standard_error", "confidence_low", "confidence_high", "return_min", "return_max", "length_mean", "length_min", "length_max", "cut_count")
@@ -115,11 +119,13 @@ class EvaluationResult(_message.Message):
     def __init__(self, episode_count: _Optional[int] = ..., return_mean: _Optional[float] = ..., standard_error: _Optional[float] = ..., confidence_low: _Optional[float] = ..., confidence_high: _Optional[float] = ..., return_min: _Optional[float] = ..., return_max: _Optional[float] = ..., length_mean: _Optional[float] = ..., length_min: _Optional[int] = ..., length_max: _Optional[int] = ..., cut_count: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationResponse(_message.Message):
-    __slots__ = ("learner", "is_best", "is_duplicate")
+    __slots__ = ("learner", "is_best", "is_duplicate", "is_doubtful")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     IS_BEST_FIELD_NUMBER: _ClassVar[int]
     IS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    IS_DOUBTFUL_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     is_best: bool
     is_duplicate: bool
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., is_best: _Optional[bool] = ..., is_duplicate: _Optional[bool] = ...) -> None: ...
+    is_doubtful: bool
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., is_best: _Optional[bool] = ..., is_duplicate: _Optional[bool] = ..., is_doubtful: _Optional[bool] = ...) -> None: ...

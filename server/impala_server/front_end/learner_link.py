@@ -81,6 +81,7 @@ class OpenRun:
             transport.capacity_timeout_s,
             rollout.batch_size,
             self.history,
+            self.sessions.note_absurd,
         )
 
     def header(self) -> header_pb2.LearnerHeader:
@@ -118,7 +119,9 @@ class LearnerLink:
         self._background: set[asyncio.Task[None]] = set()
         self._busy_marks = (time.monotonic(), time.thread_time())
         self.calls = LearnerCalls(control.send)
-        self.evaluations = EvaluationDesk(lambda name: control.send("drop_candidate", name=name))
+        self.evaluations = EvaluationDesk(
+            lambda name: control.send("drop_candidate", name=name), config.evaluation.eval_lease_s
+        )
         self.run: OpenRun | None = None
         self.status: dict[str, Any] = {"state": "STARTING"}
         """What the learner said last of itself, about once a second; replaced, never changed."""

@@ -24,6 +24,8 @@ from impala_server.learner.learner import Learner
 _LOG = logging.getLogger(__name__)
 _MAX_CANDIDATES = 8  # one that waits and one for every evaluator; the front end drops the others
 _MAX_JUDGED = 64
+_DOUBT_FACTOR = 10.0
+"""How many times the largest return of training is believed: whole games are longer than lives."""
 
 Result = dict[str, Any]
 """What was reported of one mode, by the fields of EvaluationResult. Any: JSON."""
@@ -53,6 +55,9 @@ class Evaluated(Protocol):
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
         """Writes a line of metrics of `step` and shows it in the status."""
 
+    def forget_best(self) -> None:
+        """Takes the best out of the status."""
+
     def tell_front_end(self, kind: str, **fields: Any) -> None:
         """Sends a message."""
 
@@ -73,7 +78,7 @@ class Evaluations:
         self._store = CheckpointStore(run.candidates_path)
         self._checkpoint = BestCheckpoint(CheckpointStore(run.checkpoints_path))
         self._candidates: OrderedDict[str, _Candidate] = OrderedDict()
-        self._judged: OrderedDict[str, bool] = OrderedDict()  # name -> whether it became the best
+        self._judged: OrderedDict[str, tuple[bool, bool]] = OrderedDict()  # best? doubtful?
         self._best: tuple[float, int] | None = None  # mean return, step
 
     def begin(self) -> None:
@@ -129,21 +134,42 @@ class Evaluations:
         greedy: Result,
         duration_s: float,
         seed: int,
+        max_abs_return: float | None = None,
     ) -> dict[str, bool]:
         """Takes a candidate's verdict; returns whether it is the best, and whether it was known.
+
+        Returns far beyond those seen are doubtful: written down, but never the best.
+
+        Args:
+          name: the candidate.
+          evaluator_id: who played it.
+          sampled: how it did drawing actions.
+          greedy: how it did taking the likeliest.
+          duration_s: time that took.
+          seed: of the episodes.
+          max_abs_return: largest return, without sign, that training has seen; None: none yet.
 
         Raises:
           NotFoundError: no such candidate.
         """
         if name in self._judged:
-            return {"is_best": self._judged[name], "is_duplicate": True}
+            is_best, is_doubtful = self._judged[name]
+            return {"is_best": is_best, "is_doubtful": is_doubtful, "is_duplicate": True}
         candidate = self._candidates.get(name)
         if candidate is None:
             raise NotFoundError(f"no candidate {name!r}: it was replaced, or is of another life")
         verdict = {"sampled": sampled, "greedy": greedy, "evaluator_id": evaluator_id, "seed": seed}
-        is_best = self._keep_if_best(name, candidate.step, verdict)
+        is_doubtful = self._is_doubtful(max_abs_return, sampled, greedy)
+        if is_doubtful:
+            _LOG.warning(
+                "the evaluation of %s by %s is doubtful and cannot make it the best: returns of %g "
+                "to %g, while training saw at most %s without sign",
+                name, evaluator_id, min(sampled["return_min"], greedy["return_min"]),
+                max(sampled["return_max"], greedy["return_max"]), max_abs_return,
+            )  # fmt: skip
+        is_best = not is_doubtful and self._keep_if_best(name, candidate.step, verdict)
         self.drop(name)
-        self._judged[name] = is_best
+        self._judged[name] = is_best, is_doubtful
         while len(self._judged) > _MAX_JUDGED:
             self._judged.popitem(last=False)
         values: dict[str, float | None] = {metrics.TIME_S: candidate.time_s}
@@ -153,7 +179,30 @@ class Evaluations:
         if self._best is not None:
             values[metrics.EVALUATION_BEST], values[metrics.EVALUATION_BEST_STEPS] = self._best
         self._controller.record_evaluation(values, candidate.step)
-        return {"is_best": is_best, "is_duplicate": False}
+        return {"is_best": is_best, "is_doubtful": is_doubtful, "is_duplicate": False}
+
+    def clear_best(self) -> dict[str, Any]:
+        """Sets the best checkpoint aside; returns its new name and the return it was the best by.
+
+        Raises:
+          NotFoundError: there is none.
+          CheckpointError: the disk refuses.
+        """
+        name = self._checkpoint.set_aside()
+        value = self._best[0] if self._best is not None else 0.0
+        self._best = None
+        self._controller.forget_best()
+        _LOG.warning("the best checkpoint was set aside as %s", name)
+        return {"name": name, "return_mean": value}
+
+    def _is_doubtful(self, max_abs_return: float | None, *results: Result) -> bool:
+        known = [abs(self._best[0])] if self._best is not None else []
+        known += [] if max_abs_return is None else [max_abs_return]
+        if not known:
+            return True
+        limit = _DOUBT_FACTOR * max(1.0, *known)
+        ends = [result[end] for result in results for end in ("return_min", "return_max")]
+        return any(abs(end) > limit for end in ends)
 
     @property
     def shown(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from impala_common.errors import CapacityError
+from impala_common.errors import CapacityError, LearnerUnavailableError, StaleSessionError
 from impala_server.front_end.evaluation.evaluation_desk import (
     MAX_EVALUATORS,
     EvaluationDesk,
@@ -56,17 +56,39 @@ def test_leave_gives_the_candidate_back_unless_a_newer_one_waits() -> None:
     assert desk.join("third").candidate == candidate(2)
 
 
-def test_join_of_the_same_evaluator_takes_over_and_leaving_late_changes_nothing() -> None:
+def test_join_of_a_name_that_is_here_is_refused_until_it_leaves() -> None:
+    """Seen to fail: the second stream took over the seat."""
     desk = EvaluationDesk(lambda unused: None)
     old = desk.join("judge")
     desk.offer(candidate(1))
+    ticket = old.ticket
 
-    new = desk.join("judge")
+    with pytest.raises(LearnerUnavailableError, match="here already"):
+        desk.join("judge")
     desk.leave(old)
+    new = desk.join("judge")
 
-    assert old.is_taken_over
     assert new.candidate == candidate(1)
     assert desk.num_evaluators == 1
+    for known in (ticket, new.ticket):  # a stream that broke costs no evaluation
+        desk.require_ticket("candidate-1", "judge", known)
+
+
+def test_ticket_counts_until_another_evaluator_is_given_the_candidate() -> None:
+    desk = EvaluationDesk(lambda unused: None)
+    first = desk.join("first")
+    desk.offer(candidate(1))
+    ticket = first.ticket
+    desk.leave(first)
+    desk.require_ticket("candidate-1", "first", ticket)
+    second = desk.join("second")
+
+    desk.require_ticket("candidate-1", "second", second.ticket)
+    for who, number in (("first", ticket), ("second", ticket), ("second", 0)):
+        with pytest.raises(StaleSessionError):
+            desk.require_ticket("candidate-1", who, number)
+    desk.finish("candidate-1")
+    desk.require_ticket("candidate-1", "second", second.ticket)  # its answer may have been lost
 
 
 def test_join_beyond_the_limit_is_refused() -> None:

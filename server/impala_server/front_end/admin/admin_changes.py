@@ -51,7 +51,7 @@ class AdminChanges:
 
     NAMES: ClassVar[tuple[str, ...]] = (
         "Pause", "Resume", "SaveCheckpoint", "Rollback", "SetParameter", "EvictActor",
-        "UnbanActor", "Drain", "Shutdown", "SetLogLevel", "Profile",
+        "UnbanActor", "Drain", "Shutdown", "SetLogLevel", "Profile", "ClearBest",
     )  # fmt: skip
     """All methods that change something."""
 
@@ -80,6 +80,7 @@ class AdminChanges:
             "Shutdown": self._shut_down,
             "SetLogLevel": self._set_log_level,
             "Profile": self._profile,
+            "ClearBest": self._clear_best,
         }
 
     async def make(self, name: str, request: Any, peer: str) -> Any:  # Any: messages of `name`
@@ -231,6 +232,10 @@ class AdminChanges:
         result = await self._call("profile", num_updates=request.update_count)
         response = pb.ProfileResponse(path=result["path"], total_bytes=result["num_bytes"])
         return _Done(response, {"new": result["path"]})
+
+    async def _clear_best(self, unused_request: pb.ClearBestRequest) -> _Done:
+        result = await self._call("clear_best")
+        return _Done(pb.ClearBestResponse(**result), {"new": result["name"]})
 
 
 def _arguments_of(request: Message) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import re
 from collections import OrderedDict
 
@@ -23,8 +24,11 @@ from impala_common.errors import (
 from impala_common.process.logs import printable
 from impala_server.front_end.data_plane.actor_activity import ActorActivity
 
+_LOG = logging.getLogger(__name__)
 _ACTOR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_BANS = 4096
+MAX_ABSURD_MESSAGES = 3
+"""Messages with absurd numbers after which an actor is quarantined."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,6 +46,8 @@ class ActorSession:
     over: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     """Set when an administrator ended the session; `over_text` says why."""
     over_text: str = ""
+    num_absurd: int = 0
+    """Messages with absurd numbers in this life."""
     activity: ActorActivity = dataclasses.field(default_factory=ActorActivity)
 
     def note(self, outcome: str, num_unrolls: int, num_steps: int, policy_lag: int) -> None:
@@ -65,6 +71,7 @@ class SessionTable:
         self._sessions: OrderedDict[str, ActorSession] = OrderedDict()
         self._next_index = 0
         self._banned: set[str] = set()
+        self._quarantined: dict[str, str] = {}
 
     @property
     def all(self) -> list[ActorSession]:
@@ -98,7 +105,13 @@ class SessionTable:
         """
         validate_actor_id(actor_id)
         if actor_id in self._banned:
-            raise BannedError(f"an administrator has banned actor {actor_id} from this run")
+            text = self._quarantined.get(actor_id)
+            raise BannedError(
+                f"an administrator has banned actor {actor_id} from this run"
+                if text is None
+                else f"actor {actor_id} is quarantined: {text}; `impala-admin unban {actor_id}` "
+                "lifts it"
+            )
         old = self._sessions.pop(actor_id, None)
         if old is None and self.num_connected >= self._max_actors:
             raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
@@ -145,10 +158,32 @@ class SessionTable:
             return False
         was_connected = session.num_streams > 0
         what = "banned" if is_ban else "sent away"
-        session.over_text = f"{what} by an administrator" + (f": {text}" if text else "")
+        by = "" if text.startswith("quarantined: ") else " by an administrator"
+        session.over_text = f"{what}{by}" + (f": {text}" if text else "")
         session.over.set()
         session.epoch += 1  # what it still sends is of an older session
         return was_connected
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Names that are banned for absurd numbers, and what those were."""
+        return dict(self._quarantined)
+
+    def note_absurd(self, session: ActorSession, text: str) -> None:
+        """Counts a message with absurd numbers; the third one of a life bans its actor."""
+        session.num_absurd += 1
+        if session.num_absurd < MAX_ABSURD_MESSAGES or session.over.is_set():
+            return
+        try:
+            self.evict(session.actor_id, f"quarantined: {text}", is_ban=True)
+        except CapacityError as error:  # it still trains nothing: each message is refused
+            _LOG.error("actor %s cannot be quarantined: %s", session.actor_id, error)
+            return
+        self._quarantined[session.actor_id] = text
+        _LOG.error(
+            "actor %s is quarantined: %s; `impala-admin unban %s` lifts it",
+            session.actor_id, text, session.actor_id,
+        )  # fmt: skip
 
     def unban(self, actor_id: str) -> None:
         """Lifts a ban; raises NotFoundError where there is none."""
@@ -158,6 +193,7 @@ class SessionTable:
                 f"banned: {', '.join(self.banned) or 'none'}"
             )
         self._banned.remove(actor_id)
+        self._quarantined.pop(actor_id, None)
 
     def seed_of(self, session: ActorSession) -> int:
         """Returns the seed of a session, in [0, 2**63)."""

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from impala_common.codec.field_bounds import find_violation
-from impala_common.codec.unrolls import UnrollDecoder, Unrolls
+from impala_common.codec.unrolls import UnrollDecoder, Unrolls, find_absurd
 from impala_common.errors import InvalidUnrollError, LearnerUnavailableError, QueueClosedError
 from impala_common.process import failpoints
 from impala_common.run.event_history import EventHistory
@@ -98,6 +98,7 @@ class UnrollIntake:
         capacity_timeout_s: float,
         batch_size: int,
         history: EventHistory | None = None,
+        note_absurd: Callable[[ActorSession, str], None] = lambda _session, _text: None,
     ) -> None:
         """Takes over `slots`.
 
@@ -110,6 +111,7 @@ class UnrollIntake:
           capacity_timeout_s: how long a message waits for room.
           batch_size: unrolls of a slot.
           history: where to record what became of messages.
+          note_absurd: told of each message with absurd numbers, and what they are.
         """
         self._decoder = decoder
         self._slots = slots
@@ -119,6 +121,9 @@ class UnrollIntake:
         self._capacity_timeout_s = capacity_timeout_s
         self._batch_size = batch_size
         self._history = history or EventHistory(None)
+        self._note_absurd = note_absurd
+        self.max_abs_return: float | None = None
+        """Largest return of an episode of accepted unrolls, without its sign; None before any."""
         self._writing = asyncio.Lock()  # one message at a time, first come first served
         self._room = asyncio.Event()
         self._room.set()
@@ -208,6 +213,9 @@ class UnrollIntake:
         if sequence <= session.last_sequence:
             return Verdict(Outcome.DUPLICATE)
         unrolls = self._decoder.decode(message)
+        if text := find_absurd(unrolls):
+            self._note_absurd(session, text)
+            raise InvalidUnrollError(text)
         newest = self._newest_version()
         if not 0 <= version <= newest:
             raise InvalidUnrollError(f"policy_version: expected 0 to {newest}, got {version}")
@@ -298,6 +306,9 @@ class UnrollIntake:
         for k, seconds in enumerate((times.environment_s, times.inference_s, times.blocked_s)):
             self._seconds[k] += seconds
         self.counts.environment_failures += message.environment_failure_count
+        returns = [abs(episode.episode_return) for episode in message.episodes]
+        if returns:
+            self.max_abs_return = max(self.max_abs_return or 0.0, *returns)
         room = _MAX_EPISODES_PER_BATCH - len(self._episodes)
         self._episodes += [
             FinishedEpisode(episode.episode_return, episode.step_count)

@@ -81,7 +81,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             try:
                 await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header()))
                 while not self._link.judged.is_set() and self._link.run is None:
-                    await self._wait(seat)
+                    await seat.wait()
                 if self._link.run is not None:
                     validate_same_environment(self._link.run.environment, environment)
                     validate_same_model(self._link.run.model.name, request.model)
@@ -118,6 +118,10 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         async with translated(context):
             run = self._require_run(request.learner_run_id)
             validate_actor_id(request.evaluator_id)
+            desk = self._link.evaluations
+            if not desk.knows(request.candidate):
+                raise _unknown(request.candidate)
+            desk.require_ticket(request.candidate, request.evaluator_id, request.seat)
             results = {}
             for mode in ("sampled", "greedy"):
                 result = unpack_result(getattr(request, mode))
@@ -130,6 +134,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                     evaluator_id=request.evaluator_id,
                     duration_s=_duration_s(request),
                     seed=self._seed,
+                    max_abs_return=run.intake.max_abs_return,
                     **results,
                 )
             except NotFoundError:
@@ -149,24 +154,20 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 await write_in_time(
                     context,
                     pb.WatchCandidatesResponse(
-                        learner=run.header(), candidate=self._pack(candidate, run)
+                        learner=run.header(), candidate=self._pack(seat.ticket, candidate, run)
                     ),
                 )
                 continue
-            await self._wait(seat)
+            await seat.wait()
         end = self._link.drain_reason
         await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header(), end=end))
 
     def _header(self) -> header_pb2.LearnerHeader | None:
         return self._link.run.header() if self._link.run is not None else None
 
-    async def _wait(self, seat: Seat) -> None:
-        await seat.wait()
-        if seat.is_taken_over:
-            raise StaleSessionError(f"evaluator {seat.evaluator_id} has come a second time")
-
-    def _pack(self, candidate: WaitingCandidate, run: OpenRun) -> pb.Candidate:
+    def _pack(self, ticket: int, candidate: WaitingCandidate, run: OpenRun) -> pb.Candidate:
         return pb.Candidate(
+            seat=ticket,
             name=candidate.name,
             trained_steps=candidate.trained_steps,
             policy_version=candidate.policy_version,
