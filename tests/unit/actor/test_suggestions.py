@@ -24,7 +24,7 @@ from impala_actor.environments.suggestions import suggest_ids
 def test_id_without_its_namespace_or_with_another_version_is_suggested_first(
     name: str, first: str, has_ale: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail with Pong-v5: only what Gymnasium had registered so far was looked at."""
+    """The fault: Pong-v5: only what Gymnasium had registered so far was looked at."""
     if not has_ale:
         monkeypatch.setattr("importlib.util.find_spec", lambda unused_name: None)
 

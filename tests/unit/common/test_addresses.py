@@ -40,7 +40,7 @@ def test_address_of_a_known_form_is_taken(text: str) -> None:
 def test_address_of_another_form_is_refused_with_the_form_that_is_meant(
     text: str, hint: str
 ) -> None:
-    """Seen to fail with any text taken for a host: gRPC then tried for ever to resolve it."""
+    """The fault: any text taken for a host: gRPC then tried for ever to resolve it."""
     with pytest.raises(ConfigError) as caught:
         require_server_address("--server", text)
 

@@ -52,7 +52,7 @@ def test_load_newest_with_damaged_file_walks_back_and_says_so(
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_load_with_any_flipped_bit_is_refused(data: st.DataObject) -> None:
-    """Seen to fail without the sha256 of files, and without the manifest's own digest."""
+    """The fault:out the sha256 of files, and without the manifest's own digest."""
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(folder)
         name = save(store, 5)

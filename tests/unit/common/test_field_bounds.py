@@ -70,7 +70,7 @@ def test_every_message_a_client_can_send_is_in_the_table_and_no_other() -> None:
 
 @pytest.mark.parametrize(("name", "field"), ALL)
 def test_field_has_a_bound_or_a_reason(name: str, field: FieldDescriptor) -> None:
-    """Seen to fail: there was no such table."""
+    """The fault: there was no such table."""
     bound: Bound | None = BOUNDS[name].get(field.name)
 
     assert bound is not None, "no bound: add one to impala_common/codec/field_bounds.py"
@@ -102,7 +102,7 @@ def test_table_has_no_field_that_is_gone() -> None:
 def test_value_beyond_the_bound_is_named_and_one_at_it_is_taken(
     name: str, field: FieldDescriptor
 ) -> None:
-    """Seen to fail with a door that looks at strings alone."""
+    """The fault: a door that looks at strings alone."""
     bound = BOUNDS[name][field.name]
     for value, is_good in values_of(field, bound):
         message: Any = GetMessageClass(REQUESTS[name])()

@@ -39,7 +39,7 @@ def test_version_of_the_package_is_the_installed_one() -> None:
 def test_way_to_install_names_packages_of_the_extra_and_no_extra_of_this_package(
     extra: str,
 ) -> None:
-    """Seen to fail: from a checkout, pip looked for impala-rl[...] in an index."""
+    """The fault: from a checkout, pip looked for impala-rl[...] in an index."""
     text = way_to_install(extra)
 
     assert text.startswith("pip install '")

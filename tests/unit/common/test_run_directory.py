@@ -49,7 +49,7 @@ def test_lock_after_release_can_be_taken(tmp_path: Path) -> None:
 
 
 def test_lock_of_killed_process_is_free(tmp_path: Path) -> None:
-    """Seen to fail with a lock made by creating the file exclusively."""
+    """The fault: a lock made by creating the file exclusively."""
     run = RunDirectory(tmp_path)
     child = subprocess.Popen(
         [sys.executable, "-c", HOLD_LOCK, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -89,7 +89,7 @@ def test_create_makes_folders_and_may_be_repeated(tmp_path: Path) -> None:
 def test_write_when_disk_fails_keeps_old_text_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """Seen to fail with `path.write_text` in place of the temporary file."""
+    """The fault: `path.write_text` in place of the temporary file."""
     path = tmp_path / "address"
     write_text_atomic(path, "old")
 
@@ -149,7 +149,7 @@ def test_temporary_prefix_hides_files() -> None:
 def test_names_of_new_folders_are_synced_up_to_the_first_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail: after a power cut the run's folder itself could be missing."""
+    """The fault: after a power cut the run's folder itself could be missing."""
     synced: list[Path] = []
     monkeypatch.setattr(run_directory, "sync_directory", synced.append)
     run = RunDirectory(tmp_path / "runs" / "one")

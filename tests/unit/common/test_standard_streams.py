@@ -41,7 +41,7 @@ def run(
 def test_closed_stream_costs_nothing_and_its_number_is_not_given_to_a_file(
     tmp_path: Path, closed: str
 ) -> None:
-    """Seen to fail: sys.stderr was None, and the run's lock file became descriptor 2."""
+    """The fault: sys.stderr was None, and the run's lock file became descriptor 2."""
     done = run(tmp_path, closed, LC_ALL="C.UTF-8")
 
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def test_closed_stream_costs_nothing_and_its_number_is_not_given_to_a_file(
 def test_characters_that_cannot_be_encoded_are_replaced_by_similar_ones(
     tmp_path: Path, locale: str
 ) -> None:
-    """Seen to fail with UnicodeEncodeError on stdout."""
+    """The fault: UnicodeEncodeError on stdout."""
     done = run(tmp_path, LC_ALL=locale, PYTHONIOENCODING="ascii")
 
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_characters_that_cannot_be_encoded_are_replaced_by_similar_ones(
 
 
 def test_messages_to_a_reader_that_is_gone_are_lost_without_an_error(tmp_path: Path) -> None:
-    """Seen to fail with BrokenPipeError: `impala-train 2>&1 | head` ended the training."""
+    """The fault: BrokenPipeError: `impala-train 2>&1 | head` ended the training."""
     code = CODE + "\nfor _ in range(5): sys.stderr.write('x' * 100_000); sys.stderr.flush()\n"
     code += "open('done', 'w').close()\n"
     reading, writing = os.pipe()

@@ -90,7 +90,7 @@ def running(path: Path) -> Iterator[Bench]:
 
 
 def test_requests_during_a_save_are_met_by_one_more_of_the_newest_state(tmp_path: Path) -> None:
-    """Seen to fail with requests that join the save under way: its state is older than they are."""
+    """The fault: requests that join the save under way: its state is older than they are."""
     with running(tmp_path) as bench:
         source = bench.source
         source.is_open.clear()
@@ -192,7 +192,7 @@ def test_ticket_that_is_not_settled_in_time_says_so(
 
 @pytest.mark.parametrize("action", ["raise:oserror", "raise"])
 def test_save_that_fails_is_counted_and_the_next_succeeds(tmp_path: Path, action: str) -> None:
-    """The disk fails (docs/faults.md, 24, 25). Seen to fail with a thread that any error ends."""
+    """The disk fails (docs/faults.md, 24, 25). The fault: a thread that any error ends."""
     with running(tmp_path) as bench:
         with failpoints.armed(f"checkpoint.mid_write=once:{action}"):
             with pytest.raises(CheckpointWriteError):
@@ -288,7 +288,7 @@ def test_disk_that_does_not_take_a_save_takes_the_next(small_disk: Path, trouble
 
 
 def test_host_buffers_are_the_same_memory_each_time_and_no_view() -> None:
-    """Seen to fail with arrays over the live tensors."""
+    """The fault: arrays over the live tensors."""
     buffers = HostBuffers()
     live: dict[str, Any] = {"a": torch.arange(6.0).reshape(2, 3), "step": torch.tensor(3)}
 

@@ -133,7 +133,7 @@ def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
 def test_train_on_an_own_network_that_is_nowhere_ends_before_any_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Seen to fail with the module looked for by the learner only, ten seconds later."""
+    """The fault: the module looked for by the learner only, ten seconds later."""
     monkeypatch.setattr("impala_server.train_cli.open_run", lambda unused: pytest.fail("begun"))
     options = ["--env", "CartPole-v1", "--model", "nope_nets.small:Net"]
 
@@ -149,7 +149,7 @@ def test_train_on_an_own_network_that_is_nowhere_ends_before_any_process(
 def test_validate_looks_for_an_own_network_without_running_its_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Seen to fail with the module of a package looked for by its whole name."""
+    """The fault: the module of a package looked for by its whole name."""
     (tmp_path / "own_nets.py").write_text("raise SystemExit('imported')")
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "__init__.py").write_text("raise SystemExit('imported')")
@@ -162,7 +162,7 @@ def test_validate_looks_for_an_own_network_without_running_its_module(
 def test_actor_that_is_still_starting_when_the_run_is_over_is_asked_to_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Seen to fail: it was waited for, as if the learner had told it, and killed after 15 s."""
+    """The fault: it was waited for, as if the learner had told it, and killed after 15 s."""
     monkeypatch.setattr(local_actors, "_TOLD_S", 0.1)
     run = RunDirectory(tmp_path)
     run.create()

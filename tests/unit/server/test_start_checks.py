@@ -115,7 +115,7 @@ def test_train_refuses_settings_that_cannot_work_here(
     options: list[str],
     parts: list[str],
 ) -> None:
-    """Seen to fail with the learner as the first to look."""
+    """The fault: the learner as the first to look."""
     builds = {"cuda": True, "hip": False}
     monkeypatch.setattr(cuda_probe, "_read_torch_builds", lambda: builds)
     monkeypatch.setattr(cuda_probe, "_count_devices", lambda: 1 if "cuda:99" in options else 0)
@@ -158,7 +158,7 @@ def test_cuda_is_judged_by_what_torch_was_built_for() -> None:
 def test_two_runs_of_the_same_second_have_two_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail: the second was refused, as the first was at work in the folder."""
+    """The fault: the second was refused, as the first was at work in the folder."""
     monkeypatch.setattr(time, "strftime", lambda unused: "20260101-000000")
     arguments = cli.parse_train_config("x", ["--env", "CartPole-v1"], "")
 
