@@ -282,7 +282,8 @@ class _SessionLoop:
         self._times.inference_s, self._times.environment_s = inference_s, environment_s
 
     def _start_anew(self) -> None:
-        """Starts new episodes in every slot; episodes under way are abandoned and not counted."""
+        """Starts new episodes in every slot; those of the abandoned unroll are not counted."""
+        self._summaries = []
         num_slots = self._environment.num_slots
         self._observations = self._environment.start(self._session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
