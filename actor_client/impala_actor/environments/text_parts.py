@@ -90,8 +90,9 @@ def _prune(value: Any, full: AnySpace, kept: AnySpace) -> Any:
             for key, part in value.items()
             if key in kept.spaces or key not in full.spaces
         }
-    is_tuple = isinstance(full, spaces.Tuple) and isinstance(kept, spaces.Tuple)
-    if is_tuple and isinstance(value, tuple) and len(value) == len(full.spaces):
+    if not (isinstance(full, spaces.Tuple) and isinstance(kept, spaces.Tuple)):
+        return value
+    if isinstance(value, tuple) and len(value) == len(full.spaces):
         rest = iter(kept.spaces)
         return tuple(
             _prune(part, space, next(rest))
