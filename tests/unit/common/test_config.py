@@ -67,6 +67,7 @@ SECTIONS = typing.get_type_hints(TrainConfig)
         (OptimizerConfig, "adam_beta2", 1.0, "in [0, 1)"),
         (OptimizerConfig, "max_grad_norm", -1.0, "at least 0"),
         (ReuseConfig, "passes", 0, "greater than 0"),
+        (ReuseConfig, "max_passes", -1, "at least 0"),
         (ReuseConfig, "parts", 0, "greater than 0"),
         (ReuseConfig, "part_kind", "columns", "one of unrolls, rows, auto"),
         (ReuseConfig, "surrogate_clip", -0.1, "at least 0"),
