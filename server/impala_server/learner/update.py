@@ -100,7 +100,7 @@ class Updater:
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
     def apply(
-        self, batch: Batch, learning_rate: float, has_time: Callable[[], bool]
+        self, batch: Batch, learning_rate: float, has_time: Callable[[], bool] = lambda: False
     ) -> UpdateResult:
         """Makes the steps of one update on `batch`, at `learning_rate`.
 
