@@ -281,7 +281,7 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
         ("impala_common.testing.environments:PositionCartPole-v1", "cartpole_memory"),
         ("Pendulum-v1", "generic"),
         ("HalfCheetah-v5", "halfcheetah"),
-        ("Hopper-v5", "mujoco"),
+        ("Hopper-v5", "generic"),
         ("minigrid:MiniGrid-MemoryS7-v0", "minigrid"),
         ("Acrobot-v1", "generic"),
         ("LunarLander-v3", "lunarlander"),
