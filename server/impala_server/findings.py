@@ -1,7 +1,7 @@
 """What is wrong with learning, in words, and what to change: findings made from metrics.
 
-The controller passes in each line of metrics, on its thread. A finding is made from numbers
-averaged over some lines, so that it does not change every second. Thresholds are in one table,
+The controller passes in each line of metrics, on its thread. A finding is made from the
+median of the last lines, so that one odd line is none. Thresholds are in one table,
 `THRESHOLDS`. Knows neither gRPC nor torch.
 docs/troubleshooting.md has a section for each finding.
 """
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
+from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from impala_common.run import metrics
 from impala_common.spec.action_spec import ActionSpec
 
-_KEEP = 0.7  # weight of the old value in the moving average
-_AVERAGED = (
+_NUM_LINES = 5  # lines whose median is judged
+_JUDGED = (
     metrics.ENTROPY,
     metrics.EXPLAINED_VARIANCE,
     metrics.ADVANTAGE_STD,
@@ -102,7 +104,7 @@ FINDINGS: dict[str, str] = {
 
 
 class FindingsMaker:
-    """Averages of one run's metrics, and its best return. Owned by the controller's thread."""
+    """The last metrics of one run, and its best return. Owned by the controller's thread."""
 
     def __init__(self, action: ActionSpec, thresholds: Thresholds = THRESHOLDS) -> None:
         """Starts without data.
@@ -113,7 +115,8 @@ class FindingsMaker:
         """
         self._limits = thresholds
         self._max_entropy = _find_max_entropy(action)
-        self._averages: dict[str, float] = {}
+        self._latest: dict[str, deque[float]] = {name: deque(maxlen=_NUM_LINES) for name in _JUDGED}
+        self._medians: dict[str, float] = {}
         self._num_lines = 0
         self._worst: float | None = None
         self._best: float | None = None
@@ -124,16 +127,16 @@ class FindingsMaker:
         """Adds a line of metrics; returns all findings that hold now.
 
         Args:
-          line: metrics by name; one without updates adds nothing to averages.
+          line: metrics by name; one without updates changes no median.
           max_grad_norm: norm that gradients are clipped to; 0: no clipping.
         """
         if metrics.KL_LAST in line:
             self._num_lines += 1
-            for name in _AVERAGED:
+            for name, latest in self._latest.items():
                 value = line.get(name, math.nan)
                 if math.isfinite(value):
-                    old = self._averages.get(name, value)
-                    self._averages[name] = _KEEP * old + (1.0 - _KEEP) * value
+                    latest.append(value)
+                    self._medians[name] = statistics.median(latest)
         self._note_return(line)
         limits = self._limits
         is_early = (
@@ -183,7 +186,7 @@ class FindingsMaker:
         )
 
     def _judge_entropy(self) -> Finding | None:
-        entropy, most = self._averages.get(metrics.ENTROPY), self._max_entropy
+        entropy, most = self._medians.get(metrics.ENTROPY), self._max_entropy
         if entropy is None or most is None or entropy >= self._limits.entropy_share * most:
             return None
         return Finding(
@@ -194,9 +197,9 @@ class FindingsMaker:
         )
 
     def _judge_values(self) -> Finding | None:
-        explained = self._averages.get(metrics.EXPLAINED_VARIANCE)
-        spread = self._averages.get(metrics.ADVANTAGE_STD, math.inf)
-        scale = self._averages.get(metrics.RETURN_SCALE, 0.0)
+        explained = self._medians.get(metrics.EXPLAINED_VARIANCE)
+        spread = self._medians.get(metrics.ADVANTAGE_STD, math.inf)
+        scale = self._medians.get(metrics.RETURN_SCALE, 0.0)
         if explained is None or explained >= self._limits.explained_variance:
             return None
         if spread < self._limits.value_error_share * scale:
@@ -209,8 +212,8 @@ class FindingsMaker:
         )
 
     def _judge_clipping(self, max_grad_norm: float) -> Finding | None:
-        share = self._averages.get(metrics.CLIPPED_STEP_SHARE, 0.0)
-        norm = self._averages.get(metrics.GRAD_NORM, 0.0)
+        share = self._medians.get(metrics.CLIPPED_STEP_SHARE, 0.0)
+        norm = self._medians.get(metrics.GRAD_NORM, 0.0)
         limits = self._limits
         is_rare = share < limits.clipped_share or norm < limits.clipped_ratio * max_grad_norm
         if max_grad_norm <= 0.0 or is_rare:
@@ -218,12 +221,12 @@ class FindingsMaker:
         return Finding(
             "gradient_always_clipped",
             f"{share:.0%} of the gradients are scaled down to max_grad_norm {max_grad_norm:g}, "
-            f"from {norm:.4g} on average: value loss and policy compete for that norm. Set "
+            f"from a norm of {norm:.4g}: value loss and policy compete for that norm. Set "
             "loss_reduction mean or reward_normalisation return_std, or raise max_grad_norm",
         )
 
     def _judge_samples(self) -> Finding | None:
-        share = self._averages.get(metrics.EFFECTIVE_SAMPLE_SHARE)
+        share = self._medians.get(metrics.EFFECTIVE_SAMPLE_SHARE)
         if share is None or share >= self._limits.effective_sample_share:
             return None
         return Finding(
@@ -233,7 +236,7 @@ class FindingsMaker:
         )
 
     def _judge_kl(self) -> Finding | None:
-        kl = self._averages.get(metrics.KL_LAST)
+        kl = self._medians.get(metrics.KL_LAST)
         if kl is None or kl <= self._limits.kl_nats:
             return None
         return Finding(
@@ -243,7 +246,7 @@ class FindingsMaker:
         )
 
     def _judge_lag(self) -> Finding | None:
-        lag = self._averages.get(metrics.POLICY_LAG_MEAN)
+        lag = self._medians.get(metrics.POLICY_LAG_MEAN)
         if lag is None or lag <= self._limits.lag_updates:
             return None
         return Finding(
@@ -264,7 +267,7 @@ class FindingsMaker:
         )
 
     def _judge_scale(self) -> tuple[Finding | None, ...]:
-        scale = self._averages.get(metrics.RETURN_SCALE)
+        scale = self._medians.get(metrics.RETURN_SCALE)
         if scale is None:
             return ()
         if scale > self._limits.max_return_scale:

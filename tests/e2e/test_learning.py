@@ -41,21 +41,25 @@ def test_cartpole_is_solved_in_100k_steps(tmp_path: Path, seed: int) -> None:
 
 
 def test_policy_that_collapses_is_said_to(tmp_path: Path) -> None:
-    """Four times the rate, without any of what holds it back: it ends at a return of 9 for good."""
-    options = ["--learning-rate", "0.01", "--loss-reduction", "sum", "--max-grad-norm", "0"]
-    options += ["--passes", "1", "--surrogate-clip", "0", "--advantage-normalisation", "none"]
+    """Eighty times the rate, without what holds it back: one action for good, from the start.
 
-    result, lines = train(tmp_path, "CartPole-v1", 11, 200_000, *options, "--eval-episodes", "10")
+    Seen: entropy 0.000 nats from the third line on, with each of three seeds.
+    """
+    options = ["--learning-rate", "0.2", "--loss-reduction", "sum", "--max-grad-norm", "0"]
+    options += ["--passes", "1", "--surrogate-clip", "0", "--advantage-normalisation", "none"]
+    options += ["--eval-episodes", "10", "--log-interval-s", "0.2"]  # lines enough when it is fast
+
+    result, lines = train(tmp_path, "CartPole-v1", 11, 60_000, *options)
 
     assert result["evaluation"]["return_mean"] < 100.0
-    signs = (metrics.FINDING_RETURN_FELL, metrics.FINDING_KL, metrics.FINDING_ENTROPY)
-    assert any(line.get(sign) == 1.0 for line in lines for sign in signs)
+    assert any(line.get(metrics.FINDING_ENTROPY) == 1.0 for line in lines)
 
 
 def test_cartpole_that_is_solved_stays_solved_at_a_constant_rate(tmp_path: Path) -> None:
     """The policy that solved it is trained on for 300,000 steps, and never forgets it.
 
-    Planted: the options of the test above, a mean return of 9 from 75,000 steps on.
+    Planted: one pass with summed losses at four times the rate, a mean return of 9 from 75,000
+    steps on.
     """
     _, lines = train(tmp_path, "CartPole-v1", 11, 400_000, "--eval-interval-steps", "0")
 
