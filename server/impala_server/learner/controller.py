@@ -313,8 +313,8 @@ class Controller:
 
     def forget_best(self) -> None:
         """Removes the best evaluation from the status."""
-        for name in (metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS):
-            self._shown.pop(name, None)
+        names = (metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS)
+        self._board.show_metrics(dict.fromkeys(names))
 
     def count_time(self, state: dict[str, Any]) -> None:
         """Adds the time of this life to the counters in a checkpoint's state."""
