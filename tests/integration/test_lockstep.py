@@ -51,7 +51,7 @@ def train(
     """Returns (final weights, counters) of a run from start to end."""
     with RunningServer(path, config) as server:
         server.run_actor(env)
-        server.wait_finished()
+        server.wait_finished(120.0)
         return server.weights(), server.checkpoint().state["counters"]
 
 
