@@ -24,7 +24,7 @@ from impala_server.learner.batch_loader import Batch
 from impala_server.learner.update import Updater
 from impala_server.learner.update_result import UpdateResult
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 ENV = "CartPole-v1"
 DICT_BANDIT = "impala_common.testing.action_bandits:DictBandit-v0"
