@@ -60,3 +60,21 @@ def test_each_unroll_is_taken_once_however_often_it_is_used(
     line = next(one for one in reversed(server.metrics()) if metrics.PASSES in one)
     assert line[metrics.PASSES] == 2.0
     assert line[metrics.SAMPLE_AGE_MEAN] > line[metrics.POLICY_LAG_MEAN]
+
+
+def test_learner_that_waits_for_actors_makes_further_passes(tmp_path: Path) -> None:
+    """Passes over a batch go on until the next batch is there; the metrics say how many it were.
+
+    Planted: a source that always has a batch waiting, 1.0 passes.
+    """
+    config = make_config(
+        environment={"envs_per_actor": 4}, reuse={"max_passes": 100, "surrogate_clip": 0.2}
+    )
+    with RunningServer(tmp_path / "run", config) as server:
+        server.run_actor("CartPole-v1")
+        server.wait_until(lambda status: status.get(metrics.PASSES, 0.0) > 1.0)
+        server.stop()
+    counters = server.checkpoint().state["counters"]
+
+    assert counters["trained_unrolls"] == 8 * counters["policy_version"]
+    assert counters["optimizer_steps"] > counters["policy_version"]

@@ -85,6 +85,9 @@ class ListSource:
             raise QueueClosedError("the list is at its end")
         return self._waiting.pop(0)
 
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         self.released.append((taken.slot, is_trained))
 

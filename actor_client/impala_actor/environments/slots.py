@@ -20,6 +20,7 @@ from impala_actor.environments.immediate_reset import ImmediateResetAdapter, Mod
 from impala_actor.environments.observations import ObservationEncoder, list_observation_parts
 from impala_actor.environments.slot_guard import SlotGuard, explain_failure, require_gymnasium
 from impala_actor.environments.spaces import make_environment_spec
+from impala_actor.environments.text_parts import leave_out_text
 from impala_actor.environments.wrappers import Wrapper
 from impala_common.errors import UnsupportedSpaceError
 
@@ -56,7 +57,7 @@ def make_slots(
         _require_spaces(env, env_name)
         for wrapper in wrappers:
             env = wrapper(env)
-        return SlotGuard(env, env_name, checks_every_step=vectorization == "async")
+        return SlotGuard(leave_out_text(env), env_name, checks_every_step=vectorization == "async")
 
     # copy=False: observations stay valid until the next step, as StepResult promises.
     kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv

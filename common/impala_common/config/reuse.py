@@ -22,6 +22,9 @@ class ReuseConfig:
 
     passes: int = 1
     """Times that the learner goes through each batch."""
+    max_passes: int = 0
+    """Most passes over a batch: after `passes` of them the learner begins a further one while no
+    other batch waits, so that it trains instead of waiting for actors. 0: no further ones."""
     parts: int = 1
     """Parts of about equal size that a batch is cut into for a pass, anew for each pass; one
     optimizer step is made on each. With loss_reduction sum, each sums over its own rows."""
@@ -52,6 +55,7 @@ class ReuseConfig:
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         require_positive("passes", self.passes)
+        require_at_least("max_passes", self.max_passes, 0)
         require_positive("parts", self.parts)
         require_one_of("part_kind", self.part_kind, get_args(PartKind))
         require_at_least("surrogate_clip", self.surrogate_clip, 0.0)
@@ -66,8 +70,8 @@ class ReuseConfig:
 
     @property
     def is_single_step(self) -> bool:
-        """Whether one optimizer step is made on each batch."""
-        return self.passes == 1 and self.parts == 1
+        """Whether exactly one optimizer step is made on each batch."""
+        return self.passes == 1 and self.parts == 1 and self.max_passes <= 1
 
     def num_replayed(self, batch_size: int) -> int:
         """Returns how many older unrolls are mixed into a batch of `batch_size` fresh ones."""

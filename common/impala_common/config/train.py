@@ -76,6 +76,13 @@ class TrainConfig:
             "the actor waits for an update after each message, so a message must be a batch",
         )
         require(
+            "max_passes",
+            self.reuse.max_passes,
+            self.reuse.max_passes <= self.reuse.passes,
+            f"at most passes ({self.reuse.passes}) with --lockstep",
+            "how many passes there is time for is not determined",
+        )
+        require(
             "publish_interval_updates",
             self.transport.publish_interval_updates,
             self.transport.publish_interval_updates == 1,

@@ -31,6 +31,11 @@ class BatchQueue:
         """Whether nothing waits and nothing is worked on; True for a moment may be by chance."""
         return self._num_taken == self._num_given_back and not self._handoff.frames.has_data()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a full slot waits in the pipe, or was taken while another is worked on."""
+        return self._num_taken - self._num_given_back > 1 or self._handoff.frames.has_data()
+
     def take(self) -> FullSlot:
         """Returns the next full slot, waiting for it.
 

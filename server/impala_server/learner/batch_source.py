@@ -43,6 +43,9 @@ class BatchSource(Protocol):
           QueueClosedError: `close` was called, or no batch will come any more.
         """
 
+    def has_waiting(self) -> bool:
+        """Returns whether a batch waits to be taken, or was taken while another is in use."""
+
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         """Takes a batch back; the caller says whether it was taken into training, or dropped."""
 

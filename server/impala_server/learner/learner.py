@@ -122,7 +122,7 @@ class Learner:
         start_s = time.perf_counter()
         version = state.counters.policy_version
         try:
-            result = state.apply(batch)
+            result = state.apply(batch, lambda: not self.source.has_waiting())
         except DeviceMemoryError as error:
             self._drop(taken, "no memory for the update")
             self._give_up(error)

@@ -72,6 +72,10 @@ class ReplaySource:
         load_s = taken.load_s + time.perf_counter() - start_s
         return taken._replace(batch=batch, load_s=load_s)
 
+    def has_waiting(self) -> bool:
+        """Returns whether a fresh batch waits."""
+        return self._source.has_waiting()
+
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         """Releases the fresh batch; if it was dropped, its unrolls leave the ring."""
         with self._lock:

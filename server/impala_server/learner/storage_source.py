@@ -47,6 +47,10 @@ class StorageSource:
             load_s=time.perf_counter() - taken_s,
         )
 
+    def has_waiting(self) -> bool:
+        """Returns whether a full slot waits, or a learner thread has loaded the next batch."""
+        return self._queue.has_waiting
+
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         """Frees the slot for new unrolls, and tells the front end the outcome of the old ones."""
         self._queue.give_back(taken.slot, is_trained)

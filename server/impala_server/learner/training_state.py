@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -135,8 +136,10 @@ class TrainingState:
         """Whether all steps of the run have been trained on."""
         return self.counters.trained_steps >= self.config.job.total_steps
 
-    def apply(self, batch: Batch) -> UpdateResult:
+    def apply(self, batch: Batch, has_time: Callable[[], bool] = lambda: False) -> UpdateResult:
         """Makes one update on `batch`, on this state's device, and counts it.
+
+        Where the settings allow for more passes, `has_time` says before each whether to make it.
 
         If the result says that the update was not applied, only the count of skipped updates has
         changed, unless the result also says that the weights are damaged.
@@ -148,7 +151,7 @@ class TrainingState:
         self.learning_rate = compute_learning_rate(
             self.config.optimizer, counters.trained_steps, self.config.job.total_steps
         )
-        result = self._updater.apply(batch, self.learning_rate)
+        result = self._updater.apply(batch, self.learning_rate, has_time)
         if not result.is_applied:
             counters.skipped_updates += 1
             return result

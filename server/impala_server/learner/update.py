@@ -11,6 +11,7 @@ more: passes over the batch, each in parts (arXiv 1707.06347), with V-trace comp
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -98,8 +99,13 @@ class Updater:
         self._reuse = config.reuse.fit_to_network(has_memory, config.rollout.batch_size)
         self._max_grad_norm = config.optimizer.max_grad_norm or torch.inf
 
-    def apply(self, batch: Batch, learning_rate: float) -> UpdateResult:
+    def apply(
+        self, batch: Batch, learning_rate: float, has_time: Callable[[], bool] = lambda: False
+    ) -> UpdateResult:
         """Makes the steps of one update on `batch`, at `learning_rate`.
+
+        After the passes that the settings ask for, `has_time` says before each further one whether
+        to make it.
 
         Raises:
           DeviceMemoryError: no memory for it; nothing has changed.
@@ -107,7 +113,7 @@ class Updater:
         self._undo.save(is_whole=not self._reuse.is_single_step)
         shortage = ""
         try:
-            return self._make_passes(batch, learning_rate)
+            return self._make_passes(batch, learning_rate, has_time)
         except torch.OutOfMemoryError as error:
             shortage = str(error)
         # Outside of "except": the traceback would keep the tensors of the attempt.
@@ -121,7 +127,9 @@ class Updater:
             f"device ({shortage})"
         )
 
-    def _make_passes(self, batch: Batch, learning_rate: float) -> UpdateResult:
+    def _make_passes(
+        self, batch: Batch, learning_rate: float, has_time: Callable[[], bool]
+    ) -> UpdateResult:
         reuse = self._reuse
         self._count(batch)
         set_learning_rate(self._optimizer, learning_rate)
@@ -129,7 +137,9 @@ class Updater:
         batch = batch._replace(rewards=rewards)
         tally = UpdateTally(self._parameters[0].device)
         targets: Targets | None = None
-        for _ in range(reuse.passes):
+        for index in range(max(reuse.passes, reuse.max_passes)):
+            if index >= reuse.passes and not has_time():
+                break
             targets = self._find_targets(batch, targets)
             tally.begin_pass()
             for part in cut(batch, targets, reuse, self.generator):

@@ -267,9 +267,12 @@ def test_environment_of_other_packages_is_made_and_stepped(
     assert step.rewards.shape == (2,)
 
 
-def test_minigrid_as_it_is_names_its_mission() -> None:
-    with pytest.raises(UnsupportedSpaceError, match=r"observation/mission of .*env-wrapper"):
-        make(EMPTY_ROOM)
+def test_minigrid_as_it_is_has_no_mission() -> None:
+    environment = make(EMPTY_ROOM)
+    names = [leaf.name for leaf in environment.spec.observation_leaves]
+    environment.close()
+
+    assert names == ["observation/direction", "observation/image"]
 
 
 def test_minigrid_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,29 @@ def test_kl_stop_ends_the_passes_after_the_first_step() -> None:
     assert (others.num_steps, others.num_passes) == (6, 3)
 
 
+def test_further_passes_are_made_while_there_is_time() -> None:
+    """Two by the settings, unasked; then one for each answer of yes, five at most."""
+    (batch,) = make_batches(1)
+    answers = iter([True, True, False])
+    busy = make_state(passes=2, max_passes=5, parts=2)
+
+    stopped = busy.apply(batch, lambda: next(answers))
+    unbusy = make_state(passes=2, max_passes=5, parts=2).apply(batch, lambda: True)
+    fixed = make_state(passes=2, parts=2).apply(batch, lambda: True)
+
+    assert next(answers, None) is None
+    assert (stopped.num_passes, stopped.num_steps) == (4, 8)
+    assert (unbusy.num_passes, unbusy.num_steps) == (5, 10)
+    assert fixed.num_passes == 2
+    assert_same(make_state_after(batch, passes=4, parts=2), busy.export())
+
+
+def make_state_after(batch: Batch, **reuse: Any) -> Snapshot:
+    state = make_state(**reuse)
+    state.apply(batch)
+    return state.export()
+
+
 def test_rows_of_a_network_with_memory_are_refused() -> None:
     config = make_config(model={"recurrence": "lstm"}, reuse={"part_kind": "rows", "parts": 2})
 
