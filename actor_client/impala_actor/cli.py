@@ -162,6 +162,8 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
 
     from impala_actor.acting.actor_loop import Actor, ActorConfig
     from impala_actor.acting.learner_client import default_actor_id
+    from impala_actor.environments.factory import validate_environment_id
+    from impala_common.config import EnvironmentConfig
     from impala_common.process.devices import resolve_device
     from impala_common.rpc.security import ClientSecurity
 
@@ -170,6 +172,15 @@ def _act(arguments: ActorArguments, stop: StopSignals, objects_fd: int | None) -
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
+    validate_environment_id(
+        arguments.env,
+        EnvironmentConfig(
+            env=arguments.env,
+            env_backend=arguments.env_backend,
+            env_kwargs=arguments.env_kwargs,
+            env_wrapper=arguments.env_wrapper,
+        ),
+    )
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
     config = ActorConfig(
         server=absolute_address(arguments.server),

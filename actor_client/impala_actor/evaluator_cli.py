@@ -142,7 +142,9 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
     import torch
 
     from impala_actor.acting.learner_client import default_actor_id
+    from impala_actor.environments.factory import validate_environment_id
     from impala_actor.evaluation.evaluator_loop import Evaluator, EvaluatorConfig
+    from impala_common.config import EnvironmentConfig
     from impala_common.rpc.security import ClientSecurity
 
     torch.set_num_threads(1)
@@ -154,6 +156,15 @@ def _evaluate(arguments: EvaluatorArguments, stop: StopSignals, objects_fd: int 
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
+    validate_environment_id(
+        arguments.env,
+        EnvironmentConfig(
+            env=arguments.env,
+            env_backend=arguments.env_backend,
+            env_kwargs=arguments.env_kwargs,
+            env_wrapper=arguments.env_wrapper,
+        ),
+    )
     config = EvaluatorConfig(
         server=absolute_address(arguments.server),
         env=arguments.env,
