@@ -65,16 +65,8 @@ class Options:
     """unix:PATH or HOST:PORT of the admin service."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the answer as one JSON object."""
-    token_file: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """File of the admin token."""
-    ca_file: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """CA of the learner's certificate (TLS)."""
-    client_cert: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """Certificate to show the learner."""
-    client_key: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """Its private key."""
-    server_name: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
-    """Name the learner's certificate is for."""
+    security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
+    """TLS and token."""
     timeout_s: Annotated[float, tyro.conf.arg(metavar="S")] = 150.0
     """Deadline of the call."""
     request_id: Annotated[str, tyro.conf.arg(metavar="ID")] = ""
@@ -96,18 +88,12 @@ def run(argv: Sequence[str]) -> int:
         from impala_actor.admin.certs_command import run_certs
 
         return run_certs(argv[1:])
-    options, command, arguments = parse(argv)
     try:
+        options, command, arguments = parse(argv)
         require("--timeout-s", options.timeout_s, options.timeout_s > 0, "greater than 0")
         client = AdminClient(
             find_address(options.run, options.address),
-            ClientSecurity(
-                ca_file=options.ca_file,
-                token_file=options.token_file,
-                client_cert=options.client_cert,
-                client_key=options.client_key,
-                server_name=options.server_name,
-            ),
+            options.security,
             options.timeout_s,
             options.request_id,
             options.expected_run_id,
