@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import time
 from multiprocessing import connection
-from typing import Any
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
@@ -28,7 +27,7 @@ from impala_server.findings import FindingsMaker, as_metrics
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
-from impala_server.learner.commands import AdminCommands
+from impala_server.learner.commands import AdminCommands, CommandTools
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.host_buffers import HostBuffers
@@ -71,8 +70,21 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
-        self.evaluations = Evaluations(self, run, config.evaluation)
-        self._commands = AdminCommands(self, run)
+        self.evaluations = Evaluations(
+            run, config.evaluation, self.tell_front_end, self.record_evaluation
+        )
+        tools = CommandTools(
+            machine=self.machine,
+            queue=self.queue,
+            store=self.store,
+            evaluations=self.evaluations,
+            request_save=self.request_save,
+            record=self.record,
+            tell_front_end=self.tell_front_end,
+            tell_supervisor=self.tell_supervisor,
+            tell_status=self.tell_status,
+        )
+        self._commands = AdminCommands(tools, run)
         self._failure: Exception | None = None
         self._is_stop_wanted = False
         self._front_end_counts = messages.FrontEndCounts()
@@ -181,7 +193,7 @@ class Controller:
         write_text_atomic(self._run.config_path, dump_config(self._config))
         write_specs(self._run, environment, state.model_spec)
         self._writer.truncate_after(state.counters.trained_steps)
-        self.learner = learner
+        self.learner = self._commands.learner = learner
         self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._board.show(device=state.device_name)
@@ -214,7 +226,7 @@ class Controller:
                 self._note_save_begins()
                 self.request_save()
             self._look_for_trouble(self.learner)
-            self.evaluations.tick()
+            self.evaluations.tick(self.learner, now_s - self._start_s)
         self._commands.tick()
         if self._board.is_due:
             self._send_status()
@@ -296,7 +308,7 @@ class Controller:
         """Copies the state; called on the checkpoint thread."""
         assert self.learner is not None
         snapshot = self.learner.export(self._buffers)
-        self.count_time(snapshot.state)
+        snapshot.state["counters"]["wall_time_s"] += _now_s() - self._start_s
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
@@ -310,10 +322,6 @@ class Controller:
             if self.machine.state is State.RUNNING:
                 self.machine.move("pause")
         self.tell_status()
-
-    def count_time(self, state: dict[str, Any]) -> None:
-        """Adds the time of this life to the counters in a checkpoint's state."""
-        state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
     def _send_status(self, *, is_last: bool = False) -> None:
         board, alarm = self._board, ""
@@ -336,7 +344,8 @@ class Controller:
             self.learner.gate.close()
         self.machine.move("stop")
         if self.learner is not None:
-            self.evaluations.tick()  # the last candidate is announced before the end
+            # The last candidate is announced before the end.
+            self.evaluations.tick(self.learner, _now_s() - self._start_s)
         is_judged = self._is_judged(reason)
         self.tell_front_end(messages.Drain(reason, is_judged))
         self._send_status()
