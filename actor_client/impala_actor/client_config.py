@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import tyro
 
 from impala_common.config.checks import require, require_at_least, require_own_model
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
+from impala_common.config.sections import EnvironmentBackendName
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.logs import LogFormat
 from impala_common.rpc.addresses import require_server_address
@@ -33,7 +34,7 @@ class ClientConfig:
     must be here, too: code is never sent. Empty: the run trains one that comes with impala-rl."""
     num_envs: int = 0
     """Environment slots; 0: as many as the learner's configuration says (envs_per_actor)."""
-    env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
+    env_backend: EnvironmentBackendName = "auto"
     """How environments are vectorised."""
     env_kwargs: str = ""
     """Arguments for the environment, a JSON object such as '{"is_slippery": false}'."""

@@ -37,7 +37,7 @@ from impala_server.learner.replay_source import make_source
 from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
@@ -304,7 +304,7 @@ class Controller:
         self._last_save_s = _now_s()
         self._saved_steps = self.learner.state.counters.trained_steps
 
-    def _take_snapshot(self) -> Snapshot:
+    def _take_snapshot(self) -> StateSnapshot:
         """Copies the state; called on the checkpoint thread."""
         assert self.learner is not None
         snapshot = self.learner.export(self._buffers)

@@ -67,7 +67,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._run = run
         self._link = link
         self._seed = evaluation_seed(config.job.seed)
-        self._transfers = TransferSlots(0, num_slots=MAX_EVALUATORS)
+        self._transfers = TransferSlots(0, num_transfers=MAX_EVALUATORS)
 
     async def WatchCandidates(  # noqa: N802
         self, request: pb.WatchCandidatesRequest, context: _Context

@@ -53,9 +53,9 @@ def make_interceptor(config: TrainConfig, host: str | None = None) -> AuthInterc
     book = TokenBook(tokens)
     is_here = is_unix(host) or is_local(host)
     is_open_to_actors = is_here or config.transport.allow_insecure_public_bind_without_tls
-    candidates = {Scope.ADMIN: is_here, Scope.ACTOR: is_open_to_actors}
+    is_open_by_scope = {Scope.ADMIN: is_here, Scope.ACTOR: is_open_to_actors}
     open_scopes = frozenset(
-        scope for scope, is_open in candidates.items() if is_open and scope not in book.scopes
+        scope for scope, is_open in is_open_by_scope.items() if is_open and scope not in book.scopes
     )
     return AuthInterceptor(book, open_scopes)
 
