@@ -110,6 +110,7 @@ class AdminCommands:
             "shutdown": self._shutdown,
             "log_level": self._log_level,
             "profile": self._profile,
+            "clear_best": tools.evaluations.clear_best,
             "report_evaluation": tools.evaluations.report,
         }
 

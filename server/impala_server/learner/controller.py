@@ -70,8 +70,13 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
+        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
         self.evaluations = Evaluations(
-            run, config.evaluation, self.tell_front_end, self.record_evaluation
+            run,
+            config.evaluation,
+            tell_front_end=self._front_end.send,
+            record=self.record_evaluation,
+            drop_shown=self._board.drop_metrics,
         )
         tools = CommandTools(
             machine=self.machine,
@@ -80,8 +85,8 @@ class Controller:
             evaluations=self.evaluations,
             request_save=self.request_save,
             record=self.record,
-            tell_front_end=self.tell_front_end,
-            tell_supervisor=self.tell_supervisor,
+            tell_front_end=self._front_end.send,
+            tell_supervisor=self._supervisor.send,
             tell_status=self.tell_status,
         )
         self._commands = AdminCommands(tools, run)
@@ -90,7 +95,6 @@ class Controller:
         self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
-        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._saved_steps = 0
         self._buffers = HostBuffers()
@@ -178,7 +182,7 @@ class Controller:
                 try:
                     self._build(message.environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end(messages.Refused(error.reason, str(error)))
+                    self._front_end.send(messages.Refused(error.reason, str(error)))
             case unexpected:
                 raise messages.unexpected_message(unexpected, "the learner")
 
@@ -210,7 +214,7 @@ class Controller:
             thread.start()
         self.machine.move("begin")
         _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        self.tell_front_end(learner.make_ready())
+        self._front_end.send(learner.make_ready())
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -250,18 +254,10 @@ class Controller:
         self._board.show_metrics(shown)
         self._board.show(evaluation_steps=step)
 
-    def tell_front_end(self, message: messages.Message) -> None:
-        """Sends the front end a message."""
-        self._front_end.send(message)
-
     def tell_status(self) -> None:
         """Sends the front end the present status."""
         self._board.tell_front_end_next()
         self._send_status()
-
-    def tell_supervisor(self, message: messages.Message) -> None:
-        """Sends the supervisor a message."""
-        self._supervisor.send(message)
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
         counts = dataclasses.asdict(self._front_end_counts)
@@ -347,7 +343,7 @@ class Controller:
             # The last candidate is announced before the end.
             self.evaluations.tick(self.learner, _now_s() - self._start_s)
         is_judged = self._is_judged(reason)
-        self.tell_front_end(messages.Drain(reason, is_judged))
+        self._front_end.send(messages.Drain(reason, is_judged))
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -360,8 +356,8 @@ class Controller:
             self._checkpoints.close(_LAST_SAVE_S)
             self.learner.history.add("end", reason=reason)
             if is_judged:
-                self._await_verdict()
-                self.tell_front_end(messages.Judged())
+                self._await_results()
+                self._front_end.send(messages.Judged())
             self.evaluations.close()
         self._writer.close()
         self.machine.move("end")
@@ -382,7 +378,7 @@ class Controller:
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 
-    def _await_verdict(self) -> None:
+    def _await_results(self) -> None:
         """Waits until all candidates are judged, nobody is there to, or it must end."""
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
         self._board.show(is_judging=True)

@@ -131,7 +131,9 @@ class LocalProcess:
         self._process = None
 
 
-def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
+def client_options(
+    config: TrainConfig, address: str, env: str, is_evaluator: bool = False
+) -> list[str]:
     """Returns the options that actors and evaluator share, for the learner at `address`."""
     options = ["--server", local_address(address), "--env", env]
     options += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
@@ -142,7 +144,7 @@ def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
     if config.environment.env_wrapper:
         options += ["--env-wrapper", *config.environment.env_wrapper]
     options += ["--log-format", "text"]  # files in logs/ are read by people
-    security = local_client_security(config.security, address)
+    security = local_client_security(config.security, address, is_evaluator)
     for name, value in dataclasses.asdict(security).items():
         options += [f"--{name.replace('_', '-')}", value] if value else []
     return options

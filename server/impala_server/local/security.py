@@ -26,13 +26,22 @@ def local_address(address: str) -> str:
     return join_address(_EVERYWHERE[host], port_of(address)) if host in _EVERYWHERE else address
 
 
-def local_client_security(security: SecurityConfig, address: str) -> ClientSecurity:
-    """Returns what an actor of this machine needs for a learner with these settings at `address`.
+def local_client_security(
+    security: SecurityConfig, address: str, is_evaluator: bool = False
+) -> ClientSecurity:
+    """Returns what an actor or evaluator of this machine needs for a learner with these settings.
+
+    Args:
+      security: settings of the learner.
+      address: of the learner.
+      is_evaluator: whether it is for an evaluator, which may have a token of its own.
 
     Raises:
       ConfigError: a file is missing.
     """
     token_file = security.actor_token_file
+    if is_evaluator and security.evaluator_token_file:
+        token_file = security.evaluator_token_file
     if not security.tls_cert or is_unix(address):
         return ClientSecurity(token_file=token_file)
     is_mutual = bool(security.tls_client_ca)
