@@ -34,6 +34,10 @@ _LAG = {
     f"weights published every {updates} updates": f"--publish-interval-updates {updates}"
     for updates in (1, 2, 5, 10, 20, 40)
 }
+_REFRESH = {
+    "weights taken over before an unroll": "--weights-refresh unroll",
+    "weights taken over before a step": "--weights-refresh step",
+}
 _REPLAY = {f"replay ratio {ratio}": f"--replay-ratio {ratio}" for ratio in (0, 1, 2)}
 _NORMALISATION = {
     "generic preset": "",
@@ -66,6 +70,16 @@ STUDIES: dict[str, AblationStudy] = {
     "lag_cartpole": AblationStudy("Lag, CartPole", "CartPole-v1", 100_000, 475.0, _LAG),
     "lag_breakout": AblationStudy(
         "Lag, MinAtar Breakout", "MinAtar/Breakout-v0", 200_000, 8.0, _LAG
+    ),
+    "refresh_breakout": AblationStudy(
+        "Weights within an unroll, MinAtar Breakout",
+        "MinAtar/Breakout-v0",
+        200_000,
+        8.0,
+        _REFRESH,
+    ),
+    "refresh_pendulum": AblationStudy(
+        "Weights within an unroll, Pendulum", "Pendulum-v1", 150_000, -200.0, _REFRESH
     ),
     "guard_cartpole": AblationStudy(
         "Guards, CartPole at a constant rate", "CartPole-v1", 300_000, 475.0, _GUARD

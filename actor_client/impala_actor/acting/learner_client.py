@@ -69,6 +69,7 @@ class Session(NamedTuple):
     model: ModelSpec
     window: int
     is_lockstep: bool
+    refreshes_weights_each_step: bool
     weights: tuple[TensorSpec, ...]
 
 
@@ -176,6 +177,7 @@ class LearnerClient:
             model=unpack_model_spec(response.model),
             window=response.limits.window,
             is_lockstep=response.is_lockstep,
+            refreshes_weights_each_step=response.refreshes_weights_each_step,
             weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
         )
 

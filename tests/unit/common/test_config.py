@@ -76,6 +76,7 @@ SECTIONS = typing.get_type_hints(TrainConfig)
         (ReuseConfig, "replay_capacity_bytes", 0, "greater than 0"),
         (TransportConfig, "port", 65536, "in [0, 65535]"),
         (TransportConfig, "window", 0, "in [1, 16]"),
+        (TransportConfig, "weights_refresh", "row", "one of unroll, step"),
         (SecurityConfig, "tls_cert", "server.crt", "given with --tls-key"),
         (SecurityConfig, "tls_key", "server.key", "left out without --tls-cert"),
         (SecurityConfig, "tls_client_ca", "ca.pem", "left out without --tls-cert"),
