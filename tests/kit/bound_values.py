@@ -68,7 +68,7 @@ def numbers_of(field: FieldDescriptor, bound: Number) -> Iterator[tuple[Any, boo
 def fill_in(table: Table, message: Any) -> None:
     """Gives a message's numbers the value nearest to 1 that its bounds allow."""
     for field in message.DESCRIPTOR.fields:
-        bound = table[message.DESCRIPTOR.name].get(field.name)
+        bound = table.get(message.DESCRIPTOR.name, {}).get(field.name)
         if isinstance(bound, Number) and not field.is_repeated:
             value = max(bound.low, min(bound.high, 1))
             is_float = field.cpp_type in FLOATS

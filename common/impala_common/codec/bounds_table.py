@@ -42,6 +42,7 @@ class Exempt(NamedTuple):
     reason: str
 
 
+_PACKAGE = "impala_rl.v1"
 Bound = Text | Number | Items | Exempt
 _Check = Callable[[Any], str]  # Any: a message of the descriptor
 
@@ -57,10 +58,10 @@ class BoundsTable:
     def find_violation(self, message: Message) -> str:
         """Returns which field is out of its bound, expected and got; "" for none.
 
-        A message of a type that is not in the table is let through.
+        A message of another package that is not in the table (gRPC's own services) is let through.
         """
         name = message.DESCRIPTOR.name
-        if name not in self._bounds:
+        if name not in self._bounds and message.DESCRIPTOR.file.package != _PACKAGE:
             return ""
         if name not in self._checks:
             self._checks[name] = tuple(self._make_checks(message.DESCRIPTOR))
@@ -70,7 +71,7 @@ class BoundsTable:
         return ""
 
     def _make_checks(self, descriptor: Descriptor) -> Iterator[_Check]:
-        bounds = self._bounds[descriptor.name]
+        bounds = self._bounds.get(descriptor.name, {})
         for field in descriptor.fields:
             bound = bounds.get(field.name)
             if isinstance(bound, Exempt):

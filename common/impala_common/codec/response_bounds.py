@@ -52,6 +52,7 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "actor_index": Number(0, _COUNT),
         "seed": Number(0, 2**63 - 1),
         "is_lockstep": _BOOL,
+        "refreshes_weights_each_step": _BOOL,
         "weights": _TENSORS,
     },
     "UnrollSpec": {
@@ -88,7 +89,6 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         ),
         "digest": Exempt("compared with the data's digest"),
     },
-    "PushUnrollsResponse": {},
     "Verdict": {
         "sequence_number": Number(0, 2**63 - 1),
         "outcome": Number(0, 5),
@@ -107,17 +107,11 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
     "GetCandidateWeightsResponse": {
         "chunk": Exempt("bounded by what the header of the call announces")
     },
-    "CandidateWeightsHeader": {
-        "total_bytes": Exempt("judged by `assemble_candidate`, as those of weights"),
-        "digest": Exempt("compared with the data's digest"),
-    },
     "ReportEvaluationResponse": {
         "is_best": _BOOL,
         "is_duplicate": _BOOL,
         "is_doubtful": _BOOL,
     },
-    "GetStatusResponse": {},
-    "WatchStatusResponse": {},
     "LearnerStatus": {
         "state": Number(0, 5),
         "run_path": _TEXT,
@@ -177,10 +171,9 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "meaning": _TEXT,
     },
     "EvictActorResponse": {"was_connected": _BOOL},
-    "UnbanActorResponse": {},
     "DrainResponse": {"state": Number(0, 5), "checkpoint": _NAME},
-    "ShutdownResponse": {},
     "SetLogLevelResponse": {"level_before": Number(0, 4)},
+    "ClearBestResponse": {"name": _NAME, "return_mean": Number(-math.inf, math.inf)},
     "ProfileResponse": {"path": _TEXT, "total_bytes": Number(0, _NUMBER)},
     "Timestamp": {  # as its own documentation says: the years 1 to 9999
         "seconds": Number(-62_135_596_800, 253_402_300_799),

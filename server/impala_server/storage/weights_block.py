@@ -27,7 +27,7 @@ _MAX_TRIES = 1000
 _TWO_TO_64 = 1 << 64
 
 
-class Snapshot(NamedTuple):
+class WeightsSnapshot(NamedTuple):
     """One published version, serialised, in pieces of equal size but for the last.
 
     Attributes:
@@ -101,7 +101,7 @@ class WeightsReader:
         """Agent steps trained on when they were published."""
         return int(self._header[_STEPS])
 
-    def read(self, piece_bytes: int = 1 << 20) -> Snapshot:
+    def read(self, piece_bytes: int = 1 << 20) -> WeightsSnapshot:
         """Returns a copy of the newest snapshot, in pieces of `piece_bytes`.
 
         Raises:
@@ -125,7 +125,7 @@ class WeightsReader:
             ]
             is_same = before == int(self._header[_SEQUENCE + active])
             if is_same and digest == digest_of_snapshot(*pieces):
-                return Snapshot(version, pieces, digest)
+                return WeightsSnapshot(version, pieces, digest)
         raise LearnerUnavailableError("weights change faster than they can be read")
 
 

@@ -12,6 +12,7 @@ from bound_values import fill_in, values_of
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
 
 import impala_rl.v1
 from impala_common.codec.bounds_table import Bound, Exempt, Items, Number, Text
@@ -56,14 +57,14 @@ def fields() -> Iterator[tuple[str, FieldDescriptor]]:
 ALL = [pytest.param(name, field, id=f"{name}.{field.name}") for name, field in fields()]
 
 
-def test_every_message_a_client_can_send_is_in_the_table_and_no_other() -> None:
-    assert set(BOUNDS) == set(REQUESTS)
+def test_every_message_with_fields_to_bound_is_in_the_table_and_no_other() -> None:
+    assert set(BOUNDS) == {name for name, _ in fields()}
 
 
 @pytest.mark.parametrize(("name", "field"), ALL)
 def test_field_has_a_bound_or_a_reason(name: str, field: FieldDescriptor) -> None:
     """The fault: there was no such table."""
-    bound: Bound | None = BOUNDS[name].get(field.name)
+    bound: Bound | None = BOUNDS.get(name, {}).get(field.name)
 
     assert bound is not None, "no bound: add one to impala_common/codec/field_bounds.py"
     if isinstance(bound, Exempt):
@@ -126,4 +127,4 @@ def test_message_of_another_package_is_let_through() -> None:
     duration = duration_pb2.Duration(seconds=1, nanos=-(2**31))
 
     assert find_violation(duration).startswith("nanos: expected")
-    assert find_violation(learner_pb2.LearnerLimits(window=-1)) == ""
+    assert find_violation(health_pb2.HealthCheckRequest(service="x" * (1 << 20))) == ""
