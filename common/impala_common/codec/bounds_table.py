@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 
@@ -70,7 +70,7 @@ class BoundsTable:
                 return text
         return ""
 
-    def _make_checks(self, descriptor: Descriptor) -> Iterator[_Check]:
+    def _make_checks(self, descriptor: Any) -> Iterator[_Check]:  # Any: protobuf has two classes
         bounds = self._bounds.get(descriptor.name, {})
         for field in descriptor.fields:
             bound = bounds.get(field.name)
@@ -100,10 +100,8 @@ class BoundsTable:
         if bound.each is None:
             found = (text for one in items if (text := self.find_violation(one)))
             return next((f"{name}.{text}" for text in found), "")
-        judge = functools.partial(
-            _judge_text if isinstance(bound.each, Text) else _judge_number, bound.each
-        )
-        return next((f"{name}: {text}" for one in items if (text := judge(one))), "")
+        found = (text for one in items if (text := _judge(bound.each, one)))
+        return next((f"{name}: {text}" for text in found), "")
 
 
 def _is_optional(field: FieldDescriptor) -> bool:
@@ -120,6 +118,10 @@ def _check_number(name: str, bound: Number, is_optional: bool, message: Any) -> 
     if not text or (is_optional and not message.HasField(name)):
         return ""
     return f"{name}: {text}"
+
+
+def _judge(bound: Number | Text, value: Any) -> str:  # Any: a number or a string
+    return _judge_text(bound, value) if isinstance(bound, Text) else _judge_number(bound, value)
 
 
 def _judge_text(bound: Text, value: str) -> str:
