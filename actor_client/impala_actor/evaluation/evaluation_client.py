@@ -162,6 +162,21 @@ class EvaluationClient(LearnerClient):
             )  # fmt: skip
         return bool(answer.is_best)
 
+    def report_failure(self, task: Task, text: str, is_wanted: Callable[[], bool]) -> None:
+        """Reports that a candidate has no result, so that the learner gives it up; as `report`."""
+        request = pb.ReportEvaluationRequest(
+            evaluator_id=self._actor.actor_id,
+            learner_run_id=task.learner_run_id,
+            candidate=task.candidate,
+            ticket=task.ticket,
+            failure=text[:1000],
+        )
+
+        def attempt() -> Any:  # Any: a ReportEvaluationResponse; the stub has no types
+            return self._evaluations.ReportEvaluation(request, timeout=UNARY_DEADLINE_S)
+
+        self._patiently(attempt, PATIENCE_S, is_wanted)
+
 
 class Watch:
     """An open stream of candidates."""

@@ -112,6 +112,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "learner_run_id": _IDENTITY,
         "candidate": Text(64),
         "ticket": _IDENTITY,
+        "failure": Text(1024),
     },
     "EvaluationResult": {
         "episode_count": Number(0, 1 << 20),
