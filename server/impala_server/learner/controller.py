@@ -40,6 +40,8 @@ from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
+from impala_server.tracking.logs import make_logs
+from impala_server.tracking.run_facts import list_settings
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -62,7 +64,7 @@ class Controller:
         self._ends = ends
         self.store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
         self._writer = MetricsWriter(
-            run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
+            run, config.checkpoint.tensorboard, make_logs(run, config), list_settings(config)
         )
         self._front_end = ends.controls["front_end"]
         self._supervisor = ends.supervisor
