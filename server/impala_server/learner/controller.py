@@ -38,10 +38,8 @@ from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import StateSnapshot, TrainingState
-from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
-from impala_server.tracking.logs import make_logs
-from impala_server.tracking.run_facts import list_settings
+from impala_server.tracking.metrics_writer import make_metrics_writer
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -63,9 +61,7 @@ class Controller:
         self._run = run
         self._ends = ends
         self.store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
-        self._writer = MetricsWriter(
-            run, config.checkpoint.tensorboard, make_logs(run, config), list_settings(config)
-        )
+        self._writer = make_metrics_writer(run, config)
         self._front_end = ends.controls["front_end"]
         self._supervisor = ends.supervisor
         self.queue = BatchQueue(ends.handoffs["front_end"])

@@ -13,6 +13,7 @@ from impala_common.run import metrics
 TENSORBOARD_FLUSH_S = 5
 """Seconds after which TensorBoard events are on disk at the latest."""
 
+_HPARAM_SECTIONS = ("environment.", "job.", "model.", "rollout.", "loss.", "optimizer.", "reuse.")
 _HPARAM_METRICS = (metrics.RETURN_MEAN, metrics.EVALUATION_RETURN_MEAN, metrics.EVALUATION_BEST)
 _LAYOUT = {
     "1 return and evaluation": {
@@ -60,7 +61,8 @@ class EventFile:
         Args:
           folder: made if missing.
           purge_step: TensorBoard drops events of earlier files from this step on; None: none.
-          settings: all settings by name, shown as hparams and as text; None: neither.
+          settings: all settings by name, shown as text, and as hparams those that learning depends
+            on; None: neither.
         """
         # Imported here: they import torch, and not every run uses them.
         from tensorboardX import event_file_writer
@@ -95,9 +97,10 @@ class EventFile:
         """Writes the settings as hparams and as a table of text, and the layout of cards."""
         from tensorboardX import summary
 
-        experiment, session, _end = summary.hparams(
-            dict(settings), dict.fromkeys(_HPARAM_METRICS, 0.0)
-        )
+        hparams = {
+            name: value for name, value in settings.items() if name.startswith(_HPARAM_SECTIONS)
+        }
+        experiment, session, _end = summary.hparams(hparams, dict.fromkeys(_HPARAM_METRICS, 0.0))
         rows = [f"| {name} | `{value}` |" for name, value in settings.items()]
         table = "\n".join(["| setting | value |", "|---|---|", *rows])
         for part in (

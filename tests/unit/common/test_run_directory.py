@@ -135,7 +135,7 @@ def test_modules_a_supervisor_needs_import_neither_torch_nor_grpc() -> None:
     code = (
         "import sys, impala_common.run.checkpoints, impala_common.config.cli, "
         "impala_common.process.logs, impala_common.run.metrics, "
-        "impala_server.metrics_writer, impala_server.progress\n"
+        "impala_server.tracking.metrics_writer, impala_server.progress\n"
         "assert not {'torch', 'grpc'} & set(sys.modules)"
     )
 

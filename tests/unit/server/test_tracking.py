@@ -20,8 +20,8 @@ from impala_common.config.train import TrainConfig
 from impala_common.errors import MissingExtraError
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
-from impala_server.metrics_writer import MetricsWriter
 from impala_server.tracking.logs import make_logs
+from impala_server.tracking.metrics_writer import MetricsWriter
 from impala_server.tracking.run_facts import NewVideos, list_settings, make_id
 from impala_server.tracking.scalar_log import OptionalLog
 

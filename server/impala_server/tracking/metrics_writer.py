@@ -13,12 +13,27 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from impala_common.config import TrainConfig
 from impala_common.run import metrics as names
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
 from impala_server.tracking.event_file import EventFile
+from impala_server.tracking.logs import make_logs
+from impala_server.tracking.run_facts import list_settings
 from impala_server.tracking.scalar_log import ScalarLog
 
 _log = logging.getLogger(__name__)
+
+
+def make_metrics_writer(run: RunDirectory, config: TrainConfig) -> MetricsWriter:
+    """Returns the writer of a run with the logs that its settings ask for.
+
+    Raises:
+      MissingExtraError: a package is not installed.
+      Exception: a program refuses, such as without a login.
+    """
+    return MetricsWriter(
+        run, config.checkpoint.tensorboard, make_logs(run, config), list_settings(config)
+    )
 
 
 class MetricsWriter:
