@@ -324,12 +324,7 @@ class Controller:
             board.show(total_steps=self.learner.state.config.job.total_steps)
         if (checkpoints := self._checkpoints) is not None:
             alarm = checkpoints.alarm
-            board.show(
-                last_checkpoint_age_s=_now_s() - checkpoints.last_s,
-                checkpoint_failures=checkpoints.num_failures,
-                checkpoints_unreadable=checkpoints.num_unreadable,
-                last_checkpoint=checkpoints.last.name or board.status.last_checkpoint,
-            )
+            board.show_checkpoints(checkpoints)
         board.send(self.machine.state.value, alarm, is_last=is_last)
 
     def _stop(self, reason: str) -> None:
