@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import sys
 import time
@@ -144,10 +145,11 @@ class NotebookPlot(Callback):
 
     def __init__(self, interval_s: float = 1.0) -> None:
         try:
-            from IPython.display import display
+            from IPython.display import Image, display
         except ImportError as error:
             raise MissingExtraError("NotebookPlot", "notebook") from error
         self._display: Any = display  # Any: IPython has no types
+        self._make_image: Any = Image
         self._interval_s = as_kind("interval_s", interval_s, float)
         self._shown_s = -math.inf
         self._handle: Any = None  # Any: IPython's DisplayHandle
@@ -188,8 +190,11 @@ class NotebookPlot(Callback):
         axes.set_xlabel("agent steps")
         axes.set_ylabel("mean return")
         axes.legend(loc="lower right")
+        file = io.BytesIO()  # a figure itself is shown as text until %matplotlib is used
+        figure.savefig(file, format="png", dpi=110)
+        image = self._make_image(data=file.getvalue(), format="png")
         if self._handle is None:
-            self._handle = self._display(figure, display_id=True)
+            self._handle = self._display(image, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(image)
         self._shown_s = time.monotonic()
