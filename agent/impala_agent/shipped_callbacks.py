@@ -163,8 +163,8 @@ class NotebookPlot(Callback):
     def on_update(self, progress: Progress) -> None:
         """See Callback."""
         mean = progress.metrics.get(metrics.RETURN_MEAN)
-        if mean is not None and (not self._curve or self._curve[-1][0] < progress.steps):
-            self._curve.append((progress.steps, mean))
+        if mean is not None and (not self._curve or self._curve[-1][1] != mean):
+            self._curve.append((progress.steps, mean))  # it changes with each line of metrics
         if self._curve and time.monotonic() - self._shown_s > self._interval_s:
             self._draw(progress)
 
@@ -174,6 +174,8 @@ class NotebookPlot(Callback):
 
     def on_end(self, progress: Progress, result: TrainResult | None) -> None:
         """See Callback."""
+        if self._curve:
+            self._curve.append((progress.steps, self._curve[-1][1]))
         self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
