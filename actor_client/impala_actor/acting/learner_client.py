@@ -68,6 +68,7 @@ class Session(NamedTuple):
     unroll: UnrollSpec
     model: ModelSpec
     window: int
+    max_unrolls: int
     is_lockstep: bool
     weights: tuple[TensorSpec, ...]
 
@@ -110,6 +111,7 @@ class LearnerClient:
           ConfigError: `security` names a file that cannot be used.
         """
         self.address = address
+        self.actor_id = actor_id
         self.connect_timeout_s = connect_timeout_s
         self.stop = stop or threading.Event()
         self.heartbeat = Heartbeat()
@@ -175,6 +177,7 @@ class LearnerClient:
             unroll=unpack_unroll_spec(response.unroll, environment),
             model=unpack_model_spec(response.model),
             window=response.limits.window,
+            max_unrolls=response.limits.max_unrolls_per_message,
             is_lockstep=response.is_lockstep,
             weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
         )

@@ -30,6 +30,7 @@ METHODS: dict[str, Scope | None] = {
     _EVALUATION + "WatchCandidates": Scope.ACTOR,
     _EVALUATION + "GetCandidateWeights": Scope.ACTOR,
     _EVALUATION + "ReportEvaluation": Scope.ACTOR,
+    "/impala_rl.v1.PolicyService/Play": Scope.ACTOR,
     _HEALTH + "Check": PUBLIC,
     _HEALTH + "Watch": PUBLIC,
     _HEALTH + "List": Scope.ADMIN,
