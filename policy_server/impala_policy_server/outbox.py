@@ -71,7 +71,7 @@ class Outbox:
             return self._changed.wait_for(lambda: bool(self._parts), timeout_s)
 
     def take(self, max_unrolls: int) -> Load:
-        """Returns what waits, at most `max_unrolls` unrolls; `wait` has said that there are some."""
+        """Returns what waits, at most `max_unrolls`; `wait` has said that there is something."""
         with self._changed:
             parts = [self._parts.pop(0)]
             num_unrolls = parts[0].unrolls.num_unrolls
