@@ -87,12 +87,14 @@ docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 	@$(BIN)/python scripts/generate_configuration_docs.py
 	@$(BIN)/python scripts/generate_fault_table.py
 	@$(BIN)/python -m benchmarks.suite.ladder_page
+	@$(BIN)/python -m benchmarks.suite.ablations_page
 
 .PHONY: check-docs
 check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_configuration_docs.py --check
 	@$(BIN)/python scripts/generate_fault_table.py --check
 	@$(BIN)/python -m benchmarks.suite.ladder_page --check
+	@$(BIN)/python -m benchmarks.suite.ablations_page --check
 
 .PHONY: pictures
 pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs/results
@@ -114,6 +116,11 @@ RUNG ?= cartpole
 .PHONY: ladder
 ladder: $(STAMP) ## Train a rung of the ladder over its seeds (RUNG=lunarlander): docs/results/ladder.md
 	@$(BIN)/python -m benchmarks.studies.ladder --rung "$(RUNG)" $(ARGS)
+
+STUDY ?= passes_breakout
+.PHONY: ablation
+ablation: $(STAMP) ## Train the variants of a study of settings (STUDY=lag_cartpole): docs/results/ablations.md
+	@$(BIN)/python -m benchmarks.studies.ablations --study "$(STUDY)" $(ARGS)
 
 MINUTES ?= 120
 .PHONY: faults

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +18,11 @@ from typing import Any, Self
 from impala_agent.agent_files import load_checkpoint
 from impala_agent.agent_state import AgentState
 from impala_agent.argument_types import as_count
+from impala_agent.callbacks import Callback
 from impala_agent.environments import make_source, validate_same_spaces
 from impala_agent.in_process import act_in_process, evaluate_in_process
-from impala_agent.results import TrainResult, make_eval_result
+from impala_agent.loading import LoadMethod
+from impala_agent.results import EvalResult, TrainResult, make_eval_result
 from impala_agent.seed_settings import (
     ConfigLike,
     is_given,
@@ -83,6 +86,9 @@ class IMPALA(AgentState):
     Raises:
       ImpalaError: an argument is invalid; the text names it and the reason.
     """
+
+    load = LoadMethod()
+    """`IMPALA.load(path)` returns an agent, `agent.load(path)` loads into one; see `make_agent`."""
 
     def __init__(
         self,
@@ -210,6 +216,8 @@ class IMPALA(AgentState):
         eval_interval: int | None = None,
         save_interval: int | None = None,
         num_eval_episodes: int = 10,
+        *,
+        callbacks: Sequence[Callback] = (),
     ) -> TrainResult:
         """Trains on `num_train_steps` further agent steps, with a learner server and actors.
 
@@ -225,8 +233,11 @@ class IMPALA(AgentState):
           save_interval: agent steps between two checkpoints; None: as config says, by time.
           num_eval_episodes: episodes of each evaluation, with drawn actions and again with greedy
           ones.
+          callbacks: objects whose hooks are called meanwhile, on this thread; see
+            `impala_rl.Callback`.
 
         Raises:
+          Exception: what a hook of a callback raised; the training was ended in order before.
           ImpalaError: learner or actors failed; the text has the reason. All processes have ended,
             and the agent has the state of the newest checkpoint.
         """
@@ -249,6 +260,7 @@ class IMPALA(AgentState):
                     num_eval_episodes=num_eval_episodes,
                     eval_env="" if self._eval_env is self._env else self._eval_env.name,
                     is_quiet=self._quiet,
+                    callbacks=callbacks,
                 )
                 self._training = stack.enter_context(training)
                 self._has_begun.notify_all()
@@ -260,9 +272,7 @@ class IMPALA(AgentState):
                     self._own = training.take_over()
                     self._own.network.train(self.training)
 
-    def eval(
-        self, num_eval_episodes: int = 10, *, greedy: bool = False
-    ) -> dict[str, Any]:  # Any: numbers and tuples
+    def eval(self, num_eval_episodes: int = 10, *, greedy: bool = False) -> EvalResult:
         """Plays episodes with frozen weights, in eval_env if it was given.
 
         Args:
@@ -272,7 +282,8 @@ class IMPALA(AgentState):
 
         Returns:
           episode_rewards and episode_lengths (means, by the seed's names), return_mean,
-          confidence_low and confidence_high (95 % interval), returns, and more.
+          confidence_low and confidence_high (95 % interval), returns, and more, as attributes and
+          as keys.
         """
         num_eval_episodes = as_count("num_eval_episodes", num_eval_episodes)
         with self._lock:

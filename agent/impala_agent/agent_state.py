@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from impala_agent.agent_files import load_checkpoint, run_of, save_checkpoint, write_state
 from impala_agent.environments import EnvironmentSource
 from impala_agent.modules import make_model_source
@@ -24,7 +26,10 @@ from impala_agent.training import Training, require_own_run
 from impala_common.config import TrainConfig
 from impala_common.errors import ConfigError, IllegalTransitionError
 from impala_common.models.contract import AgentModel
+from impala_common.policy.frozen_policy import run_model
+from impala_common.policy.prediction import PredictState, predict
 from impala_common.process.passed_objects import Kind
+from impala_common.run.checkpoints import Checkpoint
 from impala_common.run.run_directory import RunDirectory, default_run_path
 
 _NO_MODULES = {
@@ -63,6 +68,7 @@ class AgentState:
         self._lock = threading.RLock()  # held while the state is used or replaced
         self._own: OwnLearner | None = None
         self._training: Training | None = None
+        self._random = np.random.default_rng((config.job.seed, 0x9D))  # draws of `predict`
 
     @property
     def network(self) -> AgentModel:
@@ -206,8 +212,8 @@ class AgentState:
                 return written
             return save_checkpoint(Path(path), self.global_step, tensors, state)
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Loads everything in a checkpoint.
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Loads everything in a checkpoint; the same as `agent.load(path)`.
 
         Args:
           path: folder of a checkpoint, or of a run, whose newest one it is.
@@ -218,9 +224,57 @@ class AgentState:
         """
         with self._lock:
             self._require_idle("load")
-            checkpoint = load_checkpoint(Path(path))
-            self._own = self._frozen().restored(checkpoint, run_of(Path(path)))
-            self._own.network.train(self.training)
+            self.take(load_checkpoint(Path(path)), run_of(Path(path)))
+
+    def take(
+        self, checkpoint: Checkpoint, run_path: Path | None, *, is_complete: bool = True
+    ) -> None:
+        """Takes over a checkpoint that was read.
+
+        Args:
+          checkpoint: of the same spaces and network.
+          run_path: folder of the run whose newest checkpoint it is, which may go on.
+          is_complete: False: the weights only.
+
+        Raises:
+          CheckpointError: it is of other spaces or another network.
+        """
+        with self._lock:
+            own = self._frozen()
+            if is_complete:
+                own = self._own = own.restored(checkpoint, run_path)
+            else:
+                own.load_weights(checkpoint)
+            own.network.train(self.training)
+
+    def predict(
+        self,
+        observation: Any,  # Any: as the environment's space is nested
+        state: PredictState | None = None,
+        deterministic: bool = True,
+        *,
+        episode_start: Any = None,  # Any: a bool, or an array or list of them
+        reward: Any = None,  # Any: a number, or an array or list of them
+        action_mask: Any = None,  # Any: an array or list of bools
+    ) -> tuple[Any, PredictState]:
+        """Returns an action as the environment's `step` takes it, and the next state.
+
+        Arguments and errors are those of `impala_rl.FrozenPolicy.predict`. During a training in
+        another thread the weights are those before it.
+        """
+        with self._lock:
+            own = self._frozen()
+            return predict(
+                lambda inputs, agent_state: run_model(own.network, inputs, agent_state),
+                own.state.environment,
+                observation,
+                state,
+                None if deterministic else self._random,
+                is_fed_back=own.state.model_spec.is_fed_back,
+                episode_start=episode_start,
+                reward=reward,
+                action_mask=action_mask,
+            )
 
     def _frozen(self) -> OwnLearner:
         with self._lock:

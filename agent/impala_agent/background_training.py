@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -69,13 +70,20 @@ class BackgroundTraining:
             raise ImpalaError(f"the learner did not listen within {timeout_s:g} s")
         return self._training.address
 
+    def request_stop(self) -> None:
+        """Requests an ordered end; from any thread."""
+        self._stop.set()
+
     def stop(self) -> None:
         """Requests an ordered end and waits for it; from any thread."""
         self._stop.set()
         self._ended.wait(_STOP_S)
 
-    def run(self) -> LearnerStatus:
+    def run(self, tick: Callable[[], None] = lambda: None) -> LearnerStatus:
         """Trains to the end and returns the last status; all processes have ended by then.
+
+        Calls `tick` on this thread about ten times a second; its error ends the training in order
+        and is raised.
 
         A KeyboardInterrupt meanwhile requests an ordered end, which takes some seconds; a second
         one is ignored, because the checkpoint is being written.
@@ -88,7 +96,7 @@ class BackgroundTraining:
             while True:
                 try:
                     while not self._ended.wait(_POLL_S):
-                        pass
+                        tick()
                     break
                 except KeyboardInterrupt:
                     self.is_interrupted = True

@@ -17,7 +17,7 @@ from impala_common.config.checks import is_own_model
 from impala_common.models.contract import AgentModel
 from impala_common.policy.policy import Policy
 from impala_common.rpc.security import ClientSecurity
-from impala_server.local.security import local_actor_options, local_address
+from impala_server.local.security import local_address, local_client_options
 
 _MAX_SLOTS = 16
 _EVALUATION_SEED = 1_000_003
@@ -52,7 +52,7 @@ def act_in_process(
     Raises:
       ImpalaError: see `impala_actor.acting.actor_loop.Actor.run`.
     """
-    options = local_actor_options(config.security, address)
+    options = local_client_options(config.security, address)
     named = dict(zip(options[::2], options[1::2], strict=True))
     security = ClientSecurity(
         **{name[2:].replace("-", "_"): value for name, value in named.items()}

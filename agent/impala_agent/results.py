@@ -50,10 +50,45 @@ def make_train_result(
     )
 
 
-def make_eval_result(evaluation: Evaluation) -> dict[str, Any]:  # Any: numbers and tuples
+class EvalResult(dict[str, Any]):  # Any: numbers and tuples
+    """Result of `IMPALA.eval`: statistics of episodes, as attributes and, as in the seed, as keys.
+
+    The attributes are those of `impala_rl.Evaluation`; returns are of whole games, never clipped.
+
+    Attributes:
+      episode_rewards: mean return, by the seed's name.
+      episode_lengths: mean length, likewise.
+    """
+
+    episode_rewards: float
+    episode_lengths: float
+    num_episodes: int
+    return_mean: float
+    standard_error: float | None
+    confidence_low: float | None
+    confidence_high: float | None
+    return_min: float
+    return_max: float
+    length_mean: float
+    length_min: int
+    length_max: int
+    num_cut: int
+    is_greedy: bool
+    seed: int
+    returns: tuple[float, ...]
+
+    def __getattr__(self, name: str) -> Any:  # Any: as annotated
+        """Returns the value of a key."""
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"EvalResult has no attribute {name!r}") from None
+
+
+def make_eval_result(evaluation: Evaluation) -> EvalResult:
     """Returns an evaluation by the seed's names, with all further statistics."""
-    return {
-        "episode_rewards": evaluation.return_mean,
-        "episode_lengths": evaluation.length_mean,
+    return EvalResult(
+        episode_rewards=evaluation.return_mean,
+        episode_lengths=evaluation.length_mean,
         **evaluation.to_json(),
-    }
+    )

@@ -7,7 +7,7 @@ checkpoint; afterwards the learner's last checkpoint becomes the agent's state.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,8 @@ from typing import Any, Self
 from impala_agent.agent_files import write_state
 from impala_agent.argument_types import as_count, as_kind
 from impala_agent.background_training import BackgroundTraining
+from impala_agent.callback_loop import CallbackLoop
+from impala_agent.callbacks import Callback
 from impala_agent.own_learner import OwnLearner
 from impala_agent.results import TrainResult, make_train_result
 from impala_agent.seed_settings import replace_settings
@@ -50,6 +52,7 @@ class Training:
         num_eval_episodes: int,
         eval_env: str,
         is_quiet: bool,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         """Prepares; nothing is written yet. Arguments: see `IMPALA.train`.
 
@@ -75,6 +78,7 @@ class Training:
         )
         self._own = own
         self._run = RunDirectory(run_dir)
+        self._callbacks = CallbackLoop(callbacks, self.config, self._run)
         self._objects = dict(objects)
         self._is_quiet = is_quiet
         self._stack = ExitStack()
@@ -105,11 +109,20 @@ class Training:
 
     def run(self) -> TrainResult:
         """Trains to the end; see `IMPALA.train`."""
-        assert self._background is not None
-        status = self._background.run()
-        return make_train_result(
-            status, self._background.is_interrupted, self._run.path, self._run.checkpoints_path
+        background = self._background
+        assert background is not None
+        try:
+            status = background.run(
+                lambda: self._callbacks.tick(background.status, background.request_stop)
+            )
+        except BaseException:
+            self._callbacks.end(background.status, None)
+            raise
+        result = make_train_result(
+            status, background.is_interrupted, self._run.path, self._run.checkpoints_path
         )
+        self._callbacks.end(status, result)
+        return result
 
     @property
     def status(self) -> LearnerStatus:

@@ -74,9 +74,19 @@ class ModelError(ImpalaError):
 
 
 class InvalidUnrollError(ImpalaError):
-    """An unroll that breaks its specification, is damaged, or holds non-finite numbers."""
+    """An unroll that breaks its specification, is damaged, or holds numbers out of bounds.
+
+    Attributes:
+      is_absurd: whether a number is NaN, infinite or out of bounds. Such messages count towards
+        the quarantine of their actor.
+    """
 
     reason = "INVALID_UNROLL"
+
+    def __init__(self, text: str, is_absurd: bool = False) -> None:
+        """Describes the first fault of a message."""
+        super().__init__(text)
+        self.is_absurd = is_absurd
 
 
 class InvalidRequestError(ImpalaError):

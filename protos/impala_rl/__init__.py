@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from impala_actor.environments.factory import make_environment
     from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
     from impala_agent.agent import IMPALA
-    from impala_agent.results import TrainResult
+    from impala_agent.callbacks import Callback, Progress
+    from impala_agent.results import EvalResult, TrainResult
+    from impala_agent.shipped_callbacks import NotebookPlot, ProgressBar, SaveEvery, StopAtReturn
     from impala_common.config import TrainConfig
     from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
     from impala_common.errors import ImpalaError
@@ -24,11 +26,23 @@ if TYPE_CHECKING:
     from impala_common.numerics import vtrace
     from impala_common.policy.exported_policy import load_policy
     from impala_common.policy.frozen_policy import FrozenPolicy
+    from impala_common.policy.prediction import PredictState
+    from impala_common.run.run_data import EvaluationPoint, RunData, read_run
     from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 _MODULES = {
     "IMPALA": "impala_agent.agent",
     "TrainResult": "impala_agent.results",
+    "EvalResult": "impala_agent.results",
+    "Callback": "impala_agent.callbacks",
+    "Progress": "impala_agent.callbacks",
+    "StopAtReturn": "impala_agent.shipped_callbacks",
+    "SaveEvery": "impala_agent.shipped_callbacks",
+    "ProgressBar": "impala_agent.shipped_callbacks",
+    "NotebookPlot": "impala_agent.shipped_callbacks",
+    "read_run": "impala_common.run.run_data",
+    "RunData": "impala_common.run.run_data",
+    "EvaluationPoint": "impala_common.run.run_data",
     "ImpalaError": "impala_common.errors",
     "TrainConfig": "impala_common.config",
     "PRESETS": "impala_common.config.presets",
@@ -36,6 +50,7 @@ _MODULES = {
     "preset_for_environment": "impala_common.config.presets",
     "FrozenPolicy": "impala_common.policy.frozen_policy",
     "load_policy": "impala_common.policy.exported_policy",
+    "PredictState": "impala_common.policy.prediction",
     "make_environment": "impala_actor.environments.factory",
     "Evaluation": "impala_actor.evaluation.policy_evaluation",
     "evaluate": "impala_actor.evaluation.policy_evaluation",
@@ -53,9 +68,11 @@ _MODULES = {
 """By public name: the module that defines it (for `vtrace`, a module, its package)."""
 
 __all__ = [
-    "IMPALA", "TrainResult", "ImpalaError",
+    "IMPALA", "TrainResult", "EvalResult", "ImpalaError",
+    "Callback", "Progress", "StopAtReturn", "SaveEvery", "ProgressBar", "NotebookPlot",
+    "read_run", "RunData", "EvaluationPoint",
     "TrainConfig", "PRESETS", "make_preset", "preset_for_environment",
-    "FrozenPolicy", "load_policy", "make_environment", "Evaluation", "evaluate",
+    "FrozenPolicy", "load_policy", "PredictState", "make_environment", "Evaluation", "evaluate",
     "AgentModel", "AgentState", "ModelInputs", "ModelOutputs", "Encoder", "PolicyHead",
     "EnvironmentSpec", "ModelSpec", "TensorSpec",
     "vtrace",

@@ -197,8 +197,31 @@ def test_report_from_a_seat_that_does_not_hold_the_candidate_changes_nothing(
             with refused(NOT_FOUND, "NOT_FOUND"):
                 peer.report(candidate, 1e17, 1e17, evaluator_id=stranger)
 
+        with refused(NOT_FOUND, "NOT_FOUND", "does not hold"):  # in the evaluator's name
+            peer.report(candidate, 9.0, ticket=peer.tickets[candidate] ^ 1)
         assert peer.report(candidate).is_best
         assert best_of(server)[1] == 1.0
+
+
+@pytest.mark.parametrize("has_returns", [True, False])
+@pytest.mark.parametrize("mode", ["sampled", "greedy"])
+def test_return_far_beyond_those_of_training_is_doubtful_and_never_the_best(
+    tmp_path: Path, mode: str, has_returns: bool
+) -> None:
+    """Seen to fail: a return of 1e17 from the seat became the best, for good."""
+    config = evaluated_config(evaluation={"eval_best_by": mode})
+    with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
+        peer.episode_return = 20.0 if has_returns else None
+        watching = peer.watch()
+        for value in (-1e17, 1e17, 2001.0):
+            peer.train(server)
+            absurd = peer.report(watching.candidate().name, **{mode: value})
+            assert (absurd.is_best, absurd.is_doubtful) == (False, True)
+        peer.train(server)
+        honest = peer.report(watching.candidate().name, 7.0, 7.0)
+
+        assert (honest.is_best, honest.is_doubtful) == (True, False)
+        assert best_of(server)[1] == 7.0
 
 
 def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:

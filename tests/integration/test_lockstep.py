@@ -24,7 +24,7 @@ from impala_server.learner.batch_loader import Batch
 from impala_server.learner.update import Updater
 from impala_server.learner.update_result import UpdateResult
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(180)
 
 ENV = "CartPole-v1"
 DICT_BANDIT = "impala_common.testing.action_bandits:DictBandit-v0"
@@ -51,7 +51,7 @@ def train(
     """Returns (final weights, counters) of a run from start to end."""
     with RunningServer(path, config) as server:
         server.run_actor(env)
-        server.wait_finished()
+        server.wait_finished(120.0)
         return server.weights(), server.checkpoint().state["counters"]
 
 

@@ -25,13 +25,13 @@ from impala_common.errors import (
 )
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.security import ClientSecurity
-from impala_common.rpc.tokens import Scope, make_token, read_token
+from impala_common.rpc.tokens import make_token, read_token
 from impala_common.run import metrics
 from impala_server.front_end.listener import credentials
 from impala_server.front_end.listener.auth_interceptor import AuthInterceptor, make_interceptor
 
 METHODS = all_methods()
-IDENTITIES = ("none", "wrong", "actor", "admin")
+IDENTITIES = ("none", "wrong", "actor", "evaluator", "admin")
 GARBAGE = b"\xff\xff\xff\xff\x0f garbage"
 GET_CONFIG = next(method for method in METHODS if method.name.endswith("LearnerService/GetConfig"))
 OK = grpc.StatusCode.OK
@@ -61,8 +61,8 @@ def expected(method: str, identity: str) -> grpc.StatusCode:
         return OK
     if identity in ("none", "wrong"):
         return UNAUTHENTICATED
-    services = ("/impala_rl.v1.LearnerService/", "/impala_rl.v1.EvaluationService/")
-    needed = "actor" if method.startswith(services) else "admin"
+    scopes = {"LearnerService": "actor", "EvaluationService": "evaluator"}
+    needed = scopes.get(method.rpartition("/")[0].removeprefix("/impala_rl.v1."), "admin")
     return OK if identity == needed else PERMISSION_DENIED
 
 
@@ -121,7 +121,7 @@ def test_refused_calls_are_counted_by_kind(
         call(channels[identity], GET_CONFIG, b"")
 
     counted = {kind: count - before[kind] for kind, count in server.interceptor.failures.items()}
-    assert counted == {"no_token": 1, "wrong_token": 1, "wrong_scope": 1}
+    assert counted == {"no_token": 1, "wrong_token": 1, "wrong_scope": 2}
 
 
 @pytest.mark.parametrize(
@@ -165,6 +165,7 @@ def test_unknown_method_says_nothing_to_strangers(files: Path, name: str) -> Non
         "none": UNAUTHENTICATED,
         "wrong": UNAUTHENTICATED,
         "actor": unimplemented,
+        "evaluator": unimplemented,
         "admin": unimplemented,
     }
 
@@ -181,17 +182,19 @@ def test_without_token_files_all_is_open_on_loopback() -> None:
 @pytest.mark.parametrize(
     ("host", "tokens", "is_insecure", "is_open"),
     [
-        ("127.0.0.1", (), False, {"actor": True, "admin": True}),
-        ("unix:/x", (), False, {"actor": True, "admin": True}),
-        ("127.0.0.1", ("actor",), False, {"actor": False, "admin": True}),
-        ("127.0.0.1", ("admin",), False, {"actor": True, "admin": False}),
-        ("0.0.0.0", ("actor",), False, {"actor": False, "admin": False}),
-        ("0.0.0.0", (), True, {"actor": True, "admin": False}),
-        ("0.0.0.0", ("actor",), True, {"actor": False, "admin": False}),
+        ("127.0.0.1", (), False, {"actor", "evaluator", "admin"}),
+        ("unix:/x", (), False, {"actor", "evaluator", "admin"}),
+        ("127.0.0.1", ("actor",), False, {"admin"}),
+        ("127.0.0.1", ("evaluator",), False, {"actor", "admin"}),
+        ("127.0.0.1", ("admin",), False, {"actor", "evaluator"}),
+        ("0.0.0.0", ("actor",), False, set()),
+        ("0.0.0.0", (), True, {"actor", "evaluator"}),
+        ("0.0.0.0", ("actor",), True, set()),
+        ("0.0.0.0", ("evaluator",), True, {"actor"}),
     ],
 )
 def test_scope_without_a_token_is_open_where_nobody_else_can_come(
-    files: Path, host: str, tokens: tuple[str, ...], is_insecure: bool, is_open: dict[str, bool]
+    files: Path, host: str, tokens: tuple[str, ...], is_insecure: bool, is_open: set[str]
 ) -> None:
     """Planted: the escape flag opens administration as well."""
     settings = {f"{name}_token_file": str(files / f"{name}.token") for name in tokens}
@@ -200,7 +203,28 @@ def test_scope_without_a_token_is_open_where_nobody_else_can_come(
 
     interceptor = make_interceptor(config, host)
 
-    assert {scope.value: scope in interceptor._open_scopes for scope in Scope} == is_open
+    assert {scope.value for scope in interceptor._open_scopes} == is_open
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_evaluators_have_a_scope_of_their_own_once_they_have_a_token(
+    files: Path, has_own: bool
+) -> None:
+    """Seen to fail: with the token of actors anybody could say which checkpoint is the best."""
+    security = security_of(files, tls=False)
+    if not has_own:
+        del security["evaluator_token_file"]
+    report = next(method for method in METHODS if method.name.endswith("/ReportEvaluation"))
+    codes = {}
+    with DoorServer(make_config(security=security)) as server:
+        for identity in ("actor", "evaluator"):
+            with make_channel(server.address, security_as(identity, files, False)) as channel:
+                codes[identity] = call(channel, report, b""), call(channel, GET_CONFIG, b"")
+
+    assert codes == {
+        "actor": (PERMISSION_DENIED, OK) if has_own else (OK, OK),
+        "evaluator": (OK, PERMISSION_DENIED) if has_own else (UNAUTHENTICATED, UNAUTHENTICATED),
+    }
 
 
 def test_refused_calls_fill_no_log(caplog: pytest.LogCaptureFixture, files: Path) -> None:
@@ -233,9 +257,10 @@ def test_real_learner_never_parses_what_strangers_send(tmp_path: Path, files: Pa
             with make_channel(server.address, security_as(identity, files, False)) as channel:
                 codes[identity] = call(channel, GET_CONFIG, GARBAGE)
 
-    assert [codes[name] for name in ("none", "wrong", "admin")] == [
+    assert [codes[name] for name in ("none", "wrong", "evaluator", "admin")] == [
         UNAUTHENTICATED,
         UNAUTHENTICATED,
+        PERMISSION_DENIED,
         PERMISSION_DENIED,
     ]
     assert codes["actor"] not in (OK, UNAUTHENTICATED, PERMISSION_DENIED), "parsed, and found bad"

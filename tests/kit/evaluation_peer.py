@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from raw_peer import ACCEPTED, ENVIRONMENT, Peer
+from raw_peer import ACCEPTED, ENVIRONMENT, B, Peer
 from running_server import RunningServer
 
 from impala_common.codec.specs import pack_environment_spec
 from impala_common.spec.specs import EnvironmentSpec
 from impala_rl.v1 import evaluation_pb2 as pb
-from impala_rl.v1 import evaluation_pb2_grpc
+from impala_rl.v1 import evaluation_pb2_grpc, unroll_pb2
 
 TIMEOUT_S = 20.0
 EPISODES = 4
@@ -43,8 +43,9 @@ def make_result(return_mean: float = 1.0, **changes: Any) -> pb.EvaluationResult
 class Watching:
     """One open stream of candidates; the welcome is read."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, tickets: dict[str, int]) -> None:
         self.call = call
+        self._tickets = tickets
         assert next(call).WhichOneof("payload") is None
 
     def next(self) -> pb.WatchCandidatesResponse:
@@ -53,6 +54,7 @@ class Watching:
     def candidate(self) -> pb.Candidate:
         response = self.next()
         assert response.WhichOneof("payload") == "candidate"
+        self._tickets[response.candidate.name] = response.ticket
         return response.candidate
 
 
@@ -64,6 +66,10 @@ class EvaluationPeer(Peer):
         self.evaluations = evaluation_pb2_grpc.EvaluationServiceStub(self.channel)
         self._stream: Any = None
         self._watches: list[Watching] = []
+        self.episode_return: float | None = None
+        """Return of an episode that each message of unrolls tells of; None: of no episode."""
+        self.tickets: dict[str, int] = {}
+        """The newest ticket of each candidate, of any of this peer's evaluators."""
 
     def close(self) -> None:
         for watching in self._watches:
@@ -81,6 +87,12 @@ class EvaluationPeer(Peer):
         server.wait_until(lambda status: status.get("learner/policy_version", 0) >= target)
         return target
 
+    def message(self, num_unrolls: int = B, **changes: Any) -> unroll_pb2.UnrollBatch:
+        message = super().message(num_unrolls, **changes)
+        if self.episode_return is not None:
+            message.episodes.add(episode_return=self.episode_return, step_count=5)
+        return message
+
     def push_unanswered(self, num_messages: int) -> None:
         """Sends unrolls and does not wait for verdicts: the run may end on the way."""
         for _ in range(num_messages):
@@ -95,13 +107,18 @@ class EvaluationPeer(Peer):
             "environment": pack_environment_spec(spec),
         }
         request = pb.WatchCandidatesRequest(**(fields | changes))
-        watching = Watching(self.evaluations.WatchCandidates(request, timeout=TIMEOUT_S))
+        call = self.evaluations.WatchCandidates(request, timeout=TIMEOUT_S)
+        watching = Watching(call, self.tickets)
         self._watches.append(watching)
         return watching
 
     def candidate_weights(self, candidate: str, **changes: Any) -> tuple[Any, bytes]:
         """Returns header and file."""
-        fields = {"learner_run_id": self.learner_run_id, "candidate": candidate}
+        fields = {
+            "learner_run_id": self.learner_run_id,
+            "candidate": candidate,
+            "ticket": self.tickets.get(candidate, 0),
+        }
         request = pb.GetCandidateWeightsRequest(**(fields | changes))
         first, *rest = self.evaluations.GetCandidateWeights(request, timeout=TIMEOUT_S)
         return first.header, b"".join(response.chunk for response in rest)
@@ -118,6 +135,7 @@ class EvaluationPeer(Peer):
             "evaluator_id": "judge",
             "learner_run_id": self.learner_run_id,
             "candidate": candidate,
+            "ticket": self.tickets.get(candidate, 0),
             "sampled": make_result(sampled) if isinstance(sampled, float) else sampled,
             "greedy": make_result(greedy) if isinstance(greedy, float) else greedy,
         }

@@ -176,5 +176,6 @@ def security_of(
         settings["tls_client_ca"] = str(folder / "ca.crt")
     if tokens:
         settings["actor_token_file"] = str(folder / "actor.token")
+        settings["evaluator_token_file"] = str(folder / "evaluator.token")
         settings["admin_token_file"] = str(folder / "admin.token")
     return settings

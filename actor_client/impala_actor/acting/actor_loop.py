@@ -210,7 +210,7 @@ class _SessionLoop:
         self._episodes = EpisodeTracker(num_slots)
         self._times = unroll_pb2.ActorTimes()
         self._summaries: list[unroll_pb2.EpisodeSummary] = []
-        self._version = -1
+        self._version = self._unrolls_version = -1  # of the weights; the oldest in the unrolls
         self._num_failures_told = environment.num_failures
         self._observations = environment.start(session.seed % (1 << 31))
         self._is_first = np.ones(num_slots, np.bool_)
@@ -244,6 +244,7 @@ class _SessionLoop:
 
     def _play_unrolls(self) -> None:
         """Takes T steps in every slot; raises QueueClosedError if the actor is to stop."""
+        self._unrolls_version = self._version
         policy, environment, builder = self._policy, self._environment, self._builder
         builder.begin(
             self._observations,
@@ -265,6 +266,8 @@ class _SessionLoop:
             policy.observe(result.rewards, result.is_first)
             self._note_episodes(result)
             self._observations, self._is_first = result.observations, result.is_first
+            if self._session.refreshes_weights_each_step and not builder.is_complete:
+                self._take_newest_weights()
             failpoints.hit("actor.mid_unroll")
             inference_s += acted_s - start_s
             environment_s += stepped_s - acted_s
@@ -291,7 +294,7 @@ class _SessionLoop:
         unrolls = self._builder.unrolls
         request = learner_pb2.PushUnrollsRequest()
         message = pack_unrolls(unrolls, self._session.unroll, self._actor.compress, request.unrolls)
-        message.policy_version = self._version
+        message.policy_version = self._unrolls_version
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)
         self._summaries = []
@@ -314,6 +317,9 @@ class _SessionLoop:
             newer = self._subscriber.fetch(self._version + 1, self._sender.raise_failure)
             self._swap_weights(*newer)
             return
+        self._take_newest_weights()
+
+    def _take_newest_weights(self) -> None:
         newest = self._subscriber.take_newest()
         if newest is not None:
             self._swap_weights(*newest)

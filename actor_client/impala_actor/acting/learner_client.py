@@ -70,6 +70,7 @@ class Session(NamedTuple):
     window: int
     max_unrolls: int
     is_lockstep: bool
+    refreshes_weights_each_step: bool
     weights: tuple[TensorSpec, ...]
 
 
@@ -179,6 +180,7 @@ class LearnerClient:
             window=response.limits.window,
             max_unrolls=response.limits.max_unrolls_per_message,
             is_lockstep=response.is_lockstep,
+            refreshes_weights_each_step=response.refreshes_weights_each_step,
             weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
         )
 

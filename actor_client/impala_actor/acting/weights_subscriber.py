@@ -53,6 +53,8 @@ class WeightsSubscriber:
 
     def take_newest(self) -> tuple[int, dict[str, Array]] | None:
         """Returns (version, weights) if newer ones arrived since the last call."""
+        if self._newest is None:  # read without the lock: new ones are found at the next call
+            return None
         with self._changed:
             newest, self._newest = self._newest, None
         return None if newest is None else (newest.policy_version, unpack_snapshot(newest.data))

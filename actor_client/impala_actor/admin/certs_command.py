@@ -1,6 +1,6 @@
 """`impala-admin certs init DIR`: writes a CA, certificates and tokens for a new learner.
 
-A CA, certificates for a server and for a client, and two tokens, in files only
+A CA, certificates for a server and for a client, and three tokens, in files only
 their owner can read. Needs no learner. Called by impala-admin's command line.
 """
 
@@ -27,12 +27,12 @@ _ALWAYS = ("localhost", "127.0.0.1", "::1")
 CA_CERT, CA_KEY = "ca.crt", "ca.key"
 SERVER_CERT, SERVER_KEY = "server.crt", "server.key"
 CLIENT_CERT, CLIENT_KEY = "client.crt", "client.key"
-ACTOR_TOKEN, ADMIN_TOKEN = "actor.token", "admin.token"
+ACTOR_TOKEN, EVALUATOR_TOKEN, ADMIN_TOKEN = "actor.token", "evaluator.token", "admin.token"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitArguments:
-    """Makes a CA, a server's certificate, a client's certificate and two tokens in a new folder."""
+    """Makes a CA, certificates for a server and for a client, and three tokens in a new folder."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Folder to make, mode 0700; its files are 0600. Nothing that exists is overwritten."""
@@ -81,6 +81,7 @@ def make_certificates(folder: Path, names: Sequence[str] = (), days: int = 365) 
         CLIENT_CERT: client.certificate,
         CLIENT_KEY: client.key,
         ACTOR_TOKEN: make_token().encode() + b"\n",
+        EVALUATOR_TOKEN: make_token().encode() + b"\n",
         ADMIN_TOKEN: make_token().encode() + b"\n",
     }
     try:
@@ -125,15 +126,17 @@ def _explain(arguments: InitArguments) -> str:
     names = dict.fromkeys((*arguments.name, *_ALWAYS))
     host = arguments.name[0] if arguments.name else "localhost"
     return f"""\
-{folder} holds a CA, certificates for {", ".join(names)} and two tokens,
+{folder} holds a CA, certificates for {", ".join(names)} and three tokens,
 valid for {arguments.days} days. On the learner's machine:
 
   impala-server --host 0.0.0.0 --env ID --tls-cert {folder}/{SERVER_CERT} \\
-    --tls-key {folder}/{SERVER_KEY} --actor-token-file {folder}/{ACTOR_TOKEN}
+    --tls-key {folder}/{SERVER_KEY} --actor-token-file {folder}/{ACTOR_TOKEN} \\
+    --evaluator-token-file {folder}/{EVALUATOR_TOKEN}
 
 On each actor's machine, once {CA_CERT} and {ACTOR_TOKEN} are copied there (mode 0600):
 
   impala-actor --server {host}:50051 --env ID --ca-file {CA_CERT} --token-file {ACTOR_TOKEN}
 
-{CA_KEY} makes further certificates, {ADMIN_TOKEN} administrates: neither is for an actor's machine.
+An impala-evaluator gets {EVALUATOR_TOKEN} in the place of {ACTOR_TOKEN}. {CA_KEY} makes further
+certificates, {ADMIN_TOKEN} administrates: neither is for an actor's machine.
 """

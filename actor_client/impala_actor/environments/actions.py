@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import DecodeActions
 from impala_common.errors import UnsupportedSpaceError
+from impala_common.spec.action_decoding import PartDecoder, split_parts
 from impala_common.spec.action_spec import ACTION, MAX_POLICY_LOGITS, ActionPart, ActionSpec
 from impala_common.spec.tensor_spec import DTYPES
 
@@ -24,8 +25,6 @@ Array = NDArray[Any]  # Any: each part has the dtype its spec names
 
 MAX_INTEGER_CHOICES = 1024
 """An integer Box of more values than this per component is refused."""
-MAX_HALF_RANGE = 1e6
-"""Bounds further apart than twice this only clip; they do not scale."""
 
 
 def make_action_spec(space: spaces.Space[Any]) -> ActionSpec:
@@ -72,55 +71,13 @@ class ActionDecoder:
     def __init__(self, space: spaces.Space[Any], spec: ActionSpec) -> None:
         self._space = space
         self._is_single = spec.is_single_categorical
-        self._decoders: list[tuple[slice, PartDecoder]] = []
-        start = 0
-        for part in spec.parts:
-            stop = start + part.num_components
-            self._decoders.append((slice(start, stop), PartDecoder(part)))
-            start = stop
+        self._decoders = [(place, PartDecoder(part)) for place, part in split_parts(spec)]
 
     def __call__(self, actions: Array) -> Any:  # Any: as the space is nested
         """Returns the batch for int64 or float32 [N, ...] flat actions."""
         rows = actions[:, None] if self._is_single else actions
         leaves = [decode(rows[:, place]) for place, decode in self._decoders]
         return _assemble(self._space, iter(leaves))
-
-
-class PartDecoder:
-    """Turns the components of one part, [N, n], into the environment's array [N, ...]."""
-
-    def __init__(self, part: ActionPart) -> None:
-        self._shape = part.shape
-        self._dtype = np.dtype(part.dtype)
-        self._kind = part.kind
-        self._starts = np.array(part.starts, np.int64)
-        self._lows = np.array(part.lows, np.float64)
-        self._highs = np.array(part.highs, np.float64)
-        self._centres, self._half_ranges = _find_scales(self._lows, self._highs)
-
-    def __call__(self, components: Array) -> Array:
-        """Returns an array of the part's dtype and shape, one for each row."""
-        values = components
-        if self._kind == "categorical":
-            values = components.astype(np.int64) + self._starts
-        elif self._kind == "gaussian":
-            scaled = self._centres + self._half_ranges * components.astype(np.float64)
-            values = np.clip(scaled, self._lows, self._highs)
-        return values.astype(self._dtype).reshape(len(components), *self._shape)
-
-
-def _find_scales(lows: Array, highs: Array) -> tuple[Array, Array]:
-    """Returns centre and half range of each component.
-
-    If a bound is missing, or the bounds are too far apart to be a range for exploration, the half
-    range is 1 and the centre the number closest to 0 within the bounds.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        half_ranges = highs / 2 - lows / 2
-        centres = lows / 2 + highs / 2
-    is_range = half_ranges <= MAX_HALF_RANGE  # False for nan and infinity
-    nearest_to_zero = np.clip(0.0, lows, highs)
-    return np.where(is_range, centres, nearest_to_zero), np.where(is_range, half_ranges, 1.0)
 
 
 def _walk(name: str, space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[Any]]]:

@@ -40,6 +40,7 @@ class Task(NamedTuple):
     seed: int
     model: ModelSpec
     observation_leaves: tuple[TensorSpec, ...]
+    ticket: int = 0
 
 
 class Welcome(NamedTuple):
@@ -98,7 +99,7 @@ class EvaluationClient(LearnerClient):
           LearnerUnavailableError: not reachable within PATIENCE_S, or wanted no more.
         """
         request = pb.GetCandidateWeightsRequest(
-            learner_run_id=task.learner_run_id, candidate=task.candidate
+            learner_run_id=task.learner_run_id, candidate=task.candidate, ticket=task.ticket
         )
 
         def attempt() -> bytes:
@@ -139,6 +140,7 @@ class EvaluationClient(LearnerClient):
             evaluator_id=self._actor.actor_id,
             learner_run_id=task.learner_run_id,
             candidate=task.candidate,
+            ticket=task.ticket,
             sampled=pack_result(sampled),
             greedy=pack_result(greedy),
             duration=duration,
@@ -192,4 +194,5 @@ def _unpack(response: pb.WatchCandidatesResponse) -> Task:
         seed=candidate.seed,
         model=unpack_model_spec(candidate.model),
         observation_leaves=tuple(map(unpack_tensor_spec, candidate.observation_leaves)),
+        ticket=response.ticket,
     )

@@ -161,11 +161,16 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "protocol_version": Number(0, _COUNT),
         "model": Text(256),
     },
-    "GetCandidateWeightsRequest": {"learner_run_id": _IDENTITY, "candidate": Text(64)},
+    "GetCandidateWeightsRequest": {
+        "learner_run_id": _IDENTITY,
+        "candidate": Text(64),
+        "ticket": _IDENTITY,
+    },
     "ReportEvaluationRequest": {
         "evaluator_id": Text(64),
         "learner_run_id": _IDENTITY,
         "candidate": Text(64),
+        "ticket": _IDENTITY,
     },
     "EvaluationResult": {
         "episode_count": Number(0, 1 << 20),

@@ -20,6 +20,10 @@ from impala_common.errors import InvalidUnrollError
 from impala_common.spec.specs import UnrollLeaf, UnrollSpec
 from impala_rl.v1 import unroll_pb2 as pb
 
+MAX_ABS_VALUE = 1e9
+"""Largest absolute value in a leaf of floats: larger ones overflow float32 in the loss, or in its
+gradient."""
+
 Array = np.ndarray[Any, Any]
 Leaves = dict[str, Array]
 """Leaf name -> [T, N, ...], [T+1, N, ...] or [N, ...], as UnrollSpec.leaves says."""
@@ -141,7 +145,7 @@ class UnrollDecoder:
             array = unpack_tensor(
                 tensors[position], name, leaf.tensor.dtype, shapes[position], data[position]
             )
-            _require_finite(name, array)
+            _require_bounded(name, array)
             leaves[name] = array
         self._actions.validate(leaves)
         return Unrolls(num_unrolls, leaves, frames)
@@ -165,7 +169,7 @@ class UnrollDecoder:
         frames = unpack_tensor(
             message.unique_frames, "unique_frames", leaf.tensor.dtype, frame_shape, data[0]
         )
-        _require_finite("unique_frames", frames)
+        _require_bounded("unique_frames", frames)
         index_shape = (spec.unroll_length + 1, num_unrolls, spec.environment.frame_stack)
         index = unpack_tensor(message.frame_index, "frame_index", "int32", index_shape, data[1])
         if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
@@ -173,6 +177,15 @@ class UnrollDecoder:
         return UniqueFrames(frames, counts.astype(np.int32), index)
 
 
-def _require_finite(name: str, array: Array) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidUnrollError(f"{name}: expected finite numbers, got NaN or infinity")
+def _require_bounded(name: str, array: Array) -> None:
+    """Raises InvalidUnrollError unless all numbers are finite and at most MAX_ABS_VALUE."""
+    if array.dtype.kind != "f" or array.size == 0:
+        return
+    largest = max(float(array.max()), -float(array.min()))  # NaN if one of the numbers is
+    if largest <= MAX_ABS_VALUE:
+        return
+    if np.isfinite(largest):
+        text = f"expected at most {MAX_ABS_VALUE:g} in absolute value, got {largest:g}"
+    else:
+        text = "expected finite numbers, got NaN or infinity"
+    raise InvalidUnrollError(f"{name}: {text}", is_absurd=True)

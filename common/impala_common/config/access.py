@@ -27,6 +27,9 @@ class SecurityConfig:
     tls_cert."""
     actor_token_file: str = ""
     """File of the token actors must send, readable by its owner only; empty: none is needed."""
+    evaluator_token_file: str = ""
+    """File of the token evaluators must send, readable by its owner only; empty: the token of
+    actors is theirs too."""
     admin_token_file: str = ""
     """File of the token for administration, readable by its owner only; empty: none is needed."""
 

@@ -326,6 +326,9 @@ class TransportConfig:
     """Seconds a message waits for room in rollout storage before its verdict is CAPACITY."""
     publish_interval_updates: int = 1
     """Updates between two published weight snapshots."""
+    weights_refresh: Literal["unroll", "step"] = "unroll"
+    """When an actor takes over newer weights: before an unroll, or before any step of it. Each row
+    has the logits it was acted with, so V-trace corrects both; with step, data is fresher."""
     allow_insecure_public_bind_without_tls: bool = False
     """Let anyone who can reach the port read weights and inject data. Not for open networks."""
 
@@ -336,6 +339,7 @@ class TransportConfig:
         require_between("max_actors", self.max_actors, 1, 4096)
         require_positive("capacity_timeout_s", self.capacity_timeout_s)
         require_positive("publish_interval_updates", self.publish_interval_updates)
+        require_one_of("weights_refresh", self.weights_refresh, ("unroll", "step"))
         require_one_of("front_end", self.front_end, ("process", "in-process"))
 
 

@@ -83,6 +83,13 @@ class TrainConfig:
             "how many passes there is time for is not determined",
         )
         require(
+            "weights_refresh",
+            self.transport.weights_refresh,
+            self.transport.weights_refresh == "unroll",
+            "unroll with --lockstep",
+            "at which step newer weights arrive is not determined",
+        )
+        require(
             "publish_interval_updates",
             self.transport.publish_interval_updates,
             self.transport.publish_interval_updates == 1,

@@ -15,14 +15,14 @@ from impala_common.errors import CheckpointError, ConfigError
 from impala_common.models.contract import AgentModel
 from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
-from impala_common.policy.frozen_policy import FrozenPolicy, require_own_model_named
+from impala_common.policy.frozen_policy import NetworkPolicy, require_own_model_named
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FrozenRun(FrozenPolicy):
+class FrozenRun(NetworkPolicy):
     """A run at one checkpoint, whose weights `model` has.
 
     Attributes:

@@ -8,15 +8,16 @@ generator, so that a seed decides all actions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from impala_common.models.contract import AgentModel
 from impala_common.policy.action_sampler import choose_actions
 from impala_common.policy.inference.backend import InferenceBackend, StepInputs
-from impala_common.policy.inference.eager import EagerInference
 from impala_common.spec.action_spec import ActionSpec
+
+if TYPE_CHECKING:
+    from impala_common.models.contract import AgentModel
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +40,7 @@ class Policy:
 
     def __init__(
         self,
-        model: AgentModel,
+        model: AgentModel | None,
         action: ActionSpec,
         num_slots: int,
         seed: int,
@@ -48,14 +49,19 @@ class Policy:
         """Acts in `num_slots` slots; sampling derives from `seed`.
 
         Args:
-          model: the network.
+          model: the network; None: `inference` needs none.
           action: specification of an action.
           num_slots: N.
           seed: of the sampling.
           inference: backend made for `model` and `num_slots`; None: eager, in float32 on the CPU.
         """
         self._action = action
-        self._inference = EagerInference(model, num_slots) if inference is None else inference
+        if inference is None:
+            from impala_common.policy.inference.eager import EagerInference  # loads torch
+
+            assert model is not None
+            inference = EagerInference(model, num_slots)
+        self._inference = inference
         self._random = np.random.default_rng(np.random.SeedSequence((seed, 0x5A)))
         tensor = action.tensor
         self.previous_action = np.zeros((num_slots, *tensor.shape), tensor.dtype)

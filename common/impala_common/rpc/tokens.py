@@ -2,7 +2,7 @@
 
 Read by servers and clients when they start. A token itself never appears in a command line, a log
 line or an error; digests are compared, in constant time. The file of a token decides its scope: one
-file for actors, one for administration.
+file for actors, one for evaluators, one for administration.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ class Scope(enum.Enum):
     """Permission of a token."""
 
     ACTOR = "actor"
+    EVALUATOR = "evaluator"
     ADMIN = "admin"
+
+
+_MAY = {
+    Scope.ACTOR: "send experience",
+    Scope.EVALUATOR: "report evaluations",
+    Scope.ADMIN: "administrate",
+}
 
 
 def make_token() -> str:
@@ -90,16 +98,21 @@ class TokenBook:
         """Stores the digests of `tokens`.
 
         Raises:
-          ConfigError: two scopes have the same token, so an actor could administrate.
+          ConfigError: two scopes have the same token, so an actor could administrate, for
+            example.
         """
         self._digests = {scope: _digest(token) for scope, token in tokens.items()}
-        if len(set(self._digests.values())) != len(self._digests):
-            raise ConfigError(
-                "admin_token_file",
-                "the same token as actor_token_file",
-                "another token",
-                "every actor could administrate",
-            )
+        seen: dict[bytes, Scope] = {}
+        for scope, digest in self._digests.items():
+            if digest in seen:
+                first = seen[digest].value
+                raise ConfigError(
+                    f"{scope.value}_token_file",
+                    f"the same token as {first}_token_file",
+                    "another token",
+                    f"every {first} could {_MAY[scope]}",
+                )
+            seen[digest] = scope
 
     @property
     def scopes(self) -> frozenset[Scope]:

@@ -1,20 +1,20 @@
 """BestCheckpoint: the run's checkpoint `best`, replaced atomically.
 
 It has the largest mean return of all evaluations during training, and its state holds the result.
-Written by the learner only; read like any other checkpoint. Only a better one replaces it. Knows
-neither
-torch nor gRPC.
+Written by the learner only; read like any other checkpoint. Only a better one replaces it, unless
+an administrator has set it aside. Knows neither torch nor gRPC.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from impala_common.errors import CheckpointError
+from impala_common.errors import CheckpointError, NotFoundError
 from impala_common.run.checkpoint_manifest import (
     BEST,
     MANIFEST,
@@ -28,6 +28,7 @@ from impala_common.run.run_directory import sync_directory, write_bytes_atomic
 
 EVALUATION = "evaluation"
 """Key of the evaluation in a best checkpoint's state."""
+_CLEARED = "best-cleared-"
 
 
 class BestCheckpoint:
@@ -73,6 +74,28 @@ class BestCheckpoint:
             sync_directory(self._store.path)
         except OSError as error:
             raise CheckpointError(f"{self._path} could not be replaced: {error}") from error
+
+    def set_aside(self) -> str:
+        """Renames the best checkpoint, so that the next candidate becomes the best.
+
+        Returns:
+          Its new name: best-cleared-1, or the first free number.
+
+        Raises:
+          NotFoundError: there is none.
+          CheckpointError: it cannot be renamed.
+        """
+        try:
+            self.recover()
+            if not self._path.exists():
+                raise NotFoundError("the run has no best checkpoint")
+            used = set(os.listdir(self._store.path))
+            name = next(n for i in itertools.count(1) if (n := f"{_CLEARED}{i}") not in used)
+            os.rename(self._path, self._store.path / name)
+            sync_directory(self._store.path)
+        except OSError as error:
+            raise CheckpointError(f"{self._path} could not be set aside: {error}") from error
+        return name
 
     def recover(self) -> None:
         """Finishes an `adopt` that a crash interrupted."""

@@ -149,7 +149,7 @@ def read_tensors(path: Path, digest: str, num_bytes: int) -> dict[str, np.ndarra
       CheckpointError: the file is not the one the manifest lists.
       OSError: it cannot be read.
     """
-    data = _read_verified(path, digest, num_bytes)
+    data = read_verified(path, digest, num_bytes)
     try:
         arrays = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
@@ -168,7 +168,7 @@ def read_group(folder: Path, group: str) -> bytes:
         manifest = unpack_manifest(
             folder / MANIFEST, read_bytes(folder / MANIFEST, MAX_MANIFEST_BYTES)
         )
-        return _read_verified(path, *manifest.files[path.name])
+        return read_verified(path, *manifest.files[path.name])
     except (OSError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be read: {error!r}") from error
 
@@ -193,7 +193,7 @@ def validate_readable(folder: Path, manifest: bytes) -> None:
         raise CheckpointUnreadableError(f"{folder} cannot be read back: {error}") from error
 
 
-def _read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
+def read_verified(path: Path, digest: str, num_bytes: int) -> bytes:
     """Returns a file's bytes after verifying its size and sha256."""
     data = read_bytes(path, num_bytes)
     if len(data) != num_bytes:

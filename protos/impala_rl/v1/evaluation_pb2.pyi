@@ -25,14 +25,16 @@ class WatchCandidatesRequest(_message.Message):
     def __init__(self, evaluator_id: _Optional[str] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_learner_pb2.EnvironmentSpec, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class WatchCandidatesResponse(_message.Message):
-    __slots__ = ("learner", "candidate", "end")
+    __slots__ = ("learner", "candidate", "end", "ticket")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     candidate: Candidate
     end: _learner_pb2.DrainReason
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., end: _Optional[_Union[_learner_pb2.DrainReason, str]] = ...) -> None: ...
+    ticket: int
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., candidate: _Optional[_Union[Candidate, _Mapping]] = ..., end: _Optional[_Union[_learner_pb2.DrainReason, str]] = ..., ticket: _Optional[int] = ...) -> None: ...
 
 class Candidate(_message.Message):
     __slots__ = ("name", "trained_steps", "policy_version", "episode_count", "seed", "model", "observation_leaves")
@@ -53,12 +55,14 @@ class Candidate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ..., observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class GetCandidateWeightsRequest(_message.Message):
-    __slots__ = ("learner_run_id", "candidate")
+    __slots__ = ("learner_run_id", "candidate", "ticket")
     LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
     learner_run_id: int
     candidate: str
-    def __init__(self, learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ...) -> None: ...
+    ticket: int
+    def __init__(self, learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., ticket: _Optional[int] = ...) -> None: ...
 
 class GetCandidateWeightsResponse(_message.Message):
     __slots__ = ("header", "chunk")
@@ -77,20 +81,22 @@ class CandidateWeightsHeader(_message.Message):
     def __init__(self, total_bytes: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
-    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration")
+    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration", "ticket")
     EVALUATOR_ID_FIELD_NUMBER: _ClassVar[int]
     LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_FIELD_NUMBER: _ClassVar[int]
     GREEDY_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
     evaluator_id: str
     learner_run_id: int
     candidate: str
     sampled: EvaluationResult
     greedy: EvaluationResult
     duration: _duration_pb2.Duration
-    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    ticket: int
+    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ticket: _Optional[int] = ...) -> None: ...
 
 class EvaluationResult(_message.Message):
     __slots__ = ("episode_count", "return_mean", "standard_error", "confidence_low", "confidence_high", "return_min", "return_max", "length_mean", "length_min", "length_max", "cut_count")
@@ -119,11 +125,13 @@ class EvaluationResult(_message.Message):
     def __init__(self, episode_count: _Optional[int] = ..., return_mean: _Optional[float] = ..., standard_error: _Optional[float] = ..., confidence_low: _Optional[float] = ..., confidence_high: _Optional[float] = ..., return_min: _Optional[float] = ..., return_max: _Optional[float] = ..., length_mean: _Optional[float] = ..., length_min: _Optional[int] = ..., length_max: _Optional[int] = ..., cut_count: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationResponse(_message.Message):
-    __slots__ = ("learner", "is_best", "is_duplicate")
+    __slots__ = ("learner", "is_best", "is_duplicate", "is_doubtful")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     IS_BEST_FIELD_NUMBER: _ClassVar[int]
     IS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    IS_DOUBTFUL_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     is_best: bool
     is_duplicate: bool
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., is_best: _Optional[bool] = ..., is_duplicate: _Optional[bool] = ...) -> None: ...
+    is_doubtful: bool
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., is_best: _Optional[bool] = ..., is_duplicate: _Optional[bool] = ..., is_doubtful: _Optional[bool] = ...) -> None: ...

@@ -85,8 +85,9 @@ class EvaluationServiceServicer:
         stream. When the stream ends without a report, the candidate goes to the
         next evaluator, unless a newer one waits.
         - A second stream of the same evaluator_id is refused while the first one
-        lives. An evaluator that reports nothing for 30 minutes while others need
-        its place loses it: ABORTED (STALE_SESSION).
+        lives. An evaluator that does not fetch the weights of its candidate for
+        60 seconds, or reports nothing for 30 minutes, while others need its place
+        loses it: ABORTED (STALE_SESSION).
         - `end` is the last message: the learner stops, or has finished. What is
         still being played is wanted no more.
         - A learner that waits for its first actor sends nothing and checks the

@@ -85,7 +85,7 @@ class RegisterRequest(_message.Message):
     def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
-    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights")
+    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights", "refreshes_weights_each_step")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class RegisterResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     IS_LOCKSTEP_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    REFRESHES_WEIGHTS_EACH_STEP_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     session_epoch: int
     actor_index: int
@@ -104,7 +105,8 @@ class RegisterResponse(_message.Message):
     limits: LearnerLimits
     is_lockstep: bool
     weights: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+    refreshes_weights_each_step: bool
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., refreshes_weights_each_step: _Optional[bool] = ...) -> None: ...
 
 class EnvironmentSpec(_message.Message):
     __slots__ = ("observation_leaves", "frame_stack", "action")

@@ -100,6 +100,7 @@ class OpenRun:
             transport.capacity_timeout_s,
             rollout.batch_size,
             self.history,
+            self.sessions.note_absurd,
         )
 
     def header(self) -> header_pb2.LearnerHeader:

@@ -101,6 +101,7 @@ class AdminCommands:
             "shutdown": self._shutdown,
             "log_level": self._log_level,
             "profile": self._profile,
+            "clear_best": controller.evaluations.clear_best,
             "report_evaluation": controller.evaluations.report,
         }
 

@@ -311,6 +311,11 @@ class Controller:
                 self.machine.move("pause")
         self.tell_status()
 
+    def forget_best(self) -> None:
+        """Removes the best evaluation from the status."""
+        for name in (metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS):
+            self._shown.pop(name, None)
+
     def count_time(self, state: dict[str, Any]) -> None:
         """Adds the time of this life to the counters in a checkpoint's state."""
         state["counters"]["wall_time_s"] += _now_s() - self._start_s

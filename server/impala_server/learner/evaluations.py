@@ -25,10 +25,15 @@ from impala_server.messages import CandidateReady, Message
 _LOG = logging.getLogger(__name__)
 _MAX_CANDIDATES = 8  # one that waits and one for every evaluator; the front end drops the others
 _MAX_JUDGED = 64
+_DOUBT_FACTOR = 10.0
+"""Returns up to this many times the largest of training are believed. The factor is large because
+evaluation may play longer episodes, for example whole games instead of single lives."""
+_MAX_BELIEVED_LENGTH = 1_000_000
 
 Result = dict[str, Any]
 """Reported results of one mode, by the fields of EvaluationResult. Any: JSON."""
 
+_RETURN_ENDS = ("return_min", "return_max")
 _NUMBERS = {
     "return_mean": (metrics.EVALUATION_RETURN_MEAN, metrics.GREEDY_RETURN_MEAN),
     "standard_error": (metrics.EVALUATION_ERROR, metrics.GREEDY_ERROR),
@@ -54,6 +59,9 @@ class Evaluated(Protocol):
     def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
         """Writes a line of metrics of `step` and shows it in the status."""
 
+    def forget_best(self) -> None:
+        """Removes the best from the status."""
+
     def tell_front_end(self, message: Message) -> None:
         """Sends a message."""
 
@@ -74,7 +82,7 @@ class Evaluations:
         self._store = CheckpointStore(run.candidates_path)
         self._checkpoint = BestCheckpoint(CheckpointStore(run.checkpoints_path))
         self._candidates: OrderedDict[str, _Candidate] = OrderedDict()
-        self._judged: OrderedDict[str, bool] = OrderedDict()  # name -> whether it became the best
+        self._judged: OrderedDict[str, tuple[bool, bool]] = OrderedDict()  # best? doubtful?
         self._best: tuple[float, int] | None = None  # mean return, step
 
     def begin(self) -> None:
@@ -128,28 +136,57 @@ class Evaluations:
         greedy: Result,
         duration_s: float,
         seed: int,
+        max_abs_return: float | None,
+        max_abs_reward: float,
     ) -> dict[str, bool]:
-        """Takes a candidate's results; returns `is_best` and `is_duplicate`, by name.
+        """Takes a candidate's results.
 
         The best checkpoint is in its place before the line of metrics that names it is written.
+        Results with returns far beyond those of training are doubtful: they are recorded, but do
+        not make the candidate the best.
+
+        Args:
+          name: of the candidate.
+          evaluator_id: name of the evaluator.
+          sampled: results with drawn actions.
+          greedy: results with the likeliest actions.
+          duration_s: duration of both.
+          seed: of the episodes.
+          max_abs_return: median over actors of the largest absolute return in training; None
+            before the first episode.
+          max_abs_reward: largest absolute reward in training.
+
+        Returns:
+          `is_best`, `is_doubtful` and `is_duplicate`, by name.
 
         Raises:
           NotFoundError: no such candidate.
         """
         if name in self._judged:
-            return {"is_best": self._judged[name], "is_duplicate": True}
+            is_best, is_doubtful = self._judged[name]
+            return {"is_best": is_best, "is_doubtful": is_doubtful, "is_duplicate": True}
         candidate = self._candidates.get(name)
         if candidate is None:
             raise NotFoundError(f"no candidate {name!r}: it was replaced, or is of another life")
+        length = max(sampled["length_max"], greedy["length_max"])
+        limit = self._largest_believed(max_abs_return, max_abs_reward, length)
+        largest = max(abs(one[end]) for one in (sampled, greedy) for end in _RETURN_ENDS)
+        is_doubtful = largest > limit
+        if is_doubtful:
+            _LOG.warning(
+                "the evaluation of %s by %s is doubtful, so it cannot become the best: a return "
+                "of %g in absolute value, where training makes at most %g believable",
+                name, evaluator_id, largest, limit,
+            )  # fmt: skip
         evaluation = {
             "sampled": sampled,
             "greedy": greedy,
             "evaluator_id": evaluator_id,
             "seed": seed,
         }
-        is_best = self._keep_if_best(name, candidate.step, evaluation)
+        is_best = not is_doubtful and self._keep_if_best(name, candidate.step, evaluation)
         self.drop(name)
-        self._judged[name] = is_best
+        self._judged[name] = is_best, is_doubtful
         while len(self._judged) > _MAX_JUDGED:
             self._judged.popitem(last=False)
         values: dict[str, float | None] = {metrics.TIME_S: candidate.time_s}
@@ -159,7 +196,35 @@ class Evaluations:
         if self._best is not None:
             values[metrics.EVALUATION_BEST], values[metrics.EVALUATION_BEST_STEPS] = self._best
         self._controller.record_evaluation(values, candidate.step)
-        return {"is_best": is_best, "is_duplicate": False}
+        return {"is_best": is_best, "is_doubtful": is_doubtful, "is_duplicate": False}
+
+    def clear_best(self) -> dict[str, Any]:
+        """Sets the best checkpoint aside, so that the next candidate becomes the best.
+
+        Returns:
+          `name`: its new name; `return_mean`: the mean return by which it was the best, None if it
+          could not be read.
+
+        Raises:
+          NotFoundError: there is none.
+          CheckpointError: it cannot be renamed.
+        """
+        name = self._checkpoint.set_aside()
+        return_mean = None if self._best is None else self._best[0]
+        self._best = None
+        self._controller.forget_best()
+        _LOG.warning("the best checkpoint was set aside as %s", name)
+        return {"name": name, "return_mean": return_mean}
+
+    def _largest_believed(
+        self, max_abs_return: float | None, max_abs_reward: float, length: int
+    ) -> float:
+        """Returns the absolute return beyond which a result is doubtful."""
+        known = [] if self._best is None else [abs(self._best[0])]
+        known += [] if max_abs_return is None else [max_abs_return]
+        if not known:  # no episode has ended yet: what so many steps could bring
+            known = [max_abs_reward * min(length, _MAX_BELIEVED_LENGTH)]
+        return _DOUBT_FACTOR * max(1.0, *known)
 
     @property
     def shown(self) -> dict[str, float]:

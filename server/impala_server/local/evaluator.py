@@ -76,4 +76,4 @@ def _command(config: TrainConfig, run: RunDirectory, address: str) -> list[str]:
     if config.evaluation.eval_video_every:
         command += ["--record-dir", str(run.path.absolute())]
         command += ["--record-every", str(config.evaluation.eval_video_every)]
-    return command + client_options(config, address, env)
+    return command + client_options(config, address, env, is_evaluator=True)

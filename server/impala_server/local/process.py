@@ -20,7 +20,7 @@ from impala_common.config.checks import is_own_model
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
 from impala_common.process.passed_objects import ObjectMemory
-from impala_server.local.security import local_actor_options, local_address
+from impala_server.local.security import local_address, local_client_options
 
 _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
@@ -130,7 +130,9 @@ class LocalProcess:
         self._process = None
 
 
-def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
+def client_options(
+    config: TrainConfig, address: str, env: str, is_evaluator: bool = False
+) -> list[str]:
     """Returns the options that actors and evaluator share, for the learner at `address`."""
     options = ["--server", local_address(address), "--env", env]
     options += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
@@ -141,7 +143,7 @@ def client_options(config: TrainConfig, address: str, env: str) -> list[str]:
     if config.environment.env_wrapper:
         options += ["--env-wrapper", *config.environment.env_wrapper]
     options += ["--log-format", "text"]  # files in logs/ are read by people
-    return options + local_actor_options(config.security, address)
+    return options + local_client_options(config.security, address, is_evaluator)
 
 
 def _spawn(

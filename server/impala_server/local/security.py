@@ -25,15 +25,25 @@ def local_address(address: str) -> str:
     return join_address(_EVERYWHERE[host], port_of(address)) if host in _EVERYWHERE else address
 
 
-def local_actor_options(security: SecurityConfig, address: str) -> list[str]:
-    """Returns the options of impala-actor for a learner with these settings at `address`.
+def local_client_options(
+    security: SecurityConfig, address: str, is_evaluator: bool = False
+) -> list[str]:
+    """Returns the options of impala-actor or impala-evaluator for a learner with these settings.
+
+    Args:
+      security: settings of the learner.
+      address: of the learner.
+      is_evaluator: whether they are for an evaluator, which may have a token of its own.
 
     Raises:
       ConfigError: a file is missing.
     """
     options = []
-    if security.actor_token_file:
-        options += ["--token-file", security.actor_token_file]
+    token_file = security.actor_token_file
+    if is_evaluator and security.evaluator_token_file:
+        token_file = security.evaluator_token_file
+    if token_file:
+        options += ["--token-file", token_file]
     if not security.tls_cert or is_unix(address):
         return options
     options += ["--ca-file", _find(security, "ca.crt", security.tls_ca)]

@@ -25,6 +25,7 @@ FILES = {
     "client.crt",
     "client.key",
     "actor.token",
+    "evaluator.token",
     "admin.token",
 }
 
@@ -54,7 +55,7 @@ def test_init_tells_the_commands_and_no_token(
     printed = capsys.readouterr().out
     assert "impala-server --host 0.0.0.0" in printed
     assert "impala-actor --server learner.example.org:50051" in printed
-    for name in ("actor.token", "admin.token"):
+    for name in ("actor.token", "evaluator.token", "admin.token"):
         assert read_token("x", str(folder / name)) not in printed
 
 
@@ -92,10 +93,11 @@ def test_init_makes_pairs_that_strict_verification_accepts(made: Path) -> None:
     assert right.getpeercert()
 
 
-def test_init_makes_two_tokens(made: Path) -> None:
-    tokens = {read_token("x", str(made / name)) for name in ("actor.token", "admin.token")}
+def test_init_makes_three_tokens(made: Path) -> None:
+    names = ("actor.token", "evaluator.token", "admin.token")
+    tokens = {read_token("x", str(made / name)) for name in names}
 
-    assert len(tokens) == 2
+    assert len(tokens) == 3
 
 
 def test_init_overwrites_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.studies import ladder
+from benchmarks.suite import training_run
 from benchmarks.suite.intervals import bootstrap_interval, interquartile_mean
 from benchmarks.suite.ladder_page import read_results, render_page, summarise_rung
 from benchmarks.suite.rungs import FIRST_SEED, RUNGS, Rung
@@ -103,11 +104,11 @@ def test_bar_is_reached_by_a_mean_of_enough_episodes(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    read = ladder._read_curve(tmp_path, 10.0, 2.5)
+    read = training_run._read_curve(tmp_path, 10.0, 2.5)
 
     assert (read["steps_to_bar"], read["time_to_bar_s"]) == (300, 5.5)
     assert read["curve"][-1] == [400, 20.0]
-    assert ladder._read_curve(tmp_path, 100.0, 2.5)["time_to_bar_s"] is None
+    assert training_run._read_curve(tmp_path, 100.0, 2.5)["time_to_bar_s"] is None
 
 
 def test_seeds_that_are_there_are_not_run_again_unless_options_changed(

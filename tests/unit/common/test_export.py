@@ -20,12 +20,12 @@ import pytest
 import safetensors.numpy
 from run_folders import make_run_folder
 
-from impala_actor.environments.actions import PartDecoder
 from impala_actor.eval_cli import main
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.policy.exported_policy import load_exported_policy, load_policy
 from impala_common.process import exit_codes
+from impala_common.spec.action_decoding import PartDecoder
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = {"policy.json", "policy.onnx", "policy.safetensors"}

@@ -23,7 +23,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("training", "jobset")
-SECRETS = ("ca.crt", "server.crt", "server.key", "actor.token", "admin.token")
+SECRETS = ("ca.crt", "server.crt", "server.key", "actor.token", "evaluator.token", "admin.token")
+TOKEN_FILES = ("--actor-token-file", "--evaluator-token-file", "--admin-token-file")
 RUN_S = 30.0
 
 
@@ -75,7 +76,7 @@ def test_compose_learner_asks_for_tls_and_token_and_gives_time_to_end() -> None:
 
     for name in ("learner", "learner-gpu"):
         command = services[name]["command"].split()
-        for option in ("--tls-cert", "--tls-key", "--actor-token-file", "--admin-token-file"):
+        for option in ("--tls-cert", "--tls-key", *TOKEN_FILES):
             assert option in command
         assert "--resume-if-exists" in command
         assert services[name]["stop_grace_period"] == "30s"
@@ -83,15 +84,17 @@ def test_compose_learner_asks_for_tls_and_token_and_gives_time_to_end() -> None:
     assert "insecure" not in (ROOT / "docker-compose.yml").read_text()
 
 
-def test_compose_actor_has_neither_the_admin_token_nor_the_learners_key() -> None:
-    """Seen to fail with the learner's volume mounted."""
-    volumes = compose()["services"]["actor"]["volumes"]
+@pytest.mark.parametrize("name", ["actor", "evaluator"])
+def test_compose_actor_and_evaluator_have_their_own_token_and_nothing_else(name: str) -> None:
+    """Seen to fail with the learner's volume mounted, and with an evaluator as an actor."""
+    service = compose()["services"][name]
 
-    assert volumes == ["actor-secrets:/secrets:ro"]
+    assert service["volumes"] == [f"{name}-secrets:/secrets:ro"]
+    assert f"--token-file=/secrets/{name}.token" in service["command"]
     (script,) = compose()["services"]["certs"]["command"]
-    given = re.search(r"give /actor-secrets (.*)", script)
+    given = re.search(rf"give /{name}-secrets (.*)", script)
     assert given is not None
-    assert given[1].split() == ["ca.crt", "actor.token"]
+    assert given[1].split() == ["ca.crt", f"{name}.token"]
 
 
 def compose_commands() -> list[list[str]]:
@@ -208,7 +211,8 @@ def test_kustomization_builds_with_the_secrets_that_certs_init_makes(
         (each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout)
     }
     assert set(built[("Secret", "impala-learner")]["data"]) == set(SECRETS)
-    assert set(built[("Secret", "impala-actor")]["data"]) == {"ca.crt", "actor.token"}
+    for name in ("actor", "evaluator"):
+        assert set(built[("Secret", f"impala-{name}")]["data"]) == {"ca.crt", f"{name}.token"}
     for (kind, _), each in built.items():
         assert kind == "Namespace" or each["metadata"]["namespace"] == "impala"
 
@@ -259,7 +263,7 @@ def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path
     (actors,) = [line for line in lines if "impala-actor --server" in line]
     assert "--nodelist=n1" in server
     assert server.endswith("--seed 3")
-    for option in ("--tls-cert", "--actor-token-file", "--admin-token-file", "--resume-if-exists"):
+    for option in ("--tls-cert", *TOKEN_FILES, "--resume-if-exists"):
         assert option in server
     assert "--exclude=n1" in actors
     assert "--ntasks=8" in actors

@@ -6,6 +6,7 @@ import pytest
 
 from impala_common.errors import CapacityError, NotFoundError
 from impala_server.front_end.evaluation.evaluation_desk import (
+    FETCH_LEASE_S,
     LEASE_S,
     MAX_EVALUATORS,
     EvaluationDesk,
@@ -95,6 +96,8 @@ def test_squatters_lose_their_seats_after_a_lease_without_a_report() -> None:
     squatters = [desk.join(f"squatter-{index}") for index in range(MAX_EVALUATORS)]
     for step in range(MAX_EVALUATORS):
         desk.offer(candidate(step))
+        name = f"candidate-{step}"
+        desk.note_fetch(name, desk.ticket_of(f"squatter-{step}", name), "")
     now_s = LEASE_S
     with pytest.raises(CapacityError):
         desk.join("honest")
@@ -109,6 +112,58 @@ def test_squatters_lose_their_seats_after_a_lease_without_a_report() -> None:
     assert not honest.is_over
     desk.finish("candidate-0")
     assert honest.candidate == candidate(9)
+
+
+def test_seat_that_does_not_fetch_the_weights_is_lost_after_a_minute() -> None:
+    """Seen to fail: a squatter that was given a candidate held its seat for half an hour."""
+    now_s = 0.0
+    desk = EvaluationDesk(lambda unused: None, lambda: now_s)
+    seats = [desk.join(f"judge-{index}", f"peer-{index}") for index in range(MAX_EVALUATORS)]
+    for step in range(MAX_EVALUATORS):
+        desk.offer(candidate(step))
+    desk.note_fetch("candidate-0", 0, "peer-0")
+    desk.note_fetch("candidate-1", desk.ticket_of("judge-1", "candidate-1"), "elsewhere")
+    desk.note_fetch("candidate-2", 0, "peer-0")  # another's: counts for nobody
+    desk.note_fetch("candidate-3", desk.ticket_of("judge-0", "candidate-3"), "elsewhere")
+    now_s = FETCH_LEASE_S + 1.0
+
+    assert desk.join("honest").candidate == candidate(2)
+    assert desk.join("other").candidate == candidate(3)
+    assert [seat.is_over for seat in seats] == [False, False, True, True]
+
+
+def test_report_needs_the_ticket_or_the_connection_of_the_seat() -> None:
+    """Seen to fail: whoever knew the name of an evaluator could report in its place."""
+    desk = EvaluationDesk(lambda unused: None)
+    seat = desk.join("judge", "here")
+    desk.join("other", "elsewhere")
+    desk.offer(candidate(1))
+    ticket = desk.ticket_of("judge", "candidate-1")
+
+    for wrong in ((0, "elsewhere"), (0, ""), (ticket ^ 1, "here"), (1, "here")):
+        with pytest.raises(NotFoundError):
+            desk.require_reporter("judge", "candidate-1", *wrong)
+    desk.require_reporter("judge", "candidate-1", 0, "here")
+    desk.require_reporter("judge", "candidate-1", ticket, "elsewhere")
+    desk.leave(desk.join("third", "here"))
+    desk.leave(seat)
+    with pytest.raises(NotFoundError):  # another has it now
+        desk.require_reporter("judge", "candidate-1", ticket, "here")
+
+
+def test_ticket_stays_good_while_the_stream_is_broken() -> None:
+    """A stream that breaks between the episodes and the report costs no evaluation."""
+    desk = EvaluationDesk(lambda unused: None)
+    seat = desk.join("judge")
+    desk.offer(candidate(1))
+    ticket = desk.ticket_of("judge", "candidate-1")
+
+    desk.leave(seat)
+    desk.require_reporter("judge", "candidate-1", ticket, "elsewhere")
+    desk.join("judge")
+
+    assert desk.ticket_of("judge", "candidate-1") == ticket
+    desk.require_reporter("judge", "candidate-1", ticket, "elsewhere")
 
 
 def test_join_beyond_the_limit_is_refused() -> None:

@@ -21,6 +21,7 @@ def test_every_method_of_ours_has_a_scope() -> None:
     assert all(is_known and scope is not None for is_known, scope in found.values())
     for name, (_, scope) in found.items():
         assert (scope is Scope.ADMIN) == ("AdminService" in name)
+        assert (scope is Scope.EVALUATOR) == ("EvaluationService" in name)
 
 
 @pytest.mark.parametrize("missing", [name for name in METHODS if "impala_rl" in name])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from impala_common.errors import CapacityError, InvalidRequestError, StaleSessionError
+from impala_common.errors import BannedError, CapacityError, InvalidRequestError, StaleSessionError
 from impala_server.front_end.data_plane.sessions import ActorSession, SessionTable
 
 
@@ -115,3 +117,49 @@ def test_register_of_ever_new_names_remembers_a_bounded_number() -> None:
     assert register(table, "last").index == 101  # an index is never given twice
     with pytest.raises(StaleSessionError):
         table.find("a0", 7, 1)
+
+
+def test_actor_of_absurd_numbers_is_banned_named_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    table = make_table()
+    session = register(table, "odd")
+    for _ in range(2):
+        table.note_absurd(session, "rewards: got 3e+38")
+    assert not session.over.is_set()
+
+    with caplog.at_level(logging.ERROR):
+        table.note_absurd(session, "rewards: got 3e+38")
+
+    assert session.over.is_set()
+    assert table.quarantined == {"odd": "rewards: got 3e+38"}
+    assert "actor odd is quarantined: rewards: got 3e+38" in caplog.text
+    with pytest.raises(BannedError, match=r"rewards: got 3e\+38.*impala-admin unban odd"):
+        register(table, "odd", run_id=8)
+    table.unban("odd")
+    assert table.quarantined == {}
+    register(table, "odd", run_id=8)
+
+
+def test_accepted_messages_make_up_for_absurd_ones() -> None:
+    table = make_table()
+    session = register(table, "glitch")
+
+    for _ in range(10):
+        table.note_absurd(session, "observation: got 1e+20")
+        for _ in range(16):
+            session.note("accepted", 1, 4, 0)
+
+    assert not session.over.is_set()
+    assert table.quarantined == {}
+
+
+def test_believable_return_is_not_for_one_actor_to_decide() -> None:
+    table = make_table()
+    assert table.believable_return is None
+    for name, largest in (("a", 20.0), ("b", None), ("c", 30.0), ("liar", 1e18)):
+        register(table, name).max_abs_return = largest
+
+    assert table.believable_return == 30.0
+    register(table, "liar", run_id=8)  # another life of the same actor
+    assert table.believable_return == 30.0

@@ -17,8 +17,10 @@ from impala_common.run.checkpoints import CheckpointStore
 from impala_common.spec.specs import ModelSpec
 from impala_rl.v1 import admin_pb2, header_pb2
 from impala_server.front_end.data_plane.sessions import ActorSession
+from impala_server.front_end.learner_link import OpenRun
 from impala_server.front_end.monitoring.server_facts import ServerFacts
 
+_MAX_NAMED = 8
 _METRICS = frozenset(metrics.ALL_METRICS)
 _VERSION = importlib.metadata.version("impala-rl")
 
@@ -69,7 +71,7 @@ def pack_status(facts: ServerFacts) -> admin_pb2.LearnerStatus:
         uptime=pack_duration(now_s - facts.start_s),
         age=pack_duration(now_s - link.heard_s),
         trouble=status.trouble,
-        findings=status.findings,
+        findings=(*_describe_quarantine(run), *status.findings),
     )
 
 
@@ -123,6 +125,14 @@ def pack_duration(seconds: float) -> duration_pb2.Duration:
     duration = duration_pb2.Duration()
     duration.FromNanoseconds(int(max(0.0, seconds) * 1e9))
     return duration
+
+
+def _describe_quarantine(run: OpenRun | None) -> list[str]:
+    """Returns a sentence for each quarantined actor, at most _MAX_NAMED of them."""
+    quarantined = run.sessions.quarantined if run is not None else {}
+    texts = [f"actor {name} is quarantined: {text}" for name, text in quarantined.items()]
+    more = [f"{len(texts) - _MAX_NAMED} more actors are quarantined"]
+    return texts[:_MAX_NAMED] + (more if len(texts) > _MAX_NAMED else [])
 
 
 def _describe(model: ModelSpec) -> str:

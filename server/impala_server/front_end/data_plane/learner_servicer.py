@@ -125,4 +125,5 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             ),
             is_lockstep=self._config.job.lockstep,
             weights=[pack_tensor_spec(spec) for spec in run.weights_specs],
+            refreshes_weights_each_step=self._config.transport.weights_refresh == "step",
         )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import re
+import statistics
 from collections import OrderedDict
 
 import numpy as np
@@ -23,8 +25,12 @@ from impala_common.errors import (
 from impala_common.process.logs import printable
 from impala_server.front_end.data_plane.actor_activity import ActorActivity
 
+_LOG = logging.getLogger(__name__)
 _ACTOR_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_BANS = 4096
+MAX_ABSURD = 3.0
+"""Value of `ActorSession.absurd` at which an actor is quarantined."""
+_FORGIVEN = 1 / 16
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,10 +48,16 @@ class ActorSession:
     over: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
     """Set when an administrator ended the session; `over_text` says why."""
     over_text: str = ""
+    max_abs_return: float | None = None
+    """Largest absolute return of an episode in its accepted messages; None before the first."""
+    absurd: float = 0.0
+    """Messages with numbers out of bounds, less one for every 16 accepted messages; at least 0."""
     activity: ActorActivity = dataclasses.field(default_factory=ActorActivity)
 
     def note(self, outcome: str, num_unrolls: int, num_steps: int, policy_lag: int) -> None:
         """Counts one message, by the name of its verdict."""
+        if outcome == "accepted":
+            self.absurd = max(0.0, self.absurd - _FORGIVEN)
         self.activity.note(outcome, num_unrolls, num_steps, policy_lag)
 
 
@@ -65,6 +77,7 @@ class SessionTable:
         self._sessions: OrderedDict[str, ActorSession] = OrderedDict()
         self._next_index = 0
         self._banned: set[str] = set()
+        self._quarantined: dict[str, str] = {}
 
     @property
     def all(self) -> list[ActorSession]:
@@ -93,12 +106,18 @@ class SessionTable:
 
         Raises:
           InvalidRequestError: the name is not allowed.
-          BannedError: an administrator has banned it.
+          BannedError: an administrator has banned it, or it is quarantined.
           CapacityError: max_actors others are connected.
         """
         validate_actor_id(actor_id)
         if actor_id in self._banned:
-            raise BannedError(f"an administrator has banned actor {actor_id} from this run")
+            text = self._quarantined.get(actor_id)
+            raise BannedError(
+                f"an administrator has banned actor {actor_id} from this run"
+                if text is None
+                else f"actor {actor_id} is quarantined for its numbers: {text}. Mend its "
+                f"environment, then `impala-admin unban {actor_id}`"
+            )
         old = self._sessions.pop(actor_id, None)
         if old is None and self.num_connected >= self._max_actors:
             raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
@@ -109,6 +128,7 @@ class SessionTable:
         else:
             index, epoch = old.index, old.epoch + 1
         session = ActorSession(actor_id, actor_run_id, epoch, index, num_environment_slots, host)
+        session.max_abs_return = None if old is None else old.max_abs_return
         self._sessions[actor_id] = session
         return session
 
@@ -146,9 +166,48 @@ class SessionTable:
         was_connected = session.num_streams > 0
         what = "banned" if is_ban else "sent away"
         session.over_text = f"{what} by an administrator" + (f": {text}" if text else "")
+        self._end(session)
+        return was_connected
+
+    @property
+    def believable_return(self) -> float | None:
+        """The median over actors of their largest absolute return; None before the first episode.
+
+        A median, so that one actor cannot make false returns believable.
+        """
+        largest = [
+            s.max_abs_return for s in self._sessions.values() if s.max_abs_return is not None
+        ]
+        return statistics.median_low(largest) if largest else None
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Actors banned for numbers out of bounds: name -> the last such number, in words."""
+        return dict(self._quarantined)
+
+    def note_absurd(self, session: ActorSession, text: str) -> None:
+        """Counts a message with numbers out of bounds; bans its actor when it sent too many.
+
+        The message itself was refused, so nothing of it was trained on.
+        """
+        session.absurd += 1.0
+        if session.absurd < MAX_ABSURD or session.over.is_set():
+            return
+        if len(self._banned) >= _MAX_BANS:
+            _LOG.error("%d actors are banned already: %s is not", _MAX_BANS, session.actor_id)
+            return
+        self._banned.add(session.actor_id)
+        self._quarantined[session.actor_id] = text
+        session.over_text = f"quarantined: {text}"
+        self._end(session)
+        _LOG.error(
+            "actor %s is quarantined: %s. The run goes on without it; `impala-admin unban %s` "
+            "lets it return", session.actor_id, text, session.actor_id,
+        )  # fmt: skip
+
+    def _end(self, session: ActorSession) -> None:
         session.over.set()
         session.epoch += 1  # later messages of this session count as an older session's
-        return was_connected
 
     def unban(self, actor_id: str) -> None:
         """Lifts a ban; raises NotFoundError if the actor is not banned."""
@@ -158,6 +217,7 @@ class SessionTable:
                 f"banned: {', '.join(self.banned) or 'none'}"
             )
         self._banned.remove(actor_id)
+        self._quarantined.pop(actor_id, None)
 
     def seed_of(self, session: ActorSession) -> int:
         """Returns the seed of a session, in [0, 2**63)."""

@@ -98,6 +98,7 @@ class UnrollIntake:
         capacity_timeout_s: float,
         batch_size: int,
         history: EventHistory | None = None,
+        note_absurd: Callable[[ActorSession, str], None] = lambda _session, _text: None,
     ) -> None:
         """Takes over `slots`.
 
@@ -110,6 +111,8 @@ class UnrollIntake:
           capacity_timeout_s: how long a message waits for room.
           batch_size: unrolls of a slot.
           history: records the verdict of each message.
+          note_absurd: called with the session and a description for each message with a number
+            out of bounds.
         """
         self._decoder = decoder
         self._slots = slots
@@ -119,6 +122,9 @@ class UnrollIntake:
         self._capacity_timeout_s = capacity_timeout_s
         self._batch_size = batch_size
         self._history = history or EventHistory(None)
+        self._note_absurd = note_absurd
+        self.max_abs_reward = 0.0
+        """Largest absolute reward in accepted unrolls."""
         self._writing = asyncio.Lock()  # one message at a time, first come first served
         self._room = asyncio.Event()
         self._room.set()
@@ -171,7 +177,7 @@ class UnrollIntake:
         try:
             checked = self._check(session, message)
             if not isinstance(checked, Verdict):
-                origin = self._begin(session, message)
+                origin = self._begin(session, message, checked)
                 first = 0
                 while first < checked.num_unrolls:
                     first += self._write_some(checked, first, message.policy_version, origin)
@@ -201,7 +207,7 @@ class UnrollIntake:
           InvalidUnrollError: it breaks the specification.
         """
         if text := find_violation(message):
-            raise InvalidUnrollError(text)
+            raise InvalidUnrollError(text, is_absurd=True)
         sequence, version = message.sequence_number, message.policy_version
         if sequence < 1:
             raise InvalidUnrollError(f"sequence_number: expected at least 1, got {sequence}")
@@ -229,7 +235,7 @@ class UnrollIntake:
                 deadline.reschedule(None)  # a message whose writing has begun is finished
                 if message.sequence_number <= session.last_sequence:  # also on a second stream
                     return Verdict(Outcome.DUPLICATE)
-                origin = self._begin(session, message)
+                origin = self._begin(session, message, unrolls)
                 await self._write(unrolls, message.policy_version, origin)
         except TimeoutError:
             return Verdict(
@@ -242,16 +248,21 @@ class UnrollIntake:
         failpoints.hit("intake.after_enqueue")
         return Verdict(Outcome.ACCEPTED)
 
-    def _begin(self, session: ActorSession, message: unroll_pb2.UnrollBatch) -> UnrollOrigin:
+    def _begin(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: Unrolls
+    ) -> UnrollOrigin:
         """Marks the sequence number of a message as used, before its unrolls are written."""
         failpoints.hit("intake.before_enqueue")
         session.last_sequence = message.sequence_number
         self._note(message)
+        self._note_bounds(session, message, unrolls)
         self._record("accepted", session, message)
         return UnrollOrigin(session.index, session.epoch, message.sequence_number)
 
     def _refuse(self, session: ActorSession, error: InvalidUnrollError) -> Verdict:
         _LOG.warning("invalid unrolls from actor %s: %s", session.actor_id, error)
+        if error.is_absurd:
+            self._note_absurd(session, str(error))
         return Verdict(Outcome.INVALID, str(error))
 
     def _count(
@@ -303,6 +314,16 @@ class UnrollIntake:
             FinishedEpisode(episode.episode_return, episode.step_count)
             for episode in message.episodes[:room]
         ]
+
+    def _note_bounds(
+        self, session: ActorSession, message: unroll_pb2.UnrollBatch, unrolls: Unrolls
+    ) -> None:
+        rewards = unrolls.leaves["rewards"]
+        largest = max(float(rewards.max()), -float(rewards.min()))
+        self.max_abs_reward = max(self.max_abs_reward, largest)
+        returns = [abs(episode.episode_return) for episode in message.episodes]
+        if returns:
+            session.max_abs_return = max(session.max_abs_return or 0.0, *returns)
 
     def _record(self, event: str, session: ActorSession, message: unroll_pb2.UnrollBatch) -> None:
         if self._history.is_on:

@@ -42,6 +42,7 @@ from impala_server.front_end.data_plane.timed_write import write_in_time
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
 from impala_server.front_end.data_plane.weights_transfer import require_deadline, send_weights
 from impala_server.front_end.evaluation.evaluation_desk import (
+    FETCH_LEASE_S,
     LEASE_S,
     MAX_EVALUATORS,
     Seat,
@@ -78,7 +79,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             validate_actor_id(request.evaluator_id)
             environment = unpack_environment_spec(request.environment)
             desk = self._link.evaluations
-            seat = desk.join(request.evaluator_id)
+            seat = desk.join(request.evaluator_id, context.peer())
             _LOG.info("evaluator %s is here", seat.evaluator_id)
             try:
                 await write_in_time(context, pb.WatchCandidatesResponse(learner=self._header()))
@@ -100,6 +101,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             if not self._link.evaluations.holds(request.candidate):
                 raise _unknown(request.candidate)
             require_deadline(context, "GetCandidateWeights")
+            self._link.evaluations.note_fetch(request.candidate, request.ticket, context.peer())
 
             async def prepare() -> tuple[Any, Iterable[Any]]:
                 folder = self._run.candidates_path / request.candidate
@@ -125,7 +127,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 result = unpack_result(getattr(request, mode))
                 validate_result(mode, result, self._config.evaluation.eval_interval_episodes)
                 results[mode] = dataclasses.asdict(result)
-            self._link.evaluations.require_reporter(request.evaluator_id, request.candidate)
+            self._link.evaluations.require_reporter(
+                request.evaluator_id, request.candidate, request.ticket, context.peer()
+            )
             try:
                 answer = await self._link.calls.call(
                     "report_evaluation",
@@ -133,6 +137,8 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                     evaluator_id=request.evaluator_id,
                     duration_s=_duration_s(request),
                     seed=self._seed,
+                    max_abs_return=run.sessions.believable_return,
+                    max_abs_reward=run.intake.max_abs_reward,
                     **results,
                 )
             except NotFoundError:
@@ -152,7 +158,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
                 await write_in_time(
                     context,
                     pb.WatchCandidatesResponse(
-                        learner=run.header(), candidate=self._pack(candidate, run)
+                        learner=run.header(),
+                        candidate=self._pack(candidate, run),
+                        ticket=self._link.evaluations.ticket_of(seat.evaluator_id, candidate.name),
                     ),
                 )
                 continue
@@ -167,8 +175,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         await seat.wait()
         if seat.is_over:
             raise StaleSessionError(
-                f"evaluator {seat.evaluator_id} reported nothing for {LEASE_S:g} s: its place was "
-                "given to another"
+                f"evaluator {seat.evaluator_id} did not fetch the weights of its candidate for "
+                f"{FETCH_LEASE_S:g} s, or reported nothing for {LEASE_S:g} s: its place was given "
+                "to another"
             )
 
     def _pack(self, candidate: WaitingCandidate, run: OpenRun) -> pb.Candidate:

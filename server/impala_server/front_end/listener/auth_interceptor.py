@@ -39,7 +39,8 @@ def make_interceptor(config: TrainConfig, host: str | None = None) -> AuthInterc
     """Returns the interceptor of the listener on `host`, default: the data plane's.
 
     A scope without a token file is open on a loopback or Unix-socket listener and closed on any
-    other. Exception: the settings may open the actors' scope to everyone.
+    other. Exceptions: the settings may open the actors' scope to everyone, and without a token of
+    their own evaluators have the actors' scope.
 
     Raises:
       ConfigError: a token file cannot be used.
@@ -47,17 +48,21 @@ def make_interceptor(config: TrainConfig, host: str | None = None) -> AuthInterc
     validate_scopes()
     host = config.transport.host if host is None else host
     security, tokens = config.security, {}
-    for scope, name in ((Scope.ACTOR, "actor_token_file"), (Scope.ADMIN, "admin_token_file")):
+    for scope in Scope:
+        name = f"{scope.value}_token_file"
         if path := getattr(security, name):
             tokens[scope] = read_token(name, path)
     book = TokenBook(tokens)
     is_here = is_unix(host) or is_local(host)
     is_open_to_actors = is_here or config.transport.allow_insecure_public_bind_without_tls
-    candidates = {Scope.ADMIN: is_here, Scope.ACTOR: is_open_to_actors}
-    open_scopes = frozenset(
-        scope for scope, is_open in candidates.items() if is_open and scope not in book.scopes
-    )
-    return AuthInterceptor(book, open_scopes)
+    open_scopes = {
+        scope
+        for scope, is_open in ((Scope.ADMIN, is_here), (Scope.ACTOR, is_open_to_actors))
+        if is_open and scope not in book.scopes
+    }
+    if Scope.ACTOR in open_scopes and Scope.EVALUATOR not in book.scopes:
+        open_scopes.add(Scope.EVALUATOR)
+    return AuthInterceptor(book, frozenset(open_scopes))
 
 
 class AuthInterceptor(grpc.aio.ServerInterceptor):
@@ -87,6 +92,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         """Returns the method's handler, or one that refuses the call."""
         method = handler_call_details.method
         is_known, scope = scope_of_method(method)
+        if scope is Scope.EVALUATOR and scope not in self._book.scopes:
+            scope = Scope.ACTOR
         # Finds the handler; no request is read yet.
         handler = await continuation(handler_call_details)
         if is_known and (scope is None or scope in self._open_scopes):
@@ -125,7 +132,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         if found is None:
             return "wrong_token", UnauthenticatedError(
                 "the learner does not know this token: --token-file must name a copy of its "
-                "--actor-token-file (administration: --admin-token-file)"
+                "--actor-token-file (evaluators: --evaluator-token-file; administration: "
+                "--admin-token-file)"
             )
         if handler is None:
             return "", None  # gRPC answers UNIMPLEMENTED

@@ -1,0 +1,195 @@
+"""Callbacks that come with the package: StopAtReturn, SaveEvery, ProgressBar, NotebookPlot."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from impala_agent.argument_types import as_count, as_kind
+from impala_agent.callbacks import Callback, Progress
+from impala_agent.results import TrainResult
+from impala_common.config.checks import require_one_of
+from impala_common.errors import (
+    IllegalTransitionError,
+    LearnerUnavailableError,
+    MissingExtraError,
+)
+from impala_common.run import metrics
+from impala_common.run.run_data import EvaluationPoint
+
+By = Literal["episodes", "evaluation"]
+
+
+class StopAtReturn(Callback):
+    """Ends the training once the mean return reaches a value.
+
+    Args:
+      value: the return.
+      by: "episodes": the mean of the last 100 episodes of training, once `min_episodes` have
+        ended; "evaluation": the mean of an evaluation with drawn actions.
+      min_episodes: see `by`.
+    """
+
+    def __init__(self, value: float, by: By = "episodes", min_episodes: int = 100) -> None:
+        require_one_of("by", by, ("episodes", "evaluation"))
+        self._value = as_kind("value", value, float)
+        self._by = by
+        self._min_episodes = as_count("min_episodes", min_episodes)
+
+    def on_episode(self, progress: Progress) -> None:
+        """See Callback."""
+        mean = progress.metrics.get(metrics.RETURN_MEAN)
+        if self._by == "episodes" and mean is not None and progress.episodes >= self._min_episodes:
+            self._stop_if_reached(progress, mean)
+
+    def on_evaluation(self, progress: Progress, evaluation: EvaluationPoint) -> None:
+        """See Callback."""
+        if self._by == "evaluation":
+            self._stop_if_reached(progress, evaluation.return_mean)
+
+    def _stop_if_reached(self, progress: Progress, value: float) -> None:
+        if value >= self._value:
+            progress.stop()
+
+
+class SaveEvery(Callback):
+    """Keeps a checkpoint for good at every multiple of a number of agent steps, or shortly after.
+
+    `train(save_interval=...)` writes checkpoints as well, of which the newest few stay.
+
+    Args:
+      num_steps: the interval.
+      prefix: the checkpoints' names are the prefix and the multiple.
+
+    Attributes:
+      paths: folders of the checkpoints of this training.
+    """
+
+    def __init__(self, num_steps: int, prefix: str = "kept-") -> None:
+        self._num_steps = as_count("num_steps", num_steps)
+        self._prefix = prefix
+        self._next = 0
+        self.paths: list[Path] = []
+
+    def on_start(self, progress: Progress) -> None:
+        """See Callback."""
+        self.paths = []
+        self._next = (progress.steps // self._num_steps + 1) * self._num_steps
+
+    def on_update(self, progress: Progress) -> None:
+        """See Callback."""
+        if self._next <= progress.steps < progress.total_steps:
+            reached = progress.steps // self._num_steps * self._num_steps
+            self._next = reached + self._num_steps
+            # A learner that ends meanwhile writes its last checkpoint by itself.
+            with contextlib.suppress(LearnerUnavailableError, IllegalTransitionError):
+                self.paths.append(progress.save(f"{self._prefix}{reached}"))
+
+
+class ProgressBar(Callback):
+    """Shows one bar with steps, return and remaining time; for terminals and notebooks.
+
+    Use it with `IMPALA(..., quiet=True)`: `train` has a larger display of its own.
+    """
+
+    def __init__(self) -> None:
+        self._bar: RichProgress | None = None
+
+    def on_start(self, progress: Progress) -> None:
+        """See Callback."""
+        self._bar = RichProgress(
+            TextColumn("return {task.fields[mean]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+        )
+        self._bar.add_task("", total=progress.total_steps, completed=progress.steps, mean="-")
+        self._bar.start()
+
+    def on_update(self, progress: Progress) -> None:
+        """See Callback."""
+        self._show(progress)
+
+    def on_end(self, progress: Progress, result: TrainResult | None) -> None:
+        """See Callback."""
+        self._show(progress)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _show(self, progress: Progress) -> None:
+        mean = progress.metrics.get(metrics.RETURN_MEAN)
+        if self._bar is not None:
+            shown = "-" if mean is None else f"{mean:.1f}"
+            self._bar.update(self._bar.task_ids[0], completed=progress.steps, mean=shown)
+
+
+class NotebookPlot(Callback):
+    """Draws the return over agent steps into the output of a notebook's cell, and updates it.
+
+    Args:
+      interval_s: least time between two pictures.
+
+    Raises:
+      MissingExtraError: IPython is not installed.
+    """
+
+    def __init__(self, interval_s: float = 1.0) -> None:
+        try:
+            from IPython.display import display
+        except ImportError as error:
+            raise MissingExtraError("NotebookPlot", "notebook") from error
+        self._display: Any = display  # Any: IPython has no types
+        self._interval_s = as_kind("interval_s", interval_s, float)
+        self._shown_s = -math.inf
+        self._handle: Any = None  # Any: IPython's DisplayHandle
+        self._curve: list[tuple[int, float]] = []
+        self._evaluations: list[EvaluationPoint] = []
+
+    def on_start(self, progress: Progress) -> None:
+        """See Callback."""
+        self._curve, self._evaluations, self._handle = [], [], None
+
+    def on_update(self, progress: Progress) -> None:
+        """See Callback."""
+        mean = progress.metrics.get(metrics.RETURN_MEAN)
+        if mean is not None and (not self._curve or self._curve[-1][0] < progress.steps):
+            self._curve.append((progress.steps, mean))
+        if self._curve and time.monotonic() - self._shown_s > self._interval_s:
+            self._draw(progress)
+
+    def on_evaluation(self, progress: Progress, evaluation: EvaluationPoint) -> None:
+        """See Callback."""
+        self._evaluations.append(evaluation)
+
+    def on_end(self, progress: Progress, result: TrainResult | None) -> None:
+        """See Callback."""
+        self._draw(progress)
+
+    def _draw(self, progress: Progress) -> None:
+        from matplotlib.figure import Figure  # slow to import
+
+        figure = Figure(figsize=(7, 3), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(*zip(*self._curve, strict=True) if self._curve else ([], []), label="training")
+        if self._evaluations:
+            steps = [point.steps for point in self._evaluations]
+            means = [point.return_mean for point in self._evaluations]
+            axes.plot(steps, means, "o", label="evaluation")
+        axes.set_xlim(0, progress.total_steps)
+        axes.set_xlabel("agent steps")
+        axes.set_ylabel("mean return")
+        axes.legend(loc="lower right")
+        if self._handle is None:
+            self._handle = self._display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._shown_s = time.monotonic()

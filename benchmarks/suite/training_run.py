@@ -1,0 +1,112 @@
+"""One run of impala-train, as a user would start it, and what it learned.
+
+The ladder and the ablations train each of their seeds with `train_seed`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suite.machine import describe_machine
+from impala_common.run import metrics
+
+_KEPT = ("return_mean", "confidence_low", "confidence_high", "num_episodes", "return_min")
+_MAX_POINTS = 50
+_MIN_EPISODES = 20
+
+Row = dict[str, Any]  # Any: JSON
+
+
+def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -> Row:
+    """Runs impala-train once; returns its evaluation, its curve, and when it reached the bar.
+
+    Args:
+      options: of impala-train, the same for all seeds.
+      seed: of the run.
+      bar: mean return that counts as reached.
+      num_greedy: episodes played with the most probable actions, by impala-eval; 0: none.
+
+    Raises:
+      SystemExit: a command failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run_path = Path(folder) / "run"
+        command = [_find("impala-train"), *options, "--seed", str(seed)]
+        command += ["--run-dir", str(run_path), "--json", "--quiet"]
+        load_average = os.getloadavg()[0]
+        started_s = time.time()
+        result = _call(command, f"seed {seed}")
+        wall_time_s = time.time() - started_s
+        # The learner writes it when it begins to train.
+        startup_s = (run_path / "specs.json").stat().st_mtime - started_s
+        row = {
+            "seed": seed,
+            "steps": result["steps"],
+            "training_time_s": round(result["training_time_s"], 2),
+            "wall_time_s": round(wall_time_s, 2),
+            **_keep(result["evaluation"]),
+            **_read_curve(run_path, bar, startup_s),
+            "best_return_mean": result["best_return_mean"],
+            "best_steps": result["best_steps"],
+            "options": options,
+            "load_average_before": round(load_average, 1),
+            "commit": describe_machine()["commit"],
+        }
+        if num_greedy:
+            episodes = ["--episodes", str(num_greedy)]
+            judge = [_find("impala-eval"), str(run_path), "--greedy", "--json", *episodes]
+            row["greedy"] = _keep(_call(judge, f"evaluation of seed {seed}"))
+    return row
+
+
+def _find(program: str) -> str:
+    return str(Path(sys.executable).with_name(program))
+
+
+def _call(command: list[str], what: str) -> Row:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{what} failed: {done.stderr}")
+    answer: Row = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _keep(evaluation: Row) -> Row:
+    return {name: round(evaluation[name], 3) for name in _KEPT}
+
+
+def _read_curve(run_path: Path, bar: float, startup_s: float) -> Row:
+    """Returns the mean policy lag, when the bar was reached, and some points of the curve.
+
+    The bar is reached where the mean return of recent training episodes is at or above it: after
+    `steps_to_bar` steps, `time_to_bar_s` seconds after the command was started.
+    """
+    lines = metrics.read_metrics(run_path / "metrics.jsonl")
+    lags = [line[metrics.POLICY_LAG_MEAN] for line in lines if metrics.POLICY_LAG_MEAN in line]
+    learned = [line for line in lines if line.get(metrics.RETURN_MEAN) is not None]
+    reached = next(
+        (
+            line
+            for line in learned
+            if line[metrics.RETURN_MEAN] >= bar and line[metrics.EPISODES] >= _MIN_EPISODES
+        ),
+        None,
+    )
+    points = [[line[metrics.STEPS], round(line[metrics.RETURN_MEAN], 2)] for line in learned]
+    stride = -(-len(points) // _MAX_POINTS) or 1
+    curve = points[::-stride][::-1]  # the last point is always one of them
+    return {
+        "policy_lag_mean": round(sum(lags) / len(lags), 2) if lags else 0.0,
+        "steps_to_bar": None if reached is None else reached[metrics.STEPS],
+        "time_to_bar_s": (
+            None if reached is None else round(startup_s + reached[metrics.TIME_S], 2)
+        ),
+        "curve": curve,
+    }
