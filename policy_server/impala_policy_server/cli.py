@@ -50,13 +50,20 @@ class PolicyServerArguments:
     """Chooses actions for environments that run elsewhere (thin actors, in any language).
 
     With --learner it is an actor of that learner, whose environment slots are remote: it sends the
-    unrolls of its clients, and plays with the newest weights. Ends with 0 when the run has finished
+    unrolls of its clients, and plays with the newest weights. With --policy it plays with the
+    weights of a file, and nothing is trained. Ends with 0 when the run has finished
     or on SIGTERM or Ctrl-C, 69 when the learner cannot be reached in time, 75 when the port is
     taken, 77 when TLS or token do not fit, 78 when a setting or the network cannot work.
     """
 
     learner: str = ""
     """Address of the learner, HOST:PORT or unix:PATH."""
+    policy: str = ""
+    """In place of --learner: folder of a run, or of an exported policy, to play with."""
+    checkpoint: str = ""
+    """Of a run: "best", or another name below its checkpoints; empty: the newest."""
+    seed: int = 0
+    """Of the draws with --policy."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 50052
@@ -114,8 +121,20 @@ class PolicyServerArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require("--learner", self.learner, bool(self.learner), "the address of a learner")
-        require_server_address("--learner", self.learner)
+        require(
+            "--learner",
+            self.learner,
+            bool(self.learner) != bool(self.policy),
+            "given, or --policy in its place",
+        )
+        if self.learner:
+            require_server_address("--learner", self.learner)
+        require(
+            "--checkpoint",
+            self.checkpoint,
+            bool(self.policy) or not self.checkpoint,
+            "left out without --policy",
+        )
         if self.model:
             require_own_model("--model", self.model)
         for name, value in (
@@ -216,28 +235,40 @@ async def _serve_until_signal(
             unfinished = path.with_name(f".{path.name}.{os.getpid()}")
             unfinished.write_text(address + "\n", encoding="utf-8")
             unfinished.replace(path)
-        write_line("info", f"policy server at {address}, for the learner at {arguments.learner}")
+        whose = arguments.policy or f"the learner at {arguments.learner}"
+        write_line("info", f"policy server at {address}, with the policy of {whose}")
 
     await serve(settings, make_source, on_bound)
 
 
 def _make_source(arguments: PolicyServerArguments) -> PolicySource:
     from impala_actor.acting.learner_client import default_actor_id
+    from impala_common.policy.exported_policy import load_policy
+    from impala_common.policy.frozen_policy import NetworkPolicy
     from impala_common.process.devices import resolve_device
     from impala_common.rpc.security import ClientSecurity
-    from impala_policy_server.learner_source import EngineSettings, LearnerSource
+    from impala_policy_server.engine_settings import EngineSettings
+    from impala_policy_server.frozen_source import FrozenSource
+    from impala_policy_server.learner_source import LearnerSource
 
     device = "cpu" if arguments.device == "auto" else str(resolve_device(arguments.device))
+    settings = EngineSettings(
+        max_slots=arguments.max_slots,
+        max_batch_size=min(arguments.max_batch_size, arguments.max_slots),
+        device=device,
+        inference_backend=arguments.inference_backend,
+        model=arguments.model,
+    )
+    if arguments.policy:
+        policy = load_policy(
+            arguments.policy, arguments.checkpoint or None, arguments.model, runtime="torch"
+        )
+        assert isinstance(policy, NetworkPolicy)
+        return FrozenSource(policy, settings, arguments.seed)
     return LearnerSource(
         absolute_address(arguments.learner),
         arguments.actor_id or default_actor_id(),
-        EngineSettings(
-            max_slots=arguments.max_slots,
-            max_batch_size=min(arguments.max_batch_size, arguments.max_slots),
-            device=device,
-            inference_backend=arguments.inference_backend,
-            model=arguments.model,
-        ),
+        settings,
         connect_timeout_s=arguments.connect_timeout_s,
         security=ClientSecurity(
             ca_file=absolute_path(arguments.ca_file),

@@ -6,18 +6,17 @@ Runs on the event loop; LearnerSession's thread calls it through `call_soon_thre
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable
 
 from impala_actor.acting.learner_client import LearnerClient
 from impala_actor.acting.session_model import make_session_model
-from impala_common.config.job import InferenceBackendName
 from impala_common.errors import ImpalaError, LearnerUnavailableError
 from impala_common.policy.inference.selection import make_inference
 from impala_common.rpc.security import ClientSecurity
 from impala_common.spec.specs import EnvironmentSpec, validate_same_environment
+from impala_policy_server.engine_settings import EngineSettings
 from impala_policy_server.learner_session import LearnerSession, OpenSession
 from impala_policy_server.outbox import Outbox
 from impala_policy_server.policy_engine import PolicyEngine
@@ -27,25 +26,6 @@ _LOG = logging.getLogger(__name__)
 _OPEN_S = 15.0
 _REOPEN_S = 30.0
 _CLOSE_S = 5.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EngineSettings:
-    """Settings of the engine, whatever its source.
-
-    Attributes:
-      max_slots: slots of all clients at a time.
-      max_batch_size: rows of one call of the network.
-      device: of the network.
-      inference_backend: how it is run.
-      model: the own network this server was started with; "" for none.
-    """
-
-    max_slots: int = 4096
-    max_batch_size: int = 256
-    device: str = "cpu"
-    inference_backend: InferenceBackendName = "auto"
-    model: str = ""
 
 
 class LearnerSource(PolicySource):

@@ -20,6 +20,7 @@ from impala_thin import (
     PolicyClient,
     RefusedError,
     RunFinishedError,
+    SlotsClient,
 )
 from impala_thin.gymnasium_driver import make_vector, play_vector
 
@@ -49,6 +50,11 @@ def further(num: int, value: float = 0.0) -> Observations:
     return Observations(list(range(num)), np.full((num, 4), value, np.float32), [1.0] * num)
 
 
+def play_on(client: SlotsClient) -> None:
+    for _ in range(10_000):
+        client.act(further(client.num_slots))
+
+
 def test_run_is_trained_by_a_thin_actor_alone(tmp_path: Path) -> None:
     config = make_config(job={"total_steps": 3000})
     with RunningServer(tmp_path / "run", config) as server:
@@ -61,8 +67,8 @@ def test_run_is_trained_by_a_thin_actor_alone(tmp_path: Path) -> None:
             policy.join()
         status = server.wait_finished()
 
-    assert status[metrics.TRAINED_STEPS] >= 3000
-    assert played.num_steps >= status[metrics.TRAINED_STEPS]
+    assert status[metrics.STEPS] >= 3000
+    assert played.num_steps >= status[metrics.STEPS]
     assert len(played.returns) > 20
     reported = [line for line in server.metrics() if line.get(metrics.EPISODES)]
     assert reported[-1][metrics.EPISODES] <= len(played.returns)
@@ -85,11 +91,13 @@ def test_slots_do_not_wait_for_each_other(policy: RunningPolicyServer) -> None:
 
 
 def test_two_clients_share_a_batch_and_keep_their_own_answers(policy: RunningPolicyServer) -> None:
-    with policy.client(CARTPOLE, 2, wants_logits=True) as one:
-        with policy.client(CARTPOLE, 2, wants_logits=True) as two:
-            one.send(first(2, 0.25))
-            two.send(first(2, -3.0))
-            a, b = one.receive(), two.receive()
+    with (
+        policy.client(CARTPOLE, 2, wants_logits=True) as one,
+        policy.client(CARTPOLE, 2, wants_logits=True) as two,
+    ):
+        one.send(first(2, 0.25))
+        two.send(first(2, -3.0))
+        a, b = one.receive(), two.receive()
 
     assert a.logits is not None
     assert b.logits is not None
@@ -102,7 +110,7 @@ def test_broken_stream_gets_the_same_actions_again(policy: RunningPolicyServer) 
     with policy.client(CARTPOLE, 8, wants_logits=True) as client:
         client.act(first(8))
         for step in range(12):
-            before = policy.source.client and policy.source._engine.counts.decisions
+            before = policy.source._engine.counts.decisions
             client.send(further(8, step / 10))
             client.break_stream()
             answer = client.receive()
@@ -112,19 +120,21 @@ def test_broken_stream_gets_the_same_actions_again(policy: RunningPolicyServer) 
 
 
 def test_silent_slots_are_given_up_and_reset(server: RunningServer) -> None:
-    with RunningPolicyServer(server.address, slot_timeout_s=0.2) as policy:
-        with policy.client(CARTPOLE, 2) as client:
-            client.act(first(2))
+    with (
+        RunningPolicyServer(server.address, slot_timeout_s=0.2) as policy,
+        policy.client(CARTPOLE, 2) as client,
+    ):
+        client.act(first(2))
+        client.act(further(2))
+        given_up = threading.Event()
+        for _ in range(200):
+            if policy.source._engine.counts.silent_slots == 2:
+                break
+            given_up.wait(0.1)
+        with pytest.raises(EpisodeLostError) as lost:
             client.act(further(2))
-            given_up = threading.Event()
-            for _ in range(200):
-                if policy.source._engine.counts.silent_slots == 2:
-                    break
-                given_up.wait(0.1)
-            with pytest.raises(EpisodeLostError) as lost:
-                client.act(further(2))
-            assert lost.value.slots == [0, 1]
-            assert client.act(first(2)).slots == [0, 1]
+        assert lost.value.slots == [0, 1]
+        assert client.act(first(2)).slots == [0, 1]
 
 
 def test_server_that_is_killed_has_forgotten_the_slots(server: RunningServer) -> None:
@@ -151,9 +161,11 @@ def test_new_life_of_a_client_ends_the_old_one(policy: RunningPolicyServer) -> N
 def test_environment_of_another_shape_is_refused_by_name(policy: RunningPolicyServer) -> None:
     with policy.client(CARTPOLE) as client:
         client.act(first(1))
-        with policy.client(Environment.simple((5,), 2)) as other:
-            with pytest.raises(RefusedError, match=r"observation.shape: expected \(4,\)"):
-                other.act(first(1))
+        with (
+            policy.client(Environment.simple((5,), 2)) as other,
+            pytest.raises(RefusedError, match=r"observation.shape: expected \(4,\)"),
+        ):
+            other.act(first(1))
 
 
 def test_client_is_told_that_the_run_has_finished(tmp_path: Path) -> None:
@@ -163,8 +175,7 @@ def test_client_is_told_that_the_run_has_finished(tmp_path: Path) -> None:
             with policy.client(CARTPOLE, 8) as client:
                 client.act(first(8))
                 with pytest.raises(RunFinishedError):
-                    for _ in range(10_000):
-                        client.act(further(8))
+                    play_on(client)
             policy.join()
         server.wait_finished()
 
@@ -202,8 +213,9 @@ def test_message_that_breaks_the_contract_is_refused(
             is_first=[True],
         )
         change(message)  # type: ignore[operator]
-        client._unanswered[0] = (message, 0)
         client._connect()
+        client._unanswered[0] = (message, 0)
+        client._requests.put(policy_pb2.PlayRequest(observations=message))
         with pytest.raises(RefusedError, match=f"INVALID_ARGUMENT: .*{text}"):
             client.receive()
 

@@ -1,4 +1,4 @@
-"""Recorder: an independent record of what was played in every slot, and its comparison with unrolls.
+"""Recorder: an independent record of what was played in every slot, compared with unrolls.
 
 Observations hold (slot, number), so every row of an unroll says which decision it is about. The
 record knows nothing of how the policy server batches, builds or resends.

@@ -19,7 +19,8 @@ from typing import Any
 from running_server import make_config
 
 from impala_common.rpc.security import ClientSecurity
-from impala_policy_server.learner_source import EngineSettings, LearnerSource
+from impala_policy_server.engine_settings import EngineSettings
+from impala_policy_server.learner_source import LearnerSource
 from impala_policy_server.policy_source import PolicySource
 from impala_policy_server.process import ServingSettings, serve
 from impala_thin import Environment, SlotsClient

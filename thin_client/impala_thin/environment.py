@@ -200,7 +200,10 @@ def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:
 
 
 def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, learner_pb2.ActionPart]:
-    kind, dtype = type(space).__name__, np.dtype(space.dtype).name
+    kind = type(space).__name__
+    if kind not in ("Discrete", "MultiDiscrete", "MultiBinary", "Box"):
+        raise RefusedError(f"{name}: action space {space} is not supported")
+    dtype = np.dtype(space.dtype).name
     if kind in ("Discrete", "MultiDiscrete"):
         sizes = np.ravel(space.n if kind == "Discrete" else space.nvec).tolist()
         starts = np.ravel(space.start).tolist()

@@ -1,4 +1,4 @@
-"""The policy engine against an independent record, in orders of asynchrony that hypothesis draws."""
+"""The policy engine against an independent record, in orders that hypothesis draws."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ ACTS = st.lists(
 def test_unrolls_hold_each_decision_with_a_result_once(
     frame_stack: int, acts: list[tuple[int, str]]
 ) -> None:
-    """Seen to fail without `cut`, with a kept previous action, and with repetitions taken as new."""
+    """Seen to fail without `cut`, with a kept previous action, and with repeated steps as new."""
     rig = Rig(3, frame_stack)
     last: dict[int, dict[str, object]] = {}
     for index, (slot, act) in enumerate(acts):
