@@ -3,8 +3,8 @@
     python -m impala_actor.environment_probe ENV SETTINGS
 
 Started by impala-train before its other processes; SETTINGS is the section "environment" as
-JSON. Prints one JSON object on stdout: {} or {"reason", "text"} of an error of this project. What
-the environment prints goes to stderr.
+JSON. Prints one JSON object on stdout: {"spec": specification of the environment} or {"reason",
+"text"} of an error of this project. What the environment prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import contextlib
 import json
 import os
 import sys
+from typing import Any
 
 from impala_actor.environments.factory import make_environment
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ImpalaError, UnknownEnvironmentError
+from impala_common.spec.specs import EnvironmentSpec
 
 
 def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
@@ -30,17 +32,22 @@ def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
     return UnknownEnvironmentError(f"{env} cannot be made: {type(error).__name__}: {text}{hint}")
 
 
-def probe(env: str, config: EnvironmentConfig) -> ImpalaError | None:
-    """Makes one environment slot and closes it; returns what is wrong, or None."""
+def probe(env: str, config: EnvironmentConfig) -> EnvironmentSpec:
+    """Makes one environment slot and closes it; returns its specification.
+
+    Raises:
+      ImpalaError: it cannot be made, or used.
+    """
     try:
         environment = make_environment(env, 1, config)
-    except ImpalaError as error:
-        return error
+    except ImpalaError:
+        raise
     except Exception as error:  # code of users may raise any error
-        return describe_failure(env, error)
+        raise describe_failure(env, error) from error
+    spec = environment.spec
     with contextlib.suppress(Exception):  # an environment that fails to close is still usable
         environment.close()
-    return None
+    return spec
 
 
 def main(env: str, settings: str) -> None:
@@ -49,8 +56,11 @@ def main(env: str, settings: str) -> None:
     os.dup2(2, 1)
     config = json.loads(settings)
     config["env_wrapper"] = tuple(config["env_wrapper"])
-    error = probe(env, EnvironmentConfig(**config))
-    answer = {} if error is None else {"reason": error.reason, "text": str(error)}
+    answer: dict[str, Any]  # Any: JSON
+    try:
+        answer = {"spec": probe(env, EnvironmentConfig(**config)).to_json()}
+    except ImpalaError as error:
+        answer = {"reason": error.reason, "text": str(error)}
     os.write(result, json.dumps(answer).encode())
     sys.stdout.flush()
     os._exit(0)  # does not wait for threads and exit handlers of the environment

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from impala_actor.acting.actor_loop import Actor, ActorConfig
+from impala_actor.acting.actor_config import ActorConfig
+from impala_actor.acting.actor_loop import Actor
 from impala_actor.environments.factory import make_environment
 from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.models.contract import AgentModel
 from impala_common.policy.policy import Policy
-from impala_common.rpc.security import ClientSecurity
-from impala_server.local.security import local_address, local_client_options
+from impala_server.local.security import local_address, local_client_security
 
 _MAX_SLOTS = 16
 _EVALUATION_SEED = 1_000_003
@@ -52,11 +52,6 @@ def act_in_process(
     Raises:
       ImpalaError: see `impala_actor.acting.actor_loop.Actor.run`.
     """
-    options = local_client_options(config.security, address)
-    named = dict(zip(options[::2], options[1::2], strict=True))
-    security = ClientSecurity(
-        **{name[2:].replace("-", "_"): value for name, value in named.items()}
-    )
     actor = Actor(
         ActorConfig(
             server=local_address(address),
@@ -67,7 +62,7 @@ def act_in_process(
             env_wrapper=config.environment.env_wrapper,
             model=config.model.model if is_own_model(config.model.model) else "",
             connect_timeout_s=_CONNECT_S,
-            security=security,
+            security=local_client_security(config.security, address),
         ),
         stop,
     )

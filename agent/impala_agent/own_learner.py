@@ -30,7 +30,7 @@ from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.stats import LearnerStats
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.storage.handoff import ActorSeconds
 
 Array = np.ndarray[Any, Any]
@@ -161,7 +161,7 @@ class OwnLearner:
         result["is_applied"] = applied.is_applied
         return result
 
-    def export(self) -> Snapshot:
+    def export(self) -> StateSnapshot:
         """Returns the content of a learner's checkpoint.
 
         Raises:

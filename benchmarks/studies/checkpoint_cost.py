@@ -30,7 +30,7 @@ from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner import Learner
 from impala_server.learner.storage_source import StorageSource
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.storage.handoff import ActorSeconds
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, make_ends
 
@@ -132,7 +132,7 @@ class Bench:
             self.writer.request().wait()  # none goes on into the next window
         return Window(np.array(took_ms), len(self.save_s) - num_before)
 
-    def _take_snapshot(self) -> Snapshot:
+    def _take_snapshot(self) -> StateSnapshot:
         begun_s = time.perf_counter()
         snapshot = self.learner.export(self._buffers)
         self.snapshot_s.append(time.perf_counter() - begun_s)

@@ -29,7 +29,7 @@ from rich.text import Text
 
 from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
-from impala_common.run.sparkline import History
+from impala_common.run.sparkline import Sparkline
 from impala_server.findings import THRESHOLDS
 from impala_server.messages import LearnerStatus
 
@@ -94,7 +94,7 @@ class ProgressDisplay:
         self._is_shown = False  # the newest status, as a plain line
         self._waiting_for = Spinner("dots", Text("starting"))
         self._status: LearnerStatus | None = None
-        self._returns = History()
+        self._returns = Sparkline()
         self._last_return: float | None = None
         self._live: Live | None = None
 
@@ -232,7 +232,7 @@ class ProgressDisplay:
         def show(name: str, form: str = ",.1f") -> str:
             return _show(status, name, form)
 
-        sparkline = self._returns.sparkline(max(8, min(40, self._console.width // 2 - 28)))
+        sparkline = self._returns.draw(max(8, min(40, self._console.width // 2 - 28)))
         rejected = sum(_number(status, name) or 0.0 for name in names.UNROLLS_REJECTED)
         rss_bytes = _number(status, names.RSS_BYTES)
         fill = _number(status, names.QUEUE_FILL)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
 from rich.console import Console
 
 from impala_common.config.cli import TrainArguments, parse_train_config
@@ -26,11 +27,20 @@ from impala_common.process.own_modules import python_command
 from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run import metrics
 from impala_common.run.checkpoint_manifest import BEST
-from impala_common.run.run_directory import RunDirectory, write_json_atomic
+from impala_common.run.run_directory import (
+    RunDirectory,
+    default_run_path,
+    write_json_atomic,
+)
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
 from impala_server.local.actors import validate_local_run
-from impala_server.local.environment_check import require_environment
+from impala_server.local.environment_check import find_environment_spec, require_environment
+from impala_server.local.listings import (
+    describe_dry_run,
+    describe_environments,
+    describe_presets,
+)
 from impala_server.local.training import LocalTraining
 from impala_server.local.tuning import choose_local_run, find_machine_facts
 from impala_server.messages import LearnerStatus
@@ -51,6 +61,19 @@ _POLL_S = 0.2
 _EVALUATION_TIMEOUT_S = 3600.0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Options of impala-train alone; each of them starts nothing."""
+
+    list_presets: tyro.conf.FlagCreatePairsOff[bool] = False
+    """List the presets, and end."""
+    list_envs: str = dataclasses.field(default="", metadata={"metavar": "[PATTERN]"})
+    """List the environments that are installed here, each with its preset, and end. PATTERN: a part
+    of the id, or with * and ?."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show all settings, sizes, the memory needed and what would start, and end."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
@@ -61,7 +84,11 @@ def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     try:
         show_version("impala-train", argv)
-        arguments = parse_train_config("impala-train", argv, _DESCRIPTION, default_port=0)
+        if _show_listing(argv):
+            return OK
+        arguments = parse_train_config(
+            "impala-train", argv, _DESCRIPTION, TrainOptions, default_port=0
+        )
         level = "INFO" if arguments.verbose else "WARNING"
         configure_logging(level, "train", _log_format(arguments))
         validate_local_run(arguments.config)
@@ -69,6 +96,9 @@ def run(argv: Sequence[str]) -> int:
         finished = find_finished(arguments.config, arguments.resume)
         if finished is not None and arguments.resume is not None:
             _tell_finished(arguments, arguments.resume, finished)
+            return OK
+        if arguments.extra.dry_run:
+            _show_dry_run(arguments)
             return OK
         require_environment(arguments.config.environment)
         arguments = _fit_to_machine(arguments)
@@ -79,6 +109,30 @@ def run(argv: Sequence[str]) -> int:
         write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
+
+
+def _show_listing(argv: Sequence[str]) -> bool:
+    """Prints what --list-presets or --list-envs ask for; returns whether one of them was there."""
+    if "--list-presets" in argv:
+        sys.stdout.write(describe_presets())
+        return True
+    for position, word in enumerate(argv):
+        option, _, pattern = word.partition("=")
+        if option == "--list-envs":
+            following = argv[position + 1] if position + 1 < len(argv) else "-"
+            pattern = pattern or ("" if following.startswith("-") else following)
+            sys.stdout.write(describe_environments(pattern or "*"))
+            return True
+    return False
+
+
+def _show_dry_run(arguments: TrainArguments) -> None:
+    choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
+    config = choice.config
+    run = arguments.resume or arguments.run_dir
+    run = run or default_run_path(config.environment.env, config.job.tag)
+    environment = find_environment_spec(config.environment)
+    sys.stdout.write(describe_dry_run(config, environment, str(run)))
 
 
 def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:

@@ -91,7 +91,16 @@ def test_installed_wheel_imports_every_module_outside_the_checkout(
 
 
 @pytest.mark.parametrize(
-    "name", ["impala-train", "impala-server", "impala-actor", "impala-eval", "impala-health"]
+    "name",
+    [
+        "impala-train",
+        "impala-server",
+        "impala-actor",
+        "impala-eval",
+        "impala-report",
+        "impala-runs",
+        "impala-health",
+    ],
 )
 def test_installed_command_shows_its_help(installed: Path, tmp_path: Path, name: str) -> None:
     command = str(installed / "bin" / name)

@@ -43,7 +43,7 @@ from impala_common.testing.unrolls import (
     make_vector_spec,
     pack_stacked,
 )
-from impala_rl.v1 import admin_pb2, evaluation_pb2, learner_pb2, unroll_pb2
+from impala_rl.v1 import admin_pb2, evaluation_pb2, learner_pb2, spec_pb2, unroll_pb2
 
 SPECS = (make_vector_spec(), make_frames_spec())
 """What the decoder expects; the first byte of an input chooses."""
@@ -100,7 +100,7 @@ def decode_unrolls(data: bytes) -> bool:
 def validate_spec(data: bytes) -> bool:
     """The specification an actor registers with, from which the learner builds all it has."""
     try:
-        spec = unpack_environment_spec(learner_pb2.EnvironmentSpec.FromString(data))
+        spec = unpack_environment_spec(spec_pb2.EnvironmentSpec.FromString(data))
     except (DecodeError, ImpalaError):
         return False
     assert unpack_environment_spec(pack_environment_spec(spec)) == spec
@@ -125,7 +125,7 @@ def hold_bounds(data: bytes) -> bool:
 def _assert_bounded(message: Message) -> None:
     """Judges set fields by the table alone, without the door's code."""
     for field, value in message.ListFields():
-        bound = BOUNDS[message.DESCRIPTOR.name].get(field.name)
+        bound = BOUNDS.get(message.DESCRIPTOR.name, {}).get(field.name)
         if isinstance(bound, Exempt):
             continue
         values = value if field.is_repeated else [value]
@@ -231,7 +231,7 @@ def _spec_seeds() -> list[bytes]:
     several = EnvironmentSpec((image, position), ActionSpec.discrete(4))
     specs = [spec.environment for spec in SPECS] + [several]
     messages = [pack_environment_spec(spec) for spec in specs]
-    messages.append(learner_pb2.EnvironmentSpec())
+    messages.append(spec_pb2.EnvironmentSpec())
     messages[-1].CopyFrom(messages[0])
     part = messages[-1].action.parts[0]
     part.kind, part.tensor.dtype = 3, 11  # gaussian, float32

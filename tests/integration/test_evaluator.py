@@ -18,7 +18,7 @@ from impala_actor.environments.factory import make_environment
 from impala_actor.evaluation import evaluation_client
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient
-from impala_actor.evaluation.evaluator_loop import EvaluatorConfig
+from impala_actor.evaluation.evaluator_config import EvaluatorConfig
 from impala_actor.evaluation.run_evaluation import evaluate_run
 from impala_common.config import ModelConfig
 from impala_common.errors import LearnerUnavailableError, SpecMismatchError

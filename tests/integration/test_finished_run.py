@@ -10,8 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from running_server import TINY, RunningActor, RunningServer, make_config
 
-from impala_actor.acting.actor_loop import ActorConfig
-from impala_actor.evaluation.evaluator_loop import EvaluatorConfig
+from impala_actor.acting.actor_config import ActorConfig
+from impala_actor.evaluation.evaluator_config import EvaluatorConfig
 from impala_common.config.toml_io import load_config
 from impala_common.process.exit_codes import OK
 from impala_common.run.checkpoints import CheckpointStore

@@ -26,8 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from impala_actor.acting.actor_loop import Actor, ActorConfig
-from impala_actor.evaluation.evaluator_loop import Evaluator, EvaluatorConfig
+from impala_actor.acting.actor_config import ActorConfig
+from impala_actor.acting.actor_loop import Actor
+from impala_actor.evaluation.evaluator_config import EvaluatorConfig
+from impala_actor.evaluation.evaluator_loop import Evaluator
 from impala_actor.evaluation.policy_evaluation import Evaluation
 from impala_actor.evaluation.run_evaluation import evaluate_run
 from impala_common.config import TrainConfig

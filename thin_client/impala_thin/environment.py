@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from impala_rl.v1 import learner_pb2, tensor_pb2
+from impala_rl.v1 import spec_pb2, tensor_pb2
 from impala_thin.errors import RefusedError
 
 Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings say
@@ -73,7 +73,7 @@ class Environment:
     """
 
     def __init__(
-        self, leaves: list[Leaf], parts: list[tuple[Part, learner_pb2.ActionPart]], frame_stack: int
+        self, leaves: list[Leaf], parts: list[tuple[Part, spec_pb2.ActionPart]], frame_stack: int
     ) -> None:
         """Collects what `simple` and `from_spaces` have found."""
         self._leaves = sorted(leaves, key=lambda leaf: leaf.spec.name)
@@ -87,10 +87,10 @@ class Environment:
             specs = [
                 tensor_pb2.TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, role=role)
             ]
-        self.spec = learner_pb2.EnvironmentSpec(
+        self.spec = spec_pb2.EnvironmentSpec(
             observation_leaves=specs,
             frame_stack=frame_stack if frame_stack > 1 else 0,
-            action=learner_pb2.ActionSpec(parts=[spec for _, spec in parts]),
+            action=spec_pb2.ActionSpec(parts=[spec for _, spec in parts]),
         )
 
     @classmethod
@@ -199,7 +199,7 @@ def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:
     raise RefusedError(f"{name}: observation space {space} is not supported")
 
 
-def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, learner_pb2.ActionPart]:
+def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, spec_pb2.ActionPart]:
     kind = type(space).__name__
     if kind not in ("Discrete", "MultiDiscrete", "MultiBinary", "Box"):
         raise RefusedError(f"{name}: action space {space} is not supported")
@@ -211,11 +211,11 @@ def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, learner_pb2.Ac
     part = Part(path, np.dtype(dtype), tuple(space.shape))
     tensor = _tensor(name, part.shape, dtype)
     if kind == "MultiBinary":
-        return part, learner_pb2.ActionPart(tensor=tensor, kind=learner_pb2.ACTION_KIND_BERNOULLI)
+        return part, spec_pb2.ActionPart(tensor=tensor, kind=spec_pb2.ACTION_KIND_BERNOULLI)
     if kind == "Box" and part.dtype.kind == "f":
-        return part, learner_pb2.ActionPart(
+        return part, spec_pb2.ActionPart(
             tensor=tensor,
-            kind=learner_pb2.ACTION_KIND_GAUSSIAN,
+            kind=spec_pb2.ACTION_KIND_GAUSSIAN,
             lows=np.ravel(space.low).tolist(),
             highs=np.ravel(space.high).tolist(),
         )
@@ -224,11 +224,11 @@ def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, learner_pb2.Ac
 
 def _choice(
     name: str, path: _Path, shape: tuple[int, ...], dtype: str, sizes: list[int], starts: list[int]
-) -> tuple[Part, learner_pb2.ActionPart]:
+) -> tuple[Part, spec_pb2.ActionPart]:
     assert len(sizes) == math.prod(shape)
-    spec = learner_pb2.ActionPart(
+    spec = spec_pb2.ActionPart(
         tensor=_tensor(name, shape, dtype),
-        kind=learner_pb2.ACTION_KIND_CATEGORICAL,
+        kind=spec_pb2.ACTION_KIND_CATEGORICAL,
         sizes=sizes,
         starts=starts,
     )

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from impala_actor.acting.learner_client import LearnerClient, Session
+from impala_actor.acting.actor_config import ActorConfig
+from impala_actor.acting.learner_client import LearnerClient, Session, default_actor_id
 from impala_actor.acting.session_model import make_session_model
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
 from impala_actor.acting.stop_signals import StopSignals
@@ -34,7 +35,6 @@ from impala_actor.environments.rebuilt import (
 from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.field_bounds import MAX_FAILURES_PER_MESSAGE
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
-from impala_common.config.job import InferenceBackendName
 from impala_common.errors import (
     ImpalaError,
     LearnerUnavailableError,
@@ -45,49 +45,35 @@ from impala_common.errors import (
 from impala_common.policy.inference.selection import make_inference
 from impala_common.policy.policy import Policy, PolicyStep
 from impala_common.process import failpoints
+from impala_common.process.devices import resolve_device
 from impala_common.process.heartbeat import Heartbeat
-from impala_common.rpc.security import ClientSecurity
 from impala_common.run.event_history import marks_of, open_history
 from impala_rl.v1 import learner_pb2, unroll_pb2
 
 _LOG = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ActorConfig:
-    """Settings of one actor; the learner decides all others."""
-
-    server: str
-    env: str
-    actor_id: str
-    num_envs: int = 0
-    env_backend: str = "auto"
-    env_kwargs: str = ""
-    env_wrapper: tuple[str, ...] = ()
-    env_threads: int = 1
-    device: str = "cpu"
-    compress: bool = True
-    connect_timeout_s: float = 0.0
-    heartbeat_file: str = ""
-    env_timeout_s: float = 600.0
-    max_env_failures: int = 5
-    model: str = ""
-    inference_backend: InferenceBackendName = "auto"
-    security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
-
-
 class Actor:
-    """One actor, from its first call to the learner to the end of its stream."""
+    """One actor, from its first call to the learner to the end of its stream.
+
+    Attributes:
+      config: its settings; the learner decides all others.
+      actor_id: its name; made up if the settings have none.
+      stop: ends the actor at the next unroll when set.
+      outcomes: messages by verdict.
+      num_steps: agent steps sent.
+    """
 
     def __init__(self, config: ActorConfig, stop: threading.Event | None = None) -> None:
         """Prepares; `run` works. Setting `stop` ends it at the next unroll."""
-        self._config = config
-        self._stop = stop or threading.Event()
+        self.config = config
+        self.actor_id = config.actor_id or default_actor_id()
+        self.stop = stop or threading.Event()
         self._client = LearnerClient(
-            config.server, config.actor_id, config.connect_timeout_s, self._stop, config.security
+            config.server, self.actor_id, config.connect_timeout_s, self.stop, config.security
         )
         self._client.heartbeat = Heartbeat(config.heartbeat_file)
-        self.history = open_history("actor", actor_id=config.actor_id)
+        self.history = open_history("actor", actor_id=self.actor_id)
         self.outcomes: dict[str, int] = {}
         self.num_steps = 0
 
@@ -102,13 +88,13 @@ class Actor:
           ImpalaError: environment or own network cannot be made or do not fit the run, the
             environment fails too often, or the learner cannot be reached within connect_timeout_s.
         """
-        watchdog = EnvironmentWatchdog(self._config.env_timeout_s)
+        watchdog = EnvironmentWatchdog(self.config.env_timeout_s)
         try:
             environment = self._make_environment(watchdog)
             try:
-                while not self._stop.is_set():
+                while not self.stop.is_set():
                     session = self._client.register(
-                        environment.spec, environment.num_slots, self._config.model
+                        environment.spec, environment.num_slots, self.config.model
                     )
                     try:
                         _SessionLoop(self, self._client, session, environment).run()
@@ -121,7 +107,7 @@ class Actor:
         except QueueClosedError:
             pass  # asked to stop
         except LearnerUnavailableError:
-            if not self._stop.is_set():  # else: asked to stop while waiting for the learner
+            if not self.stop.is_set():  # else: asked to stop while waiting for the learner
                 raise
         finally:
             watchdog.close()
@@ -134,52 +120,30 @@ class Actor:
         # Settings that name code are this actor's own; the learner never sends them.
         config = dataclasses.replace(
             defaults.environment,
-            env=self._config.env,
-            env_backend=self._config.env_backend,  # type: ignore[arg-type]
-            env_kwargs=self._config.env_kwargs,
-            env_wrapper=self._config.env_wrapper,
+            env=self.config.env,
+            env_backend=self.config.env_backend,
+            env_kwargs=self.config.env_kwargs,
+            env_wrapper=self.config.env_wrapper,
         )
-        num_slots = self._config.num_envs or defaults.num_slots
-
-        env = self._config.env
+        num_slots = self.config.num_envs or defaults.num_slots
 
         def make() -> EnvironmentAdapter:
             try:
-                return make_environment(env, num_slots, config, self._config.env_threads)
+                return make_environment(self.config.env, num_slots, config, self.config.env_threads)
             finally:
                 self.reclaim_signals()
 
         try:
-            return RebuiltEnvironment(make, self._stop, watchdog, self._config.max_env_failures)
+            return RebuiltEnvironment(make, self.stop, watchdog, self.config.max_env_failures)
         except ImpalaError:
             raise
         except Exception as error:  # code of users may raise any error
-            raise describe_failure(env, error) from error
+            raise describe_failure(self.config.env, error) from error
 
     def reclaim_signals(self) -> None:
         """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""
-        if isinstance(self._stop, StopSignals):
-            self._stop.reclaim()
-
-    @property
-    def compress(self) -> bool:
-        """Whether observations are compressed on the wire, where it pays."""
-        return self._config.compress
-
-    @property
-    def inference_backend(self) -> InferenceBackendName:
-        """Name of the inference backend."""
-        return self._config.inference_backend
-
-    @property
-    def device(self) -> str:
-        """Device of the policy."""
-        return self._config.device
-
-    @property
-    def stop(self) -> threading.Event:
-        """Ends the actor at the next unroll when set."""
-        return self._stop
+        if isinstance(self.stop, StopSignals):
+            self.stop.reclaim()
 
 
 class _SessionLoop:
@@ -192,17 +156,17 @@ class _SessionLoop:
         self._client = client
         self._session = session
         self._environment = environment
-        num_slots = environment.num_slots
+        num_slots, device = environment.num_slots, actor.config.device
         model = make_session_model(session)
         action = environment.spec.action
         inference = make_inference(
             # A repeatable run must not depend on a measurement.
-            "eager" if session.is_lockstep else actor.inference_backend,
+            "eager" if session.is_lockstep else actor.config.inference_backend,
             model,
             session.unroll.environment,
             num_slots,
             session.unroll.unroll_length,
-            actor.device,
+            "cpu" if device == "auto" else str(resolve_device(device)),
         )
         self._policy = Policy(model, action, num_slots, session.seed, inference)
         builder = SlotwiseUnrollBuilder if environment.resets_at_once else UnrollBuilder
@@ -293,7 +257,9 @@ class _SessionLoop:
     def _send_unrolls(self) -> None:
         unrolls = self._builder.unrolls
         request = learner_pb2.PushUnrollsRequest()
-        message = pack_unrolls(unrolls, self._session.unroll, self._actor.compress, request.unrolls)
+        message = pack_unrolls(
+            unrolls, self._session.unroll, self._actor.config.compress, request.unrolls
+        )
         message.policy_version = self._unrolls_version
         message.episodes.extend(self._summaries)
         message.times.CopyFrom(self._times)

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from impala_common.process.logs import printable
 from impala_common.run import metrics as names
-from impala_common.run.sparkline import History
+from impala_common.run.sparkline import Sparkline
 
 Json = dict[str, Any]
 
@@ -30,22 +30,20 @@ class Dashboard:
 
     def __init__(self) -> None:
         """Starts without a status."""
-        self._histories = {name: History() for name in _SPARKED}
+        self._sparklines = {name: Sparkline() for name in _SPARKED}
         self._status: Json = {}
 
     def update(self, status: Json) -> None:
         """Takes the newest status."""
         self._status = status
-        for name, history in self._histories.items():
+        for name, line in self._sparklines.items():
             value = status["metrics"].get(name)
             if value is not None:
-                history.append(value)
+                line.append(value)
 
     def render(self) -> RenderableType:
         """Returns the renderable of the present status."""
-        sparklines = {
-            name: history.sparkline(_SPARKLINE_WIDTH) for name, history in self._histories.items()
-        }
+        sparklines = {name: line.draw(_SPARKLINE_WIDTH) for name, line in self._sparklines.items()}
         return render_status(self._status, sparklines)
 
 

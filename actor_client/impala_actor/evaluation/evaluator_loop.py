@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from impala_actor.acting.learner_client import default_actor_id
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.factory import make_environment
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient, Task
+from impala_actor.evaluation.evaluator_config import EvaluatorConfig
 from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
 from impala_actor.video.evaluation_videos import EvaluationVideos
 from impala_common.codec.weights import unpack_snapshot
@@ -38,32 +40,12 @@ from impala_common.models.registry import make_model
 from impala_common.models.weights import weights_specs
 from impala_common.policy.policy import Policy, PolicyStep
 from impala_common.process.heartbeat import Heartbeat
-from impala_common.rpc.security import ClientSecurity
 from impala_common.run.evaluation_results import EvaluationResult
 from impala_common.spec.specs import EnvironmentSpec, validate_same_model
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_NUM_SLOTS = 10
 _FIELDS = tuple(field.name for field in dataclasses.fields(EvaluationResult))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluatorConfig:
-    """Settings of one evaluator; the learner decides all others."""
-
-    server: str
-    env: str
-    evaluator_id: str
-    num_envs: int = 0
-    env_backend: str = "auto"
-    env_kwargs: str = ""
-    env_wrapper: tuple[str, ...] = ()
-    model: str = ""
-    record_dir: str = ""
-    record_every: int = 0
-    connect_timeout_s: float = 0.0
-    heartbeat_file: str = ""
-    security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
 
 
 class Evaluator:
@@ -75,7 +57,7 @@ class Evaluator:
         self._stop = stop or threading.Event()
         self._client = EvaluationClient(
             config.server,
-            config.evaluator_id,
+            config.evaluator_id or default_actor_id(),
             config.connect_timeout_s,
             self._stop,
             config.security,
@@ -115,7 +97,7 @@ class Evaluator:
         config = dataclasses.replace(
             self._client.get_defaults().environment,
             env=self._config.env,
-            env_backend=self._config.env_backend,  # type: ignore[arg-type]
+            env_backend=self._config.env_backend,
             env_kwargs=self._config.env_kwargs,  # names code, so the learner never sends it
             env_wrapper=self._config.env_wrapper,
         ).with_whole_games()

@@ -14,7 +14,7 @@ from impala_common.spec.action_spec import (
     ActionSpec,
 )
 from impala_common.spec.tensor_spec import TensorSpec
-from impala_rl.v1 import learner_pb2 as pb
+from impala_rl.v1 import spec_pb2 as pb
 
 _MAX_PARTS = 256
 _KIND_TO_PROTO: dict[ActionKind, pb.ActionKind] = {

@@ -9,7 +9,8 @@ from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spe
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
 from impala_common.spec.specs import MAX_OBSERVATION_LEAVES, EnvironmentSpec, ModelSpec, UnrollSpec
-from impala_rl.v1 import learner_pb2 as pb
+from impala_rl.v1 import learner_pb2
+from impala_rl.v1 import spec_pb2 as pb
 
 
 def pack_environment_spec(spec: EnvironmentSpec) -> pb.EnvironmentSpec:
@@ -125,9 +126,9 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
     )
 
 
-def pack_environment_options(config: EnvironmentConfig) -> pb.EnvironmentOptions:
+def pack_environment_options(config: EnvironmentConfig) -> learner_pb2.EnvironmentOptions:
     """Returns the environment settings in `config` as a message, without the id."""
-    return pb.EnvironmentOptions(
+    return learner_pb2.EnvironmentOptions(
         atari_frame_skip=config.atari_frame_skip,
         atari_frame_stack=config.atari_frame_stack,
         atari_episodic_life=config.atari_episodic_life,

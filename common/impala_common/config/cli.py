@@ -120,6 +120,7 @@ def parse_train_config(
       ConfigError: a setting in a file or on the command line is invalid.
       SystemExit: --help or --help-all (code 0), or options that cannot be parsed (code 2).
     """
+    argv = name_environment(argv)
     if {"-h", "--help"} & set(argv):
         sys.stdout.write(make_short_help(prog, description, RunOptions, extra))
         raise SystemExit(0)
@@ -167,6 +168,19 @@ def parse_train_config(
         named=_find_named(argv, named),
         extra=getattr(parsed, "command", None),
     )
+
+
+def name_environment(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with `--env` in place of an environment's id as the first word.
+
+    Raises:
+      ConfigError: the environment is named twice.
+    """
+    if not argv or argv[0].startswith("-"):
+        return list(argv)
+    if "env" in _scan(argv[1:], ("env",)):
+        raise ConfigError("ENV", argv[0], "given once", "--env names one, too")
+    return ["--env", *argv]
 
 
 def _scan(argv: Sequence[str], names: Sequence[str]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def make_short_help(
     """
     width = _terminal_width()
     sections = get_type_hints(TrainConfig)
-    lines = [f"usage: {program} --env ID [OPTIONS]", "", *textwrap.wrap(description, width), ""]
+    lines = [f"usage: {program} ENV [OPTIONS]", "", *textwrap.wrap(description, width), ""]
     for section, name, metavar in _SETTINGS:
         lines += _describe(
             f"{_option(name)} {metavar}", document_fields(sections[section])[name], width
@@ -65,8 +65,10 @@ def make_short_help(
         lines += _describe(_option(name), texts[name], width)
     if extra is not None:
         texts = document_fields(extra)
+        hints = get_type_hints(extra)
         for field in dataclasses.fields(extra):
-            lines += _describe(f"{_option(field.name)} X", texts[field.name], width)
+            value = "" if hints[field.name] is bool else f" {field.metadata.get('metavar', 'X')}"
+            lines += _describe(f"{_option(field.name)}{value}", texts[field.name], width)
     lines.append("")
     lines += _describe("--help-all", "Every option, by section, with its default.", width)
     lines += _describe("--version", "The version.", width)

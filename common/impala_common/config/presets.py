@@ -292,6 +292,25 @@ def preset_for_environment(env_id: str) -> str:
     return GENERIC
 
 
+def example_environments(preset: str) -> str:
+    """Returns the ids that a preset is chosen for, for people, such as "CartPole-*"."""
+    if preset == GENERIC:
+        return "all others"
+    patterns = [pattern for pattern, name in _ENVIRONMENTS if name == preset]
+    return ", ".join(_EXAMPLES.get(pattern, pattern) for pattern in patterns) or "by name only"
+
+
+_EXAMPLES = {
+    r"CartPole-v\d+": "CartPole-*",
+    r"PositionCartPole-v\d+": "PositionCartPole-*",
+    r"HalfCheetah-v\d+": "HalfCheetah-*",
+    r"MiniGrid-(Memory|RedBlueDoors).+": "MiniGrid-Memory*",
+    r"LunarLander(Continuous)?-v\d+": "LunarLander-*",
+    r"MinAtar/.+": "MinAtar/*",
+    r"ALE/.+|\w+(NoFrameskip|Deterministic)-v\d+": "ALE/*, *NoFrameskip-*",
+}
+
+
 def make_preset(name: str) -> TrainConfig:
     """Returns the settings of preset `name`; the caller sets the environment.
 

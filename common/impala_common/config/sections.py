@@ -33,6 +33,8 @@ InitMethod = Literal[
 ]  # fmt: skip
 INIT_METHODS = get_args(InitMethod)
 """Names of weight initialisations."""
+EnvironmentBackendName = Literal["auto", "entry-point", "sync", "async", "ale", "envpool"]
+"""Names of ways to vectorise environments."""
 MODEL_NAMES = ("auto", "mlp", "nature_cnn", "minatar_cnn", "impala_resnet", "multi")
 """Names of shipped networks; auto chooses by the observation's shape."""
 
@@ -53,7 +55,7 @@ class EnvironmentConfig:
     specs_file: str = ""
     """JSON file that says what the environment looks like, as specs.json of a run does; empty:
     the first actor says it."""
-    env_backend: Literal["auto", "entry-point", "sync", "async", "ale", "envpool"] = "auto"
+    env_backend: EnvironmentBackendName = "auto"
     """How environments are vectorised; auto: ale-py's own for Atari, the environment's vector
     entry point where it has one, else one process with a loop (sync). With env_kwargs or
     env_wrapper, auto is sync: they are for single environments."""

@@ -1,20 +1,22 @@
 """ClientSecurity: a client's TLS and token settings.
 
-Used by actors and by administration, once per connection. With a CA the channel is TLS; without one
-it is plaintext, and a token is then sent only over loopback or a Unix socket, as gRPC itself
-requires.
+Used by actors and by administration, once per connection. Imports grpc only to open a channel, so
+that command lines can use it. With a CA the channel is TLS; without one it is plaintext, and a
+token is then sent only over loopback or a Unix socket, as gRPC itself requires.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import ssl
-
-import grpc
+from typing import TYPE_CHECKING
 
 from impala_common.errors import ConfigError
 from impala_common.rpc.addresses import host_of, is_local, is_unix
 from impala_common.rpc.tokens import read_secret_file, read_token
+
+if TYPE_CHECKING:
+    import grpc
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,15 +24,15 @@ class ClientSecurity:
     """Files and names; empty strings for unused ones."""
 
     ca_file: str = ""
-    """CA of the server's certificate (PEM); empty: no TLS."""
+    """CA of the learner's certificate (PEM); empty: no TLS."""
     token_file: str = ""
-    """Token to send with each call."""
+    """File of the token to send, readable by its owner only; empty: none is sent."""
     client_cert: str = ""
-    """Client certificate (PEM, mutual TLS)."""
+    """Client certificate to show the learner (PEM, mutual TLS)."""
     client_key: str = ""
     """Its private key (PEM)."""
     server_name: str = ""
-    """Expected name in the server's certificate; empty: the host of the address."""
+    """Name the learner's certificate is for; empty: the host of the address."""
 
     def __post_init__(self) -> None:
         """Checks that the settings are consistent."""
@@ -62,12 +64,16 @@ class ClientSecurity:
                 "used with --ca-file, or on this machine",
                 f"the token would travel to {address} in the clear",
             )
+        import grpc
+
         token = read_token("--token-file", self.token_file)
         return grpc.composite_channel_credentials(
             transport, grpc.access_token_call_credentials(token)
         )
 
     def _make_transport(self, address: str) -> grpc.ChannelCredentials | None:
+        import grpc
+
         if self.ca_file:
             self.validate_files()
             return grpc.ssl_channel_credentials(

@@ -10,7 +10,7 @@ import itertools
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-class History:
+class Sparkline:
     """A series of values in bounded memory: neighbours are merged when it gets long."""
 
     def __init__(self, capacity: int = 256) -> None:
@@ -31,7 +31,7 @@ class History:
             self._means = [(first + second) / 2 for first, second in pairs]
             self._stride *= 2
 
-    def sparkline(self, width: int) -> str:
+    def draw(self, width: int) -> str:
         """Returns the series as at most `width` characters, lowest to highest block."""
         means = self._means
         if len(means) > width:

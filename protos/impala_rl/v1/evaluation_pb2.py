@@ -25,34 +25,33 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from impala_rl.v1 import header_pb2 as impala__rl_dot_v1_dot_header__pb2
 from impala_rl.v1 import learner_pb2 as impala__rl_dot_v1_dot_learner__pb2
+from impala_rl.v1 import spec_pb2 as impala__rl_dot_v1_dot_spec__pb2
 from impala_rl.v1 import tensor_pb2 as impala__rl_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dimpala_rl/v1/evaluation.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19impala_rl/v1/header.proto\x1a\x1aimpala_rl/v1/learner.proto\x1a\x19impala_rl/v1/tensor.proto\"\x8b\x01\n\x16WatchCandidatesRequest\x12\x14\n\x0c\x65valuator_id\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\r\n\x05model\x18\x04 \x01(\t\"\xba\x01\n\x17WatchCandidatesResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12,\n\tcandidate\x18\x02 \x01(\x0b\x32\x17.impala_rl.v1.CandidateH\x00\x12(\n\x03\x65nd\x18\x03 \x01(\x0e\x32\x19.impala_rl.v1.DrainReasonH\x00\x12\x0e\n\x06ticket\x18\x04 \x01(\x06\x42\t\n\x07payload\"\xcb\x01\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtrained_steps\x18\x02 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x15\n\repisode_count\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12&\n\x05model\x18\x06 \x01(\x0b\x32\x17.impala_rl.v1.ModelSpec\x12\x34\n\x12observation_leaves\x18\x07 \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\"W\n\x1aGetCandidateWeightsRequest\x12\x16\n\x0elearner_run_id\x18\x01 \x01(\x06\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\x06\"q\n\x1bGetCandidateWeightsResponse\x12\x36\n\x06header\x18\x01 \x01(\x0b\x32$.impala_rl.v1.CandidateWeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"=\n\x16\x43\x61ndidateWeightsHeader\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x06\"\xf8\x01\n\x17ReportEvaluationRequest\x12\x14\n\x0c\x65valuator_id\x18\x01 \x01(\t\x12\x16\n\x0elearner_run_id\x18\x02 \x01(\x06\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12/\n\x07sampled\x18\x04 \x01(\x0b\x32\x1e.impala_rl.v1.EvaluationResult\x12.\n\x06greedy\x18\x05 \x01(\x0b\x32\x1e.impala_rl.v1.EvaluationResult\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06ticket\x18\x07 \x01(\x06\"\xc8\x02\n\x10\x45valuationResult\x12\x15\n\repisode_count\x18\x01 \x01(\x05\x12\x13\n\x0breturn_mean\x18\x02 \x01(\x01\x12\x1b\n\x0estandard_error\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x63onfidence_low\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x63onfidence_high\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\nreturn_min\x18\x06 \x01(\x01\x12\x12\n\nreturn_max\x18\x07 \x01(\x01\x12\x13\n\x0blength_mean\x18\x08 \x01(\x01\x12\x12\n\nlength_min\x18\t \x01(\x03\x12\x12\n\nlength_max\x18\n \x01(\x03\x12\x11\n\tcut_count\x18\x0b \x01(\x05\x42\x11\n\x0f_standard_errorB\x11\n\x0f_confidence_lowB\x12\n\x10_confidence_high\"\x84\x01\n\x18ReportEvaluationResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x0f\n\x07is_best\x18\x02 \x01(\x08\x12\x14\n\x0cis_duplicate\x18\x03 \x01(\x08\x12\x13\n\x0bis_doubtful\x18\x04 \x01(\x08\x32\xc6\x02\n\x11\x45valuationService\x12`\n\x0fWatchCandidates\x12$.impala_rl.v1.WatchCandidatesRequest\x1a%.impala_rl.v1.WatchCandidatesResponse0\x01\x12l\n\x13GetCandidateWeights\x12(.impala_rl.v1.GetCandidateWeightsRequest\x1a).impala_rl.v1.GetCandidateWeightsResponse0\x01\x12\x61\n\x10ReportEvaluation\x12%.impala_rl.v1.ReportEvaluationRequest\x1a&.impala_rl.v1.ReportEvaluationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dimpala_rl/v1/evaluation.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19impala_rl/v1/header.proto\x1a\x1aimpala_rl/v1/learner.proto\x1a\x17impala_rl/v1/spec.proto\x1a\x19impala_rl/v1/tensor.proto\"\x8b\x01\n\x16WatchCandidatesRequest\x12\x14\n\x0c\x65valuator_id\x18\x01 \x01(\t\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\r\n\x05model\x18\x04 \x01(\t\"\xba\x01\n\x17WatchCandidatesResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12,\n\tcandidate\x18\x02 \x01(\x0b\x32\x17.impala_rl.v1.CandidateH\x00\x12(\n\x03\x65nd\x18\x03 \x01(\x0e\x32\x19.impala_rl.v1.DrainReasonH\x00\x12\x0e\n\x06ticket\x18\x04 \x01(\x06\x42\t\n\x07payload\"\xcb\x01\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rtrained_steps\x18\x02 \x01(\x03\x12\x16\n\x0epolicy_version\x18\x03 \x01(\x03\x12\x15\n\repisode_count\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12&\n\x05model\x18\x06 \x01(\x0b\x32\x17.impala_rl.v1.ModelSpec\x12\x34\n\x12observation_leaves\x18\x07 \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\"W\n\x1aGetCandidateWeightsRequest\x12\x16\n\x0elearner_run_id\x18\x01 \x01(\x06\x12\x11\n\tcandidate\x18\x02 \x01(\t\x12\x0e\n\x06ticket\x18\x03 \x01(\x06\"h\n\x1bGetCandidateWeightsResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"\xf8\x01\n\x17ReportEvaluationRequest\x12\x14\n\x0c\x65valuator_id\x18\x01 \x01(\t\x12\x16\n\x0elearner_run_id\x18\x02 \x01(\x06\x12\x11\n\tcandidate\x18\x03 \x01(\t\x12/\n\x07sampled\x18\x04 \x01(\x0b\x32\x1e.impala_rl.v1.EvaluationResult\x12.\n\x06greedy\x18\x05 \x01(\x0b\x32\x1e.impala_rl.v1.EvaluationResult\x12+\n\x08\x64uration\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06ticket\x18\x07 \x01(\x06\"\xc8\x02\n\x10\x45valuationResult\x12\x15\n\repisode_count\x18\x01 \x01(\x05\x12\x13\n\x0breturn_mean\x18\x02 \x01(\x01\x12\x1b\n\x0estandard_error\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x63onfidence_low\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0f\x63onfidence_high\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\nreturn_min\x18\x06 \x01(\x01\x12\x12\n\nreturn_max\x18\x07 \x01(\x01\x12\x13\n\x0blength_mean\x18\x08 \x01(\x01\x12\x12\n\nlength_min\x18\t \x01(\x03\x12\x12\n\nlength_max\x18\n \x01(\x03\x12\x11\n\tcut_count\x18\x0b \x01(\x05\x42\x11\n\x0f_standard_errorB\x11\n\x0f_confidence_lowB\x12\n\x10_confidence_high\"\x84\x01\n\x18ReportEvaluationResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x0f\n\x07is_best\x18\x02 \x01(\x08\x12\x14\n\x0cis_duplicate\x18\x03 \x01(\x08\x12\x13\n\x0bis_doubtful\x18\x04 \x01(\x08\x32\xc6\x02\n\x11\x45valuationService\x12`\n\x0fWatchCandidates\x12$.impala_rl.v1.WatchCandidatesRequest\x1a%.impala_rl.v1.WatchCandidatesResponse0\x01\x12l\n\x13GetCandidateWeights\x12(.impala_rl.v1.GetCandidateWeightsRequest\x1a).impala_rl.v1.GetCandidateWeightsResponse0\x01\x12\x61\n\x10ReportEvaluation\x12%.impala_rl.v1.ReportEvaluationRequest\x1a&.impala_rl.v1.ReportEvaluationResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.evaluation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WATCHCANDIDATESREQUEST']._serialized_start=162
-  _globals['_WATCHCANDIDATESREQUEST']._serialized_end=301
-  _globals['_WATCHCANDIDATESRESPONSE']._serialized_start=304
-  _globals['_WATCHCANDIDATESRESPONSE']._serialized_end=490
-  _globals['_CANDIDATE']._serialized_start=493
-  _globals['_CANDIDATE']._serialized_end=696
-  _globals['_GETCANDIDATEWEIGHTSREQUEST']._serialized_start=698
-  _globals['_GETCANDIDATEWEIGHTSREQUEST']._serialized_end=785
-  _globals['_GETCANDIDATEWEIGHTSRESPONSE']._serialized_start=787
-  _globals['_GETCANDIDATEWEIGHTSRESPONSE']._serialized_end=900
-  _globals['_CANDIDATEWEIGHTSHEADER']._serialized_start=902
-  _globals['_CANDIDATEWEIGHTSHEADER']._serialized_end=963
-  _globals['_REPORTEVALUATIONREQUEST']._serialized_start=966
-  _globals['_REPORTEVALUATIONREQUEST']._serialized_end=1214
-  _globals['_EVALUATIONRESULT']._serialized_start=1217
-  _globals['_EVALUATIONRESULT']._serialized_end=1545
-  _globals['_REPORTEVALUATIONRESPONSE']._serialized_start=1548
-  _globals['_REPORTEVALUATIONRESPONSE']._serialized_end=1680
-  _globals['_EVALUATIONSERVICE']._serialized_start=1683
-  _globals['_EVALUATIONSERVICE']._serialized_end=2009
+  _globals['_WATCHCANDIDATESREQUEST']._serialized_start=187
+  _globals['_WATCHCANDIDATESREQUEST']._serialized_end=326
+  _globals['_WATCHCANDIDATESRESPONSE']._serialized_start=329
+  _globals['_WATCHCANDIDATESRESPONSE']._serialized_end=515
+  _globals['_CANDIDATE']._serialized_start=518
+  _globals['_CANDIDATE']._serialized_end=721
+  _globals['_GETCANDIDATEWEIGHTSREQUEST']._serialized_start=723
+  _globals['_GETCANDIDATEWEIGHTSREQUEST']._serialized_end=810
+  _globals['_GETCANDIDATEWEIGHTSRESPONSE']._serialized_start=812
+  _globals['_GETCANDIDATEWEIGHTSRESPONSE']._serialized_end=916
+  _globals['_REPORTEVALUATIONREQUEST']._serialized_start=919
+  _globals['_REPORTEVALUATIONREQUEST']._serialized_end=1167
+  _globals['_EVALUATIONRESULT']._serialized_start=1170
+  _globals['_EVALUATIONRESULT']._serialized_end=1498
+  _globals['_REPORTEVALUATIONRESPONSE']._serialized_start=1501
+  _globals['_REPORTEVALUATIONRESPONSE']._serialized_end=1633
+  _globals['_EVALUATIONSERVICE']._serialized_start=1636
+  _globals['_EVALUATIONSERVICE']._serialized_end=1962
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from impala_rl.v1 import header_pb2 as _header_pb2
 from impala_rl.v1 import learner_pb2 as _learner_pb2
+from impala_rl.v1 import spec_pb2 as _spec_pb2
 from impala_rl.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -20,9 +21,9 @@ class WatchCandidatesRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     evaluator_id: str
     protocol_version: int
-    environment: _learner_pb2.EnvironmentSpec
+    environment: _spec_pb2.EnvironmentSpec
     model: str
-    def __init__(self, evaluator_id: _Optional[str] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_learner_pb2.EnvironmentSpec, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
+    def __init__(self, evaluator_id: _Optional[str] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_spec_pb2.EnvironmentSpec, _Mapping]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class WatchCandidatesResponse(_message.Message):
     __slots__ = ("learner", "candidate", "end", "ticket")
@@ -50,9 +51,9 @@ class Candidate(_message.Message):
     policy_version: int
     episode_count: int
     seed: int
-    model: _learner_pb2.ModelSpec
+    model: _spec_pb2.ModelSpec
     observation_leaves: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
-    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_learner_pb2.ModelSpec, _Mapping]] = ..., observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., trained_steps: _Optional[int] = ..., policy_version: _Optional[int] = ..., episode_count: _Optional[int] = ..., seed: _Optional[int] = ..., model: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class GetCandidateWeightsRequest(_message.Message):
     __slots__ = ("learner_run_id", "candidate", "ticket")
@@ -68,17 +69,9 @@ class GetCandidateWeightsResponse(_message.Message):
     __slots__ = ("header", "chunk")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
-    header: CandidateWeightsHeader
+    header: _learner_pb2.WeightsHeader
     chunk: bytes
-    def __init__(self, header: _Optional[_Union[CandidateWeightsHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
-
-class CandidateWeightsHeader(_message.Message):
-    __slots__ = ("total_bytes", "digest")
-    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    total_bytes: int
-    digest: int
-    def __init__(self, total_bytes: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[_learner_pb2.WeightsHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
     __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration", "ticket")

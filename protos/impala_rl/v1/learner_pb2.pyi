@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from impala_rl.v1 import header_pb2 as _header_pb2
+from impala_rl.v1 import spec_pb2 as _spec_pb2
 from impala_rl.v1 import tensor_pb2 as _tensor_pb2
 from impala_rl.v1 import unroll_pb2 as _unroll_pb2
 from google.protobuf.internal import containers as _containers
@@ -12,13 +13,6 @@ from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class ActionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    ACTION_KIND_UNSPECIFIED: _ClassVar[ActionKind]
-    ACTION_KIND_CATEGORICAL: _ClassVar[ActionKind]
-    ACTION_KIND_BERNOULLI: _ClassVar[ActionKind]
-    ACTION_KIND_GAUSSIAN: _ClassVar[ActionKind]
 
 class VerdictOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,10 +28,6 @@ class DrainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DRAIN_REASON_UNSPECIFIED: _ClassVar[DrainReason]
     DRAIN_REASON_FINISHED: _ClassVar[DrainReason]
     DRAIN_REASON_STOPPING: _ClassVar[DrainReason]
-ACTION_KIND_UNSPECIFIED: ActionKind
-ACTION_KIND_CATEGORICAL: ActionKind
-ACTION_KIND_BERNOULLI: ActionKind
-ACTION_KIND_GAUSSIAN: ActionKind
 VERDICT_OUTCOME_UNSPECIFIED: VerdictOutcome
 VERDICT_OUTCOME_ACCEPTED: VerdictOutcome
 VERDICT_OUTCOME_DUPLICATE: VerdictOutcome
@@ -78,11 +68,11 @@ class RegisterRequest(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     actor: _header_pb2.ActorHeader
     protocol_version: int
-    environment: EnvironmentSpec
+    environment: _spec_pb2.EnvironmentSpec
     environment_slot_count: int
     host: str
     model: str
-    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_spec_pb2.EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
     __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights", "refreshes_weights_each_step")
@@ -100,45 +90,13 @@ class RegisterResponse(_message.Message):
     session_epoch: int
     actor_index: int
     seed: int
-    unroll: UnrollSpec
-    model: ModelSpec
+    unroll: _spec_pb2.UnrollSpec
+    model: _spec_pb2.ModelSpec
     limits: LearnerLimits
     is_lockstep: bool
     weights: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     refreshes_weights_each_step: bool
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., refreshes_weights_each_step: _Optional[bool] = ...) -> None: ...
-
-class EnvironmentSpec(_message.Message):
-    __slots__ = ("observation_leaves", "frame_stack", "action")
-    OBSERVATION_LEAVES_FIELD_NUMBER: _ClassVar[int]
-    FRAME_STACK_FIELD_NUMBER: _ClassVar[int]
-    ACTION_FIELD_NUMBER: _ClassVar[int]
-    observation_leaves: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
-    frame_stack: int
-    action: ActionSpec
-    def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action: _Optional[_Union[ActionSpec, _Mapping]] = ...) -> None: ...
-
-class ActionSpec(_message.Message):
-    __slots__ = ("parts",)
-    PARTS_FIELD_NUMBER: _ClassVar[int]
-    parts: _containers.RepeatedCompositeFieldContainer[ActionPart]
-    def __init__(self, parts: _Optional[_Iterable[_Union[ActionPart, _Mapping]]] = ...) -> None: ...
-
-class ActionPart(_message.Message):
-    __slots__ = ("tensor", "kind", "sizes", "starts", "lows", "highs")
-    TENSOR_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
-    SIZES_FIELD_NUMBER: _ClassVar[int]
-    STARTS_FIELD_NUMBER: _ClassVar[int]
-    LOWS_FIELD_NUMBER: _ClassVar[int]
-    HIGHS_FIELD_NUMBER: _ClassVar[int]
-    tensor: _tensor_pb2.TensorSpec
-    kind: ActionKind
-    sizes: _containers.RepeatedScalarFieldContainer[int]
-    starts: _containers.RepeatedScalarFieldContainer[int]
-    lows: _containers.RepeatedScalarFieldContainer[float]
-    highs: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., kind: _Optional[_Union[ActionKind, str]] = ..., sizes: _Optional[_Iterable[int]] = ..., starts: _Optional[_Iterable[int]] = ..., lows: _Optional[_Iterable[float]] = ..., highs: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[_spec_pb2.UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., refreshes_weights_each_step: _Optional[bool] = ...) -> None: ...
 
 class EnvironmentOptions(_message.Message):
     __slots__ = ("atari_frame_skip", "atari_episodic_life", "atari_fire_reset", "atari_noop_max", "atari_sticky_action_probability", "atari_frame_stack")
@@ -155,54 +113,6 @@ class EnvironmentOptions(_message.Message):
     atari_sticky_action_probability: float
     atari_frame_stack: int
     def __init__(self, atari_frame_skip: _Optional[int] = ..., atari_episodic_life: _Optional[bool] = ..., atari_fire_reset: _Optional[bool] = ..., atari_noop_max: _Optional[int] = ..., atari_sticky_action_probability: _Optional[float] = ..., atari_frame_stack: _Optional[int] = ...) -> None: ...
-
-class UnrollSpec(_message.Message):
-    __slots__ = ("unroll_length", "leaves", "uses_unique_frames")
-    UNROLL_LENGTH_FIELD_NUMBER: _ClassVar[int]
-    LEAVES_FIELD_NUMBER: _ClassVar[int]
-    USES_UNIQUE_FRAMES_FIELD_NUMBER: _ClassVar[int]
-    unroll_length: int
-    leaves: _containers.RepeatedCompositeFieldContainer[UnrollLeaf]
-    uses_unique_frames: bool
-    def __init__(self, unroll_length: _Optional[int] = ..., leaves: _Optional[_Iterable[_Union[UnrollLeaf, _Mapping]]] = ..., uses_unique_frames: _Optional[bool] = ...) -> None: ...
-
-class UnrollLeaf(_message.Message):
-    __slots__ = ("tensor", "rows")
-    TENSOR_FIELD_NUMBER: _ClassVar[int]
-    ROWS_FIELD_NUMBER: _ClassVar[int]
-    tensor: _tensor_pb2.TensorSpec
-    rows: int
-    def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., rows: _Optional[int] = ...) -> None: ...
-
-class ModelSpec(_message.Message):
-    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence", "log_std_init")
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    HIDDEN_SIZES_FIELD_NUMBER: _ClassVar[int]
-    FEATURE_DIM_FIELD_NUMBER: _ClassVar[int]
-    HIDDEN_DIM_FIELD_NUMBER: _ClassVar[int]
-    INIT_METHOD_FIELD_NUMBER: _ClassVar[int]
-    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
-    USE_PREVIOUS_ACTION_AND_REWARD_FIELD_NUMBER: _ClassVar[int]
-    OBSERVATION_SCALE_FIELD_NUMBER: _ClassVar[int]
-    NORMALISE_OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
-    OBSERVATION_CLIP_FIELD_NUMBER: _ClassVar[int]
-    NORMALISE_REWARDS_FIELD_NUMBER: _ClassVar[int]
-    RECURRENCE_FIELD_NUMBER: _ClassVar[int]
-    LOG_STD_INIT_FIELD_NUMBER: _ClassVar[int]
-    name: str
-    hidden_sizes: _containers.RepeatedScalarFieldContainer[int]
-    feature_dim: int
-    hidden_dim: int
-    init_method: str
-    activation: str
-    use_previous_action_and_reward: bool
-    observation_scale: float
-    normalise_observations: bool
-    observation_clip: float
-    normalise_rewards: bool
-    recurrence: str
-    log_std_init: float
-    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ..., log_std_init: _Optional[float] = ...) -> None: ...
 
 class LearnerLimits(_message.Message):
     __slots__ = ("window", "max_unrolls_per_message", "max_message_bytes")

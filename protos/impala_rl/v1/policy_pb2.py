@@ -24,34 +24,35 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from impala_rl.v1 import learner_pb2 as impala__rl_dot_v1_dot_learner__pb2
+from impala_rl.v1 import spec_pb2 as impala__rl_dot_v1_dot_spec__pb2
 from impala_rl.v1 import tensor_pb2 as impala__rl_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/policy.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aimpala_rl/v1/learner.proto\x1a\x19impala_rl/v1/tensor.proto\"\xa8\x01\n\x0bPlayRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.impala_rl.v1.PlayHelloH\x00\x12\x36\n\x0cobservations\x18\x02 \x01(\x0b\x32\x1e.impala_rl.v1.SlotObservationsH\x00\x12,\n\x07goodbye\x18\x03 \x01(\x0b\x32\x19.impala_rl.v1.PlayGoodbyeH\x00\x42\t\n\x07payload\"\xd7\x01\n\tPlayHello\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x15\n\rclient_run_id\x18\x02 \x01(\x06\x12\x18\n\x10protocol_version\x18\x03 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x04 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\x12\n\nslot_count\x18\x05 \x01(\x05\x12\x15\n\ris_evaluation\x18\x06 \x01(\x08\x12\x11\n\tis_greedy\x18\x07 \x01(\x08\x12\x14\n\x0cwants_logits\x18\x08 \x01(\x08\"\xb5\x01\n\x10SlotObservations\x12\r\n\x05slots\x18\x01 \x03(\x05\x12\x14\n\x0cstep_numbers\x18\x02 \x03(\x03\x12\x0e\n\x06leaves\x18\x03 \x03(\x0c\x12\x0f\n\x07rewards\x18\x04 \x03(\x02\x12\x12\n\nterminated\x18\x05 \x03(\x08\x12\x11\n\ttruncated\x18\x06 \x03(\x08\x12\x10\n\x08is_first\x18\x07 \x03(\x08\x12\"\n\x05\x63odec\x18\x08 \x01(\x0e\x32\x13.impala_rl.v1.Codec\"\x1b\n\x0bPlayGoodbye\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xce\x01\n\x0cPlayResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.PlayWelcomeH\x00\x12,\n\x07\x61\x63tions\x18\x02 \x01(\x0b\x32\x19.impala_rl.v1.SlotActionsH\x00\x12-\n\nlost_slots\x18\x03 \x01(\x0b\x32\x17.impala_rl.v1.LostSlotsH\x00\x12(\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x17.impala_rl.v1.PlayDrainH\x00\x42\t\n\x07payload\"s\n\x0bPlayWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12/\n\x0cslot_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\"i\n\x0bSlotActions\x12\r\n\x05slots\x18\x01 \x03(\x05\x12\x14\n\x0cstep_numbers\x18\x02 \x03(\x03\x12\r\n\x05parts\x18\x03 \x03(\x0c\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x03\x12\x0e\n\x06logits\x18\x05 \x01(\x0c\"\x1a\n\tLostSlots\x12\r\n\x05slots\x18\x01 \x03(\x05\"6\n\tPlayDrain\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.impala_rl.v1.DrainReason2R\n\rPolicyService\x12\x41\n\x04Play\x12\x19.impala_rl.v1.PlayRequest\x1a\x1a.impala_rl.v1.PlayResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19impala_rl/v1/policy.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aimpala_rl/v1/learner.proto\x1a\x17impala_rl/v1/spec.proto\x1a\x19impala_rl/v1/tensor.proto\"\xa8\x01\n\x0bPlayRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.impala_rl.v1.PlayHelloH\x00\x12\x36\n\x0cobservations\x18\x02 \x01(\x0b\x32\x1e.impala_rl.v1.SlotObservationsH\x00\x12,\n\x07goodbye\x18\x03 \x01(\x0b\x32\x19.impala_rl.v1.PlayGoodbyeH\x00\x42\t\n\x07payload\"\xd7\x01\n\tPlayHello\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x15\n\rclient_run_id\x18\x02 \x01(\x06\x12\x18\n\x10protocol_version\x18\x03 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x04 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\x12\n\nslot_count\x18\x05 \x01(\x05\x12\x15\n\ris_evaluation\x18\x06 \x01(\x08\x12\x11\n\tis_greedy\x18\x07 \x01(\x08\x12\x14\n\x0cwants_logits\x18\x08 \x01(\x08\"\xb5\x01\n\x10SlotObservations\x12\r\n\x05slots\x18\x01 \x03(\x05\x12\x14\n\x0cstep_numbers\x18\x02 \x03(\x03\x12\x0e\n\x06leaves\x18\x03 \x03(\x0c\x12\x0f\n\x07rewards\x18\x04 \x03(\x02\x12\x12\n\nterminated\x18\x05 \x03(\x08\x12\x11\n\ttruncated\x18\x06 \x03(\x08\x12\x10\n\x08is_first\x18\x07 \x03(\x08\x12\"\n\x05\x63odec\x18\x08 \x01(\x0e\x32\x13.impala_rl.v1.Codec\"\x1b\n\x0bPlayGoodbye\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xce\x01\n\x0cPlayResponse\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.PlayWelcomeH\x00\x12,\n\x07\x61\x63tions\x18\x02 \x01(\x0b\x32\x19.impala_rl.v1.SlotActionsH\x00\x12-\n\nlost_slots\x18\x03 \x01(\x0b\x32\x17.impala_rl.v1.LostSlotsH\x00\x12(\n\x05\x64rain\x18\x04 \x01(\x0b\x32\x17.impala_rl.v1.PlayDrainH\x00\x42\t\n\x07payload\"s\n\x0bPlayWelcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\x05\x12/\n\x0cslot_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\"i\n\x0bSlotActions\x12\r\n\x05slots\x18\x01 \x03(\x05\x12\x14\n\x0cstep_numbers\x18\x02 \x03(\x03\x12\r\n\x05parts\x18\x03 \x03(\x0c\x12\x16\n\x0epolicy_version\x18\x04 \x01(\x03\x12\x0e\n\x06logits\x18\x05 \x01(\x0c\"\x1a\n\tLostSlots\x12\r\n\x05slots\x18\x01 \x03(\x05\"6\n\tPlayDrain\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.impala_rl.v1.DrainReason2R\n\rPolicyService\x12\x41\n\x04Play\x12\x19.impala_rl.v1.PlayRequest\x1a\x1a.impala_rl.v1.PlayResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PLAYREQUEST']._serialized_start=131
-  _globals['_PLAYREQUEST']._serialized_end=299
-  _globals['_PLAYHELLO']._serialized_start=302
-  _globals['_PLAYHELLO']._serialized_end=517
-  _globals['_SLOTOBSERVATIONS']._serialized_start=520
-  _globals['_SLOTOBSERVATIONS']._serialized_end=701
-  _globals['_PLAYGOODBYE']._serialized_start=703
-  _globals['_PLAYGOODBYE']._serialized_end=730
-  _globals['_PLAYRESPONSE']._serialized_start=733
-  _globals['_PLAYRESPONSE']._serialized_end=939
-  _globals['_PLAYWELCOME']._serialized_start=941
-  _globals['_PLAYWELCOME']._serialized_end=1056
-  _globals['_SLOTACTIONS']._serialized_start=1058
-  _globals['_SLOTACTIONS']._serialized_end=1163
-  _globals['_LOSTSLOTS']._serialized_start=1165
-  _globals['_LOSTSLOTS']._serialized_end=1191
-  _globals['_PLAYDRAIN']._serialized_start=1193
-  _globals['_PLAYDRAIN']._serialized_end=1247
-  _globals['_POLICYSERVICE']._serialized_start=1249
-  _globals['_POLICYSERVICE']._serialized_end=1331
+  _globals['_PLAYREQUEST']._serialized_start=156
+  _globals['_PLAYREQUEST']._serialized_end=324
+  _globals['_PLAYHELLO']._serialized_start=327
+  _globals['_PLAYHELLO']._serialized_end=542
+  _globals['_SLOTOBSERVATIONS']._serialized_start=545
+  _globals['_SLOTOBSERVATIONS']._serialized_end=726
+  _globals['_PLAYGOODBYE']._serialized_start=728
+  _globals['_PLAYGOODBYE']._serialized_end=755
+  _globals['_PLAYRESPONSE']._serialized_start=758
+  _globals['_PLAYRESPONSE']._serialized_end=964
+  _globals['_PLAYWELCOME']._serialized_start=966
+  _globals['_PLAYWELCOME']._serialized_end=1081
+  _globals['_SLOTACTIONS']._serialized_start=1083
+  _globals['_SLOTACTIONS']._serialized_end=1188
+  _globals['_LOSTSLOTS']._serialized_start=1190
+  _globals['_LOSTSLOTS']._serialized_end=1216
+  _globals['_PLAYDRAIN']._serialized_start=1218
+  _globals['_PLAYDRAIN']._serialized_end=1272
+  _globals['_POLICYSERVICE']._serialized_start=1274
+  _globals['_POLICYSERVICE']._serialized_end=1356
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from impala_rl.v1 import learner_pb2 as _learner_pb2
+from impala_rl.v1 import spec_pb2 as _spec_pb2
 from impala_rl.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -34,12 +35,12 @@ class PlayHello(_message.Message):
     client_id: str
     client_run_id: int
     protocol_version: int
-    environment: _learner_pb2.EnvironmentSpec
+    environment: _spec_pb2.EnvironmentSpec
     slot_count: int
     is_evaluation: bool
     is_greedy: bool
     wants_logits: bool
-    def __init__(self, client_id: _Optional[str] = ..., client_run_id: _Optional[int] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_learner_pb2.EnvironmentSpec, _Mapping]] = ..., slot_count: _Optional[int] = ..., is_evaluation: _Optional[bool] = ..., is_greedy: _Optional[bool] = ..., wants_logits: _Optional[bool] = ...) -> None: ...
+    def __init__(self, client_id: _Optional[str] = ..., client_run_id: _Optional[int] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_spec_pb2.EnvironmentSpec, _Mapping]] = ..., slot_count: _Optional[int] = ..., is_evaluation: _Optional[bool] = ..., is_greedy: _Optional[bool] = ..., wants_logits: _Optional[bool] = ...) -> None: ...
 
 class SlotObservations(_message.Message):
     __slots__ = ("slots", "step_numbers", "leaves", "rewards", "terminated", "truncated", "is_first", "codec")

@@ -31,7 +31,7 @@ from impala_common.errors import (
     ImpalaError,
 )
 from impala_common.run.checkpoints import CheckpointStore, Tensors
-from impala_server.learner.training_state import Snapshot
+from impala_server.learner.training_state import StateSnapshot
 
 _LOG = logging.getLogger(__name__)
 _NICENESS = 10
@@ -109,7 +109,7 @@ class CheckpointWriter(threading.Thread):
     def __init__(
         self,
         store: CheckpointStore,
-        take_snapshot: Callable[[], Snapshot],
+        take_snapshot: Callable[[], StateSnapshot],
         record: Callable[..., None],
     ) -> None:
         """Makes the thread; `start` runs it.

@@ -7,10 +7,11 @@ take longer are looked after by `tick`, so that the controller goes on meanwhile
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from impala_common.errors import (
     CheckpointWriteError,
@@ -19,6 +20,7 @@ from impala_common.errors import (
     LearnerUnavailableError,
 )
 from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.checkpoint_writer import SaveTicket
@@ -50,29 +52,31 @@ Result = dict[str, Any]
 """A command's answer. Any: JSON."""
 
 
-class Steered(Protocol):
-    """The part of the controller that commands use."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CommandTools:
+    """The parts of the controller that commands use; made by the controller.
+
+    Attributes:
+      machine: the learner's state.
+      queue: full slots on their way to the learner threads.
+      store: the run's checkpoints.
+      evaluations: the candidates of this learner life.
+      request_save: requests a checkpoint, named or "" for one named by its step.
+      record: writes a line of metrics.
+      tell_front_end: sends the front end a message.
+      tell_supervisor: sends the supervisor a message.
+      tell_status: sends the front end the present status.
+    """
 
     machine: StateMachine
-    learner: Learner | None
     queue: BatchQueue
+    store: CheckpointStore
     evaluations: Evaluations
-    store: Any
-
-    def request_save(self, name: str = "") -> SaveTicket:
-        """Requests a checkpoint."""
-
-    def record(self, values: dict[str, float]) -> None:
-        """Writes a line of metrics."""
-
-    def tell_front_end(self, message: Message) -> None:
-        """Sends a message."""
-
-    def tell_status(self) -> None:
-        """Sends the front end the present status."""
-
-    def tell_supervisor(self, message: Message) -> None:
-        """Sends a message."""
+    request_save: Callable[[str], SaveTicket]
+    record: Callable[[dict[str, float]], None]
+    tell_front_end: Callable[[Message], None]
+    tell_supervisor: Callable[[Message], None]
+    tell_status: Callable[[], None]
 
 
 class _Pending(NamedTuple):
@@ -83,12 +87,17 @@ class _Pending(NamedTuple):
 
 
 class AdminCommands:
-    """Commands by name."""
+    """Commands by name.
 
-    def __init__(self, controller: Steered, run: RunDirectory) -> None:
-        """Carries out commands on `controller`."""
-        self._controller = controller
+    Attributes:
+      learner: the learner that commands change; set by the controller when it has built one.
+    """
+
+    def __init__(self, tools: CommandTools, run: RunDirectory) -> None:
+        """Carries out commands with `tools` in the folder of `run`."""
+        self._tools = tools
         self._run = run
+        self.learner: Learner | None = None
         self._pending: list[_Pending] = []
         self._commands: dict[str, Callable[..., Result | Callable[[], Result | None]]] = {
             "pause": self._pause,
@@ -101,8 +110,8 @@ class AdminCommands:
             "shutdown": self._shutdown,
             "log_level": self._log_level,
             "profile": self._profile,
-            "clear_best": controller.evaluations.clear_best,
-            "report_evaluation": controller.evaluations.report,
+            "clear_best": tools.evaluations.clear_best,
+            "report_evaluation": tools.evaluations.report,
         }
 
     def begin(self, call: Call) -> None:
@@ -128,7 +137,7 @@ class AdminCommands:
         for message in messages:
             if isinstance(message, Call) and message.call_id in withdrawn:
                 failure = CallFailed(message.call_id, LearnerUnavailableError.reason, "withdrawn")
-                self._controller.tell_front_end(failure)
+                self._tools.tell_front_end(failure)
             elif not isinstance(message, WithdrawCall):
                 left.append(message)
         return left
@@ -153,33 +162,32 @@ class AdminCommands:
         else:
             if result is None:
                 return False
-            self._controller.tell_status()
-            state = self._controller.machine.state.value
-            self._controller.tell_front_end(Answer(call_id, state, result))
+            self._tools.tell_status()
+            state = self._tools.machine.state.value
+            self._tools.tell_front_end(Answer(call_id, state, result))
             return True
-        self._controller.tell_front_end(failure)
+        self._tools.tell_front_end(failure)
         return True
 
     @property
     def _learner(self) -> Learner:
-        learner = self._controller.learner
-        assert learner is not None, "guarded by the state machine"
-        return learner
+        assert self.learner is not None, "guarded by the state machine"
+        return self.learner
 
     def _pause(self) -> Result:
-        self._controller.machine.move("pause")
+        self._tools.machine.move("pause")
         self._learner.gate.shut()
         return {}
 
     def _resume(self) -> Result:
-        self._controller.machine.require("resume")
+        self._tools.machine.require("resume")
         self._learner.resume()
-        self._controller.machine.move("resume")
+        self._tools.machine.move("resume")
         return {}
 
     def _checkpoint(self, name: str) -> Callable[[], Result | None]:
-        self._controller.machine.require("checkpoint")
-        ticket = self._controller.request_save(name)
+        self._tools.machine.require("checkpoint")
+        ticket = self._tools.request_save(name)
 
         def poll() -> Result | None:
             saved = ticket.poll()
@@ -188,7 +196,7 @@ class AdminCommands:
         return poll
 
     def _rollback(self, name: str) -> Result:
-        machine, store = self._controller.machine, self._controller.store
+        machine, store = self._tools.machine, self._tools.store
         machine.require("rollback")
         store.require_known(name)
         checkpoint = store.load(name)
@@ -197,7 +205,7 @@ class AdminCommands:
         try:
             steps_before = learner.roll_back(checkpoint)
             # Save first, then rename later checkpoints: one that can be resumed from always exists.
-            saved_as = self._controller.request_save().wait().name
+            saved_as = self._tools.request_save("").wait().name
             set_aside = store.set_aside_after(checkpoint.step)
         except CheckpointWriteError as error:
             raise CheckpointWriteError(
@@ -216,14 +224,14 @@ class AdminCommands:
         }
 
     def _set(self, name: str, value: str) -> Result:
-        self._controller.machine.require("set")
+        self._tools.machine.require("set")
         learner = self._learner
         before = learner.set_parameter(name, value)
         now = learner.state.parameters.value_of(name)
         lag = learner.state.config.rollout.max_policy_lag
-        self._controller.tell_front_end(PolicyLagSet(lag))
+        self._tools.tell_front_end(PolicyLagSet(lag))
         number = float("inf") if now is None else float(now)  # infinite: null in the line
-        self._controller.record({metrics.parameter_metric(name): number})
+        self._tools.record({metrics.parameter_metric(name): number})
         return {
             "parameter": next(
                 one for one in learner.state.parameters.to_json() if one["name"] == name
@@ -233,14 +241,14 @@ class AdminCommands:
         }
 
     def _parameters(self) -> Result:
-        if self._controller.learner is None:
+        if self.learner is None:
             raise LearnerUnavailableError("the learner waits for its first actor")
         return {"parameters": self._learner.state.parameters.to_json()}
 
     def _drain(self) -> Callable[[], Result | None]:
-        was_paused = self._controller.machine.state is State.PAUSED
-        self._controller.machine.move("drain")
-        self._controller.tell_front_end(Drain("stopping"))
+        was_paused = self._tools.machine.state is State.PAUSED
+        self._tools.machine.move("drain")
+        self._tools.tell_front_end(Drain("stopping"))
         now_s = time.monotonic()
         deadline_s = now_s if was_paused else now_s + _DRAIN_TIMEOUT_S
         quiet_since_s = now_s
@@ -252,29 +260,29 @@ class AdminCommands:
                 saved = ticket.poll()
                 return None if saved is None else {"checkpoint": saved.name}
             now_s = time.monotonic()
-            if not self._controller.queue.is_idle:
+            if not self._tools.queue.is_idle:
                 quiet_since_s = now_s
             if now_s - quiet_since_s < _DRAIN_QUIET_S and now_s < deadline_s:
                 return None
-            ticket = self._controller.request_save()
+            ticket = self._tools.request_save("")
             return None
 
         return poll
 
     def _shutdown(self) -> Result:
-        self._controller.machine.require("shutdown")
-        self._controller.tell_supervisor(ShutdownAsked())
+        self._tools.machine.require("shutdown")
+        self._tools.tell_supervisor(ShutdownAsked())
         return {}
 
     def _log_level(self, level: str) -> Result:
         if level not in _LEVELS:
             raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS)}")
         logging.getLogger().setLevel(level)
-        self._controller.tell_supervisor(LogLevelSet(level))
+        self._tools.tell_supervisor(LogLevelSet(level))
         return {}
 
     def _profile(self, num_updates: int) -> Callable[[], Result | None]:
-        self._controller.machine.require("profile")
+        self._tools.machine.require("profile")
         if not 1 <= num_updates <= _MAX_PROFILED_UPDATES:
             raise InvalidRequestError(
                 f"update_count: expected 1 to {_MAX_PROFILED_UPDATES}, got {num_updates}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from enum import StrEnum
+from typing import NamedTuple
 
 from impala_common.errors import IllegalTransitionError
 
@@ -25,27 +26,36 @@ class State(StrEnum):
     STOPPED = "STOPPED"
 
 
-TRANSITIONS: dict[str, dict[State, State]] = {
-    "begin": {State.STARTING: State.RUNNING},
-    "pause": {State.RUNNING: State.PAUSED},
-    "resume": {State.PAUSED: State.RUNNING},
-    "drain": {State.RUNNING: State.DRAINING, State.PAUSED: State.DRAINING},
-    "stop": {state: State.DRAINING for state in State if state is not State.STOPPED},
-    "end": {State.DRAINING: State.STOPPED},
-}
-"""Action -> (state before -> state after)."""
+class Action(NamedTuple):
+    """An action on the learner.
 
-ALLOWED: dict[str, frozenset[State]] = {
-    name: frozenset(steps) for name, steps in TRANSITIONS.items()
+    Attributes:
+      states: the states in which it is allowed.
+      after: the state after it; None: the same as before.
+      is_command: whether an administrator may request it by name.
+    """
+
+    states: frozenset[State]
+    after: State | None = None
+    is_command: bool = True
+
+
+_ACTIVE = frozenset({State.RUNNING, State.PAUSED})
+
+ACTIONS: dict[str, Action] = {
+    "begin": Action(frozenset({State.STARTING}), State.RUNNING, is_command=False),
+    "pause": Action(frozenset({State.RUNNING}), State.PAUSED),
+    "resume": Action(frozenset({State.PAUSED}), State.RUNNING),
+    "checkpoint": Action(_ACTIVE | {State.DRAINING}),
+    "rollback": Action(_ACTIVE),
+    "set": Action(_ACTIVE),
+    "profile": Action(frozenset({State.RUNNING})),
+    "drain": Action(_ACTIVE, State.DRAINING),
+    "shutdown": Action(frozenset(State) - {State.STOPPED}),
+    "stop": Action(frozenset(State) - {State.STOPPED}, State.DRAINING, is_command=False),
+    "end": Action(frozenset({State.DRAINING}), State.STOPPED, is_command=False),
 }
-"""Request -> states in which it is allowed."""
-ALLOWED |= {
-    "checkpoint": frozenset({State.RUNNING, State.PAUSED, State.DRAINING}),
-    "rollback": frozenset({State.RUNNING, State.PAUSED}),
-    "set": frozenset({State.RUNNING, State.PAUSED}),
-    "profile": frozenset({State.RUNNING}),
-    "shutdown": frozenset(State) - {State.STOPPED},
-}
+"""Action by name; a command without an entry is allowed in every state."""
 
 
 class StateMachine:
@@ -57,10 +67,14 @@ class StateMachine:
 
     def require(self, what: str) -> None:
         """Raises IllegalTransitionError unless `what` is allowed in this state."""
-        if self.state in ALLOWED[what]:
+        if self.state in ACTIONS[what].states:
             return
-        states = " or ".join(state for state in State if state in ALLOWED[what])
-        allowed = [name for name in ADMIN_COMMANDS if self.state in ALLOWED[name]]
+        states = " or ".join(state for state in State if state in ACTIONS[what].states)
+        allowed = [
+            name
+            for name, action in ACTIONS.items()
+            if action.is_command and self.state in action.states
+        ]
         raise IllegalTransitionError(
             f"{what} is allowed while {states}, but the learner is {self.state}; "
             f"allowed now: {', '.join(allowed) or 'nothing'}"
@@ -73,21 +87,8 @@ class StateMachine:
           IllegalTransitionError: not in this state; nothing has changed.
         """
         self.require(what)
-        self.state = TRANSITIONS[what][self.state]
+        self.state = ACTIONS[what].after or self.state
         return self.state
-
-
-ADMIN_COMMANDS = (
-    "pause",
-    "resume",
-    "checkpoint",
-    "rollback",
-    "set",
-    "profile",
-    "drain",
-    "shutdown",
-)
-"""Requests that an administrator may make."""
 
 
 class UpdateGate:

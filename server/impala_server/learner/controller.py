@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import time
 from multiprocessing import connection
-from typing import Any
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
@@ -28,7 +27,7 @@ from impala_server.findings import FindingsMaker, as_metrics
 from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.bottleneck import BottleneckFinder
 from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
-from impala_server.learner.commands import AdminCommands
+from impala_server.learner.commands import AdminCommands, CommandTools
 from impala_server.learner.control import State, StateMachine
 from impala_server.learner.evaluations import Evaluations
 from impala_server.learner.host_buffers import HostBuffers
@@ -38,7 +37,7 @@ from impala_server.learner.replay_source import make_source
 from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 
@@ -71,14 +70,31 @@ class Controller:
         self._threads: list[LearnerThread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
-        self.evaluations = Evaluations(self, run, config.evaluation)
-        self._commands = AdminCommands(self, run)
+        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
+        self.evaluations = Evaluations(
+            run,
+            config.evaluation,
+            tell_front_end=self._front_end.send,
+            record=self.record_evaluation,
+            drop_shown=self._board.drop_metrics,
+        )
+        tools = CommandTools(
+            machine=self.machine,
+            queue=self.queue,
+            store=self.store,
+            evaluations=self.evaluations,
+            request_save=self.request_save,
+            record=self.record,
+            tell_front_end=self._front_end.send,
+            tell_supervisor=self._supervisor.send,
+            tell_status=self.tell_status,
+        )
+        self._commands = AdminCommands(tools, run)
         self._failure: Exception | None = None
         self._is_stop_wanted = False
         self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
-        self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._saved_steps = 0
         self._buffers = HostBuffers()
@@ -166,7 +182,7 @@ class Controller:
                 try:
                     self._build(message.environment, None)
                 except ImpalaError as error:
-                    self.tell_front_end(messages.Refused(error.reason, str(error)))
+                    self._front_end.send(messages.Refused(error.reason, str(error)))
             case unexpected:
                 raise messages.unexpected_message(unexpected, "the learner")
 
@@ -181,7 +197,7 @@ class Controller:
         write_text_atomic(self._run.config_path, dump_config(self._config))
         write_specs(self._run, environment, state.model_spec)
         self._writer.truncate_after(state.counters.trained_steps)
-        self.learner = learner
+        self.learner = self._commands.learner = learner
         self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._board.show(device=state.device_name)
@@ -198,7 +214,7 @@ class Controller:
             thread.start()
         self.machine.move("begin")
         _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        self.tell_front_end(learner.make_ready())
+        self._front_end.send(learner.make_ready())
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -214,7 +230,7 @@ class Controller:
                 self._note_save_begins()
                 self.request_save()
             self._look_for_trouble(self.learner)
-            self.evaluations.tick()
+            self.evaluations.tick(self.learner, now_s - self._start_s)
         self._commands.tick()
         if self._board.is_due:
             self._send_status()
@@ -238,18 +254,10 @@ class Controller:
         self._board.show_metrics(shown)
         self._board.show(evaluation_steps=step)
 
-    def tell_front_end(self, message: messages.Message) -> None:
-        """Sends the front end a message."""
-        self._front_end.send(message)
-
     def tell_status(self) -> None:
         """Sends the front end the present status."""
         self._board.tell_front_end_next()
         self._send_status()
-
-    def tell_supervisor(self, message: messages.Message) -> None:
-        """Sends the supervisor a message."""
-        self._supervisor.send(message)
 
     def _totals(self, learner: Learner, now_s: float) -> dict[str, float]:
         counts = dataclasses.asdict(self._front_end_counts)
@@ -292,11 +300,11 @@ class Controller:
         self._last_save_s = _now_s()
         self._saved_steps = self.learner.state.counters.trained_steps
 
-    def _take_snapshot(self) -> Snapshot:
+    def _take_snapshot(self) -> StateSnapshot:
         """Copies the state; called on the checkpoint thread."""
         assert self.learner is not None
         snapshot = self.learner.export(self._buffers)
-        self.count_time(snapshot.state)
+        snapshot.state["counters"]["wall_time_s"] += _now_s() - self._start_s
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
@@ -310,15 +318,6 @@ class Controller:
             if self.machine.state is State.RUNNING:
                 self.machine.move("pause")
         self.tell_status()
-
-    def forget_best(self) -> None:
-        """Removes the best evaluation from the status."""
-        for name in (metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS):
-            self._shown.pop(name, None)
-
-    def count_time(self, state: dict[str, Any]) -> None:
-        """Adds the time of this life to the counters in a checkpoint's state."""
-        state["counters"]["wall_time_s"] += _now_s() - self._start_s
 
     def _send_status(self, *, is_last: bool = False) -> None:
         board, alarm = self._board, ""
@@ -341,9 +340,10 @@ class Controller:
             self.learner.gate.close()
         self.machine.move("stop")
         if self.learner is not None:
-            self.evaluations.tick()  # the last candidate is announced before the end
+            # The last candidate is announced before the end.
+            self.evaluations.tick(self.learner, _now_s() - self._start_s)
         is_judged = self._is_judged(reason)
-        self.tell_front_end(messages.Drain(reason, is_judged))
+        self._front_end.send(messages.Drain(reason, is_judged))
         self._send_status()
         self.queue.close()
         deadline_s = _now_s() + _JOIN_S
@@ -356,8 +356,8 @@ class Controller:
             self._checkpoints.close(_LAST_SAVE_S)
             self.learner.history.add("end", reason=reason)
             if is_judged:
-                self._await_verdict()
-                self.tell_front_end(messages.Judged())
+                self._await_results()
+                self._front_end.send(messages.Judged())
             self.evaluations.close()
         self._writer.close()
         self.machine.move("end")
@@ -378,7 +378,7 @@ class Controller:
         wait_s = self._config.evaluation.eval_last_wait_s
         return reason == "finished" and wait_s > 0 and not self.evaluations.is_idle
 
-    def _await_verdict(self) -> None:
+    def _await_results(self) -> None:
         """Waits until all candidates are judged, nobody is there to, or it must end."""
         deadline_s = _now_s() + self._config.evaluation.eval_last_wait_s
         self._board.show(is_judging=True)

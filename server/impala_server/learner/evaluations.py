@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import OrderedDict
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from impala_common.config import EvaluationConfig
 from impala_common.errors import CheckpointError, NotFoundError
@@ -48,24 +49,6 @@ _NUMBERS = {
 """Field of a result -> its metric for drawn and for likeliest actions."""
 
 
-class Evaluated(Protocol):
-    """The part of the controller that evaluations use."""
-
-    learner: Learner | None
-
-    def count_time(self, state: dict[str, Any]) -> None:
-        """Adds the time of this life to the counters in a checkpoint's state."""
-
-    def record_evaluation(self, values: dict[str, float | None], step: int) -> None:
-        """Writes a line of metrics of `step` and shows it in the status."""
-
-    def forget_best(self) -> None:
-        """Removes the best from the status."""
-
-    def tell_front_end(self, message: Message) -> None:
-        """Sends a message."""
-
-
 class _Candidate(NamedTuple):
     step: int
     time_s: float
@@ -74,9 +57,27 @@ class _Candidate(NamedTuple):
 class Evaluations:
     """All candidates of this learner life, and the best of the run."""
 
-    def __init__(self, controller: Evaluated, run: RunDirectory, config: EvaluationConfig) -> None:
-        """Starts empty; `begin` reads the run's folder."""
-        self._controller = controller
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: EvaluationConfig,
+        *,
+        tell_front_end: Callable[[Message], None],
+        record: Callable[[dict[str, float | None], int], None],
+        drop_shown: Callable[..., None],
+    ) -> None:
+        """Keeps candidates in the folder of `run`; `begin` reads it.
+
+        Args:
+          run: the run's folder.
+          config: the measure of the best candidate.
+          tell_front_end: sends the front end a message.
+          record: writes a line of metrics of a step and shows it in the status.
+          drop_shown: removes metrics, by name, from the status.
+        """
+        self._tell_front_end = tell_front_end
+        self._record = record
+        self._drop_shown = drop_shown
         self._config = config
         self._run = run
         self._store = CheckpointStore(run.candidates_path)
@@ -98,13 +99,17 @@ class Evaluations:
         if self._best is not None:
             _LOG.info("the best so far is of step %d: return %g", self._best[1], self._best[0])
 
-    def tick(self) -> None:
-        """Writes the candidate that was set aside since the last call, if any."""
-        learner = self._controller.learner
-        if learner is None or (snapshot := learner.take_candidate()) is None:
+    def tick(self, learner: Learner, life_s: float) -> None:
+        """Writes the candidate that was set aside since the last call, if any.
+
+        Args:
+          learner: sets candidates aside.
+          life_s: training time of this life, which the candidate's counters do not hold.
+        """
+        if (snapshot := learner.take_candidate()) is None:
             return
         tensors, state = snapshot
-        self._controller.count_time(state)
+        state["counters"]["wall_time_s"] += life_s
         counters = state["counters"]
         step, version = counters["trained_steps"], counters["policy_version"]
         name = f"candidate-{step:012d}-{version}"
@@ -116,7 +121,7 @@ class Evaluations:
         self._candidates[name] = _Candidate(step, counters["wall_time_s"])
         while len(self._candidates) > _MAX_CANDIDATES:
             self.drop(next(iter(self._candidates)))
-        self._controller.tell_front_end(CandidateReady(name, step, version))
+        self._tell_front_end(CandidateReady(name, step, version))
 
     @property
     def is_idle(self) -> bool:
@@ -195,7 +200,7 @@ class Evaluations:
         values[metrics.EVALUATION_S] = duration_s
         if self._best is not None:
             values[metrics.EVALUATION_BEST], values[metrics.EVALUATION_BEST_STEPS] = self._best
-        self._controller.record_evaluation(values, candidate.step)
+        self._record(values, candidate.step)
         return {"is_best": is_best, "is_doubtful": is_doubtful, "is_duplicate": False}
 
     def clear_best(self) -> dict[str, Any]:
@@ -212,7 +217,7 @@ class Evaluations:
         name = self._checkpoint.set_aside()
         return_mean = None if self._best is None else self._best[0]
         self._best = None
-        self._controller.forget_best()
+        self._drop_shown(metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS)
         _LOG.warning("the best checkpoint was set aside as %s", name)
         return {"name": name, "return_mean": return_mean}
 

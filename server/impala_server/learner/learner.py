@@ -23,7 +23,7 @@ from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.parameters import Value
 from impala_server.learner.profiles import UpdateProfiler
 from impala_server.learner.stats import LearnerStats
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 from impala_server.learner.weights_store import WeightsStore
 from impala_server.messages import Ready
 from impala_server.storage.shared_block import SharedBlock
@@ -67,7 +67,7 @@ class Learner:
         self.profiler = UpdateProfiler()
         self.stats = LearnerStats(time.monotonic())
         self.health = LearnerHealth()
-        self._candidate: Snapshot | None = None
+        self._candidate: StateSnapshot | None = None
         if restored is not None:
             state.counters.learner_life += 1
         self._weights = WeightsStore(weights, state.model)
@@ -192,7 +192,7 @@ class Learner:
             )
             return steps_before
 
-    def export(self, buffers: HostBuffers | None = None) -> Snapshot:
+    def export(self, buffers: HostBuffers | None = None) -> StateSnapshot:
         """Returns a copy of everything that a checkpoint holds. Takes the lock.
 
         Args:
@@ -205,7 +205,7 @@ class Learner:
             self.health.require_sound_weights()
             return self.state.export(buffers)
 
-    def take_candidate(self) -> Snapshot | None:
+    def take_candidate(self) -> StateSnapshot | None:
         """Returns the newest candidate copied since the last call, or None."""
         if self._candidate is None:  # read without the lock: a new one is found at the next call
             return None

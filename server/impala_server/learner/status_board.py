@@ -42,6 +42,11 @@ class StatusBoard:
         """Adds metrics by name, in place of older ones."""
         self._metrics |= values
 
+    def drop_metrics(self, *names: str) -> None:
+        """Removes metrics from the status."""
+        for name in names:
+            self._metrics.pop(name, None)
+
     @property
     def is_due(self) -> bool:
         """Whether the status was sent long enough ago to send it again."""

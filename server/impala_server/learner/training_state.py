@@ -43,7 +43,7 @@ from impala_server.learner.update_result import UpdateResult
 _LOG = logging.getLogger(__name__)
 
 
-class Snapshot(NamedTuple):
+class StateSnapshot(NamedTuple):
     """A copy of a TrainingState, as a checkpoint holds it.
 
     Attributes:
@@ -200,7 +200,7 @@ class TrainingState:
         now.policy_version += 1
         return steps_before
 
-    def export(self, buffers: HostBuffers | None = None) -> Snapshot:
+    def export(self, buffers: HostBuffers | None = None) -> StateSnapshot:
         """Returns a copy of everything, in `buffers` or, without them, in fresh memory."""
         tensors = (buffers or HostBuffers()).copy(
             {
@@ -223,7 +223,7 @@ class TrainingState:
             "parameters": self.parameters.export(),
             "settings": dataclasses.asdict(self.config),
         }
-        return Snapshot(tensors, state)
+        return StateSnapshot(tensors, state)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         groups, state = checkpoint.tensors, checkpoint.state

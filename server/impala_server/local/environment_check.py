@@ -15,6 +15,7 @@ import sys
 from impala_common.config import EnvironmentConfig
 from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.errors import rebuild_error
+from impala_common.spec.specs import EnvironmentSpec
 
 PROBE_S = 10.0
 """Seconds after which an environment that is still being made is accepted."""
@@ -34,8 +35,20 @@ def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -
     """
     env = config.env
     is_plain = config.env_backend in ("auto", "sync") and not config.changes_single_environments
-    if env.startswith(OBJECT_PREFIX) or (env in _ALWAYS_THERE and is_plain):
-        return
+    if not env.startswith(OBJECT_PREFIX) and not (env in _ALWAYS_THERE and is_plain):
+        find_environment_spec(config, timeout_s)
+
+
+def find_environment_spec(
+    config: EnvironmentConfig, timeout_s: float = PROBE_S
+) -> EnvironmentSpec | None:
+    """Returns the specification of an environment; None where it cannot be found out.
+
+    Raises:
+      ImpalaError: it cannot be made on this machine, with the class and text that an actor would
+        report.
+    """
+    env = config.env
     command = [sys.executable, "-m", "impala_actor.environment_probe", env]
     try:
         done = subprocess.run(  # noqa: S603 (our own module)
@@ -48,11 +61,12 @@ def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -
         )
     except subprocess.TimeoutExpired:
         _LOG.info("%s takes longer than %g s to make: it is not checked", env, timeout_s)
-        return
+        return None
     try:
         answer = json.loads(done.stdout)
     except ValueError:  # its process died: the actors' logs will have the reason
         _LOG.info("%s could not be checked (exit code %d)", env, done.returncode)
-        return
-    if answer:
+        return None
+    if "reason" in answer:
         raise rebuild_error(answer["reason"], answer["text"])
+    return EnvironmentSpec.from_json(answer["spec"])

@@ -8,6 +8,7 @@ restarted. Owned by the command's main thread.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import subprocess
@@ -20,7 +21,7 @@ from impala_common.config.checks import is_own_model
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
 from impala_common.process.passed_objects import ObjectMemory
-from impala_server.local.security import local_address, local_client_options
+from impala_server.local.security import local_address, local_client_security
 
 _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
@@ -143,7 +144,10 @@ def client_options(
     if config.environment.env_wrapper:
         options += ["--env-wrapper", *config.environment.env_wrapper]
     options += ["--log-format", "text"]  # files in logs/ are read by people
-    return options + local_client_options(config.security, address, is_evaluator)
+    security = local_client_security(config.security, address, is_evaluator)
+    for name, value in dataclasses.asdict(security).items():
+        options += [f"--{name.replace('_', '-')}", value] if value else []
+    return options
 
 
 def _spawn(

@@ -1,4 +1,4 @@
-"""TLS and token options that impala-train gives its own actors.
+"""TLS and token settings that impala-train gives its own actors.
 
 They run on the learner's machine and may read its files; their command lines get paths, never a
 token. They connect over loopback, whichever address the learner listens on, and verify its
@@ -15,6 +15,7 @@ from impala_common.config import SecurityConfig
 from impala_common.errors import ConfigError
 from impala_common.rpc.addresses import host_of, is_unix, join_address, port_of
 from impala_common.rpc.certificate_facts import names_of
+from impala_common.rpc.security import ClientSecurity
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
@@ -25,33 +26,32 @@ def local_address(address: str) -> str:
     return join_address(_EVERYWHERE[host], port_of(address)) if host in _EVERYWHERE else address
 
 
-def local_client_options(
+def local_client_security(
     security: SecurityConfig, address: str, is_evaluator: bool = False
-) -> list[str]:
-    """Returns the options of impala-actor or impala-evaluator for a learner with these settings.
+) -> ClientSecurity:
+    """Returns what an actor or evaluator of this machine needs for a learner with these settings.
 
     Args:
       security: settings of the learner.
       address: of the learner.
-      is_evaluator: whether they are for an evaluator, which may have a token of its own.
+      is_evaluator: whether it is for an evaluator, which may have a token of its own.
 
     Raises:
       ConfigError: a file is missing.
     """
-    options = []
     token_file = security.actor_token_file
     if is_evaluator and security.evaluator_token_file:
         token_file = security.evaluator_token_file
-    if token_file:
-        options += ["--token-file", token_file]
     if not security.tls_cert or is_unix(address):
-        return options
-    options += ["--ca-file", _find(security, "ca.crt", security.tls_ca)]
-    options += ["--server-name", _choose_name(security.tls_cert)]
-    if security.tls_client_ca:
-        options += ["--client-cert", _find(security, "client.crt")]
-        options += ["--client-key", _find(security, "client.key")]
-    return options
+        return ClientSecurity(token_file=token_file)
+    is_mutual = bool(security.tls_client_ca)
+    return ClientSecurity(
+        token_file=token_file,
+        ca_file=_find(security, "ca.crt", security.tls_ca),
+        server_name=_choose_name(security.tls_cert),
+        client_cert=_find(security, "client.crt") if is_mutual else "",
+        client_key=_find(security, "client.key") if is_mutual else "",
+    )
 
 
 def _find(security: SecurityConfig, name: str, named: str = "") -> str:

@@ -120,6 +120,13 @@ def choose_local_run(
     return LocalChoice(chosen_config, _describe(chosen_config, kind, facts))
 
 
+def estimate_memory_mib(config: TrainConfig) -> float:
+    """Returns the memory of a local run's processes in MiB, without rollout storage."""
+    per_actor = _ACTOR_MIB[find_environment_kind(config)]
+    num_evaluators = 1 if config.evaluation.eval_interval_steps else 0
+    return _SERVER_MIB + per_actor * (config.job.num_actors + num_evaluators)
+
+
 def find_environment_kind(config: TrainConfig) -> EnvironmentKind:
     """Returns the kind of the environment, by its id and backend."""
     preset = preset_for_environment(config.environment.env)

@@ -32,7 +32,7 @@ class BatchSlots:
         """Maps all slots of `layout` in `buffer`, all of them free."""
         self._layout = layout
         self._views = layout.make_views(buffer)
-        self._free: deque[int] = deque(range(layout.num_slots))
+        self._free: deque[int] = deque(range(layout.num_batch_slots))
         self._open: int | None = None
         self._column = 0  # next column of the open slot
 
@@ -49,13 +49,13 @@ class BatchSlots:
     @property
     def num_queued(self) -> int:
         """Unrolls in storage: in the open slot, waiting for the learner, or being trained on."""
-        num_whole = self._layout.num_slots - len(self._free) - (self._open is not None)
+        num_whole = self._layout.num_batch_slots - len(self._free) - (self._open is not None)
         return num_whole * self._layout.batch_size + self.num_open_columns
 
     @property
     def fill(self) -> float:
         """Share of rollout storage in use, 0 to 1: being filled, waiting, or trained on."""
-        return self.num_queued / (self._layout.num_slots * self._layout.batch_size)
+        return self.num_queued / (self._layout.num_batch_slots * self._layout.batch_size)
 
     def has_room(self, num_unrolls: int = 1) -> bool:
         """Returns whether that many columns can be written now."""

@@ -46,11 +46,11 @@ class _Field(NamedTuple):
 class StorageLayout:
     """Offsets of all leaves in all batch slots. Immutable."""
 
-    def __init__(self, spec: UnrollSpec, batch_size: int, num_slots: int) -> None:
-        """Computes the layout of `num_slots` slots of `batch_size` unrolls each."""
+    def __init__(self, spec: UnrollSpec, batch_size: int, num_batch_slots: int) -> None:
+        """Computes the layout of `num_batch_slots` slots of `batch_size` unrolls each."""
         self.spec = spec
         self.batch_size = batch_size
-        self.num_slots = num_slots
+        self.num_batch_slots = num_batch_slots
         self._fields: list[_Field] = []
         offset = 0
         for name, dtype, shape in self._named_shapes():
@@ -58,7 +58,7 @@ class StorageLayout:
             num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
             offset += -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
         self.slot_bytes = offset
-        self.num_bytes = offset * num_slots
+        self.num_bytes = offset * num_batch_slots
         self.time_major = {
             leaf.tensor.name: leaf.rows != "none"
             for leaf in spec.leaves
@@ -90,5 +90,5 @@ class StorageLayout:
                 )
                 for field in self._fields
             }
-            for slot in range(self.num_slots)
+            for slot in range(self.num_batch_slots)
         ]

@@ -20,7 +20,7 @@ _NEWEST, _STEPS, _ACTIVE, _SIZE, _SEQUENCE, _VERSION = 0, 1, 2, 3, 4, 6
 _MAX_TRIES = 1000
 
 
-class Snapshot(NamedTuple):
+class WeightsSnapshot(NamedTuple):
     """One published version, serialised, in pieces of equal size but for the last."""
 
     policy_version: int
@@ -85,7 +85,7 @@ class WeightsReader:
         """Agent steps trained on when they were published."""
         return int(self._header[_STEPS])
 
-    def read(self, piece_bytes: int = 1 << 20) -> Snapshot:
+    def read(self, piece_bytes: int = 1 << 20) -> WeightsSnapshot:
         """Returns a copy of the newest snapshot, in pieces of `piece_bytes`.
 
         Raises:
@@ -103,7 +103,7 @@ class WeightsReader:
                 for place in range(start, stop, piece_bytes)
             ]
             if before % 2 == 0 and before == int(self._header[_SEQUENCE + active]):
-                return Snapshot(version, pieces)
+                return WeightsSnapshot(version, pieces)
         raise LearnerUnavailableError("weights change faster than they can be read")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from impala_actor.acting.actor_loop import Actor, ActorConfig
+from impala_actor.acting.actor_config import ActorConfig
+from impala_actor.acting.actor_loop import Actor
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment, register_environment
 from impala_actor.environments.watchdog import EnvironmentWatchdog

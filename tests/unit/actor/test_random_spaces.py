@@ -119,7 +119,7 @@ def learn_from(space: spaces.Space[Any], seed: int) -> tuple[Batch, list[list[An
     environment.close()
 
     message = pack_unrolls(builder.unrolls, spec, compress=True)
-    layout = StorageLayout(spec, NUM_SLOTS, num_slots=1)
+    layout = StorageLayout(spec, NUM_SLOTS, num_batch_slots=1)
     buffer = memoryview(mmap.mmap(-1, layout.num_bytes))
     decoded = UnrollDecoder(spec, NUM_SLOTS).decode(message)
     _, full = BatchSlots(layout, buffer).write(decoded, 0, 0, UnrollOrigin(0, 1, 1))

@@ -215,7 +215,7 @@ def test_setting_that_cannot_work_is_a_config_error(options: list[str], message:
         (["--discount", "x"], "--discount"),
         (["--env"], "--env"),
         (["--activation", "gelu"], "tanh"),
-        (["stray"], "stray"),
+        (["--seed", "1", "stray"], "stray"),
     ],
 )
 def test_option_that_cannot_be_parsed_ends_with_usage(

@@ -79,7 +79,7 @@ def test_marks_of_stored_unrolls_are_those_the_actor_made(
     spec = make_spec()
     unrolls = make_unrolls(spec, 4, seed=3)
     made = marks_of(unrolls, {leaf.tensor.name: leaf.rows != "none" for leaf in spec.leaves})
-    layout = StorageLayout(spec, batch_size=4, num_slots=1)
+    layout = StorageLayout(spec, batch_size=4, num_batch_slots=1)
     buffer = memoryview(mmap.mmap(-1, layout.num_bytes))
     message = UnrollDecoder(spec, 4).decode(pack_stacked(unrolls, spec, compress=True))
     BatchSlots(layout, buffer).write(message, 0, 17, UnrollOrigin(5, 2, 30))

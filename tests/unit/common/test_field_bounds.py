@@ -12,6 +12,7 @@ import pytest
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
 
 import impala_rl.v1
 from impala_common.codec.field_bounds import (
@@ -64,14 +65,14 @@ def fields() -> Iterator[tuple[str, FieldDescriptor]]:
 ALL = [pytest.param(name, field, id=f"{name}.{field.name}") for name, field in fields()]
 
 
-def test_every_message_a_client_can_send_is_in_the_table_and_no_other() -> None:
-    assert set(BOUNDS) == set(REQUESTS)
+def test_every_message_with_fields_to_bound_is_in_the_table_and_no_other() -> None:
+    assert set(BOUNDS) == {name for name, _ in fields()}
 
 
 @pytest.mark.parametrize(("name", "field"), ALL)
 def test_field_has_a_bound_or_a_reason(name: str, field: FieldDescriptor) -> None:
     """The fault: there was no such table."""
-    bound: Bound | None = BOUNDS[name].get(field.name)
+    bound: Bound | None = BOUNDS.get(name, {}).get(field.name)
 
     assert bound is not None, "no bound: add one to impala_common/codec/field_bounds.py"
     if isinstance(bound, Exempt):
@@ -169,7 +170,7 @@ def numbers_of(field: FieldDescriptor, bound: Number) -> Iterator[tuple[Any, boo
 def fill_in(message: Any) -> None:
     """Gives a message's numbers the value nearest to 1 that its bounds allow."""
     for field in message.DESCRIPTOR.fields:
-        bound = BOUNDS[message.DESCRIPTOR.name].get(field.name)
+        bound = BOUNDS.get(message.DESCRIPTOR.name, {}).get(field.name)
         if isinstance(bound, Number) and not field.is_repeated:
             value = max(bound.low, min(bound.high, 1))
             is_float = field.cpp_type in FLOATS
@@ -191,4 +192,4 @@ def test_message_of_another_package_is_let_through() -> None:
     duration = duration_pb2.Duration(seconds=1, nanos=-(2**31))
 
     assert find_violation(duration).startswith("nanos: expected")
-    assert find_violation(learner_pb2.LearnerLimits(window=-1)) == ""
+    assert find_violation(health_pb2.HealthCheckRequest(service="x" * (1 << 20))) == ""

@@ -34,7 +34,7 @@ from impala_common.spec.specs import (
     UnrollSpec,
 )
 from impala_common.testing.unrolls import make_vector_spec
-from impala_rl.v1 import learner_pb2, tensor_pb2
+from impala_rl.v1 import spec_pb2, tensor_pb2
 
 SHAPES = st.lists(st.integers(1, 6), max_size=6).map(tuple)
 NAMES = st.text(min_size=1, max_size=20)
@@ -205,17 +205,17 @@ def test_unpack_tensor_spec_of_unknown_dtype_is_refused(dtype: Any) -> None:
         unpack_tensor_spec(tensor_pb2.TensorSpec(name="x", dtype=dtype))
 
 
-def action_part_message(**changes: Any) -> learner_pb2.ActionPart:
+def action_part_message(**changes: Any) -> spec_pb2.ActionPart:
     """Returns a good message (two choices) with some fields replaced."""
     names = ("name", "shape", "dtype")
     tensor = {"name": "action", "shape": (), "dtype": "int64"}
     tensor |= {name: changes.pop(name) for name in names if name in changes}
-    fields = {"kind": learner_pb2.ACTION_KIND_CATEGORICAL, "sizes": [2], "starts": [0]} | changes
-    return learner_pb2.ActionPart(tensor=pack_tensor_spec(TensorSpec(**tensor)), **fields)
+    fields = {"kind": spec_pb2.ACTION_KIND_CATEGORICAL, "sizes": [2], "starts": [0]} | changes
+    return spec_pb2.ActionPart(tensor=pack_tensor_spec(TensorSpec(**tensor)), **fields)
 
 
 GAUSSIAN = {
-    "kind": learner_pb2.ACTION_KIND_GAUSSIAN,
+    "kind": spec_pb2.ACTION_KIND_GAUSSIAN,
     "dtype": "float32",
     "sizes": [],
     "starts": [],
@@ -224,12 +224,12 @@ GAUSSIAN = {
 }
 
 
-def environment_message(**changes: Any) -> learner_pb2.EnvironmentSpec:
+def environment_message(**changes: Any) -> spec_pb2.EnvironmentSpec:
     """Returns a good message (one vector, two actions) with some fields replaced."""
     leaves = [TensorSpec(name, (4,), "float32") for name in changes.pop("names", ["observation"])]
     parts = [action_part_message(**part) for part in changes.pop("parts", [{}])]
-    fields = {"action": learner_pb2.ActionSpec(parts=parts), "frame_stack": 0} | changes
-    return learner_pb2.EnvironmentSpec(
+    fields = {"action": spec_pb2.ActionSpec(parts=parts), "frame_stack": 0} | changes
+    return spec_pb2.EnvironmentSpec(
         observation_leaves=[pack_tensor_spec(leaf) for leaf in leaves], **fields
     )
 

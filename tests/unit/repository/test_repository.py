@@ -50,6 +50,8 @@ MAY_READ_WALL_CLOCK = {
     "actor_client/impala_actor/video/video_files.py": "TensorBoard's events carry a date",
     "actor_client/impala_actor/admin/certificate_authority.py": "certificates have dates",
     "server/impala_server/front_end/admin/audit_log.py": "each line says when it was written",
+    "actor_client/impala_actor/report/run_summary.py": "ages of files are compared with the date",
+    "actor_client/impala_actor/report/page.py": "a page says when it was written",
 }
 """File -> why: to date things for people, never for deadlines or intervals."""
 

@@ -35,7 +35,7 @@ def load(
     spec: UnrollSpec, unrolls: dict[str, Any], has_feedback: bool = False, device: str = "cpu"
 ) -> Batch:
     """Returns the batch that a learner would see of `unrolls`, sent one by one."""
-    layout = StorageLayout(spec, BATCH_SIZE, num_slots=2)
+    layout = StorageLayout(spec, BATCH_SIZE, num_batch_slots=2)
     buffer = memoryview(mmap.mmap(-1, layout.num_bytes))
     slots, decoder = BatchSlots(layout, buffer), UnrollDecoder(spec, BATCH_SIZE)
     loader = BatchLoader(layout, buffer, make_model_spec(has_feedback), torch.device(device))

@@ -29,7 +29,7 @@ from impala_common.run.checkpoints import CheckpointStore
 from impala_server.learner import checkpoint_writer
 from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.learner.host_buffers import HostBuffers
-from impala_server.learner.training_state import Snapshot
+from impala_server.learner.training_state import StateSnapshot
 
 
 class Source:
@@ -46,7 +46,7 @@ class Source:
         self.is_open.set()
         self.has_come = threading.Event()
 
-    def take(self) -> Snapshot:
+    def take(self) -> StateSnapshot:
         version = self.version
         self.num_taken += 1
         self.has_come.set()
@@ -58,7 +58,7 @@ class Source:
             "wall_time_s": self.wall_time_s,
         }
         array = np.full(self.num_bytes // 8, version, np.int64)
-        return Snapshot(
+        return StateSnapshot(
             {"weights": {self.tensor_name: array}}, {"counters": counters, **self.state}
         )
 

@@ -11,14 +11,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from impala_common.errors import IllegalTransitionError
 from impala_server.learner.control import (
-    ADMIN_COMMANDS,
-    ALLOWED,
-    TRANSITIONS,
+    ACTIONS,
     State,
     StateMachine,
     UpdateGate,
 )
 
+COMMANDS = sorted(name for name, action in ACTIONS.items() if action.is_command)
+MOVES = sorted(name for name, action in ACTIONS.items() if action.after is not None)
 ORDER = {"STARTING": 0, "RUNNING": 1, "PAUSED": 1, "DRAINING": 2, "STOPPED": 3}
 
 
@@ -33,23 +33,23 @@ class AnyOrder(RuleBasedStateMachine):
         self.machine = StateMachine()
         self.seen = [self.machine.state]
 
-    @rule(what=st.sampled_from(sorted(TRANSITIONS)))
+    @rule(what=st.sampled_from(MOVES))
     def move(self, what: str) -> None:
         before = self.machine.state
-        if before in TRANSITIONS[what]:
-            assert self.machine.move(what) is TRANSITIONS[what][before]
+        if before in ACTIONS[what].states:
+            assert self.machine.move(what) is ACTIONS[what].after
             self.seen.append(self.machine.state)
             return
         with pytest.raises(IllegalTransitionError) as caught:
             self.machine.move(what)
         assert before in str(caught.value)
-        assert all(state in str(caught.value) for state in ALLOWED[what])
+        assert all(state in str(caught.value) for state in ACTIONS[what].states)
         assert self.machine.state is before
 
-    @rule(what=st.sampled_from(ADMIN_COMMANDS))
+    @rule(what=st.sampled_from(COMMANDS))
     def require(self, what: str) -> None:
         before = self.machine.state
-        if before in ALLOWED[what]:
+        if before in ACTIONS[what].states:
             self.machine.require(what)
         else:
             with pytest.raises(IllegalTransitionError, match="allowed now: "):
@@ -67,8 +67,8 @@ TestAnyOrder = AnyOrder.TestCase
 
 
 def test_every_admin_command_is_allowed_somewhere_and_nothing_after_the_end() -> None:
-    assert all(ALLOWED[name] for name in ADMIN_COMMANDS)
-    assert not any(State.STOPPED in ALLOWED[name] for name in ADMIN_COMMANDS)
+    assert all(ACTIONS[name].states for name in COMMANDS)
+    assert not any(State.STOPPED in ACTIONS[name].states for name in COMMANDS)
 
 
 def test_gate_that_is_shut_holds_updates_until_it_opens() -> None:

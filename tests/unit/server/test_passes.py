@@ -19,7 +19,7 @@ from impala_common.numerics.losses import Targets
 from impala_common.run.checkpoints import Checkpoint
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.parts import cut
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 
 NORMALISED = {"normalise_observations": True, "hidden_sizes": (8,)}
 FOUR_STEPS = {"passes": 2, "parts": 2, "surrogate_clip": 0.2}
@@ -38,7 +38,7 @@ def make_state(
     return TrainingState(config, VECTOR, checkpoint)
 
 
-def assert_same(one: Snapshot, other: Snapshot) -> None:
+def assert_same(one: StateSnapshot, other: StateSnapshot) -> None:
     for group in ("weights", "optimizer"):
         assert one.tensors[group].keys() == other.tensors[group].keys()
         for name, array in one.tensors[group].items():
@@ -212,7 +212,7 @@ def test_further_passes_are_made_while_there_is_time() -> None:
     assert_same(make_state_after(batch, passes=4, parts=2), busy.export())
 
 
-def make_state_after(batch: Batch, **reuse: Any) -> Snapshot:
+def make_state_after(batch: Batch, **reuse: Any) -> StateSnapshot:
     state = make_state(**reuse)
     state.apply(batch)
     return state.export()

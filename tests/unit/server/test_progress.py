@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console, ConsoleDimensions
 
 from impala_common.run import metrics
-from impala_common.run.sparkline import History
+from impala_common.run.sparkline import Sparkline
 from impala_server.messages import LearnerStatus
 from impala_server.progress import LINE_INTERVAL_S, ProgressDisplay
 
@@ -222,12 +222,12 @@ def test_render_can_be_exported_as_a_picture() -> None:
 
 @pytest.mark.parametrize("num_values", [0, 1, 7, 8, 9, 255, 256, 257, 5000, 100_000])
 def test_history_is_bounded_and_keeps_its_course(num_values: int) -> None:
-    history = History(capacity=256)
+    history = Sparkline(capacity=256)
 
     for value in range(num_values):
         history.append(float(value))
 
-    line = history.sparkline(8)
+    line = history.draw(8)
     assert len(line) == min(num_values, 8)
     assert list(line) == sorted(line)
     if num_values >= 8:
@@ -236,11 +236,11 @@ def test_history_is_bounded_and_keeps_its_course(num_values: int) -> None:
 
 
 def test_sparkline_of_constant_value_is_flat() -> None:
-    history = History()
+    history = Sparkline()
     for _ in range(20):
         history.append(3.0)
 
-    assert set(history.sparkline(10)) == {"▄"}
+    assert set(history.draw(10)) == {"▄"}
 
 
 def test_live_display_begins_on_a_clean_screen_when_the_terminal_is_resized() -> None:

@@ -62,7 +62,7 @@ def observations(spec: UnrollSpec, views: SlotViews) -> Any:
 
 @pytest.mark.parametrize("make_spec", MAKE_SPEC)
 def test_layout_places_do_not_overlap_and_are_aligned(make_spec: Callable[[], UnrollSpec]) -> None:
-    layout = StorageLayout(make_spec(), batch_size=3, num_slots=4)
+    layout = StorageLayout(make_spec(), batch_size=3, num_batch_slots=4)
     memory = np.zeros(layout.num_bytes, np.uint8)
     start = memory.__array_interface__["data"][0]
     slots = layout.make_views(memoryview(memory))
@@ -80,7 +80,7 @@ def test_layout_places_do_not_overlap_and_are_aligned(make_spec: Callable[[], Un
 @pytest.mark.parametrize("make_spec", MAKE_SPEC)
 def test_layout_of_a_slot_has_every_leaf_of_a_batch(make_spec: Callable[[], UnrollSpec]) -> None:
     spec = make_spec()
-    views = StorageLayout(spec, batch_size=3, num_slots=1).make_views(
+    views = StorageLayout(spec, batch_size=3, num_batch_slots=1).make_views(
         memoryview(bytearray(1 << 20))
     )
 

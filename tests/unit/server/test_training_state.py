@@ -11,7 +11,7 @@ from update_batches import VECTOR, make_batches
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
 from impala_common.run.checkpoints import Checkpoint
-from impala_server.learner.training_state import Snapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState
 
 NORMALISED = {"normalise_observations": True, "hidden_sizes": (8,)}
 
@@ -25,12 +25,14 @@ def make_state(
     return TrainingState(config, VECTOR, checkpoint)
 
 
-def as_checkpoint(snapshot: Snapshot) -> Checkpoint:
+def as_checkpoint(snapshot: StateSnapshot) -> Checkpoint:
     steps = snapshot.state["counters"]["trained_steps"]
     return Checkpoint("a-checkpoint", steps, snapshot.tensors, snapshot.state)
 
 
-def assert_same(one: Snapshot, other: Snapshot, groups: tuple[str, ...] = ("weights",)) -> None:
+def assert_same(
+    one: StateSnapshot, other: StateSnapshot, groups: tuple[str, ...] = ("weights",)
+) -> None:
     for group in groups:
         assert one.tensors[group].keys() == other.tensors[group].keys()
         for name, array in one.tensors[group].items():

@@ -11,16 +11,16 @@ from impala_server.front_end.data_plane.transfer_slots import TransferSlots
 
 
 @pytest.mark.parametrize(
-    ("snapshot_bytes", "num_slots"), [(0, 32), (1 << 20, 32), (16 << 20, 16), (1 << 30, 8)]
+    ("snapshot_bytes", "num_transfers"), [(0, 32), (1 << 20, 32), (16 << 20, 16), (1 << 30, 8)]
 )
-def test_large_snapshots_have_fewer_slots(snapshot_bytes: int, num_slots: int) -> None:
-    assert TransferSlots(snapshot_bytes).num_slots == num_slots
+def test_large_snapshots_have_fewer_slots(snapshot_bytes: int, num_transfers: int) -> None:
+    assert TransferSlots(snapshot_bytes).num_transfers == num_transfers
 
 
 def test_who_finds_no_slot_in_time_is_told_to_try_again() -> None:
     async def test() -> None:
         slots = TransferSlots(1 << 30, wait_s=0.01)
-        holders = [slots.take() for _ in range(slots.num_slots)]
+        holders = [slots.take() for _ in range(slots.num_transfers)]
         for holder in holders:
             await holder.__aenter__()
         with pytest.raises(LearnerUnavailableError, match="8 others"):

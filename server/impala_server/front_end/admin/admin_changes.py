@@ -1,145 +1,138 @@
-"""AdminChanges: carries out administrators' changes, each once, each audited.
+"""AdminChanges: the methods of `impala_rl.v1.AdminService` that change something.
 
-Runs on the front end's event loop. The servicer calls it; it passes each change to the learner
-(over its pipe) or makes it in the front end's own tables. Order: request id, expected run, the
-change, the audit line, the answer.
+They run on the front end's event loop. Each handler is its gRPC method, wrapped by `change`: one
+request id takes effect once, and an audit line is written. A handler passes its change to the
+learner (over its pipe) or makes it in the front end's own tables.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
-from google.protobuf.message import Message
-
-from impala_common.errors import (
-    ImpalaError,
-    InvalidRequestError,
-    LearnerUnavailableError,
-    RunMismatchError,
-)
-from impala_common.process.logs import printable
-from impala_common.rpc.limits import UNARY_DEADLINE_S
+from impala_common.errors import InvalidRequestError, LearnerUnavailableError
 from impala_common.run.checkpoints import CheckpointStore
 from impala_rl.v1 import admin_pb2 as pb
+from impala_rl.v1 import admin_pb2_grpc
+from impala_server.front_end.admin.admin_journal import LONG_S, AdminJournal, Done, change
 from impala_server.front_end.admin.admin_views import pack_checkpoint, pack_header, pack_state
-from impala_server.front_end.admin.audit_log import AuditLog
-from impala_server.front_end.admin.request_cache import RequestCache
 from impala_server.front_end.learner_link import OpenRun
 from impala_server.front_end.monitoring.server_facts import ServerFacts
 
-_LOG = logging.getLogger(__name__)
-_LONG_S = 120.0
 _MAX_TEXT = 200
 _LEVELS = {pb.LogLevel.Value(f"LOG_LEVEL_{name}"): name for name in
            ("DEBUG", "INFO", "WARNING", "ERROR")}  # fmt: skip
 
 
-class _Done(NamedTuple):
-    """Response of a change, and the facts that its audit line adds to the request."""
+class AdminChanges(admin_pb2_grpc.AdminServiceServicer):
+    """The changes of the control plane; `AdminServicer` adds the queries."""
 
-    response: Any  # Any: the response message of the method
-    facts: dict[str, Any]
-
-
-class AdminChanges:
-    """Makes changes by the name of their method."""
-
-    NAMES: ClassVar[tuple[str, ...]] = (
-        "Pause", "Resume", "SaveCheckpoint", "Rollback", "SetParameter", "EvictActor",
-        "UnbanActor", "Drain", "Shutdown", "SetLogLevel", "Profile",
-    )  # fmt: skip
-    """All methods with a side effect."""
-
-    def __init__(self, facts: ServerFacts, audit: AuditLog, who: str) -> None:
-        """Makes changes to the server that `facts` describe.
-
-        Args:
-          facts: the server.
-          audit: the file that each change is written to.
-          who: how callers were authenticated, such as "admin token".
-        """
+    def __init__(self, facts: ServerFacts, journal: AdminJournal) -> None:
+        """Makes changes to the server that `facts` describe, through `journal`."""
+        self.journal = journal
         self._facts = facts
-        self._audit = audit
-        self._who = who
-        self._cache = RequestCache(time.monotonic)
         self._store = CheckpointStore(facts.run.checkpoints_path)
-        self._changes: dict[str, Callable[[Any], Awaitable[_Done]]] = {
-            "Pause": lambda unused: self._steer("pause", pb.PauseResponse),
-            "Resume": lambda unused: self._steer("resume", pb.ResumeResponse),
-            "SaveCheckpoint": self._save_checkpoint,
-            "Rollback": self._roll_back,
-            "SetParameter": self._set_parameter,
-            "EvictActor": self._evict,
-            "UnbanActor": self._unban,
-            "Drain": self._drain,
-            "Shutdown": self._shut_down,
-            "SetLogLevel": self._set_log_level,
-            "Profile": self._profile,
-        }
 
-    async def make(self, name: str, request: Any, peer: str) -> Any:  # Any: messages of `name`
-        """Makes a change and returns its response; raises ImpalaError where it is refused."""
-        is_long = name in ("SaveCheckpoint", "Rollback", "Drain", "Profile")
-        is_begun = False
+    @change()
+    async def Pause(self, unused_request: pb.PauseRequest) -> Done:  # noqa: N802
+        """Stops updates."""
+        return await self._steer("pause", pb.PauseResponse)
 
-        async def change() -> Any:
-            nonlocal is_begun
-            is_begun = True
-            return await self._make_once(name, request, peer)
+    @change()
+    async def Resume(self, unused_request: pb.ResumeRequest) -> Done:  # noqa: N802
+        """Goes on with updates."""
+        return await self._steer("resume", pb.ResumeResponse)
 
-        content = name.encode() + b"\0" + request.SerializeToString(deterministic=True)
-        request_id = request.header.request_id
-        try:
-            return await self._cache.once(
-                request_id, content, change, _LONG_S if is_long else UNARY_DEADLINE_S
-            )
-        except ImpalaError as error:
-            if not is_begun and not isinstance(error, LearnerUnavailableError):
-                # The change never began: the request id is invalid or was used before.
-                await self._write(name, request, peer, error.reason, text=str(error))
-            raise
+    @change(LONG_S)
+    async def SaveCheckpoint(self, request: pb.SaveCheckpointRequest) -> Done:  # noqa: N802
+        """Writes a checkpoint and answers when it is durable."""
+        result = await self._call("checkpoint", name=request.name)
+        info = await asyncio.to_thread(pack_checkpoint, self._store, result["name"])
+        response = pb.SaveCheckpointResponse(checkpoint=info, is_new=result["is_new"])
+        return Done(response, {"new": result["name"]})
 
-    async def _make_once(self, name: str, request: Any, peer: str) -> Any:
-        try:
-            self._require_expected_run(request.header.expected_run_id)
-            done = await self._changes[name](request)
-        except ImpalaError as error:
-            await self._write(name, request, peer, error.reason, text=str(error))
-            raise
-        except Exception:
-            await self._write(name, request, peer, "INTERNAL")
-            raise
-        await self._write(name, request, peer, "ok", **done.facts)
-        facts = _arguments_of(request) | done.facts
-        _LOG.warning("administrator: %s %s", name, printable(json.dumps(facts)) if facts else "")
-        return done.response
-
-    async def _write(
-        self, name: str, request: Message, peer: str, outcome: str, **facts: Any
-    ) -> None:
-        header: pb.MutationHeader = getattr(request, "header")  # noqa: B009 (not in Message)
-        await self._audit.write(
-            f"{self._who} {peer}",
-            name,
-            outcome,
-            request_id=header.request_id,
-            arguments=_arguments_of(request),
-            **facts,
+    @change(LONG_S)
+    async def Rollback(self, request: pb.RollbackRequest) -> Done:  # noqa: N802
+        """Goes back to a checkpoint."""
+        result = await self._call("rollback", name=request.name)
+        response = pb.RollbackResponse(
+            learner=pack_header(self._facts),
+            state=self._state(),
+            trained_steps_before=result["steps_before"],
+            saved_as=result["saved_as"],
         )
+        response.learner.trained_steps = steps = result["trained_steps"]
+        response.learner.policy_version = result["policy_version"]
+        return Done(response, {"old": result["steps_before"], "new": steps})
 
-    def _require_expected_run(self, expected: int) -> None:
-        run = self._facts.link.run
-        actual = run.learner_run_id if run is not None else 0
-        if expected not in (0, actual):
-            raise RunMismatchError(
-                f"meant for learner_run_id {expected:016x}, but {actual:016x} runs: it was "
-                "restarted; nothing was done"
+    @change()
+    async def SetParameter(self, request: pb.SetParameterRequest) -> Done:  # noqa: N802
+        """Sets one parameter of training."""
+        result = await self._call("set", name=request.name, value=request.value)
+        response = pb.SetParameterResponse(
+            parameter=pb.Parameter(**result["parameter"]),
+            value_before=result["value_before"],
+            trained_steps=result["trained_steps"],
+        )
+        return Done(response, {"old": result["value_before"], "new": result["parameter"]["value"]})
+
+    @change()
+    async def EvictActor(self, request: pb.EvictActorRequest) -> Done:  # noqa: N802
+        """Ends the session of an actor, and bans it where asked."""
+        if len(request.text) > _MAX_TEXT:
+            raise InvalidRequestError(
+                f"text: expected at most {_MAX_TEXT} characters, got {len(request.text)}"
             )
+        text = request.text if request.text.isprintable() else ""
+        sessions = self._open_run().sessions
+        was_connected = sessions.evict(request.actor_id, text, request.is_ban)
+        response = pb.EvictActorResponse(was_connected=was_connected)
+        return Done(response, {"old": "connected" if was_connected else "not connected"})
+
+    @change()
+    async def UnbanActor(self, request: pb.UnbanActorRequest) -> Done:  # noqa: N802
+        """Lifts a ban."""
+        self._open_run().sessions.unban(request.actor_id)
+        return Done(pb.UnbanActorResponse(), {})
+
+    @change(LONG_S)
+    async def Drain(self, unused_request: pb.DrainRequest) -> Done:  # noqa: N802
+        """Takes no more unrolls and saves what is trained."""
+        before = self._facts.link.status.state
+        result = await self._call("drain")
+        response = pb.DrainResponse(
+            learner=pack_header(self._facts), state=self._state(), checkpoint=result["checkpoint"]
+        )
+        return Done(response, {"old": before, "new": result["checkpoint"]})
+
+    @change()
+    async def Shutdown(self, unused_request: pb.ShutdownRequest) -> Done:  # noqa: N802
+        """Ends the learner server in order."""
+        before = self._facts.link.status.state
+        await self._call("shutdown")
+        return Done(pb.ShutdownResponse(learner=pack_header(self._facts)), {"old": before})
+
+    @change()
+    async def SetLogLevel(self, request: pb.SetLogLevelRequest) -> Done:  # noqa: N802
+        """Sets the level of the logs of all server processes."""
+        level = _LEVELS.get(request.level)
+        if level is None:
+            raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS.values())}")
+        root = logging.getLogger()
+        before = logging.getLevelName(root.level)
+        await self._call("log_level", level=level)
+        root.setLevel(level)
+        name = before if before in _LEVELS.values() else "UNSPECIFIED"
+        response = pb.SetLogLevelResponse(level_before=f"LOG_LEVEL_{name}")
+        return Done(response, {"old": before, "new": level})
+
+    @change(LONG_S)
+    async def Profile(self, request: pb.ProfileRequest) -> Done:  # noqa: N802
+        """Records the next updates with a profiler."""
+        result = await self._call("profile", num_updates=request.update_count)
+        response = pb.ProfileResponse(path=result["path"], total_bytes=result["num_bytes"])
+        return Done(response, {"new": result["path"]})
 
     async def _call(self, command: str, **arguments: Any) -> dict[str, Any]:  # Any: JSON
         return await self._facts.link.calls.call(command, **arguments)
@@ -153,92 +146,9 @@ class AdminChanges:
     def _state(self) -> Any:  # Any: the stubs have no type for enum values
         return pack_state(self._facts.link.status.state)
 
-    async def _steer(self, command: str, response: Any) -> _Done:  # Any: a message class
+    async def _steer(self, command: str, response: Any) -> Done:  # Any: a message class
         before = self._facts.link.status.state
         await self._call(command)
         after = self._facts.link.status.state
         message = response(learner=pack_header(self._facts), state=self._state())
-        return _Done(message, {"old": before, "new": after})
-
-    async def _save_checkpoint(self, request: pb.SaveCheckpointRequest) -> _Done:
-        result = await self._call("checkpoint", name=request.name)
-        info = await asyncio.to_thread(pack_checkpoint, self._store, result["name"])
-        response = pb.SaveCheckpointResponse(checkpoint=info, is_new=result["is_new"])
-        return _Done(response, {"new": result["name"]})
-
-    async def _roll_back(self, request: pb.RollbackRequest) -> _Done:
-        result = await self._call("rollback", name=request.name)
-        response = pb.RollbackResponse(
-            learner=pack_header(self._facts),
-            state=self._state(),
-            trained_steps_before=result["steps_before"],
-            saved_as=result["saved_as"],
-        )
-        response.learner.trained_steps = steps = result["trained_steps"]
-        response.learner.policy_version = result["policy_version"]
-        return _Done(response, {"old": result["steps_before"], "new": steps})
-
-    async def _set_parameter(self, request: pb.SetParameterRequest) -> _Done:
-        result = await self._call("set", name=request.name, value=request.value)
-        response = pb.SetParameterResponse(
-            parameter=pb.Parameter(**result["parameter"]),
-            value_before=result["value_before"],
-            trained_steps=result["trained_steps"],
-        )
-        return _Done(response, {"old": result["value_before"], "new": result["parameter"]["value"]})
-
-    async def _evict(self, request: pb.EvictActorRequest) -> _Done:
-        if len(request.text) > _MAX_TEXT:
-            raise InvalidRequestError(
-                f"text: expected at most {_MAX_TEXT} characters, got {len(request.text)}"
-            )
-        text = request.text if request.text.isprintable() else ""
-        sessions = self._open_run().sessions
-        was_connected = sessions.evict(request.actor_id, text, request.is_ban)
-        response = pb.EvictActorResponse(was_connected=was_connected)
-        return _Done(response, {"old": "connected" if was_connected else "not connected"})
-
-    async def _unban(self, request: pb.UnbanActorRequest) -> _Done:
-        self._open_run().sessions.unban(request.actor_id)
-        return _Done(pb.UnbanActorResponse(), {})
-
-    async def _drain(self, unused_request: pb.DrainRequest) -> _Done:
-        before = self._facts.link.status.state
-        result = await self._call("drain")
-        response = pb.DrainResponse(
-            learner=pack_header(self._facts), state=self._state(), checkpoint=result["checkpoint"]
-        )
-        return _Done(response, {"old": before, "new": result["checkpoint"]})
-
-    async def _shut_down(self, unused_request: pb.ShutdownRequest) -> _Done:
-        before = self._facts.link.status.state
-        await self._call("shutdown")
-        return _Done(pb.ShutdownResponse(learner=pack_header(self._facts)), {"old": before})
-
-    async def _set_log_level(self, request: pb.SetLogLevelRequest) -> _Done:
-        level = _LEVELS.get(request.level)
-        if level is None:
-            raise InvalidRequestError(f"level: expected one of {', '.join(_LEVELS.values())}")
-        root = logging.getLogger()
-        before = logging.getLevelName(root.level)
-        await self._call("log_level", level=level)
-        root.setLevel(level)
-        name = before if before in _LEVELS.values() else "UNSPECIFIED"
-        response = pb.SetLogLevelResponse(level_before=f"LOG_LEVEL_{name}")
-        return _Done(response, {"old": before, "new": level})
-
-    async def _profile(self, request: pb.ProfileRequest) -> _Done:
-        result = await self._call("profile", num_updates=request.update_count)
-        response = pb.ProfileResponse(path=result["path"], total_bytes=result["num_bytes"])
-        return _Done(response, {"new": result["path"]})
-
-
-def _arguments_of(request: Message) -> dict[str, Any]:
-    """Returns the fields of a request as JSON, without its header."""
-    arguments = {}
-    for field, value in request.ListFields():
-        if field.name == "header":
-            continue
-        known = field.enum_type.values_by_number if field.enum_type is not None else {}
-        arguments[field.name] = known[value].name if value in known else value
-    return arguments
+        return Done(message, {"old": before, "new": after})

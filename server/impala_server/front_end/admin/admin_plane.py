@@ -23,7 +23,7 @@ from impala_common.rpc.addresses import UNIX, host_of, port_of
 from impala_common.rpc.channel import server_options
 from impala_common.run.run_directory import write_text_atomic
 from impala_rl.v1 import admin_pb2_grpc
-from impala_server.front_end.admin.admin_changes import AdminChanges
+from impala_server.front_end.admin.admin_journal import AdminJournal
 from impala_server.front_end.admin.admin_servicer import AdminServicer
 from impala_server.front_end.admin.audit_log import AuditLog
 from impala_server.front_end.listener.auth_interceptor import make_interceptor
@@ -113,7 +113,7 @@ class AdminPlane:
         guards = [*self._interceptors, make_interceptor(config, host), RequestGuard()]
         who = "admin token" if config.security.admin_token_file else "local user"
         audit = AuditLog(self._facts.run.audit_path)
-        servicer = AdminServicer(self._facts, AdminChanges(self._facts, audit, who))
+        servicer = AdminServicer(self._facts, AdminJournal(self._facts, audit, who))
 
         def build(address: str) -> tuple[grpc.aio.Server, str]:
             server = make_guarded_server(options, guards, _MAX_CALLS)

@@ -1,7 +1,7 @@
 """AdminServicer: unpacks requests of `impala_rl.v1.AdminService` and packs its responses.
 
 Runs on the front end's event loop, behind a listener of its own. Queries are answered from memory.
-Changes go through `AdminChanges`, which makes each one once and writes an audit line.
+Methods with a side effect are in `AdminChanges`, the base class.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import grpc
 from google.protobuf import duration_pb2
 
 from impala_common.errors import CapacityError, InvalidRequestError, LearnerUnavailableError
-from impala_common.run.checkpoints import CheckpointStore
-from impala_rl.v1 import admin_pb2, admin_pb2_grpc
+from impala_rl.v1 import admin_pb2
 from impala_server.front_end.admin.admin_changes import AdminChanges
+from impala_server.front_end.admin.admin_journal import AdminJournal
 from impala_server.front_end.admin.admin_views import pack_checkpoints, pack_session, pack_status
 from impala_server.front_end.listener.wire_errors import translated
 from impala_server.front_end.monitoring.server_facts import ServerFacts
@@ -27,14 +27,12 @@ _LOOK_TIMEOUT_S = 10.0
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """The control plane."""
+class AdminServicer(AdminChanges):
+    """The control plane: its queries, and the changes that it inherits."""
 
-    def __init__(self, facts: ServerFacts, changes: AdminChanges) -> None:
-        """Answers queries from `facts` and passes changes to `changes`."""
-        self._facts = facts
-        self._changes = changes
-        self._store = CheckpointStore(facts.run.checkpoints_path)
+    def __init__(self, facts: ServerFacts, journal: AdminJournal) -> None:
+        """Answers queries from `facts`; makes changes through `journal`."""
+        super().__init__(facts, journal)
         self._num_watches = 0
 
     async def GetStatus(  # noqa: N802
@@ -101,23 +99,6 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             parameters = [admin_pb2.Parameter(**one) for one in result["parameters"]]
             return admin_pb2.ListParametersResponse(parameters=parameters)
         raise AssertionError("unreachable: translated aborts")
-
-
-def _make_change(name: str) -> Any:
-    """Returns the doorway of one change: AdminChanges has a row for each."""
-
-    async def method(self: AdminServicer, request: Any, context: _Context) -> Any:
-        async with translated(context):
-            return await self._changes.make(name, request, context.peer())
-        raise AssertionError("unreachable: translated aborts")
-
-    method.__name__ = name
-    method.__doc__ = f"Makes the change {name}; see admin.proto."
-    return method
-
-
-for _name in AdminChanges.NAMES:
-    setattr(AdminServicer, _name, _make_change(_name))
 
 
 def _unpack_interval(request: admin_pb2.WatchStatusRequest) -> float:

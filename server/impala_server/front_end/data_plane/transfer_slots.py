@@ -22,19 +22,19 @@ class TransferSlots:
     """A counting semaphore over weights transfers, first come first served."""
 
     def __init__(
-        self, snapshot_bytes: int, wait_s: float = _WAIT_S, num_slots: int | None = None
+        self, snapshot_bytes: int, wait_s: float = _WAIT_S, num_transfers: int | None = None
     ) -> None:
-        """Makes 8 to 32 slots, or `num_slots`.
+        """Makes 8 to 32 slots, or `num_transfers`.
 
         Args:
           snapshot_bytes: size of one version.
           wait_s: how long a call waits for a slot.
-          num_slots: how many; None: as many as `snapshot_bytes` allows.
+          num_transfers: how many; None: as many as `snapshot_bytes` allows.
         """
         by_size = min(_MAX_SLOTS, max(_MIN_SLOTS, _MAX_BYTES // max(snapshot_bytes, 1)))
-        self.num_slots = by_size if num_slots is None else num_slots
+        self.num_transfers = by_size if num_transfers is None else num_transfers
         self._wait_s = wait_s
-        self._free = asyncio.Semaphore(self.num_slots)
+        self._free = asyncio.Semaphore(self.num_transfers)
 
     @contextlib.asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
@@ -48,7 +48,7 @@ class TransferSlots:
                 await self._free.acquire()
         except TimeoutError:
             raise LearnerUnavailableError(
-                f"{self.num_slots} others have been fetching weights for {self._wait_s:g} s: "
+                f"{self.num_transfers} others have been fetching weights for {self._wait_s:g} s: "
                 "try again"
             ) from None
         try:

@@ -36,7 +36,7 @@ from impala_common.run.evaluation_results import validate_result
 from impala_common.run.run_directory import RunDirectory
 from impala_common.spec.specs import validate_same_model
 from impala_rl.v1 import evaluation_pb2 as pb
-from impala_rl.v1 import evaluation_pb2_grpc, header_pb2
+from impala_rl.v1 import evaluation_pb2_grpc, header_pb2, learner_pb2
 from impala_server.front_end.data_plane.sessions import validate_actor_id
 from impala_server.front_end.data_plane.timed_write import write_in_time
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
@@ -68,7 +68,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         self._run = run
         self._link = link
         self._seed = evaluation_seed(config.job.seed)
-        self._transfers = TransferSlots(0, num_slots=MAX_EVALUATORS)
+        self._transfers = TransferSlots(0, num_transfers=MAX_EVALUATORS)
 
     async def WatchCandidates(  # noqa: N802
         self, request: pb.WatchCandidatesRequest, context: _Context
@@ -97,7 +97,7 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
     ) -> None:
         """Sends the weights of a candidate, in chunks."""
         async with translated(context):
-            self._require_run(request.learner_run_id)
+            run = self._require_run(request.learner_run_id)
             if not self._link.evaluations.holds(request.candidate):
                 raise _unknown(request.candidate)
             require_deadline(context, "GetCandidateWeights")
@@ -106,7 +106,9 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
             async def prepare() -> tuple[Any, Iterable[Any]]:
                 folder = self._run.candidates_path / request.candidate
                 data, digest = await asyncio.to_thread(_read_weights, folder)
-                header = pb.CandidateWeightsHeader(total_bytes=len(data), digest=digest)
+                header = learner_pb2.WeightsHeader(
+                    learner=run.header(), total_bytes=len(data), digest=digest
+                )
                 return pb.GetCandidateWeightsResponse(header=header), _chunks_of(data)
 
             try:
