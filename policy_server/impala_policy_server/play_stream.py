@@ -42,6 +42,7 @@ class PlayStream:
         self._has_room = asyncio.Event()
         self._replaced = asyncio.Event()
         self._is_goodbye = False
+        self._is_last = False
 
     def send(self, response: policy_pb2.PlayResponse) -> None:
         """Queues a response; the stream reads no further while too many wait."""
@@ -127,15 +128,21 @@ class PlayStream:
             while self._unsent:
                 await write_in_time(self._context, self._unsent.popleft())
                 self._has_room.set()
+            if self._is_last:
+                return
             self._has_unsent.clear()
 
     async def _drain(self, writing: asyncio.Task[None]) -> None:
-        """Lets the message that is being written be read, and sends the drain as the last."""
-        writing.cancel()
-        await asyncio.wait({writing})
+        """Sends the drain as the last message, after the one that is being written.
+
+        A write must not be cancelled for it: the core takes one at a time.
+        """
         response = policy_pb2.PlayResponse()
         response.drain.reason = self._dispatcher.drain_reason
-        await write_in_time(self._context, response)
+        self._unsent.clear()
+        self._is_last = True
+        self.send(response)
+        await asyncio.wait({writing})
 
     def _welcome(self) -> policy_pb2.PlayResponse:
         timeout = duration_pb2.Duration()
