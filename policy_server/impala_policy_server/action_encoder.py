@@ -5,7 +5,7 @@ Uses the same PartDecoder as an actor's environments, so both play the same acti
 
 from __future__ import annotations
 
-from impala_actor.environments.actions import PartDecoder
+from impala_common.spec.action_decoding import PartDecoder
 from impala_common.spec.action_spec import ActionSpec
 from impala_policy_server.slot_arrays import Array
 
