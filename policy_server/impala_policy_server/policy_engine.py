@@ -121,9 +121,10 @@ class PolicyEngine:
 
     @property
     def is_batch_full(self) -> bool:
-        """Whether every live slot of a connected client waits for its action."""
+        """Whether every slot of a connected client that is in an episode waits for its action."""
         table = self.table
-        return not (table.is_live & table.is_connected & ~table.is_pending).any()
+        is_playing = table.is_live & table.is_connected & ~table.has_ended
+        return not (is_playing & ~table.is_pending).any()
 
     @property
     def has_room(self) -> bool:

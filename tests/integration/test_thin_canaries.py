@@ -1,12 +1,14 @@
 """The canaries of test_canaries.py through a policy server: same tasks, steps and thresholds.
 
-Memory, previous action and the alignment of rows are the policy server's here. Two clients play, except
+Memory, previous action and rows are the policy server's here. Two clients play, except
 where memory needs many steps: so batches and unrolls hold slots of both.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,16 @@ from impala_common.testing.environments import BaitEnv
 from impala_thin import Environment
 from impala_thin.gymnasium_driver import make_vector, play_vector
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(autouse=True)
+def fair_threads() -> Iterator[None]:
+    """Lets threads take turns ten times as often: client, policy server and learner are threads."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 10)
+    yield
+    sys.setswitchinterval(before)
 
 
 def train(path: Path, config: TrainConfig, env: str, num_clients: int = 2) -> RunningServer:
@@ -40,7 +51,7 @@ def train(path: Path, config: TrainConfig, env: str, num_clients: int = 2) -> Ru
         ]
         for thread in threads:
             thread.start()
-        server.wait_finished(150.0)
+        server.wait_finished(500.0)
         for thread in threads:
             thread.join(20.0)
             assert not thread.is_alive()
