@@ -103,6 +103,10 @@ pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs
 
 COMPOSE ?= docker-compose
 
+.PHONY: package
+package: $(STAMP) ## Build sdist and wheel, install and try them in clean environments (EXTRAS=dev,package)
+	@$(BIN)/pytest tests/packaging/clean_installs.py $(ARGS)
+
 .PHONY: compose-smoke
 compose-smoke: $(STAMP) ## Build the images; train, kill and resume in containers (COMPOSE="docker compose")
 	@$(COMPOSE) build

@@ -66,12 +66,14 @@ def _act(config: ActorConfig, stop: StopSignals, objects_fd: int | None) -> None
     import torch
 
     from impala_actor.acting.actor_loop import Actor
+    from impala_actor.environments.factory import validate_environment_id
 
     torch.set_num_threads(config.torch_threads)
     if objects_fd is not None:
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
+    validate_environment_id(config.env, config.environment)
     actor = Actor(config.with_absolute_paths(), stop)
     _LOG.info("actor %s plays %s for %s", actor.actor_id, config.env, config.server)
     stop.begin(actor.abandon)

@@ -14,7 +14,7 @@ import tyro
 
 from impala_common.config.checks import require, require_at_least, require_own_model
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
-from impala_common.config.sections import EnvironmentBackendName
+from impala_common.config.sections import EnvironmentBackendName, EnvironmentConfig
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.logs import LogFormat
 from impala_common.rpc.addresses import require_server_address
@@ -77,6 +77,16 @@ class ClientConfig:
             server=absolute_address(self.server),
             heartbeat_file=absolute_path(self.heartbeat_file),
             security=dataclasses.replace(self.security, **security),
+        )
+
+    @property
+    def environment(self) -> EnvironmentConfig:
+        """This machine's own settings of the environment; the learner has the others."""
+        return EnvironmentConfig(
+            env=self.env,
+            env_backend=self.env_backend,
+            env_kwargs=self.env_kwargs,
+            env_wrapper=self.env_wrapper,
         )
 
     @property

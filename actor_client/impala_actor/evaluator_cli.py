@@ -62,6 +62,7 @@ def run(argv: Sequence[str]) -> int:
 def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None) -> None:
     import torch
 
+    from impala_actor.environments.factory import validate_environment_id
     from impala_actor.evaluation.evaluator_loop import Evaluator
 
     torch.set_num_threads(1)
@@ -73,6 +74,7 @@ def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
+    validate_environment_id(config.env, config.environment)
     evaluator = Evaluator(config.with_absolute_paths(), stop)
     stop.begin(evaluator.abandon)
     evaluator.run()

@@ -95,6 +95,12 @@ class InvalidRequestError(ImpalaError):
     reason = "INVALID_REQUEST"
 
 
+class InvalidResponseError(ImpalaError):
+    """A response of the learner that breaks the protocol."""
+
+    reason = "INVALID_RESPONSE"
+
+
 class DamagedRequestError(InvalidRequestError):
     """A request whose bytes do not parse: from this project's clients, damaged on its way."""
 

@@ -61,6 +61,8 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
     require_device("--device", config.job.device)
     if config.checkpoint.wandb_project and not is_installed("wandb"):
         raise MissingExtraError("--wandb-project", "wandb")
+    if config.checkpoint.mlflow_experiment and not is_installed("mlflow"):
+        raise MissingExtraError("--mlflow-experiment", "mlflow")
     model = config.model.model
     if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
         problem = find_class_problem(*model.split(":", 1))

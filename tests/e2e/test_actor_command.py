@@ -28,6 +28,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
+@pytest.mark.parametrize("name", ["impala-actor", "impala-evaluator"])
+def test_mistyped_environment_is_named_before_the_learner_is_waited_for(
+    tmp_path: Path, name: str
+) -> None:
+    """Seen to fail: without a learner it waited for ever."""
+    options = ["--server", f"127.0.0.1:{free_port()}", "--env", "CartPol-v1"]
+    with Command(tmp_path, name, *options) as command:
+        assert command.wait() == CONFIG
+        assert command.err.startswith("error: no environment 'CartPol-v1'")
+        assert "CartPole-v1" in command.err
+
+
 def test_actors_join_a_server_that_starts_after_them_and_leave_at_any_time(tmp_path: Path) -> None:
     port, run = free_port(), RunDirectory(tmp_path / "run")
     actor_options = ["--server", f"127.0.0.1:{port}", "--env", ENV]

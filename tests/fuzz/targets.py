@@ -16,14 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from impala_common.codec.field_bounds import (
-    BOUNDS,
-    Exempt,
-    Items,
-    Number,
-    Text,
-    find_violation,
-)
+from impala_common.codec.bounds_table import Exempt, Items, Number, Text
+from impala_common.codec.field_bounds import BOUNDS, find_violation
+from impala_common.codec.response_bounds import RESPONSE_BOUNDS, checked_response
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
 from impala_common.codec.tensors import digest_of
 from impala_common.codec.unrolls import UnrollDecoder
@@ -55,6 +50,14 @@ REQUESTS: dict[str, Any] = {  # Any: classes of messages
     if name.endswith("Request")
 }
 """Requests of all services by name; the first byte of an input chooses."""
+RESPONSES: dict[str, Any] = {  # Any: classes of messages
+    name: getattr(module, name)
+    for module in (admin_pb2, evaluation_pb2, learner_pb2)
+    for name in module.DESCRIPTOR.message_types_by_name
+    if name.endswith("Response")
+}
+"""Responses likewise, which a broken or hostile learner may send."""
+_BOUNDS = BOUNDS | RESPONSE_BOUNDS
 
 _MAX_UNROLLS = 4
 _MAX_SNAPSHOT_BYTES = 1 << 16
@@ -122,10 +125,22 @@ def hold_bounds(data: bytes) -> bool:
     return True
 
 
+def hold_response_bounds(data: bytes) -> bool:
+    """The door of every response: as `hold_bounds`, for what a learner sends to clients."""
+    names = sorted(RESPONSES)
+    try:
+        message = RESPONSES[names[data[0] % len(names)] if data else names[0]].FromString(data[1:])
+        checked_response(message)
+    except (DecodeError, ImpalaError):
+        return False
+    _assert_bounded(message)
+    return True
+
+
 def _assert_bounded(message: Message) -> None:
     """Judges set fields by the table alone, without the door's code."""
     for field, value in message.ListFields():
-        bound = BOUNDS.get(message.DESCRIPTOR.name, {}).get(field.name)
+        bound = _BOUNDS.get(message.DESCRIPTOR.name, {}).get(field.name)
         if isinstance(bound, Exempt):
             continue
         values = value if field.is_repeated else [value]
@@ -225,6 +240,26 @@ def _request_seeds() -> list[bytes]:
     ]
 
 
+def _response_seeds() -> list[bytes]:
+    register = learner_pb2.RegisterResponse(session_epoch=1, seed=7)
+    register.model.hidden_sizes.extend([64, 64])
+    register.unroll.unroll_length = 20
+    register.limits.window = register.limits.max_unrolls_per_message = 2
+    register.limits.max_message_bytes = 1 << 26
+    status = admin_pb2.GetStatusResponse()
+    status.status.metrics["loss/total"] = 0.5
+    status.status.findings.append("entropy is low")
+    candidate = evaluation_pb2.WatchCandidatesResponse(ticket=7)
+    candidate.candidate.name, candidate.candidate.episode_count = "c-1", 4
+    verdict = learner_pb2.PushUnrollsResponse()
+    verdict.verdict.sequence_number, verdict.verdict.outcome = 3, 1  # type: ignore[assignment]
+    names = sorted(RESPONSES)
+    return [
+        bytes([names.index(message.DESCRIPTOR.name)]) + message.SerializeToString()
+        for message in (register, status, candidate, verdict)
+    ]
+
+
 def _spec_seeds() -> list[bytes]:
     position = TensorSpec("observation/position", (3,), "float32")
     image = TensorSpec("observation/image", (8, 8, 3), "uint8")
@@ -288,6 +323,7 @@ TARGETS = {
         Target("unroll_decoder", decode_unrolls, _unroll_seeds),
         Target("spec_validator", validate_spec, _spec_seeds),
         Target("field_bounds", hold_bounds, _request_seeds),
+        Target("response_bounds", hold_response_bounds, _response_seeds),
         Target("manifest_loader", load_manifest, _manifest_seeds),
         Target("chunk_assembler", assemble_chunks, _chunk_seeds),
     )

@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from admin_peer import admin_of
 from evaluation_peer import EPISODES, evaluation_peer_of, make_result
 from raw_peer import ENVIRONMENT, refused
 from running_server import RunningServer, make_config
 
 from impala_common.codec.weights import digest_of_snapshot, unpack_snapshot
 from impala_common.config import TrainConfig
+from impala_common.errors import NotFoundError
 from impala_common.run import metrics
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.spec.specs import TensorSpec
@@ -222,6 +224,35 @@ def test_return_far_beyond_those_of_training_is_doubtful_and_never_the_best(
 
         assert (honest.is_best, honest.is_doubtful) == (True, False)
         assert best_of(server)[1] == 7.0
+
+
+def test_best_that_an_administrator_sets_aside_is_followed_by_the_next(tmp_path: Path) -> None:
+    """Seen to fail: nothing could correct a false best, which survived each resume."""
+    path = tmp_path / "run"
+    with (
+        RunningServer(path, evaluated_config()) as server,
+        evaluation_peer_of(server) as peer,
+        admin_of(server) as admin,
+    ):
+        watching = peer.watch()
+        peer.train(server)
+        with pytest.raises(NotFoundError, match="no best"):
+            admin.call("ClearBest")
+        assert peer.report(watching.candidate().name, 7.0).is_best
+        step = best_of(server)[0]
+
+        cleared = admin.ask("ClearBest")
+
+        assert cleared == {"name": "best-cleared-1", "return_mean": 7.0}
+        assert CheckpointStore(server.run.checkpoints_path).load("best-cleared-1").step == step
+        server.wait_until(lambda status: metrics.EVALUATION_BEST not in status)
+        peer.train(server)
+        assert peer.report(watching.candidate().name, 1.0).is_best
+        assert best_of(server)[1] == 1.0
+        assert admin.ask("ClearBest")["name"] == "best-cleared-2"
+    with RunningServer(path, evaluated_config()) as server:
+        server.wait_until(lambda status: status["state"] == "RUNNING")
+        assert metrics.EVALUATION_BEST not in server.wait_until(lambda _: True)
 
 
 def test_evaluators_beyond_the_limit_are_refused(tmp_path: Path) -> None:

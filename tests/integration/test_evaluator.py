@@ -15,7 +15,7 @@ import torch
 from running_server import TINY, RunningActor, RunningServer, make_config
 
 from impala_actor.environments.factory import make_environment
-from impala_actor.evaluation import evaluation_client
+from impala_actor.evaluation import evaluation_client, evaluator_loop
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient
 from impala_actor.evaluation.evaluator_config import EvaluatorConfig
@@ -47,6 +47,34 @@ def lines_of(server: RunningServer) -> list[dict[str, Any]]:
 def has_line(server: RunningServer, num_lines: int = 1) -> Any:
     path = server.run.metrics_path
     return lambda unused: path.exists() and len(lines_of(server)) >= num_lines
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e30, -1e30])
+def test_return_that_is_no_number_is_told_and_the_next_candidate_is_played(
+    tmp_path: Path,
+    value: float,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Seen to fail: the evaluator kept the candidate and got no other for half an hour."""
+    sum_up, results = evaluator_loop._sum_up, iter(range(2**31))
+
+    def sum_up_wrongly(evaluation: Any) -> Any:
+        result = sum_up(evaluation)
+        is_wrong = next(results) == 0
+        changes = {"return_mean": value, "return_max": value} if is_wrong else {}
+        return dataclasses.replace(result, **changes)
+
+    monkeypatch.setattr(evaluator_loop, "_sum_up", sum_up_wrongly)
+    with RunningServer(tmp_path, evaluated_config()) as server:
+        server.run_actor(BANDIT)
+        server.run_evaluator(BANDIT)
+        server.wait_until(has_line(server, 2))
+        server.stop()
+
+    (told,) = [r.getMessage() for r in caplog.records if "is no result" in r.getMessage()]
+    assert "return_mean" in told
+    assert all(abs(line[metrics.EVALUATION_RETURN_MEAN]) <= 1.0 for line in lines_of(server))
 
 
 def test_evaluations_come_at_the_interval_and_are_what_impala_eval_finds(tmp_path: Path) -> None:

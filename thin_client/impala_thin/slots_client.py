@@ -223,13 +223,15 @@ class SlotsClient:
         slots, num = list(message.slots), len(message.slots)
         wanted = [
             index
-            for index, (slot, step) in enumerate(zip(slots, message.step_numbers, strict=True))
+            for index, (slot, step) in enumerate(zip(slots, message.step_numbers, strict=False))
             if slot in self._unanswered and step == self._next_steps[slot] - 1
         ]
-        values = self.environment.decode(message.parts, num)
-        logits = (
-            np.frombuffer(message.logits, np.float32).reshape(num, -1) if message.logits else None
-        )
+        try:
+            values = self.environment.decode(message.parts, num)
+            given = np.frombuffer(message.logits, np.float32)
+            logits = given.reshape(num, -1) if given.size else None
+        except ValueError as error:
+            raise RefusedError(f"the server's actions have another size: {error}") from error
         actions = Actions(slots, values, message.policy_version, logits)
         for index in wanted:
             del self._unanswered[slots[index]]

@@ -22,6 +22,7 @@ import grpc
 import tenacity
 from google.protobuf import duration_pb2
 
+from impala_common.codec.response_bounds import checked_response, require_unroll_size
 from impala_common.codec.specs import (
     pack_environment_spec,
     unpack_model_spec,
@@ -125,7 +126,9 @@ class LearnerClient:
     def get_defaults(self) -> LearnerDefaults:
         """Returns the learner's settings of environments; waits for the learner."""
         request = learner_pb2.GetConfigRequest(actor=self._actor, protocol_version=PROTOCOL_VERSION)
-        response = self._patiently(lambda: self._stub.GetConfig(request, timeout=UNARY_DEADLINE_S))
+        response = checked_response(
+            self._patiently(lambda: self._stub.GetConfig(request, timeout=UNARY_DEADLINE_S))
+        )
         options = response.environment_options
         sticky = "atari_sticky_action_probability"
         environment = EnvironmentConfig(
@@ -152,6 +155,7 @@ class LearnerClient:
 
         Raises:
           SpecMismatchError: the run has another environment or another network.
+          InvalidResponseError: the learner's answer breaks the protocol.
           LearnerUnavailableError: not reachable within connect_timeout_s.
         """
         request = learner_pb2.RegisterRequest(
@@ -162,20 +166,22 @@ class LearnerClient:
             host=socket.gethostname()[:64],
             model=model,
         )
-        response = self._patiently(
-            lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
+        response = checked_response(
+            self._patiently(lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S))
         )
         # Checked here as well: the learner's answer must never decide which code is imported.
         validate_same_model(response.model.name, model)
         actor = header_pb2.ActorHeader()
         actor.CopyFrom(self._actor)
         actor.session_epoch = response.session_epoch
+        unroll = unpack_unroll_spec(response.unroll, environment)
+        require_unroll_size(unroll.num_bytes, num_slots)
         return Session(
             actor=actor,
             learner_run_id=response.learner.learner_run_id,
             actor_index=response.actor_index,
             seed=response.seed,
-            unroll=unpack_unroll_spec(response.unroll, environment),
+            unroll=unroll,
             model=unpack_model_spec(response.model),
             window=response.limits.window,
             max_unrolls=response.limits.max_unrolls_per_message,
@@ -207,7 +213,9 @@ class LearnerClient:
         try:
             responses = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
             try:
-                header, data = assemble_weights(responses, max_snapshot_bytes(session.weights))
+                header, data = assemble_weights(
+                    map(checked_response, responses), max_snapshot_bytes(session.weights)
+                )
             finally:
                 responses.cancel()  # unread messages must not stay in the connection
         except grpc.RpcError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 
 from impala_actor.acting.learner_client import LearnerClient, Session
+from impala_common.codec.response_bounds import checked_response
 from impala_common.errors import (
     DamagedRequestError,
     ImpalaError,
@@ -165,7 +166,7 @@ class UnrollSender:
         num_answers = 0
         call = self._client.push(self._requests(self._stream_number))
         try:
-            for response in call:
+            for response in map(checked_response, call):
                 if response.WhichOneof("payload") == "drain":
                     self._on_drain(response.drain)
                 else:

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import duration_pb2, timestamp_pb2
 from google.protobuf.message import Message
 
+from impala_common.codec.response_bounds import checked_response
 from impala_common.errors import (
     ConfigError,
     ImpalaError,
@@ -75,7 +76,7 @@ class AdminClient:
             request.header.request_id = self._request_id or secrets.token_hex(8)
             request.header.expected_run_id = self._expected_run_id
         try:
-            return getattr(self._stub, method)(request, timeout=self._timeout_s)
+            return checked_response(getattr(self._stub, method)(request, timeout=self._timeout_s))
         except grpc.RpcError as error:
             raise self._explain(error) from error
 
@@ -85,7 +86,7 @@ class AdminClient:
         request.interval.FromNanoseconds(int(interval_s * 1e9))
         responses = self._stub.WatchStatus(request)
         try:
-            for response in responses:
+            for response in map(checked_response, responses):
                 yield response.status
         except grpc.RpcError as error:
             raise self._explain(error) from error

@@ -146,6 +146,10 @@ def _show_profile(answer: Json, _: Arguments) -> str:
     return f"{answer['path']} ({size}): open it with https://ui.perfetto.dev"
 
 
+def _show_cleared(answer: Json, _: Arguments) -> str:
+    return f"best, of mean return {answer['return_mean']:g}, is now called {answer['name']}"
+
+
 def _show_eviction(answer: Json, arguments: Arguments, what: str) -> str:
     was = "" if answer["was_connected"] else " (it was not connected)"
     return f"{arguments.actor} {what}{was}"
@@ -248,6 +252,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("logs", "set the level of the server's logs", "SetLogLevel",
             lambda answer, a: f"log level {a.level}, was {answer['level_before'].lower()}",
             (_LEVEL,), lambda a: {"level": f"LOG_LEVEL_{a.level.upper()}"}),
+    Command("clear-best", "set the best checkpoint aside, where its evaluation was false",
+            "ClearBest", _show_cleared),
     Command("profile", "record N updates with torch's profiler into the run", "Profile",
             _show_profile, (_positional("updates", "1 to 100", int, metavar="N"),),
             lambda a: {"update_count": a.updates}),

@@ -103,6 +103,31 @@ def make_environment(
     )
 
 
+def validate_environment_id(env_id: str, config: EnvironmentConfig) -> None:
+    """Checks what can be known of an environment without making it; takes a second at most.
+
+    Raises:
+      UnknownEnvironmentError: there is no such environment on this machine.
+      MissingExtraError: it needs an optional package.
+      ConfigError: its arguments are not JSON, or a wrapper cannot be imported.
+    """
+    from impala_actor.environments import ale, minatar
+    from impala_actor.environments.wrappers import load_wrappers
+
+    _ = config.parsed_env_kwargs
+    load_wrappers(config.env_wrapper)
+    if env_id.startswith(OBJECT_PREFIX) or config.env_backend == "envpool":
+        return  # known to their makers alone
+    if env_id.startswith(minatar.PREFIX):
+        minatar.validate_game(env_id)
+        return
+    if config.env_backend in ("auto", "ale") and ale.parse_game_id(env_id) is not None:
+        return
+    from impala_actor.environments import gymnasium
+
+    gymnasium.find_spec(env_id)
+
+
 def _require_no_changes(env_id: str, config: EnvironmentConfig, way_round: str = "") -> None:
     """Raises ConfigError for wrappers or arguments if the backend has no single environments."""
     for name, value in (("env_wrapper", config.env_wrapper), ("env_kwargs", config.env_kwargs)):

@@ -138,13 +138,8 @@ class MinAtarVectorEnv:
         """Does nothing: there are no resources to free."""
 
 
-def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
-    """Makes `num_slots` slots of a MinAtar game.
-
-    Raises:
-      UnknownEnvironmentError: no such game or version.
-      MissingExtraError: MinAtar is not installed.
-    """
+def validate_game(env_id: str) -> None:
+    """Raises UnknownEnvironmentError unless there is such a game and version."""
     name, _dash, version = env_id.removeprefix(PREFIX).partition("-")
     if name not in _MODULES or version not in ("v0", "v1"):
         known = [f"{PREFIX}{game}-v1" for game in _MODULES]
@@ -153,6 +148,17 @@ def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
             f"MinAtar has no {env_id!r}; close matches: {', '.join(close)} "
             "(-v1 has the minimal action set, -v0 all six actions)"
         )
+
+
+def make_minatar_environment(env_id: str, num_slots: int) -> EnvironmentAdapter:
+    """Makes `num_slots` slots of a MinAtar game.
+
+    Raises:
+      UnknownEnvironmentError: no such game or version.
+      MissingExtraError: MinAtar is not installed.
+    """
+    validate_game(env_id)
+    name, _dash, version = env_id.removeprefix(PREFIX).partition("-")
     module = _load_module(env_id, _MODULES[name])
     games = [MinAtarGame(module) for _slot in range(num_slots)]
     action_set = games[0].minimal_actions if version == "v1" else list(range(_NUM_ACTIONS))

@@ -38,8 +38,21 @@ class BrokenSpaceError(Exception):
 class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Checks resets, and steps: all of them, or the first after each explicit reset."""
 
-    def __init__(self, env: AnyEnv, env_name: str, *, checks_every_step: bool) -> None:
+    def __init__(
+        self,
+        env: AnyEnv,
+        env_name: str,
+        *,
+        checks_every_step: bool,
+        looks_for_masks: bool = True,
+    ) -> None:
         """Guards a slot of the environment `env_name`.
+
+        Args:
+          env: the environment.
+          env_name: its name in messages.
+          checks_every_step: whether every step is checked, or the first after each reset.
+          looks_for_masks: whether `gives_action_mask` resets the slot to see.
 
         Raises:
           UnknownEnvironmentError: it is not a Gymnasium environment.
@@ -51,6 +64,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._checks_every_step = checks_every_step
         self._parts = list_observation_parts(env.observation_space)
         self._looks = True
+        self._looks_for_masks = looks_for_masks
         action = make_action_spec(env.action_space)
         self._mask_width = action.num_logits if can_be_masked(action) else 0
 
@@ -93,9 +107,10 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
     def gives_action_mask(self) -> bool:
         """Resets the slot; returns whether its info holds a mask of legal actions.
 
-        What a reset raises is left to the first reset proper.
+        A slot that does not look returns False without a reset. What a reset raises is left to the
+        first reset proper.
         """
-        if not self._mask_width:
+        if not self._mask_width or not self._looks_for_masks:
             return False
         try:
             return self.env.reset()[1].get(KEY) is not None

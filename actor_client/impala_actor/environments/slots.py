@@ -6,6 +6,7 @@ objects, on the actor's main thread.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
@@ -51,17 +52,26 @@ def make_slots(
       ConfigError: a wrapper cannot be applied.
     """
 
-    def make_one() -> SlotGuard:
+    def make_one(index: int) -> SlotGuard:
         env = maker()
         require_gymnasium(env, env_name)
         _require_spaces(env, env_name)
         for wrapper in wrappers:
             env = wrapper(env)
-        return SlotGuard(leave_out_text(env), env_name, checks_every_step=vectorization == "async")
+        return SlotGuard(
+            leave_out_text(env),
+            env_name,
+            checks_every_step=vectorization == "async",
+            looks_for_masks=index == 0,
+        )
 
     # copy=False: observations stay valid until the next step, as StepResult promises.
     kind = SyncVectorEnv if vectorization == "sync" else AsyncVectorEnv
-    vector_env = kind([make_one] * num_slots, copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    vector_env = kind(
+        [functools.partial(make_one, k) for k in range(num_slots)],
+        copy=False,
+        autoreset_mode=AutoresetMode.NEXT_STEP,
+    )
     try:
         return adapt(vector_env, has_info_mask=has_info_mask(vector_env))
     except BaseException:
@@ -117,12 +127,16 @@ def adapt(
 def has_info_mask(
     vector_env: gymnasium.vector.VectorEnv[Any, Any, Any],  # Any: any spaces
 ) -> bool:
-    """Returns whether the infos of a reset hold masks of legal actions; resets all slots to see.
+    """Returns whether the infos of a reset hold masks of legal actions.
 
-    Only where actions are choices. What a reset raises is left to the first reset proper, which
-    can say it better.
+    Resets the first slot to see; a vector class of the environment's own resets all. Only where
+    actions are choices and observations hold no mask. What a reset raises is left to the first
+    reset proper, which can say it better.
     """
     try:
+        parts = list_observation_parts(vector_env.single_observation_space)
+        if any(part.leaf.name == MASK_LEAF for part in parts):
+            return False
         if not can_be_masked(make_action_spec(vector_env.single_action_space)):
             return False
         if isinstance(vector_env, SyncVectorEnv | AsyncVectorEnv):

@@ -5,6 +5,7 @@ Safe for several threads. Failed calls raise errors of this project.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from google.protobuf import duration_pb2
 
 from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.evaluations import pack_result
+from impala_common.codec.response_bounds import checked_response
 from impala_common.codec.specs import pack_environment_spec, unpack_model_spec
 from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights_transfer import assemble_candidate, max_snapshot_bytes
@@ -25,6 +27,7 @@ from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 from impala_rl.v1 import evaluation_pb2 as pb
 from impala_rl.v1 import evaluation_pb2_grpc, learner_pb2
 
+_LOG = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 """Seconds that a call about one candidate is tried while the learner cannot be reached."""
 
@@ -105,7 +108,9 @@ class EvaluationClient(LearnerClient):
         def attempt() -> bytes:
             responses = self._evaluations.GetCandidateWeights(request, timeout=WEIGHTS_DEADLINE_S)
             try:
-                return assemble_candidate(responses, max_snapshot_bytes(weights))
+                return assemble_candidate(
+                    map(checked_response, responses), max_snapshot_bytes(weights)
+                )
             finally:
                 responses.cancel()  # what is not taken must not wait in the connection
 
@@ -149,7 +154,28 @@ class EvaluationClient(LearnerClient):
         def attempt() -> Any:  # Any: a ReportEvaluationResponse; the stub has no types
             return self._evaluations.ReportEvaluation(request, timeout=UNARY_DEADLINE_S)
 
-        return bool(self._patiently(attempt, PATIENCE_S, is_wanted).is_best)
+        answer = checked_response(self._patiently(attempt, PATIENCE_S, is_wanted))
+        if answer.is_doubtful:
+            _LOG.warning(
+                "the learner finds the results of %s doubtful: returns far beyond those of "
+                "training; it does not become the best checkpoint", task.candidate,
+            )  # fmt: skip
+        return bool(answer.is_best)
+
+    def report_failure(self, task: Task, text: str, is_wanted: Callable[[], bool]) -> None:
+        """Reports that a candidate has no result, so that the learner gives it up; as `report`."""
+        request = pb.ReportEvaluationRequest(
+            evaluator_id=self._actor.actor_id,
+            learner_run_id=task.learner_run_id,
+            candidate=task.candidate,
+            ticket=task.ticket,
+            failure=text[:1000],
+        )
+
+        def attempt() -> Any:  # Any: a ReportEvaluationResponse; the stub has no types
+            return self._evaluations.ReportEvaluation(request, timeout=UNARY_DEADLINE_S)
+
+        self._patiently(attempt, PATIENCE_S, is_wanted)
 
 
 class Watch:
@@ -166,7 +192,7 @@ class Watch:
           ImpalaError: the stream broke or was refused; the text has the reason.
         """
         try:
-            for response in self._call:
+            for response in map(checked_response, self._call):
                 match response.WhichOneof("payload"):
                     case "candidate":
                         yield _unpack(response)

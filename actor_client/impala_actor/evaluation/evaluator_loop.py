@@ -121,7 +121,18 @@ class Evaluator:
                 _LOG.info("%s is given up: %s", task.candidate, error)
                 played = ""  # the same learner life may return and offer it again
             except InvalidRequestError as error:  # for example returns that are not finite
-                _LOG.warning("the evaluation of %s cannot be reported: %s", task.candidate, error)
+                _LOG.warning(
+                    "the evaluation of %s is no result, and the learner gives it up: %s",
+                    task.candidate, error,
+                )  # fmt: skip
+                self._report_failure(task, str(error), subscriber)
+
+    def _report_failure(self, task: Task, text: str, subscriber: CandidateSubscriber) -> None:
+        """Tells the learner, so that it offers the next candidate."""
+        try:
+            self._client.report_failure(task, text, lambda: subscriber.wants(task))
+        except (NotFoundError, StaleSessionError, LearnerUnavailableError) as error:
+            _LOG.info("%s was given up already: %s", task.candidate, error)
 
     def _play(
         self, task: Task, subscriber: CandidateSubscriber, environment: EnvironmentAdapter

@@ -8,15 +8,12 @@ comes second. No grpc.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
 
 import numpy as np
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from impala_common.codec.bounds_table import Bound, BoundsTable, Exempt, Items, Number, Text
 from impala_common.errors import InvalidRequestError
 from impala_common.spec.specs import MAX_OBSERVATION_LEAVES
 
@@ -29,41 +26,11 @@ MAX_SLOTS_PER_CLIENT = 1024
 MAX_ABS_REWARD = float(np.finfo(np.float32).max)
 """Largest reward: every finite float."""
 
-_PACKAGE = "impala_rl.v1"
 _COUNT = 2**31 - 1
 _NUMBER = 2**62
 _SECONDS = 1e9
 _DURATION_S = 315_576_000_000
 _MAX_COMPONENTS = 1 << 16
-
-
-class Text(NamedTuple):
-    """A string of at most so many characters."""
-
-    max_chars: int
-
-
-class Number(NamedTuple):
-    """A number from `low` to `high`; never NaN."""
-
-    low: float
-    high: float
-
-
-class Items(NamedTuple):
-    """A list of at most so many items; `each` bounds scalars, messages have bounds of their own."""
-
-    max_count: int
-    each: Number | None = None
-
-
-class Exempt(NamedTuple):
-    """Without a bound of its own, for a reason."""
-
-    reason: str
-
-
-Bound = Text | Number | Items | Exempt
 
 _FLAG = Exempt("a bool has two values")
 _IDENTITY = Exempt("a random 64-bit identity, compared for equality only")
@@ -170,6 +137,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "learner_run_id": _IDENTITY,
         "candidate": Text(64),
         "ticket": _IDENTITY,
+        "failure": Text(1024),
     },
     "EvaluationResult": {
         "episode_count": Number(0, 1 << 20),
@@ -206,6 +174,9 @@ BOUNDS: dict[str, dict[str, Bound]] = {
 """Bound of every field by message; fields that hold one message are bounded by that one's."""
 
 
+_TABLE = BoundsTable(BOUNDS)
+
+
 def validate_bounds(message: Message) -> None:
     """Raises InvalidRequestError, naming the first field that is out of its bound."""
     if text := find_violation(message):
@@ -217,73 +188,4 @@ def find_violation(message: Message) -> str:
 
     A message of another package that is not in the table (gRPC's own services) is let through.
     """
-    if message.DESCRIPTOR.name not in BOUNDS and message.DESCRIPTOR.file.package != _PACKAGE:
-        return ""
-    for check in _checks_of(message.DESCRIPTOR):
-        if text := check(message):
-            return text
-    return ""
-
-
-_Check = Callable[[Any], str]  # Any: a message of the descriptor
-
-
-@functools.cache
-def _checks_of(descriptor: Descriptor) -> tuple[_Check, ...]:
-    return tuple(_make_checks(descriptor))
-
-
-def _make_checks(descriptor: Descriptor) -> Iterator[_Check]:
-    bounds = BOUNDS.get(descriptor.name, {})
-    for field in descriptor.fields:
-        bound = bounds.get(field.name)
-        if isinstance(bound, Exempt):
-            continue
-        if field.is_repeated:
-            assert isinstance(bound, Items), field.full_name
-            yield functools.partial(_check_items, field.name, bound)
-        elif field.message_type is not None:
-            yield functools.partial(_check_part, field.name)
-        elif isinstance(bound, Text):
-            yield functools.partial(_check_text, field.name, bound)
-        else:
-            assert isinstance(bound, Number), field.full_name
-            yield functools.partial(_check_number, field.name, bound, _is_optional(field))
-
-
-def _is_optional(field: FieldDescriptor) -> bool:
-    return field.containing_oneof is not None  # proto3's optional is a oneof of its own
-
-
-def _check_text(name: str, bound: Text, message: Any) -> str:
-    size = len(getattr(message, name))
-    if size <= bound.max_chars:
-        return ""
-    return f"{name}: expected at most {bound.max_chars} characters, got {size}"
-
-
-def _check_number(name: str, bound: Number, is_optional: bool, message: Any) -> str:
-    value = getattr(message, name)
-    if bound.low <= value <= bound.high or (is_optional and not message.HasField(name)):
-        return ""
-    return f"{name}: expected {bound.low:.15g} to {bound.high:.15g}, got {value!r}"
-
-
-def _check_part(name: str, message: Any) -> str:
-    if not message.HasField(name):
-        return ""
-    text = find_violation(getattr(message, name))
-    return text and f"{name}.{text}"
-
-
-def _check_items(name: str, bound: Items, message: Any) -> str:
-    items = getattr(message, name)
-    if len(items) > bound.max_count:
-        return f"{name}: expected at most {bound.max_count}, got {len(items)}"
-    if bound.each is None:
-        return next((f"{name}.{text}" for one in items if (text := find_violation(one))), "")
-    low, high = bound.each
-    for value in items:
-        if not low <= value <= high:
-            return f"{name}: expected {low:.15g} to {high:.15g}, got {value!r}"
-    return ""
+    return _TABLE.find_violation(message)

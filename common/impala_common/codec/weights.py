@@ -58,7 +58,7 @@ def unpack_snapshot(data: bytes) -> dict[str, Array]:
         raise ImpalaError(f"the weights snapshot cannot be read: {error}") from error
 
 
-def digest_of_snapshot(*pieces: bytes) -> int:
+def digest_of_snapshot(*pieces: bytes | memoryview) -> int:
     """Returns xxh3-64 of a snapshot, whole or in pieces."""
     state = xxhash.xxh3_64()
     for piece in pieces:

@@ -360,7 +360,14 @@ class CheckpointConfig:
     tensorboard: bool = True
     """Whether TensorBoard event files are written."""
     wandb_project: str = ""
-    """W&B project that metrics go to as well; empty: none (extra: wandb)."""
+    """W&B project that metrics, settings and videos go to as well; empty: none (extra: wandb)."""
+    wandb_entity: str = ""
+    """Account or team of the W&B project; empty: the login's."""
+    wandb_group: str = ""
+    """Group of the run in W&B, such as all seeds of one experiment; empty: none."""
+    mlflow_experiment: str = ""
+    """MLflow experiment that they go to; empty: none (extra: mlflow). MLFLOW_TRACKING_URI names the
+    server."""
     prometheus_port: int = 0
     """Port of the Prometheus endpoint, /metrics over HTTP; 0: none, -1: any free one."""
     prometheus_host: str = "127.0.0.1"

@@ -14,7 +14,6 @@ rows on a GPU, where fused calls are always used.
 from __future__ import annotations
 
 import itertools
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,6 @@ from impala_common.models.contract import AgentState
 from impala_common.models.initialisation import initialise_recurrent
 from impala_common.models.recurrent_rows import GruRows, LstmRows
 from impala_common.spec.specs import TensorSpec
-
-Recurrence = Literal["lstm", "gru"]
-"""Kinds of memory; a ModelSpec has "none" for a network without memory."""
 
 _FUSED_WIDTH = 256
 """Least width at which fused LSTM calls are faster even if every row is its own segment."""
@@ -40,7 +36,7 @@ class RecurrentCore(nn.Module):
     """
 
     def __init__(self, kind: str, num_features: int, width: int, init_method: str) -> None:
-        """Makes a layer of `kind`, a Recurrence, from `num_features` to `width`."""
+        """Makes a layer of `kind`, "lstm" or "gru", from `num_features` to `width`."""
         super().__init__()
         self.layer: nn.LSTM | nn.GRU
         if kind == "lstm":

@@ -32,6 +32,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.LearnerUnavailableError: UNAVAILABLE,
     errors.RunFinishedError: OK,
     errors.InvalidRequestError: USAGE,
+    errors.InvalidResponseError: UNUSABLE_DATA,
     errors.NotFoundError: USAGE,
     errors.AlreadyExistsError: USAGE,
     errors.IllegalTransitionError: TEMPORARY,

@@ -89,6 +89,9 @@ def split_objects_option(argv: Sequence[str]) -> tuple[int | None, list[str]]:
 def read_objects(fd: int) -> dict[tuple[Kind, str], bytes]:
     """Returns the parent's objects, and adds the parent's module search path.
 
+    The parent's entries come after those of this process: a file of the parent's folder that is
+    named like a standard module (random.py) must not take its place here.
+
     Raises:
       ConfigError: `fd` is not the memory of an ObjectMemory.
     """
@@ -102,8 +105,7 @@ def read_objects(fd: int) -> dict[tuple[Kind, str], bytes]:
         raise ConfigError(
             OBJECTS_OPTION, fd, "memory from the process that started this one", str(error)
         ) from error
-    known = set(header["search_path"])
-    sys.path[:] = [*header["search_path"], *(entry for entry in sys.path if entry not in known)]
+    sys.path += [entry for entry in header["search_path"] if entry not in sys.path]
     objects = {}
     for kind, name, num_bytes in index:
         objects[kind, name] = data[start : start + num_bytes]

@@ -24,7 +24,7 @@ from impala_common.run.checkpoint_manifest import (
     unpack_manifest,
 )
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
-from impala_common.run.run_directory import sync_directory, write_bytes_atomic
+from impala_common.run.run_directory import make_folder, sync_directory, write_bytes_atomic
 
 EVALUATION = "evaluation"
 """Key of the evaluation in a best checkpoint's state."""
@@ -63,7 +63,7 @@ class BestCheckpoint:
             manifest = unpack_manifest(folder / MANIFEST, data)
             judged = dataclasses.replace(manifest, state=manifest.state | {EVALUATION: evaluation})
             write_bytes_atomic(folder / MANIFEST, pack_manifest(judged))
-            self._store.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self._store.path)
             self.recover()
             if self._path.exists():
                 os.rename(self._path, self._replaced_path)

@@ -171,8 +171,9 @@ def make_default_run(env: str, tag: str) -> RunDirectory:
     for number in itertools.count(1):
         chosen = path if number == 1 else path.with_name(f"{path.name}-{number}")
         try:
-            chosen.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(chosen.parent)
             chosen.mkdir()
+            sync_directory(chosen.parent)
         except FileExistsError as error:
             if chosen.is_dir():
                 continue  # another run started in the same second

@@ -382,3 +382,17 @@ class ProfileResponse(_message.Message):
     path: str
     total_bytes: int
     def __init__(self, path: _Optional[str] = ..., total_bytes: _Optional[int] = ...) -> None: ...
+
+class ClearBestRequest(_message.Message):
+    __slots__ = ("header",)
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    header: MutationHeader
+    def __init__(self, header: _Optional[_Union[MutationHeader, _Mapping]] = ...) -> None: ...
+
+class ClearBestResponse(_message.Message):
+    __slots__ = ("name", "return_mean")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RETURN_MEAN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    return_mean: float
+    def __init__(self, name: _Optional[str] = ..., return_mean: _Optional[float] = ...) -> None: ...

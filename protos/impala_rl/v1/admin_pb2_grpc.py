@@ -135,6 +135,11 @@ class AdminServiceStub:
                 request_serializer=impala__rl_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
                 response_deserializer=impala__rl_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
                 _registered_method=True)
+        self.ClearBest = channel.unary_unary(
+                '/impala_rl.v1.AdminService/ClearBest',
+                request_serializer=impala__rl_dot_v1_dot_admin__pb2.ClearBestRequest.SerializeToString,
+                response_deserializer=impala__rl_dot_v1_dot_admin__pb2.ClearBestResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -315,6 +320,19 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClearBest(self, request, context):
+        """Sets the checkpoint `best` aside: it gets the name best-cleared-N, and the
+        next candidate whose results are not doubtful becomes the best. For a best
+        checkpoint that a false report made.
+
+        Errors: NOT_FOUND (there is none), RESOURCE_EXHAUSTED with reason
+        CHECKPOINT_WRITE or FAILED_PRECONDITION with reason CHECKPOINT (the disk
+        refuses).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -397,6 +415,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Profile,
                     request_deserializer=impala__rl_dot_v1_dot_admin__pb2.ProfileRequest.FromString,
                     response_serializer=impala__rl_dot_v1_dot_admin__pb2.ProfileResponse.SerializeToString,
+            ),
+            'ClearBest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearBest,
+                    request_deserializer=impala__rl_dot_v1_dot_admin__pb2.ClearBestRequest.FromString,
+                    response_serializer=impala__rl_dot_v1_dot_admin__pb2.ClearBestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -852,6 +875,33 @@ class AdminService:
             '/impala_rl.v1.AdminService/Profile',
             impala__rl_dot_v1_dot_admin__pb2.ProfileRequest.SerializeToString,
             impala__rl_dot_v1_dot_admin__pb2.ProfileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearBest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/impala_rl.v1.AdminService/ClearBest',
+            impala__rl_dot_v1_dot_admin__pb2.ClearBestRequest.SerializeToString,
+            impala__rl_dot_v1_dot_admin__pb2.ClearBestResponse.FromString,
             options,
             channel_credentials,
             insecure,

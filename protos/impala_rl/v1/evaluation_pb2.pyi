@@ -74,7 +74,7 @@ class GetCandidateWeightsResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_learner_pb2.WeightsHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
-    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration", "ticket")
+    __slots__ = ("evaluator_id", "learner_run_id", "candidate", "sampled", "greedy", "duration", "ticket", "failure")
     EVALUATOR_ID_FIELD_NUMBER: _ClassVar[int]
     LEARNER_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CANDIDATE_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class ReportEvaluationRequest(_message.Message):
     GREEDY_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     evaluator_id: str
     learner_run_id: int
     candidate: str
@@ -89,7 +90,8 @@ class ReportEvaluationRequest(_message.Message):
     greedy: EvaluationResult
     duration: _duration_pb2.Duration
     ticket: int
-    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ticket: _Optional[int] = ...) -> None: ...
+    failure: str
+    def __init__(self, evaluator_id: _Optional[str] = ..., learner_run_id: _Optional[int] = ..., candidate: _Optional[str] = ..., sampled: _Optional[_Union[EvaluationResult, _Mapping]] = ..., greedy: _Optional[_Union[EvaluationResult, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., ticket: _Optional[int] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class EvaluationResult(_message.Message):
     __slots__ = ("episode_count", "return_mean", "standard_error", "confidence_low", "confidence_high", "return_min", "return_max", "length_mean", "length_min", "length_max", "cut_count")

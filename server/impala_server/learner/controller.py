@@ -38,8 +38,8 @@ from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import StateSnapshot, TrainingState
-from impala_server.metrics_writer import MetricsWriter
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
+from impala_server.tracking.metrics_writer import make_metrics_writer
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
@@ -61,9 +61,7 @@ class Controller:
         self._run = run
         self._ends = ends
         self.store = CheckpointStore(run.checkpoints_path, config.checkpoint.keep_checkpoints)
-        self._writer = MetricsWriter(
-            run, config.checkpoint.tensorboard, config.checkpoint.wandb_project
-        )
+        self._writer = make_metrics_writer(run, config)
         self._front_end = ends.controls["front_end"]
         self._supervisor = ends.supervisor
         self.queue = BatchQueue(ends.handoffs["front_end"])
@@ -326,12 +324,7 @@ class Controller:
             board.show(total_steps=self.learner.state.config.job.total_steps)
         if (checkpoints := self._checkpoints) is not None:
             alarm = checkpoints.alarm
-            board.show(
-                last_checkpoint_age_s=_now_s() - checkpoints.last_s,
-                checkpoint_failures=checkpoints.num_failures,
-                checkpoints_unreadable=checkpoints.num_unreadable,
-                last_checkpoint=checkpoints.last.name or board.status.last_checkpoint,
-            )
+            board.show_checkpoints(checkpoints)
         board.send(self.machine.state.value, alarm, is_last=is_last)
 
     def _stop(self, reason: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from impala_server import messages
+from impala_server.learner.checkpoint_writer import CheckpointWriter
 from impala_server.storage.control_pipe import ControlPipe
 
 _INTERVAL_S = 0.25
@@ -37,6 +38,15 @@ class StatusBoard:
     def show(self, **facts: Any) -> None:  # Any: fields of LearnerStatus
         """Changes fields of the status, which is sent a little later."""
         self.status = dataclasses.replace(self.status, **facts)
+
+    def show_checkpoints(self, writer: CheckpointWriter) -> None:
+        """Shows the last checkpoint, its age, and how many could not be written or read."""
+        self.show(
+            last_checkpoint_age_s=time.monotonic() - writer.last_s,
+            checkpoint_failures=writer.num_failures,
+            checkpoints_unreadable=writer.num_unreadable,
+            last_checkpoint=writer.last.name or self.status.last_checkpoint,
+        )
 
     def show_metrics(self, values: Mapping[str, float | None]) -> None:
         """Adds metrics by name, in place of older ones."""

@@ -85,6 +85,29 @@ def test_policy_never_takes_an_illegal_action(where: str, backend: str, is_greed
     environment.close()
 
 
+@pytest.mark.parametrize(("where", "expected"), [("key", [0, 0, 0]), ("info", [1, 0, 0])])
+def test_one_slot_alone_is_reset_to_look_for_masks(where: str, expected: list[int]) -> None:
+    """Seen to fail: every slot was reset once more, also where the observation holds the mask."""
+    made: list[Counted] = []
+
+    class Counted(Masked):
+        num_resets = 0
+
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            self.num_resets += 1
+            return super().reset(seed=seed, options=options)
+
+    def maker() -> Counted:
+        made.append(Counted(where))
+        return made[-1]
+
+    register_environment("object:counted", maker)
+    environment = make_environment("object:counted", 3, EnvironmentConfig(env_backend="sync"))
+
+    assert [one.num_resets for one in made[-3:]] == expected
+    environment.close()
+
+
 def test_network_of_a_masked_environment_does_not_read_the_mask() -> None:
     leaves = (
         TensorSpec("observation", (3,), "float32"),

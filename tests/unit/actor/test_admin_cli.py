@@ -25,6 +25,7 @@ ASKED = {
     "drain": ("Drain", {}),
     "shutdown": ("Shutdown", {}),
     "logs debug": ("SetLogLevel", {"level": "LOG_LEVEL_DEBUG"}),
+    "clear-best": ("ClearBest", {}),
     "profile 3": ("Profile", {"update_count": 3}),
 }
 OWN = {

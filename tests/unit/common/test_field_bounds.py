@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from bound_values import fill_in, values_of
 from google.protobuf import duration_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
 import impala_rl.v1
-from impala_common.codec.field_bounds import (
-    BOUNDS,
-    Bound,
-    Exempt,
-    Items,
-    Number,
-    Text,
-    find_violation,
-    validate_bounds,
-)
+from impala_common.codec.bounds_table import Bound, Exempt, Items, Number, Text
+from impala_common.codec.field_bounds import BOUNDS, find_violation, validate_bounds
 from impala_common.errors import InvalidRequestError
 from impala_rl.v1 import admin_pb2, learner_pb2
 
@@ -105,9 +97,9 @@ def test_value_beyond_the_bound_is_named_and_one_at_it_is_taken(
 ) -> None:
     """The fault: a door that looks at strings alone."""
     bound = BOUNDS[name][field.name]
-    for value, is_good in values_of(field, bound):
+    for value, is_good in values_of(BOUNDS, field, bound):
         message: Any = GetMessageClass(REQUESTS[name])()
-        fill_in(message)
+        fill_in(BOUNDS, message)
         if field.is_repeated:
             del getattr(message, field.name)[:]
             getattr(message, field.name).extend(value)
@@ -118,63 +110,6 @@ def test_value_beyond_the_bound_is_named_and_one_at_it_is_taken(
 
         assert (violation == "") == is_good, value if is_good else violation
         assert is_good or violation.startswith(f"{field.name}: expected")
-
-
-def values_of(field: FieldDescriptor, bound: Bound) -> Iterator[tuple[Any, bool]]:
-    """Yields values of a field and whether they are within its bound, as far as they fit it."""
-    match bound:
-        case Text(max_chars):
-            yield "x" * max_chars, True
-            yield "\u00e9" * max_chars, True
-            yield "x" * (max_chars + 1), False
-        case Number():
-            yield from numbers_of(field, bound)
-        case Items(max_count, each):
-            if each is None:
-                item = GetMessageClass(field.message_type)()
-                fill_in(item)
-            else:
-                item = max(each.low, min(each.high, 1))
-                item = float(item) if field.cpp_type in FLOATS else int(item)
-                for value, is_good in numbers_of(field, each):
-                    yield [value], is_good
-            yield [item] * max_count, True
-            yield [item] * (max_count + 1), False
-
-
-FLOATS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
-
-
-def numbers_of(field: FieldDescriptor, bound: Number) -> Iterator[tuple[Any, bool]]:
-    if field.cpp_type in FLOATS:
-        yield math.nan, False
-        for edge in (bound.low, bound.high):
-            yield edge, True
-            if math.isfinite(edge):
-                yield math.copysign(math.inf, edge if edge else -1.0), False
-        return
-    bits = (
-        31
-        if field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_ENUM)
-        else 63
-    )
-    for edge, beyond in (
-        (int(bound.low), int(bound.low) - 1),
-        (int(bound.high), int(bound.high) + 1),
-    ):
-        yield edge, True
-        if -(1 << bits) <= beyond < 1 << bits:
-            yield beyond, False
-
-
-def fill_in(message: Any) -> None:
-    """Gives a message's numbers the value nearest to 1 that its bounds allow."""
-    for field in message.DESCRIPTOR.fields:
-        bound = BOUNDS.get(message.DESCRIPTOR.name, {}).get(field.name)
-        if isinstance(bound, Number) and not field.is_repeated:
-            value = max(bound.low, min(bound.high, 1))
-            is_float = field.cpp_type in FLOATS
-            setattr(message, field.name, float(value) if is_float else int(value))
 
 
 def test_bound_of_a_message_inside_is_named_with_its_path() -> None:

@@ -111,6 +111,41 @@ def test_onnx_graph_decides_as_the_policy_does(
     assert b".py" not in data  # no names of source files
 
 
+@pytest.mark.parametrize("action", ["discrete", "multi_discrete"])
+@pytest.mark.parametrize("recurrence", ["none", "gru"])
+def test_onnx_graph_of_a_masked_policy_never_prefers_an_illegal_action(
+    action: str, recurrence: str
+) -> None:
+    """Planted: a graph of the network without its mask."""
+    num_logits = ACTIONS[action].num_logits
+    leaves = (
+        TensorSpec("observation/action_mask", (num_logits,), "bool", "action_mask"),
+        TensorSpec("observation/state", (3,), "float64"),
+    )
+    environment = EnvironmentSpec(leaves, ACTIONS[action])
+    config = ModelConfig(hidden_sizes=(8,), hidden_dim=6, recurrence=recurrence)  # type: ignore[arg-type]
+    model = make_model(resolve_model_spec(config, environment), environment, seed=3).eval()
+    scramble(model)
+    interface = make_interface(model, environment, False)
+
+    data = make_onnx(model, environment, interface)
+
+    for num_slots in (1, 5):
+        play_both(data, model, environment, interface, num_slots)
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    mask = np.zeros((1, num_logits), np.bool_)
+    mask[0, -1] = True
+    inputs = {
+        "observation/action_mask": mask,
+        "observation/state": np.ones((1, 3)),
+        "is_first": np.ones(1, np.bool_),
+    } | {spec.name: np.zeros((1, 1, 6), np.float32) for spec in interface.states}
+    (logits,) = session.run(["policy_logits"], inputs)
+    assert logits[0, -1] > -100.0
+    start = 3 if action == "multi_discrete" else 0  # all of a part without a legal one is legal
+    assert (logits[0, start:-1] <= -1e9).all()
+
+
 def play_both(
     data: bytes,
     model: AgentModel,

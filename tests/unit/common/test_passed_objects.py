@@ -73,6 +73,30 @@ def test_object_of_a_module_arrives_whether_or_not_a_child_can_import_it(
     assert printed == "from the lab"
 
 
+def test_files_of_the_parents_folder_do_not_take_the_place_of_standard_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: the parent's search path came first, and its random.py with it."""
+    (tmp_path / "random.py").write_text("raise SystemExit('the wrong random.py')\n")
+    (tmp_path / "only_there.py").write_text("WORD = 'found'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def look() -> str:
+        import random  # the child has not imported it yet
+
+        import only_there  # type: ignore[import-not-found]
+
+        return f"{only_there.WORD} {random.Random(1).random() < 1}"
+
+    objects = ObjectMemory({("environment", "object:it"): pack_object("env", look, "")})
+    try:
+        printed = run_child(objects, tmp_path.parent)
+    finally:
+        objects.close()
+
+    assert printed == "found True"
+
+
 def test_memory_read_by_two_children_gives_both_everything(tmp_path: Path) -> None:
     """Seen failing with os.read: the second one begins where the first one stopped."""
     word = "captured"

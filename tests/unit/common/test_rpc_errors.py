@@ -57,6 +57,7 @@ STAYS_HOME = {
     "INTERNAL": "the base: no reason of its own",
     "UNKNOWN_ENVIRONMENT": "environments are made by actors",
     "MISSING_EXTRA": "environments are made by actors",
+    "INVALID_RESPONSE": "a client's name for what a learner sent",
     "QUEUE_CLOSED": "means that this process is taken down",
     "SECURITY": "the base of what follows",
     "TLS": "where TLS does not fit, no call arrives",

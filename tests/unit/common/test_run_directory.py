@@ -135,7 +135,7 @@ def test_modules_a_supervisor_needs_import_neither_torch_nor_grpc() -> None:
     code = (
         "import sys, impala_common.run.checkpoints, impala_common.config.cli, "
         "impala_common.process.logs, impala_common.run.metrics, "
-        "impala_server.metrics_writer, impala_server.progress\n"
+        "impala_server.tracking.metrics_writer, impala_server.progress\n"
         "assert not {'torch', 'grpc'} & set(sys.modules)"
     )
 
@@ -162,3 +162,16 @@ def test_names_of_new_folders_are_synced_up_to_the_first_that_was_there(
     synced.clear()
     run.create()
     assert synced == []
+
+
+def test_names_of_a_default_run_and_of_the_folder_above_it_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: only folders that were named on the command line were."""
+    synced: list[Path] = []
+    monkeypatch.setattr(run_directory, "sync_directory", lambda path: synced.append(path.resolve()))
+    monkeypatch.chdir(tmp_path)
+
+    run_directory.make_default_run("CartPole-v1", "")
+
+    assert synced == [tmp_path, tmp_path / "runs"]

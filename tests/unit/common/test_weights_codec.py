@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 from typing import Any
@@ -127,6 +128,63 @@ def test_read_when_newest_is_overwritten_for_ever_gives_up() -> None:
 
     with pytest.raises(LearnerUnavailableError, match="faster than they can be read"):
         reader.read()
+
+
+class LateStores:
+    """A writer's memory as a processor that reorders stores may show it to a reader.
+
+    The header's stores are seen first, those of the weights only after `num_reads` reads.
+    """
+
+    def __init__(self, reader: WeightsReader, writer: WeightsWriter, num_reads: int) -> None:
+        self._buffer, self._num_reads = reader._buffer, num_reads
+        self._old = bytes(reader._buffer)
+        publish(writer, 2)
+        publish(writer, 3)
+
+    def __getitem__(self, place: slice) -> bytes:
+        self._num_reads -= 1
+        middle = (place.start + place.stop) // 2
+        if self._num_reads < 0:
+            return bytes(self._buffer[place])
+        return bytes(self._buffer[place.start : middle]) + self._old[middle : place.stop]
+
+
+def test_read_of_weights_whose_stores_come_after_the_headers_reads_again() -> None:
+    """Seen to fail: a sequence lock without barriers returned a mixture, as aarch64 may."""
+    writer, reader, _ = make_writer({f"w{k}": np.zeros(1000) for k in range(4)})
+    publish(writer, 1)
+    reader._buffer = LateStores(reader, writer, num_reads=5)  # type: ignore[assignment]
+
+    snapshot = reader.read()
+
+    assert snapshot.policy_version == 3
+    assert snapshot.digest == digest_of_snapshot(snapshot.data)
+    for array in unpack_snapshot(snapshot.data).values():
+        assert array.min() == array.max() == 3
+
+
+@pytest.mark.parametrize("late", ["sequence", "active", "version", "digest", "check"])
+def test_read_while_a_store_of_the_header_is_late_never_returns_a_mixture(late: str) -> None:
+    """Each number of the header in turn is still that of two publications before."""
+    writer, reader, _ = make_writer({"w": np.zeros(1000)})
+    publish(writer, 1)
+    publish(writer, 2)
+    header, old = writer._header, writer._header.copy()
+    publish(writer, 3)
+    publish(writer, 4)
+    publish(writer, 5)
+    starts = {"active": [2], "sequence": [4, 5], "version": [6, 7], "digest": [8, 9]}
+    places = starts.get(late, [10, 11])
+    new = header[places].copy()
+    header[places] = old[places]
+
+    with contextlib.suppress(LearnerUnavailableError):
+        snapshot = reader.read()
+        (array,) = unpack_snapshot(snapshot.data).values()
+        assert array.min() == array.max() == snapshot.policy_version == 5
+    header[places] = new
+    assert reader.read().policy_version == 5
 
 
 class OvertakenBuffer:

@@ -84,6 +84,14 @@ def test_compose_learner_asks_for_tls_and_token_and_gives_time_to_end() -> None:
     assert "insecure" not in (ROOT / "docker-compose.yml").read_text()
 
 
+def test_images_of_others_are_named_by_digest() -> None:
+    """A tag may name other bytes tomorrow. Seen to fail: two images were named by tag alone."""
+    for name, service in compose()["services"].items():
+        if "build" in service or service["image"].startswith("impala-rl-"):
+            continue
+        assert re.fullmatch(r"[a-z/]+:v?[0-9.]+@sha256:[0-9a-f]{64}", service["image"]), name
+
+
 @pytest.mark.parametrize("name", ["actor", "evaluator"])
 def test_compose_actor_and_evaluator_have_their_own_token_and_nothing_else(name: str) -> None:
     """Seen to fail with the learner's volume mounted, and with an evaluator as an actor."""

@@ -46,7 +46,8 @@ MAY_IMPORT = {
 }
 """File -> modules: Python objects pass to child processes through inherited memory, ADR 0019."""
 MAY_READ_WALL_CLOCK = {
-    "server/impala_server/metrics_writer.py": "TensorBoard's events carry a date",
+    "server/impala_server/tracking/event_file.py": "TensorBoard's events carry a date",
+    "server/impala_server/tracking/mlflow_log.py": "MLflow's metrics carry a date",
     "actor_client/impala_actor/video/video_files.py": "TensorBoard's events carry a date",
     "actor_client/impala_actor/admin/certificate_authority.py": "certificates have dates",
     "server/impala_server/front_end/admin/audit_log.py": "each line says when it was written",

@@ -15,7 +15,7 @@ import pytest
 from impala_common.process import logs
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
-from impala_server.metrics_writer import MetricsWriter
+from impala_server.tracking.metrics_writer import MetricsWriter
 
 
 def lines_of(run: RunDirectory) -> list[dict[str, Any]]:

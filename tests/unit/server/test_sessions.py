@@ -84,7 +84,7 @@ def test_register_when_an_actor_has_left_takes_its_place() -> None:
     first.num_streams -= 1
 
     assert register(table, "b").index == 1
-    assert table.connected == []
+    assert table.num_connected == 0
 
 
 @pytest.mark.parametrize(

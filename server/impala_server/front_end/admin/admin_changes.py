@@ -134,6 +134,12 @@ class AdminChanges(admin_pb2_grpc.AdminServiceServicer):
         response = pb.ProfileResponse(path=result["path"], total_bytes=result["num_bytes"])
         return Done(response, {"new": result["path"]})
 
+    @change()
+    async def ClearBest(self, unused_request: pb.ClearBestRequest) -> Done:  # noqa: N802
+        """Sets the best checkpoint aside."""
+        result = await self._call("clear_best")
+        return Done(pb.ClearBestResponse(**result), {"new": result["name"]})
+
     async def _call(self, command: str, **arguments: Any) -> dict[str, Any]:  # Any: JSON
         return await self._facts.link.calls.call(command, **arguments)
 

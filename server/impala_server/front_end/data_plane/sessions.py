@@ -94,11 +94,6 @@ class SessionTable:
         """Actors with an open stream."""
         return sum(session.num_streams > 0 for session in self._sessions.values())
 
-    @property
-    def connected(self) -> list[ActorSession]:
-        """Sessions with an open stream."""
-        return [session for session in self._sessions.values() if session.num_streams > 0]
-
     def register(
         self, actor_id: str, actor_run_id: int, num_environment_slots: int, host: str
     ) -> ActorSession:

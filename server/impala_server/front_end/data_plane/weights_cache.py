@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
-from impala_common.codec.weights import digest_of_snapshot
 from impala_common.rpc.limits import WEIGHTS_CHUNK_BYTES
 from impala_rl.v1 import learner_pb2
 from impala_server.storage.weights_block import WeightsReader
@@ -59,8 +58,8 @@ class WeightsCache:
         if self._served is None or self._served.policy_version < self._reader.policy_version:
             # Free it first: one version in memory is enough; transfers under way keep theirs.
             self._served = None
-            version, pieces = self._reader.read(WEIGHTS_CHUNK_BYTES)
-            num_bytes, digest = sum(map(len, pieces)), digest_of_snapshot(*pieces)
+            version, pieces, digest = self._reader.read(WEIGHTS_CHUNK_BYTES)
+            num_bytes = sum(map(len, pieces))
             for place, piece in enumerate(pieces):  # in place, for the same reason
                 message = learner_pb2.GetWeightsResponse(chunk=piece)
                 pieces[place] = message.SerializeToString()

@@ -203,6 +203,12 @@ class EvaluationDesk:
                 self._reported.append(name)
         self._hand_out()
 
+    def give_up(self, name: str) -> None:
+        """Drops a candidate that cannot be evaluated."""
+        if self.holds(name):
+            self._drop(name)
+        self.finish(name)
+
     def holds(self, name: str) -> bool:
         """Returns whether a candidate waits or is being played."""
         candidates = [self._waiting, *(seat.candidate for seat in self._seats.values())]

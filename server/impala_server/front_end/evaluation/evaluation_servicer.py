@@ -124,14 +124,21 @@ class EvaluationServicer(evaluation_pb2_grpc.EvaluationServiceServicer):
         async with translated(context):
             run = self._require_run(request.learner_run_id)
             validate_actor_id(request.evaluator_id)
+            self._link.evaluations.require_reporter(
+                request.evaluator_id, request.candidate, request.ticket, context.peer()
+            )
+            if request.failure:
+                _LOG.warning(
+                    "%s is given up: evaluator %s could not evaluate it: %s",
+                    request.candidate, request.evaluator_id, printable(request.failure, 500),
+                )  # fmt: skip
+                self._link.evaluations.give_up(request.candidate)
+                return pb.ReportEvaluationResponse(learner=run.header())
             results = {}
             for mode in ("sampled", "greedy"):
                 result = unpack_result(getattr(request, mode))
                 validate_result(mode, result, self._config.evaluation.eval_interval_episodes)
                 results[mode] = dataclasses.asdict(result)
-            self._link.evaluations.require_reporter(
-                request.evaluator_id, request.candidate, request.ticket, context.peer()
-            )
             try:
                 answer = await self._link.calls.call(
                     "report_evaluation",

@@ -1,8 +1,9 @@
 """Opens a listener's port: plaintext on this machine, TLS where others can reach it.
 
 Called once per listener by the front end, before its server starts. A new certificate needs no
-restart: gRPC asks before each handshake, and changed files are read again. Unusable files are
-logged once, and the old pair stays in use.
+restart: gRPC asks before each handshake, and changed files are read again. The old pair stays in
+use while the files are unusable, which is logged once, at the second handshake that finds them so:
+certificate and key are replaced one after the other, and between the two they do not fit.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class _Certificates:
     def __init__(self, security: SecurityConfig) -> None:
         self._security = security
         self._stamp: _Stamp = ()
+        self._unusable: _Stamp = ()  # found once and not logged yet
 
     def load(self) -> grpc.ServerCertificateConfiguration:
         """Returns the files' present content; ConfigError if it cannot be used."""
@@ -114,16 +116,19 @@ class _Certificates:
 
     def load_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Returns the files' new content; None if they have not changed or cannot be used."""
+        stamp: _Stamp = ()
         try:
             stamp = self._look()
             if stamp == self._stamp:
                 return None
-            # Remembered even if unusable: each state of the files is logged once.
-            self._stamp = stamp
             configuration = self._read()
         except Exception as error:  # no error may reach gRPC's handshake
-            _LOG.error("the changed certificate is not used, the old one stays: %s", error)
+            if stamp == self._unusable:
+                self._stamp = stamp  # remembered: each state of the files is logged once
+                _LOG.error("the changed certificate is not used, the old one stays: %s", error)
+            self._unusable = stamp
             return None
+        self._stamp = stamp
         _LOG.warning("certificate %s was read again", self._security.tls_cert)
         return configuration
 

@@ -10,33 +10,56 @@ import json
 import logging
 import math
 import os
-import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from impala_common.config import TrainConfig
 from impala_common.run import metrics as names
 from impala_common.run.run_directory import RunDirectory, write_text_atomic
+from impala_server.tracking.event_file import EventFile
+from impala_server.tracking.logs import make_logs
+from impala_server.tracking.run_facts import list_settings
+from impala_server.tracking.scalar_log import ScalarLog
 
 _log = logging.getLogger(__name__)
 
-TENSORBOARD_FLUSH_S = 5
-"""Seconds after which TensorBoard events are on disk at the latest."""
+
+def make_metrics_writer(run: RunDirectory, config: TrainConfig) -> MetricsWriter:
+    """Returns the writer of a run with the logs that its settings ask for.
+
+    Raises:
+      MissingExtraError: a package is not installed.
+      Exception: a program refuses, such as without a login.
+    """
+    return MetricsWriter(
+        run, config.checkpoint.tensorboard, make_logs(run, config), list_settings(config)
+    )
 
 
 class MetricsWriter:
-    """Appends to metrics.jsonl, TensorBoard and, if asked, W&B; owned by one thread."""
+    """Appends to metrics.jsonl, TensorBoard and further logs; owned by one thread."""
 
-    def __init__(self, run: RunDirectory, tensorboard: bool, wandb_project: str = "") -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        tensorboard: bool,
+        further: Sequence[ScalarLog] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+          run: its folder.
+          tensorboard: whether event files are written.
+          further: other logs, closed by `close`.
+          settings: all settings by name, for TensorBoard; None: not shown.
+        """
         self._run = run
         self._with_tensorboard = tensorboard
+        self._settings = settings
         self._purge_step: int | None = None
+        self._further = tuple(further)
         self._logs: list[ScalarLog] | None = None  # opened with the first line
-        self._wandb: ScalarLog | None = None
-        if wandb_project:  # at once: report a missing package before training
-            from impala_server.wandb_log import WandbLog
-
-            self._wandb = WandbLog(run, wandb_project)
         self._descriptor: int | None = None
         self._is_warned = False
 
@@ -84,12 +107,12 @@ class MetricsWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        for log in self._logs or ():
+        for log in self._further if self._logs is None else self._logs:
             try:
                 log.close()
             except OSError as error:
                 _log.warning("the last metrics could not be written: %s", error)
-        self._logs = None
+        self._logs, self._further = [], ()
 
     def _append(self, text: str) -> None:
         """Appends one line in one write, on a line of its own."""
@@ -106,60 +129,12 @@ class MetricsWriter:
 
     def _add_scalars(self, line: Mapping[str, float | None], step: int) -> None:
         if self._logs is None:
-            self._logs = [self._wandb] if self._wandb is not None else []
+            self._logs = list(self._further)
             if self._with_tensorboard:
-                self._logs.append(EventFile(self._run.tensorboard_path, self._purge_step))
+                folder = self._run.tensorboard_path
+                self._logs.append(EventFile(folder, self._purge_step, self._settings))
         scalars = {
             name: value for name, value in line.items() if name != names.STEPS and value is not None
         }
         for log in self._logs:
             log.add_scalars(scalars, step)
-
-
-class ScalarLog(Protocol):
-    """A further log of numbers by name."""
-
-    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Writes numbers of one step."""
-
-    def close(self) -> None:
-        """Flushes and closes the log."""
-
-
-class EventFile:
-    """One TensorBoard event file, written by the caller's thread.
-
-    tensorboardX's own SummaryWriter hands events to a thread through a bounded
-    queue; a full disk ends that thread, and the next events would wait forever.
-    """
-
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
-        # Imported here: they import torch, and not every run uses them.
-        from tensorboardX import event_file_writer
-        from tensorboardX.proto import event_pb2, summary_pb2
-
-        self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
-        folder.mkdir(parents=True, exist_ok=True)
-        # A file's name has whole seconds and is overwritten: two quick resumes must not share one.
-        suffix = f".{time.time_ns() % 10**9:09d}"
-        self._writer = event_file_writer.EventsWriter(str(folder / "events"), suffix)
-        self._flushed_s = -math.inf
-        if purge_step is not None:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(step=purge_step, session_log=start)
-
-    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        """Writes numbers by name; on disk some seconds later."""
-        value = self._summary_pb2.Summary.Value
-        values = [value(tag=tag, simple_value=number) for tag, number in scalars.items()]
-        self._write(step=step, summary=self._summary_pb2.Summary(value=values))
-        if time.monotonic() - self._flushed_s > TENSORBOARD_FLUSH_S:
-            self._writer.flush()
-            self._flushed_s = time.monotonic()
-
-    def close(self) -> None:
-        """Flushes and closes the file."""
-        self._writer.close()
-
-    def _write(self, step: int, **fields: Any) -> None:  # Any: messages without types
-        self._writer.write_event(self._event_pb2.Event(wall_time=time.time(), step=step, **fields))
