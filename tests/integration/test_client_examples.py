@@ -18,14 +18,15 @@ MAX_LINES = 200
 
 @pytest.mark.timeout(300)
 def test_javascript_client_learns_to_catch(tmp_path: Path) -> None:
-    """Seen: .95 to 1; a paddle that moves at random catches one ball in four (-.5)."""
+    """Seen: .88 to .92 with drawn actions; .6 is demanded. At random: about -.5."""
     if shutil.which("node") is None:
         pytest.skip("node is not installed")
     if not (EXAMPLES / "node" / "node_modules" / "@grpc").is_dir():
         pytest.skip("run `npm install` in examples/clients/node")
     config = make_config(
-        job={"total_steps": 30_000},
-        optimizer={"learning_rate": 5e-3},
+        job={"total_steps": 60_000},
+        optimizer={"learning_rate": 3e-3},
+        model={"hidden_sizes": (64,)},
         rollout={"unroll_length": 16, "batch_size": 16, "num_storages": 32},
     )
     with RunningServer(tmp_path, config) as server:
@@ -37,7 +38,7 @@ def test_javascript_client_learns_to_catch(tmp_path: Path) -> None:
 
     assert played.returncode == 0, played.stderr
     assert "episodes" in played.stdout
-    assert status[metrics.RETURN_MEAN] >= 0.8
+    assert status[metrics.RETURN_MEAN] >= 0.6
 
 
 def test_clients_are_short() -> None:
