@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import free_port
 from running_policy_server import RunningPolicyServer
-from running_server import RunningServer, make_config
+from running_server import RunningServer, make_config, table_of
 
 from impala_common.run import metrics
 from impala_rl.v1 import policy_pb2
@@ -146,6 +147,44 @@ def test_server_that_is_killed_has_forgotten_the_slots(server: RunningServer) ->
         with pytest.raises(EpisodeLostError):
             client.act(further(2))
         assert client.act(first(2)).slots == [0, 1]
+
+
+def test_learner_that_is_restarted_goes_on_with_the_slots_there_are(tmp_path: Path) -> None:
+    """The slots keep their episodes: no client has to reset."""
+    config = make_config(transport={"port": free_port()})
+    with (
+        RunningServer(tmp_path / "run", config) as server,
+        RunningPolicyServer(server.address) as policy,
+    ):
+        with policy.client(CARTPOLE, 8) as client:
+            client.act(first(8))
+            for _ in range(40):
+                client.act(further(8))
+            server.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= 2)
+            server.stop()
+            server.let_threads_stay()
+            server.__exit__(None, None, None)
+            with RunningServer(tmp_path / "run", config) as again:
+                again.let_threads_stay()
+                before = table_of(again.supervisor.status).get(metrics.UPDATES, 0)
+                stop = threading.Event()
+                player = threading.Thread(target=play_until, args=(client, stop))
+                player.start()
+                try:
+                    again.wait_until(
+                        lambda status: status.get(metrics.UPDATES, 0) >= before + 3, 60.0
+                    )
+                finally:
+                    stop.set()
+                    player.join(20.0)
+                assert not player.is_alive()
+                assert policy.source._engine.counts.lost == 0
+                policy.stop()
+
+
+def play_until(client: SlotsClient, stop: threading.Event) -> None:
+    while not stop.is_set():
+        client.act(further(client.num_slots))
 
 
 def test_new_life_of_a_client_ends_the_old_one(policy: RunningPolicyServer) -> None:
