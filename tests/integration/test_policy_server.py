@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,31 +157,29 @@ def test_learner_that_is_restarted_goes_on_with_the_slots_there_are(tmp_path: Pa
     with (
         RunningServer(tmp_path / "run", config) as server,
         RunningPolicyServer(server.address) as policy,
+        policy.client(CARTPOLE, 8) as client,
     ):
-        with policy.client(CARTPOLE, 8) as client:
-            client.act(first(8))
-            for _ in range(40):
-                client.act(further(8))
-            server.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= 2)
-            server.stop()
-            server.let_threads_stay()
-            server.__exit__(None, None, None)
-            with RunningServer(tmp_path / "run", config) as again:
-                again.let_threads_stay()
-                before = table_of(again.supervisor.status).get(metrics.UPDATES, 0)
-                stop = threading.Event()
-                player = threading.Thread(target=play_until, args=(client, stop))
-                player.start()
-                try:
-                    again.wait_until(
-                        lambda status: status.get(metrics.UPDATES, 0) >= before + 3, 60.0
-                    )
-                finally:
-                    stop.set()
-                    player.join(20.0)
-                assert not player.is_alive()
-                assert policy.source._engine.counts.lost == 0
-                policy.stop()
+        client.act(first(8))
+        for _ in range(40):
+            client.act(further(8))
+        server.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= 2)
+        server.stop()
+        server.let_threads_stay()
+        server.__exit__(None, None, None)
+        with RunningServer(tmp_path / "run", config) as again:
+            again.let_threads_stay()
+            before = table_of(again.supervisor.status).get(metrics.UPDATES, 0)
+            stop = threading.Event()
+            player = threading.Thread(target=play_until, args=(client, stop))
+            player.start()
+            try:
+                again.wait_until(lambda status: status.get(metrics.UPDATES, 0) >= before + 3, 60.0)
+            finally:
+                stop.set()
+                player.join(20.0)
+            assert not player.is_alive()
+            assert policy.source._engine.counts.lost == 0
+            policy.stop()
 
 
 def play_until(client: SlotsClient, stop: threading.Event) -> None:
@@ -195,6 +195,32 @@ def test_new_life_of_a_client_ends_the_old_one(policy: RunningPolicyServer) -> N
             with pytest.raises(RefusedError, match="ABORTED: a newer stream of client same"):
                 old.act(further(1))
             assert new.act(further(1)).slots == [0]
+
+
+def test_command_that_is_stopped_says_goodbye(policy: RunningPolicyServer) -> None:
+    """Seen to fail with a handler that raised through gRPC: code 1 and a traceback."""
+    command = [sys.executable, "-m", "impala_thin", "--server", policy.address]
+    with subprocess.Popen(
+        [*command, "--env", "CartPole-v1", "--slots", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as player:
+        try:
+            waiting = threading.Event()
+            for _ in range(600):
+                engine = policy.source._engine
+                if engine is not None and engine.counts.decisions > 100:
+                    break
+                waiting.wait(0.1)
+            player.terminate()
+            out, errors = player.communicate(timeout=30.0)
+        finally:
+            player.kill()
+
+    assert player.returncode == 0, errors
+    assert out.startswith("played ")
+    assert engine.table.is_live.sum() == 0, "the slots were not closed at once"
 
 
 def test_environment_of_another_shape_is_refused_by_name(policy: RunningPolicyServer) -> None:

@@ -12,6 +12,7 @@ from impala_thin.errors import (
     RefusedError,
     RunFinishedError,
     ServerUnavailableError,
+    StoppedError,
     ThinError,
 )
 from impala_thin.slots_client import Actions, Observations, SlotsClient
@@ -26,5 +27,6 @@ __all__ = [
     "RunFinishedError",
     "ServerUnavailableError",
     "SlotsClient",
+    "StoppedError",
     "ThinError",
 ]

@@ -6,10 +6,16 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from impala_thin.environment import Environment
-from impala_thin.errors import RefusedError, RunFinishedError, ServerUnavailableError, ThinError
+from impala_thin.errors import (
+    RefusedError,
+    RunFinishedError,
+    ServerUnavailableError,
+    StoppedError,
+    ThinError,
+)
 from impala_thin.hello import ClientSettings
 from impala_thin.slots_client import SlotsClient
 
@@ -28,11 +34,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     try:
+        _on_signals(_raise_stopped)
         _play(arguments)
-    except _StoppedError:
+    except StoppedError:
         return 0
     except ThinError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -43,14 +48,20 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-class _StoppedError(Exception):
-    """Raised on the main thread by the first SIGINT or SIGTERM."""
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Calls `stop`, on the main thread, at the first SIGINT or SIGTERM; a second one kills."""
 
+    def handle(*unused: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        stop()
 
-def _stop(*unused: object) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
-    raise _StoppedError
+        signal.signal(number, handle)
+
+
+def _raise_stopped() -> None:
+    raise StoppedError("asked to stop before the first step")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,6 +111,7 @@ def _play(arguments: argparse.Namespace) -> None:
         is_greedy=arguments.greedy,
     )
     with SlotsClient(environment, arguments.slots, settings=settings) as client:
+        _on_signals(client.stop)
         played = play_vector(
             vector_env, client, num_episodes=arguments.episodes, seed=arguments.seed
         )

@@ -19,6 +19,10 @@ class RunFinishedError(ThinError):
     """The run has finished: the client can end."""
 
 
+class StoppedError(ThinError):
+    """The client was asked to stop."""
+
+
 class EpisodeLostError(ThinError):
     """The server has forgotten the slots: reset their environments and go on.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from impala_thin.errors import EpisodeLostError, RunFinishedError
+from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
 from impala_thin.slots_client import Observations, SlotsClient
 
 
@@ -64,7 +64,7 @@ def play_vector(
         except EpisodeLostError:
             given = _restart(client, slots, vector_env)
             continue
-        except RunFinishedError:
+        except (RunFinishedError, StoppedError):
             break
         observation, rewards, terminated, truncated, _ = vector_env.step(actions.values)
         is_first = given_ends(given)

@@ -24,6 +24,7 @@ from impala_thin.errors import (
     RefusedError,
     RunFinishedError,
     ServerUnavailableError,
+    StoppedError,
 )
 from impala_thin.hello import ClientSettings
 
@@ -36,6 +37,7 @@ _RETRIED = (
 )
 _MAX_WAIT_S = 2.0
 _GOODBYE_S = 2.0
+_GOODBYE = policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="the client ends"))
 _LISTS = ("terminated", "truncated", "is_first")
 
 
@@ -102,6 +104,7 @@ class SlotsClient:
         self._stub = policy_pb2_grpc.PolicyServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._call: Any = None  # Any: a grpc.Call that iterates over PlayResponse
         self._requests: queue.SimpleQueue[policy_pb2.PlayRequest | None] = queue.SimpleQueue()
+        self._is_stopped = False
         self._next_steps = [0] * num_slots
         self._unanswered: dict[int, tuple[policy_pb2.SlotObservations, int]] = {}
 
@@ -153,6 +156,7 @@ class SlotsClient:
                 raise ValueError(f"slot {slot} waits for the action of its last observation")
             self._unanswered[slot] = (message, index)
             self._next_steps[slot] += 1
+        self._raise_if_stopped()
         if self._call is None:
             self._connect()
         else:
@@ -173,6 +177,7 @@ class SlotsClient:
                 self._raise_if_final(error)
                 response = None
             if response is None:
+                self._raise_if_stopped()
                 self._connect()
                 continue
             kind = response.WhichOneof("payload")
@@ -199,6 +204,15 @@ class SlotsClient:
             except EpisodeLostError:
                 continue
 
+    def stop(self) -> None:
+        """Says goodbye; `send` and `receive` raise StoppedError. From any thread or signal handler.
+
+        A handler must not raise through `receive` itself: gRPC cannot read the stream on after it.
+        """
+        self._is_stopped = True
+        self._requests.put(_GOODBYE)
+        self._requests.put(None)
+
     def break_stream(self) -> None:
         """Breaks the stream, as a network would; the next `receive` opens another."""
         if self._call is not None:
@@ -206,16 +220,15 @@ class SlotsClient:
 
     def close(self) -> None:
         """Says goodbye and disconnects."""
-        if self._call is not None:
-            self._requests.put(policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="end")))
-            self._requests.put(None)
+        if self._call is not None and not self._is_stopped:
+            self.stop()
             timeout = time.monotonic() + _GOODBYE_S
             try:
                 while next(self._call, None) is not None and time.monotonic() < timeout:
                     pass
             except grpc.RpcError:
                 pass  # it is over, one way or the other
-            self._call = None
+        self._call = None
         self._channel.close()
 
     def _on_actions(self, message: policy_pb2.SlotActions) -> Actions | None:
@@ -248,6 +261,7 @@ class SlotsClient:
         timeout_s = self._settings.connect_timeout_s
         start_s, wait_s = time.monotonic(), 0.1
         while True:
+            self._raise_if_stopped()
             self._requests.put(None)  # ends the old stream's generator
             self._requests = queue.SimpleQueue()
             self._requests.put(self._hello)
@@ -275,6 +289,10 @@ class SlotsClient:
         self.num_reconnects += 1
         for message in _repeat(self._unanswered.values()):
             self._requests.put(policy_pb2.PlayRequest(observations=message))
+
+    def _raise_if_stopped(self) -> None:
+        if self._is_stopped:
+            raise StoppedError("the client was asked to stop")
 
     def _raise_if_final(self, error: Any) -> None:  # Any: grpc.RpcError that is a grpc.Call
         """Raises a ThinError for a status after which trying again does not help."""
