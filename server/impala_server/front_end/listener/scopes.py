@@ -37,6 +37,9 @@ METHODS: dict[str, Scope | None] = {
 }
 """Scope by full name of the method."""
 
+EVALUATORS_MAY_ALSO = frozenset({_LEARNER + "GetConfig"})
+"""Methods of the actors' scope that the evaluators' scope opens as well."""
+
 ADMIN_SERVICES = (
     "impala_rl.v1.AdminService",
     "grpc.reflection.v1alpha.ServerReflection",
