@@ -30,6 +30,7 @@ METHODS: dict[str, Scope | None] = {
     _EVALUATION + "WatchCandidates": Scope.EVALUATOR,
     _EVALUATION + "GetCandidateWeights": Scope.EVALUATOR,
     _EVALUATION + "ReportEvaluation": Scope.EVALUATOR,
+    "/impala_rl.v1.PolicyService/Play": Scope.ACTOR,
     _HEALTH + "Check": PUBLIC,
     _HEALTH + "Watch": PUBLIC,
     _HEALTH + "List": Scope.ADMIN,
