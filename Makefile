@@ -103,6 +103,10 @@ pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs
 
 COMPOSE ?= docker-compose
 
+.PHONY: site
+site: $(STAMP) ## Build the documentation site without warnings (EXTRAS=dev,docs; ARGS=serve shows it)
+	@$(BIN)/python scripts/build_site.py $(ARGS)
+
 .PHONY: package
 package: $(STAMP) ## Build sdist and wheel, install and try them in clean environments (EXTRAS=dev,package)
 	@$(BIN)/pytest tests/packaging/clean_installs.py $(ARGS)

@@ -232,7 +232,7 @@ class IMPALA(AgentState):
             best checkpoint; 0: none; None: as config says, or ten in all with an eval_env.
           save_interval: agent steps between two checkpoints; None: as config says, by time.
           num_eval_episodes: episodes of each evaluation, with drawn actions and again with greedy
-          ones.
+            ones.
           callbacks: objects whose hooks are called meanwhile, on this thread; see
             `impala_rl.Callback`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import sys
 import time
@@ -144,10 +145,11 @@ class NotebookPlot(Callback):
 
     def __init__(self, interval_s: float = 1.0) -> None:
         try:
-            from IPython.display import display
+            from IPython.display import Image, display
         except ImportError as error:
             raise MissingExtraError("NotebookPlot", "notebook") from error
         self._display: Any = display  # Any: IPython has no types
+        self._make_image: Any = Image
         self._interval_s = as_kind("interval_s", interval_s, float)
         self._shown_s = -math.inf
         self._handle: Any = None  # Any: IPython's DisplayHandle
@@ -161,8 +163,8 @@ class NotebookPlot(Callback):
     def on_update(self, progress: Progress) -> None:
         """See Callback."""
         mean = progress.metrics.get(metrics.RETURN_MEAN)
-        if mean is not None and (not self._curve or self._curve[-1][0] < progress.steps):
-            self._curve.append((progress.steps, mean))
+        if mean is not None and (not self._curve or self._curve[-1][1] != mean):
+            self._curve.append((progress.steps, mean))  # it changes with each line of metrics
         if self._curve and time.monotonic() - self._shown_s > self._interval_s:
             self._draw(progress)
 
@@ -172,6 +174,8 @@ class NotebookPlot(Callback):
 
     def on_end(self, progress: Progress, result: TrainResult | None) -> None:
         """See Callback."""
+        if self._curve:
+            self._curve.append((progress.steps, self._curve[-1][1]))
         self._draw(progress)
 
     def _draw(self, progress: Progress) -> None:
@@ -188,8 +192,11 @@ class NotebookPlot(Callback):
         axes.set_xlabel("agent steps")
         axes.set_ylabel("mean return")
         axes.legend(loc="lower right")
+        file = io.BytesIO()  # a figure itself is shown as text until %matplotlib is used
+        figure.savefig(file, format="png", dpi=110)
+        image = self._make_image(data=file.getvalue(), format="png")
         if self._handle is None:
-            self._handle = self._display(figure, display_id=True)
+            self._handle = self._display(image, display_id=True)
         else:
-            self._handle.update(figure)
+            self._handle.update(image)
         self._shown_s = time.monotonic()

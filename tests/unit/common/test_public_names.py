@@ -57,6 +57,13 @@ def test_tables_of_public_names_agree() -> None:
     assert set(modules) == set(impala_rl.__all__)
 
 
+def test_page_of_the_api_has_every_name() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+
+    missing = [name for name in impala_rl.__all__ if name not in page]
+    assert missing == []
+
+
 def test_class_is_the_one_of_impala_server() -> None:
     from impala_agent.agent import IMPALA
     from impala_server import IMPALA as OF_SERVER
