@@ -220,8 +220,9 @@ class SlotsClient:
 
     def close(self) -> None:
         """Says goodbye and disconnects."""
-        if self._call is not None and not self._is_stopped:
-            self.stop()
+        if self._call is not None:
+            if not self._is_stopped:
+                self.stop()
             timeout = time.monotonic() + _GOODBYE_S
             try:
                 while next(self._call, None) is not None and time.monotonic() < timeout:
