@@ -30,14 +30,15 @@ def test_evaluator_judges_through_tls_with_the_token_and_with_no_other(tmp_path:
         evaluation={"eval_interval_steps": 1000, "eval_interval_episodes": 4},
         security=security_of(certs, tls=True),
     )
-    ca, token = str(certs / "ca.crt"), str(certs / "actor.token")
+    ca, actors = str(certs / "ca.crt"), str(certs / "actor.token")
+    token = str(certs / "evaluator.token")
     with RunningServer(tmp_path / "run", config) as server:
         options = ("--server", server.address, "--env", BANDIT, "--ca-file", ca)
         with (
             Command(tmp_path, "impala-evaluator", *options, "--token-file", token) as good,
             Command(tmp_path, "impala-evaluator", *options, "--token-file", str(wrong)) as bad,
         ):
-            server.run_actor(BANDIT, security=ClientSecurity(ca_file=ca, token_file=token))
+            server.run_actor(BANDIT, security=ClientSecurity(ca_file=ca, token_file=actors))
             server.wait_until(lambda status: metrics.EVALUATION_BEST in status)
             good.interrupt(signal.SIGTERM)
 

@@ -15,7 +15,15 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("impala_rl", "impala_common", "impala_server", "impala_actor", "impala_agent")
+PACKAGES = (
+    "impala_rl",
+    "impala_thin",
+    "impala_common",
+    "impala_server",
+    "impala_actor",
+    "impala_policy_server",
+    "impala_agent",
+)
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
@@ -63,6 +71,24 @@ def test_wheel_holds_the_packages_their_types_and_nothing_else(wheel: Path) -> N
         assert f"{package}/py.typed" in names
     assert not [name for name in names if "__pycache__" in name or "test_" in name]
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_thin_wheel_holds_clients_and_generated_code_of_the_same_version(
+    wheel: Path, tmp_path: Path
+) -> None:
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path))
+    run(*PIP, "wheel", str(ROOT / "thin_client"), *options, cwd=tmp_path)
+    (built,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(built).namelist()
+
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"impala_rl", "impala_thin"}
+    assert "impala_rl/v1/policy_pb2_grpc.py" in names
+    assert built.name.split("-")[1] == wheel.name.split("-")[1]
+    everything = zipfile.ZipFile(wheel)
+    for name in names:
+        if not name.partition("/")[0].endswith(".dist-info"):
+            assert zipfile.ZipFile(built).read(name) == everything.read(name), name
 
 
 def test_installed_wheel_imports_every_module_outside_the_checkout(

@@ -10,47 +10,25 @@ it then yielded.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-import torch
-from running_server import TINY, RunningServer, make_config
+from canaries import (
+    MEMORY_BEST_RETURN,
+    MEMORY_CHANCE_RETURN,
+    MEMORY_ENV,
+    compute_values,
+    make_canary_config,
+    make_memory_config,
+)
+from running_server import TINY, RunningServer
 
 from impala_actor.acting import actor_loop
-from impala_common.config import TrainConfig
-from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.run import metrics
 from impala_common.testing.environments import BaitEnv, ContextualBanditEnv, Info, Observation
 
 pytestmark = pytest.mark.timeout(60)
-
-SEED = 1
-
-
-def make_canary_config(total_steps: int, **sections: dict[str, Any]) -> TrainConfig:
-    settings: dict[str, dict[str, Any]] = {
-        "job": {"total_steps": total_steps, "seed": SEED},
-        "environment": {"envs_per_actor": 16},
-        "rollout": {"unroll_length": 16, "batch_size": 16, "num_storages": 32},
-    }
-    return make_config(**(settings | sections))
-
-
-def compute_values(model: AgentModel, observations: list[list[float]]) -> list[float]:
-    """Returns V of each observation, for a network without memory."""
-    rows = torch.tensor([observations])
-    shape = rows.shape[:2]
-    inputs = ModelInputs(
-        {"observation": rows},
-        torch.zeros(shape, dtype=torch.bool),
-        torch.zeros(shape, dtype=torch.int64),
-        torch.zeros(shape),
-    )
-    with torch.no_grad():
-        values: list[float] = model(inputs, ()).values[0].tolist()
-    return values
 
 
 def test_contextual_bandit_is_solved(tmp_path: Path) -> None:
@@ -151,27 +129,6 @@ def test_bait_of_the_next_episode_is_not_taken(tmp_path: Path) -> None:
     assert evaluation.return_mean >= BaitEnv.BEST_RETURN - 0.15
     assert start_value == pytest.approx(1.9, abs=0.2)
     assert body_value == pytest.approx(1.0, abs=0.2)
-
-
-MEMORY_ENV = TINY + "RepeatCue-v0"
-MEMORY_BEST_RETURN = 10.0
-MEMORY_CHANCE_RETURN = 5.0
-
-
-def make_memory_config(recurrence: str) -> TrainConfig:
-    """A cue and, 4 steps later, its question; unrolls of 6 steps, episodes of some 60.
-
-    Two in three questions come in another unroll than their cue. Gradients reach back to
-    the cue in the others only (k < T), and what they teach must be carried across.
-    """
-    return make_canary_config(
-        80_000,
-        environment={"envs_per_actor": 32},
-        model={"recurrence": recurrence, "hidden_sizes": (16,), "hidden_dim": 32},
-        rollout={"unroll_length": 6, "batch_size": 32, "num_storages": 64},
-        loss={"discount": 0.9, "vtrace_lambda": 0.95, "entropy_cost": 0.01},
-        optimizer={"learning_rate": 4e-3},
-    )
 
 
 @pytest.mark.parametrize("recurrence", ["lstm", "gru"])

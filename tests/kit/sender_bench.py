@@ -139,7 +139,7 @@ class Bench:
         self.client = LearnerClient(self.learner.address, "a", connect_timeout_s)
         self.versions: list[int] = []
         spec = make_vector_spec()
-        session = Session(ACTOR, LEARNER_RUN_ID, 0, 1, spec, None, WINDOW, False, ())  # type: ignore[arg-type]
+        session = Session(ACTOR, LEARNER_RUN_ID, 0, 1, spec, None, WINDOW, 1024, False, False, ())  # type: ignore[arg-type]
         self.sender = UnrollSender(self.client, session, self.versions.append)
 
     def send(self, marker: int) -> None:

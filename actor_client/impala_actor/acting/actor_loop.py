@@ -17,6 +17,7 @@ import numpy as np
 
 from impala_actor.acting.actor_config import ActorConfig
 from impala_actor.acting.learner_client import LearnerClient, Session, default_actor_id
+from impala_actor.acting.session_model import make_session_model
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
 from impala_actor.acting.stop_signals import StopSignals
 from impala_actor.acting.unroll_builder import UnrollBuilder
@@ -37,21 +38,16 @@ from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.errors import (
     ImpalaError,
     LearnerUnavailableError,
-    ModelError,
     QueueClosedError,
     RunFinishedError,
     StaleSessionError,
 )
-from impala_common.models.contract import AgentModel
-from impala_common.models.registry import make_model
-from impala_common.models.weights import weights_specs
 from impala_common.policy.inference.selection import make_inference
 from impala_common.policy.policy import Policy, PolicyStep
 from impala_common.process import failpoints
 from impala_common.process.devices import resolve_device
 from impala_common.process.heartbeat import Heartbeat
 from impala_common.run.event_history import marks_of, open_history
-from impala_common.spec.specs import validate_same_weights
 from impala_rl.v1 import learner_pb2, unroll_pb2
 
 _LOG = logging.getLogger(__name__)
@@ -161,7 +157,7 @@ class _SessionLoop:
         self._session = session
         self._environment = environment
         num_slots, device = environment.num_slots, actor.config.device
-        model = _make_model(session, environment)
+        model = make_session_model(session)
         action = environment.spec.action
         inference = make_inference(
             # A repeatable run must not depend on a measurement.
@@ -313,13 +309,3 @@ class _SessionLoop:
 def _is_finite(unrolls: Unrolls) -> bool:
     frames = {} if unrolls.frames is None else {"frames": unrolls.frames.frames}
     return all_finite(unrolls.leaves | frames)
-
-
-def _make_model(session: Session, environment: RebuiltEnvironment) -> AgentModel:
-    """Returns the run's network; SpecMismatchError if its tensors differ from the learner's."""
-    try:
-        model = make_model(session.model, session.unroll.environment, seed=0)
-    except ModelError as error:
-        raise ModelError(f"this actor, {session.actor.actor_id}: {error}") from error
-    validate_same_weights(session.model.name, session.weights, weights_specs(model))
-    return model

@@ -69,6 +69,7 @@ class Session(NamedTuple):
     unroll: UnrollSpec
     model: ModelSpec
     window: int
+    max_unrolls: int
     is_lockstep: bool
     refreshes_weights_each_step: bool
     weights: tuple[TensorSpec, ...]
@@ -112,6 +113,7 @@ class LearnerClient:
           ConfigError: `security` names a file that cannot be used.
         """
         self.address = address
+        self.actor_id = actor_id
         self.connect_timeout_s = connect_timeout_s
         self.stop = stop or threading.Event()
         self.heartbeat = Heartbeat()
@@ -182,6 +184,7 @@ class LearnerClient:
             unroll=unroll,
             model=unpack_model_spec(response.model),
             window=response.limits.window,
+            max_unrolls=response.limits.max_unrolls_per_message,
             is_lockstep=response.is_lockstep,
             refreshes_weights_each_step=response.refreshes_weights_each_step,
             weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from google.protobuf.message import Message
 
 from impala_common.codec.bounds_table import Bound, BoundsTable, Exempt, Items, Number, Text
@@ -21,6 +22,9 @@ MAX_ABS_RETURN = 1e18
 MAX_FAILURES_PER_MESSAGE = 1024
 """Largest environment_failure_count; actors say the rest in later messages."""
 MAX_UNROLLS_PER_MESSAGE = 1024
+MAX_SLOTS_PER_CLIENT = 1024
+MAX_ABS_REWARD = float(np.finfo(np.float32).max)
+"""Largest reward: every finite float."""
 
 _COUNT = 2**31 - 1
 _NUMBER = 2**62
@@ -28,6 +32,7 @@ _SECONDS = 1e9
 _DURATION_S = 315_576_000_000
 _MAX_COMPONENTS = 1 << 16
 
+_FLAG = Exempt("a bool has two values")
 _IDENTITY = Exempt("a random 64-bit identity, compared for equality only")
 _ENUM = Number(0, 127)
 _RETURN = Number(-MAX_ABS_RETURN, MAX_ABS_RETURN)
@@ -97,6 +102,26 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "inference_s": Number(0.0, _SECONDS),
         "blocked_s": Number(0.0, _SECONDS),
     },
+    "PlayHello": {
+        "client_id": Text(64),
+        "client_run_id": _IDENTITY,
+        "protocol_version": Number(0, _COUNT),
+        "slot_count": Number(1, MAX_SLOTS_PER_CLIENT),
+        "is_evaluation": _FLAG,
+        "is_greedy": _FLAG,
+        "wants_logits": _FLAG,
+    },
+    "SlotObservations": {
+        "slots": Items(MAX_SLOTS_PER_CLIENT, Number(0, MAX_SLOTS_PER_CLIENT - 1)),
+        "step_numbers": Items(MAX_SLOTS_PER_CLIENT, Number(0, _NUMBER)),
+        "leaves": Exempt("each has as many bytes as its leaf and the slots say"),
+        "rewards": Items(MAX_SLOTS_PER_CLIENT, Number(-MAX_ABS_REWARD, MAX_ABS_REWARD)),
+        "terminated": Exempt("as many as slots, or none"),
+        "truncated": Exempt("as many as slots, or none"),
+        "is_first": Exempt("as many as slots, or none"),
+        "codec": _ENUM,
+    },
+    "PlayGoodbye": {"text": Text(1024)},
     "WatchCandidatesRequest": {
         "evaluator_id": Text(64),
         "protocol_version": Number(0, _COUNT),
@@ -133,7 +158,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
     "SetParameterRequest": {"name": _ADMIN_TEXT, "value": _ADMIN_TEXT},
     "EvictActorRequest": {
         "actor_id": _ADMIN_TEXT,
-        "is_ban": Exempt("a bool has two values"),
+        "is_ban": _FLAG,
         "text": _ADMIN_TEXT,
     },
     "UnbanActorRequest": {"actor_id": _ADMIN_TEXT},

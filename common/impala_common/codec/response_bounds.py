@@ -13,7 +13,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from impala_common.codec.bounds_table import Bound, BoundsTable, Exempt, Items, Number, Text
-from impala_common.codec.field_bounds import BOUNDS, MAX_UNROLLS_PER_MESSAGE
+from impala_common.codec.field_bounds import BOUNDS, MAX_SLOTS_PER_CLIENT, MAX_UNROLLS_PER_MESSAGE
 from impala_common.errors import InvalidResponseError
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 
@@ -95,6 +95,20 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "text": _TEXT,
     },
     "Drain": {"reason": _ENUM},
+    # Of a policy server. Thin actors do without this table: they check sizes where they decode.
+    "PlayWelcome": {
+        "protocol_version": Number(0, 1024 * PROTOCOL_VERSION),
+        "max_message_bytes": Number(0, 1 << 31),
+    },
+    "SlotActions": {
+        "slots": Items(MAX_SLOTS_PER_CLIENT, Number(0, MAX_SLOTS_PER_CLIENT - 1)),
+        "step_numbers": Items(MAX_SLOTS_PER_CLIENT, Number(0, _NUMBER)),
+        "parts": Exempt("each has as many bytes as its part and the slots say"),
+        "policy_version": Number(-1, _NUMBER),
+        "logits": Exempt("as many bytes as the slots and the action say"),
+    },
+    "LostSlots": {"slots": Items(MAX_SLOTS_PER_CLIENT, Number(0, MAX_SLOTS_PER_CLIENT - 1))},
+    "PlayDrain": {"reason": _ENUM},
     "WatchCandidatesResponse": {"end": _ENUM, "ticket": _IDENTITY},
     "Candidate": {
         "name": _NAME,

@@ -101,7 +101,7 @@ def unpack_tensor(
         raise InvalidUnrollError(f"{name}: expected dtype {dtype}, got {got}")
     numpy_dtype = _NUMPY_DTYPES[dtype]
     num_bytes = math.prod(shape) * numpy_dtype.itemsize
-    plain = _plain_bytes(tensor, tensor.data if data is None else data, name, num_bytes)
+    plain = plain_bytes(tensor.codec, tensor.data if data is None else data, name, num_bytes)
     if dtype == "bool" and plain.translate(None, b"\0\1"):
         raise InvalidUnrollError(f"{name}: expected booleans (0 or 1), got other bytes")
     return np.frombuffer(plain, numpy_dtype).reshape(shape)
@@ -129,8 +129,19 @@ def _pays(squeezed: bytes, plain: memoryview) -> bool:
     return len(squeezed) * _MIN_RATIO <= len(plain)
 
 
-def _plain_bytes(tensor: pb.Tensor, data: bytes, name: str, num_bytes: int) -> bytes:
-    if tensor.codec == pb.CODEC_ZSTD:
+def plain_bytes(codec: Any, data: bytes, name: str, num_bytes: int) -> bytes:
+    """Returns decompressed data, which must be `num_bytes` long.
+
+    Args:
+      codec: number of an enum Codec.
+      data: from the wire.
+      name: its name in errors.
+      num_bytes: checked before anything is decompressed.
+
+    Raises:
+      InvalidUnrollError: it is damaged or of another size.
+    """
+    if codec == pb.CODEC_ZSTD:
         try:
             declared = zstandard.frame_content_size(data)
             if declared != num_bytes:
@@ -142,8 +153,8 @@ def _plain_bytes(tensor: pb.Tensor, data: bytes, name: str, num_bytes: int) -> b
             )
         except zstandard.ZstdError as error:
             raise InvalidUnrollError(f"{name}: damaged zstd data ({error})") from error
-    elif tensor.codec != pb.CODEC_UNSPECIFIED:
-        raise InvalidUnrollError(f"{name}: unknown codec {tensor.codec}")
+    elif codec != pb.CODEC_UNSPECIFIED:
+        raise InvalidUnrollError(f"{name}: unknown codec {codec}")
     if len(data) != num_bytes:
         raise InvalidUnrollError(f"{name}: expected {num_bytes} bytes, got {len(data)}")
     return data

@@ -82,6 +82,11 @@ class GraphInference(InferenceBackend):
         """See InferenceBackend."""
         return self._state
 
+    @agent_state.setter
+    def agent_state(self, state: tuple[Array, ...]) -> None:
+        """See InferenceBackend."""
+        self._state = state
+
     def reset(self) -> None:
         """See InferenceBackend."""
         self._state = ()

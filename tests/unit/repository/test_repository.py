@@ -20,6 +20,8 @@ PACKAGES = (
     "server/impala_server",
     "agent/impala_agent",
     "actor_client/impala_actor",
+    "policy_server/impala_policy_server",
+    "thin_client/impala_thin",
 )
 GENERATED = ("_pb2.py", "_pb2_grpc.py")
 

@@ -55,12 +55,21 @@ class InferenceBackend(ABC):
 
     @abstractmethod
     def infer(self, inputs: StepInputs) -> Array:
-        """Returns float32 [N, P], owned by the caller, and advances the state by a step."""
+        """Returns float32 [N, P], owned by the caller, and advances the state by a step.
+
+        A backend without memory takes any number of rows up to N, and so does one with memory whose
+        `agent_state` was set to as many.
+        """
 
     @property
     def agent_state(self) -> tuple[Array, ...]:
         """Recurrent state before the next step, each float32 [L, N, H]; none without memory."""
         return ()
+
+    @agent_state.setter
+    def agent_state(self, state: tuple[Array, ...]) -> None:
+        """Sets it, for as many rows as the next step has; not copied."""
+        assert not state, f"backend {self.name} has no memory"
 
     def reset(self) -> None:  # noqa: B027 (nothing to do without memory)
         """Resets the recurrent state to that of fresh episodes in all slots."""

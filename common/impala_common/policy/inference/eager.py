@@ -55,6 +55,11 @@ class EagerInference(InferenceBackend):
         """See InferenceBackend."""
         return tuple(state.cpu().numpy() for state in self._state)
 
+    @agent_state.setter
+    def agent_state(self, state: tuple[Array, ...]) -> None:
+        """See InferenceBackend."""
+        self._state = tuple(torch.from_numpy(array).to(self._device) for array in state)
+
     def _row(self, array: Array) -> torch.Tensor:
         """Returns [1, N, ...], sharing memory with the array where the device is the CPU."""
         return torch.from_numpy(array).to(self._device).unsqueeze(0)

@@ -100,7 +100,7 @@ class NumpyMlpInference(InferenceBackend):
         rows = self._prepare(inputs.observations)
         *layers, (head_weight, head_bias) = self._layers
         for (weight, bias), out in zip(layers, self._hidden, strict=True):
-            rows = np.dot(rows, weight, out=out)
+            rows = np.dot(rows, weight, out=out[: len(rows)])
             rows += bias
             if self._is_tanh:
                 np.tanh(rows, out=rows)
@@ -109,7 +109,7 @@ class NumpyMlpInference(InferenceBackend):
         logits: Array = np.dot(rows, head_weight)
         logits += head_bias
         if self._has_log_std:
-            logits = np.concatenate((logits, self._log_stds), axis=1)
+            logits = np.concatenate((logits, self._log_stds[: len(logits)]), axis=1)
         return logits if self._order is None else logits[:, self._order]
 
     def _prepare(self, observations: Mapping[str, Array]) -> Array:

@@ -127,6 +127,11 @@ class OnnxRuntimeInference(InferenceBackend):
         """See InferenceBackend."""
         return tuple(self._state.values())
 
+    @agent_state.setter
+    def agent_state(self, state: tuple[Array, ...]) -> None:
+        """See InferenceBackend."""
+        self._state = dict(zip(self._state, state, strict=True))
+
 
 def make_graph(model: AgentModel, environment: EnvironmentSpec) -> Any:  # Any: onnx.ModelProto
     """Returns the policy of `model` with its weights as inputs; takes seconds.

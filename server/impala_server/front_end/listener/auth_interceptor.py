@@ -22,7 +22,11 @@ from impala_common.rpc.addresses import is_local, is_unix
 from impala_common.rpc.errors import status_of
 from impala_common.rpc.tokens import Scope, TokenBook, read_token
 from impala_server.front_end.listener.path_guard import UNKNOWN_METHOD
-from impala_server.front_end.listener.scopes import scope_of_method, validate_scopes
+from impala_server.front_end.listener.scopes import (
+    EVALUATORS_MAY_ALSO,
+    scope_of_method,
+    validate_scopes,
+)
 
 _LOG = logging.getLogger(__name__)
 _LOG_INTERVAL_S = 10.0
@@ -137,7 +141,8 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             )
         if handler is None:
             return "", None  # gRPC answers UNIMPLEMENTED
-        if not is_known or scope is not found:
+        is_theirs = found is Scope.EVALUATOR and method in EVALUATORS_MAY_ALSO
+        if not is_known or (scope is not found and not is_theirs):
             needed = f"the {scope.value} scope" if is_known and scope else "no token at all"
             return "wrong_scope", PermissionDeniedError(
                 f"this token has the {found.value} scope; {method} is open to {needed}"

@@ -30,11 +30,15 @@ METHODS: dict[str, Scope | None] = {
     _EVALUATION + "WatchCandidates": Scope.EVALUATOR,
     _EVALUATION + "GetCandidateWeights": Scope.EVALUATOR,
     _EVALUATION + "ReportEvaluation": Scope.EVALUATOR,
+    "/impala_rl.v1.PolicyService/Play": Scope.ACTOR,
     _HEALTH + "Check": PUBLIC,
     _HEALTH + "Watch": PUBLIC,
     _HEALTH + "List": Scope.ADMIN,
 }
 """Scope by full name of the method."""
+
+EVALUATORS_MAY_ALSO = frozenset({_LEARNER + "GetConfig"})
+"""Methods of the actors' scope that the evaluators' scope opens as well."""
 
 ADMIN_SERVICES = (
     "impala_rl.v1.AdminService",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -43,27 +44,22 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # no stubs
-    """Answers for one learner.
+    """The service, whatever it answers for.
 
-    "", LearnerService and AdminService serve from the moment the port is open, also while the
-    learner waits for its first actor, until it drains, ends or hangs. "learning" serves only
-    while there is a run that takes unrolls.
+    Attributes:
+      services: names that can be asked for.
     """
 
-    def __init__(self, link: LearnerLink) -> None:
-        """Answers from the state of `link`."""
-        self._link = link
+    services: tuple[str, ...]
+
+    def __init__(self, ended: asyncio.Event) -> None:
+        """Watchers are told at once when `ended` is set."""
+        self._ended = ended
         self._num_watches = 0
 
+    @abstractmethod
     def is_serving(self, service: str) -> bool | None:
         """Returns whether `service` serves; None for a name that does not exist."""
-        if service not in SERVICES:
-            return None
-        link = self._link
-        patience_s = START_SILENCE_S if link.status.state == "STARTING" else SILENCE_S
-        has_work = not link.ended.is_set() or link.is_notice
-        is_alive = has_work and time.monotonic() - link.heard_s < patience_s
-        return is_alive and (service != LEARNING or link.run is not None)
 
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: _Context
@@ -72,7 +68,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
         is_serving = self.is_serving(request.service)
         if is_serving is None:
             await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"expected one of {', '.join(map(repr, SERVICES))}"
+                grpc.StatusCode.NOT_FOUND, f"expected one of {', '.join(map(repr, self.services))}"
             )
         return health_pb2.HealthCheckResponse(status=_SERVING if is_serving else _NOT_SERVING)
 
@@ -102,17 +98,42 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
 
     async def _wait(self) -> None:
         """Waits until something may have changed."""
-        if self._link.ended.is_set():
+        if self._ended.is_set():
             await asyncio.sleep(_WATCH_POLL_S)
             return
         try:
             async with asyncio.timeout(_WATCH_POLL_S):
-                await self._link.ended.wait()
+                await self._ended.wait()
         except TimeoutError:
             return
 
 
+class LearnerHealth(HealthServicer):
+    """Answers for one learner.
+
+    "", LearnerService and AdminService serve from the moment the port is open, also while the
+    learner waits for its first actor, until it drains, ends or hangs. "learning" serves only
+    while there is a run that takes unrolls.
+    """
+
+    services = SERVICES
+
+    def __init__(self, link: LearnerLink) -> None:
+        """Answers from the state of `link`."""
+        super().__init__(link.ended)
+        self._link = link
+
+    def is_serving(self, service: str) -> bool | None:
+        """Returns whether `service` serves; None for a name that does not exist."""
+        if service not in SERVICES:
+            return None
+        link = self._link
+        patience_s = START_SILENCE_S if link.status.state == "STARTING" else SILENCE_S
+        has_work = not link.ended.is_set() or link.is_notice
+        is_alive = has_work and time.monotonic() - link.heard_s < patience_s
+        return is_alive and (service != LEARNING or link.run is not None)
+
+
 def add_health(server: grpc.aio.Server, link: LearnerLink) -> None:
     """Adds the health service of `link`'s learner to a server that is not started yet."""
-    servicer = HealthServicer(link)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(LearnerHealth(link), server)

@@ -1,0 +1,1 @@
+"""The policy server: an actor whose environment slots are remote."""

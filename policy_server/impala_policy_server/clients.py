@@ -1,0 +1,110 @@
+"""ClientTable: clients, their lives and the places of their slots.
+
+Owned by the dispatcher, on the event loop. A client outlives its streams: after a broken one it
+keeps its slots for the slot timeout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Protocol
+
+from impala_common.errors import CapacityError
+from impala_policy_server.slot_arrays import Array
+from impala_rl.v1 import policy_pb2
+
+
+class ClientStream(Protocol):
+    """The part of a stream that others use."""
+
+    def send(self, response: policy_pb2.PlayResponse) -> None:
+        """Queues a response."""
+
+    def replace(self) -> None:
+        """Ends the stream: a newer one takes its place."""
+
+
+@dataclasses.dataclass(slots=True)
+class Client:
+    """One life of one client.
+
+    Attributes:
+      client_id: its name.
+      client_run_id: its life.
+      number: number of this object, unique in this process.
+      slots_hello: what its slots depend on; a stream with another one gets new slots.
+      places: int64 [N]: places of its slots in the SlotTable.
+      peer: address of its newest stream.
+      wants_logits: whether answers hold logits.
+      stream: the open stream, if any.
+      left_s: when its last stream ended.
+      num_observations: taken from it.
+    """
+
+    client_id: str
+    client_run_id: int
+    number: int
+    slots_hello: tuple[int, bool, bool]
+    places: Array
+    peer: str = ""
+    wants_logits: bool = False
+    stream: ClientStream | None = None
+    left_s: float = 0.0
+    num_observations: int = 0
+
+
+class ClientTable:
+    """All clients, at most `max_clients`."""
+
+    def __init__(self, max_clients: int) -> None:
+        """Starts without clients."""
+        self._max_clients = max_clients
+        self._by_id: dict[str, Client] = {}
+        self._by_number: dict[int, Client] = {}
+        self._numbers = itertools.count(1)
+
+    def __iter__(self) -> Iterator[Client]:
+        """Iterates over a copy."""
+        return iter(list(self._by_number.values()))
+
+    def __len__(self) -> int:
+        """Clients, those without a stream included."""
+        return len(self._by_number)
+
+    @property
+    def num_connected(self) -> int:
+        """Clients with a stream."""
+        return sum(client.stream is not None for client in self._by_number.values())
+
+    def find(self, client_id: str) -> Client | None:
+        """Returns the newest life of a client."""
+        return self._by_id.get(client_id)
+
+    def numbered(self, number: int) -> Client:
+        """Returns the client with this number."""
+        return self._by_number[number]
+
+    def require_room(self) -> None:
+        """Raises CapacityError if there is no room for one more."""
+        if len(self) >= self._max_clients:
+            raise CapacityError(
+                f"{len(self)} clients are there already, at most {self._max_clients} "
+                "(--max-clients)"
+            )
+
+    def next_number(self) -> int:
+        """Returns a number that no client has had."""
+        return next(self._numbers)
+
+    def add(self, client: Client) -> None:
+        """Adds a client; its id is free."""
+        self._by_id[client.client_id] = client
+        self._by_number[client.number] = client
+
+    def remove(self, client: Client) -> None:
+        """Removes a client."""
+        del self._by_number[client.number]
+        if self._by_id.get(client.client_id) is client:
+            del self._by_id[client.client_id]

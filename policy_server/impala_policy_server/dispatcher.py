@@ -1,0 +1,252 @@
+"""Dispatcher: clients in, batches of decisions, answers out.
+
+Owns the table of clients and, through its source, the policy engine; runs on the event loop. A
+batch closes when every live slot of the connected clients waits for its action, or
+`max_batch_wait_s` after the first of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import numpy as np
+
+from impala_common.errors import ImpalaError, LearnerUnavailableError, RunFinishedError
+from impala_common.spec.specs import EnvironmentSpec
+from impala_policy_server.action_encoder import ActionEncoder
+from impala_policy_server.clients import Client, ClientStream, ClientTable
+from impala_policy_server.observation_decoder import ObservationDecoder
+from impala_policy_server.policy_engine import PolicyEngine
+from impala_policy_server.policy_source import PolicySource
+from impala_policy_server.slot_arrays import Array
+from impala_rl.v1 import learner_pb2, policy_pb2
+
+_LOG = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """All clients of one policy.
+
+    Attributes:
+      clients: the table of clients.
+      slot_timeout_s: silence after which a slot is given up.
+      ended: set when no client is served any more; `failure` and `drain_reason` say why.
+    """
+
+    def __init__(
+        self,
+        source: PolicySource,
+        *,
+        max_clients: int,
+        max_batch_wait_s: float,
+        slot_timeout_s: float,
+    ) -> None:
+        """Serves the policy of `source`; made on the event loop."""
+        self.clients = ClientTable(max_clients)
+        self.slot_timeout_s = slot_timeout_s
+        self.ended = asyncio.Event()
+        self.failure: ImpalaError | None = None
+        self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
+        self.engine: PolicyEngine | None = None
+        self._source = source
+        self._max_batch_wait_s = max_batch_wait_s
+        self._decoder: ObservationDecoder | None = None
+        self._encoder: ActionEncoder | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_overdue = False
+        source.attach(self._decide_if_due, self.end)
+
+    async def join(
+        self,
+        stream: ClientStream,
+        hello: policy_pb2.PlayHello,
+        environment: EnvironmentSpec,
+        peer: str,
+    ) -> Client:
+        """Returns the client that said hello, with its slots; older streams of it end.
+
+        Raises:
+          CapacityError: no room for it.
+          SpecMismatchError: it plays another environment.
+          LearnerUnavailableError: there is no policy yet, or none any more.
+        """
+        engine = await self._source.open(environment, hello.slot_count)
+        if self.ended.is_set():
+            raise LearnerUnavailableError("the policy server is stopping")
+        if self.engine is None:
+            self.engine = engine
+            self._decoder = ObservationDecoder(engine.environment)
+            self._encoder = ActionEncoder(engine.environment.action)
+        client = self._find(hello)
+        if client is None:
+            client = self._add(engine, hello)
+        client.stream, client.peer = stream, peer
+        client.wants_logits = hello.wants_logits
+        engine.table.is_connected[client.places] = True
+        return client
+
+    def leave(self, client: Client, stream: ClientStream, *, is_goodbye: bool) -> None:
+        """Notes the end of a stream; after a goodbye the client's slots are closed."""
+        if client.stream is not stream:
+            return  # replaced
+        client.stream, client.left_s = None, time.monotonic()
+        assert self.engine is not None
+        self.engine.table.is_connected[client.places] = False
+        if is_goodbye:
+            self._remove(client)
+        self._decide_if_due()
+
+    def take(self, client: Client, message: policy_pb2.SlotObservations) -> None:
+        """Takes observations of a client; answers are sent when they are there.
+
+        Raises:
+          InvalidRequestError: the contract is broken; nothing was taken.
+        """
+        assert self.engine is not None
+        assert self._decoder is not None
+        given = self._decoder.decode(message, len(client.places))
+        taken = self.engine.take(client.places[given.slots], given)
+        client.num_observations += len(given.slots)
+        if taken.lost.size and client.stream is not None:
+            response = policy_pb2.PlayResponse()
+            response.lost_slots.slots.extend(taken.lost.tolist())
+            client.stream.send(response)
+        self._answer(taken.answered)
+        self._decide_if_due()
+
+    def end(self, error: ImpalaError | None) -> None:
+        """Serves no client any more: all are told to stop.
+
+        Args:
+          error: why; RunFinishedError: clients may end, too. None: asked to stop.
+        """
+        if self.ended.is_set():
+            return
+        if isinstance(error, RunFinishedError):
+            self.drain_reason = learner_pb2.DRAIN_REASON_FINISHED
+        self.failure = error
+        self.ended.set()
+
+    def close_all(self) -> None:
+        """Closes the slots of all clients; what is complete of their episodes goes out."""
+        for client in self.clients:
+            self._remove(client)
+
+    async def sweep(self) -> None:
+        """Gives up silent slots and absent clients, until cancelled."""
+        while True:
+            await asyncio.sleep(max(self.slot_timeout_s / 8, 0.01))
+            if self.engine is None:
+                continue
+            self.engine.drop_silent(self.slot_timeout_s)
+            now_s = time.monotonic()
+            for client in self.clients:
+                if client.stream is None and now_s - client.left_s > self.slot_timeout_s:
+                    _LOG.info("client %s did not come back", client.client_id)
+                    self._remove(client)
+            self._decide_if_due()
+
+    def _find(self, hello: policy_pb2.PlayHello) -> Client | None:
+        """Returns the client if this is its same life, and ends what this hello replaces."""
+        client = self.clients.find(hello.client_id)
+        if client is None:
+            return None
+        if client.stream is not None:
+            client.stream.replace()
+        is_same = client.client_run_id == hello.client_run_id
+        if is_same and client.slots_hello == _slots_of(hello):
+            return client
+        self._remove(client)
+        return None
+
+    def _add(self, engine: PolicyEngine, hello: policy_pb2.PlayHello) -> Client:
+        self.clients.require_room()
+        number = self.clients.next_number()
+        places = engine.open_slots(
+            hello.slot_count,
+            number,
+            is_evaluation=hello.is_evaluation,
+            is_greedy=hello.is_greedy,
+        )
+        slots = _slots_of(hello)
+        client = Client(hello.client_id, hello.client_run_id, number, slots, places)
+        self.clients.add(client)
+        return client
+
+    def _remove(self, client: Client) -> None:
+        assert self.engine is not None
+        self.engine.table.is_connected[client.places] = False
+        self.engine.close_slots(client.places)
+        self.clients.remove(client)
+
+    def _decide_if_due(self) -> None:
+        """Makes a batch of what waits, if it is full or its time is over."""
+        engine = self.engine
+        if engine is None or self.ended.is_set() or not engine.num_pending:
+            return
+        if not engine.has_room:
+            return  # the source calls again when there is
+        if self._is_overdue or engine.is_batch_full:
+            self._decide(engine)
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._max_batch_wait_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer, self._is_overdue = None, True
+        self._decide_if_due()
+
+    def _decide(self, engine: PolicyEngine) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._is_overdue = None, False
+        try:
+            places = engine.decide()
+        except Exception as error:  # from an own network
+            _LOG.exception("no action could be chosen")
+            self.end(ImpalaError(f"no action could be chosen: {error}"))
+            return
+        self._answer(places)
+
+    def _answer(self, places: Array) -> None:
+        """Sends the newest actions of slots to their clients."""
+        if not places.size:
+            return
+        assert self.engine is not None
+        table = self.engine.table
+        versions = table.versions[places]
+        if len(places) > 1 and (versions != versions[0]).any():
+            for version in np.unique(versions):
+                self._answer(places[versions == version])
+            return
+        numbers = table.client_numbers[places]
+        if (numbers == numbers[0]).all():
+            self._answer_client(int(numbers[0]), places)
+            return
+        order = np.argsort(numbers, kind="stable")
+        bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+        for part in np.split(places[order], bounds):
+            self._answer_client(int(table.client_numbers[part[0]]), part)
+
+    def _answer_client(self, number: int, places: Array) -> None:
+        client = self.clients.numbered(number)
+        if client.stream is None:
+            return  # it repeats its observations on its next stream
+        assert self.engine is not None
+        assert self._encoder is not None
+        table = self.engine.table
+        response = policy_pb2.PlayResponse()
+        actions = response.actions
+        actions.slots.extend(table.slots[places].tolist())
+        actions.step_numbers.extend(table.step_numbers[places].tolist())
+        actions.parts.extend(self._encoder.encode(table.actions[places]))
+        actions.policy_version = int(table.versions[places[0]])
+        if client.wants_logits:
+            actions.logits = table.logits[places].tobytes()
+        client.stream.send(response)
+
+
+def _slots_of(hello: policy_pb2.PlayHello) -> tuple[int, bool, bool]:
+    return hello.slot_count, hello.is_evaluation, hello.is_greedy

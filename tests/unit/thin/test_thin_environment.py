@@ -1,0 +1,122 @@
+"""impala_thin describes and encodes spaces as ordinary actors do, without their code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+
+from impala_actor.environments.actions import ActionDecoder, make_action_spec
+from impala_actor.environments.observations import ObservationEncoder
+from impala_actor.environments.spaces import make_environment_spec
+from impala_common.codec.specs import pack_environment_spec
+from impala_policy_server.action_encoder import ActionEncoder
+from impala_thin import Environment, RefusedError
+
+BOX = spaces.Box(-1.0, 1.0, (3,), np.float32)
+OBSERVATIONS = [
+    BOX,
+    spaces.Box(0, 255, (84, 84, 3), np.uint8),
+    spaces.Box(0, 255, (4, 84, 84), np.uint8),
+    spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
+    spaces.Discrete(5, start=2),
+    spaces.MultiDiscrete([3, 2]),
+    spaces.MultiBinary(4),
+    spaces.Dict(
+        {"b": BOX, "a/x": spaces.Discrete(2), "c": spaces.Tuple([BOX, spaces.Discrete(3)])}
+    ),
+]
+ACTIONS = [
+    spaces.Discrete(4),
+    spaces.Discrete(4, start=-1),
+    spaces.MultiDiscrete([3, 2]),
+    spaces.MultiBinary(3),
+    spaces.Box(-2.0, 4.0, (2,), np.float32),
+    spaces.Box(-np.inf, np.inf, (1, 2), np.float64),
+    spaces.Dict({"z": spaces.Discrete(2), "a": spaces.Tuple([BOX, spaces.MultiBinary(2)])}),
+]
+
+
+@pytest.mark.parametrize("space", OBSERVATIONS, ids=str)
+def test_observation_space_has_the_specification_and_bytes_of_an_actor(
+    space: spaces.Space[Any],
+) -> None:
+    ours = Environment.from_spaces(space, ACTIONS[0])
+    theirs = make_environment_spec(space, ACTIONS[0])
+    assert ours.spec == pack_environment_spec(theirs)
+
+    space.seed(3)
+    observation = concatenate(
+        space, [space.sample() for _ in range(3)], create_empty_array(space, 3)
+    )
+    encoded = ObservationEncoder(space, 3)(observation)
+    assert ours.encode(observation, 3) == [
+        encoded[leaf.name].tobytes() for leaf in theirs.observation_leaves
+    ]
+
+
+@pytest.mark.parametrize("space", ACTIONS, ids=str)
+def test_action_space_has_the_specification_and_actions_of_an_actor(
+    space: spaces.Space[Any],
+) -> None:
+    spec = make_action_spec(space)
+    ours = Environment.from_spaces(BOX, space)
+    assert ours.spec == pack_environment_spec(make_environment_spec(BOX, space))
+
+    random = np.random.default_rng(5)
+    shape = (3, *spec.tensor.shape)
+    flat = random.integers(0, 2, shape) if spec.tensor.dtype == "int64" else random.random(shape)
+    flat = flat.astype(spec.tensor.dtype)
+    decoded = ours.decode(ActionEncoder(spec).encode(flat), 3)
+    batch = batch_space(space, 3)
+    for mine, actors in zip(
+        flatten(decoded), flatten(ActionDecoder(space, spec)(flat)), strict=True
+    ):
+        np.testing.assert_array_equal(mine, actors)
+        assert mine.dtype == actors.dtype
+    assert type(decoded) is type(batch.sample())
+
+
+def flatten(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value) for leaf in flatten(value[key])]
+    if isinstance(value, tuple):
+        return [leaf for one in value for leaf in flatten(one)]
+    return [value]
+
+
+def test_frames_are_declared_stacked_and_sent_alone() -> None:
+    frame = spaces.Box(0, 255, (84, 84), np.uint8)
+    stack = spaces.Box(0, 255, (4, 84, 84), np.uint8)
+    ours = Environment.from_spaces(frame, ACTIONS[0], frame_stack=4)
+
+    assert ours.spec == pack_environment_spec(make_environment_spec(stack, ACTIONS[0], 4))
+    assert len(ours.encode(np.zeros((2, 84, 84), np.uint8), 2)[0]) == 2 * 84 * 84
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [(spaces.Text(5), ACTIONS[0]), (BOX, spaces.Text(5)), (BOX, spaces.Box(0, 9, (1,), np.int32))],
+    ids=["text", "text action", "integer box"],
+)
+def test_space_of_another_kind_is_refused(
+    observation: spaces.Space[Any], action: spaces.Space[Any]
+) -> None:
+    with pytest.raises(RefusedError, match="is not supported"):
+        Environment.from_spaces(observation, action)
+
+
+def test_clients_load_neither_torch_nor_gymnasium_nor_the_rest_of_impala_rl() -> None:
+    code = (
+        "import sys, impala_thin; print(sorted({'torch', 'gymnasium', 'tyro', 'impala_common',"
+        "'impala_actor', 'impala_server'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,122 @@
+"""impala-thin-actor: plays a Gymnasium environment against a policy server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from impala_thin.environment import Environment
+from impala_thin.errors import (
+    RefusedError,
+    RunFinishedError,
+    ServerUnavailableError,
+    StoppedError,
+    ThinError,
+)
+from impala_thin.hello import ClientSettings
+from impala_thin.slots_client import SlotsClient
+
+_CODES: dict[type[ThinError], int] = {
+    RunFinishedError: 0,
+    ServerUnavailableError: 69,
+    RefusedError: 78,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command and exits with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _on_signals(_raise_stopped)
+        _play(arguments)
+    except StoppedError:
+        return 0
+    except ThinError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
+    except ImportError as error:
+        print(f"error: --env needs gymnasium and its extras: {error}", file=sys.stderr)
+        return 78
+    return 0
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """Calls `stop`, on the main thread, at the first SIGINT or SIGTERM; a second one kills."""
+
+    def handle(*unused: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _raise_stopped() -> None:
+    raise StoppedError("asked to stop before the first step")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="impala-thin-actor",
+        description="Plays a Gymnasium environment against a policy server (impala-policy-server). "
+        "Ends with 0 when the run has finished or on SIGTERM or Ctrl-C, 69 when the server cannot "
+        "be reached in time, 78 when it refuses this client.",
+    )
+    add = parser.add_argument
+    add("--server", required=True, help="policy server, HOST:PORT or unix:PATH")
+    add("--env", required=True, help="environment id, such as CartPole-v1 or module:MyEnv-v0")
+    add("--env-kwargs", default="{}", help="arguments for the environment, a JSON object")
+    add("--slots", type=int, default=1, help="environment slots (default: 1)")
+    add("--frame-stack", type=int, default=0, help="observations that the server stacks")
+    add("--client-id", default="", help="name of this client, unique at its server")
+    add("--ca-file", default="", help="CA of the server's certificate (PEM); default: no TLS")
+    add("--token-file", default="", help="file of the token; default: none is sent")
+    add("--server-name", default="", help="name the server's certificate is for")
+    add("--connect-timeout-s", type=float, default=0.0, help="0: wait for the server for ever")
+    add("--evaluation", action="store_true", help="only play: nothing is trained")
+    add("--greedy", action="store_true", help="take the likeliest actions; with --evaluation")
+    add("--episodes", type=int, default=0, help="end after so many episodes; 0: never")
+    add("--seed", type=int, default=None, help="of the environment")
+    return parser
+
+
+def _play(arguments: argparse.Namespace) -> None:
+    from impala_thin.gymnasium_driver import make_vector, play_vector
+
+    if arguments.slots < 1:
+        raise RefusedError(f"--slots is {arguments.slots} but must be at least 1")
+    vector_env = make_vector(arguments.env, arguments.slots, json.loads(arguments.env_kwargs))
+    environment = Environment.from_spaces(
+        vector_env.single_observation_space,
+        vector_env.single_action_space,
+        arguments.frame_stack,
+    )
+    settings = ClientSettings(
+        server=arguments.server,
+        client_id=arguments.client_id,
+        ca_file=arguments.ca_file,
+        token_file=arguments.token_file,
+        server_name=arguments.server_name,
+        connect_timeout_s=arguments.connect_timeout_s,
+        is_evaluation=arguments.evaluation or arguments.greedy,
+        is_greedy=arguments.greedy,
+    )
+    with SlotsClient(environment, arguments.slots, settings=settings) as client:
+        _on_signals(client.stop)
+        played = play_vector(
+            vector_env, client, num_episodes=arguments.episodes, seed=arguments.seed
+        )
+    vector_env.close()
+    mean = sum(played.returns) / len(played.returns) if played.returns else float("nan")
+    print(
+        f"played {played.num_steps} steps, {len(played.returns)} episodes, mean return {mean:.1f}"
+    )

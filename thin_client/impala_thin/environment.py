@@ -1,0 +1,235 @@
+"""Environment: what an environment looks like, and its values as bytes of the protocol.
+
+Made by hand for one array and one choice, or from Gymnasium's spaces. Names, order and one-hot
+encodings are those of ordinary actors, so both can play in one run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from impala_rl.v1 import spec_pb2, tensor_pb2
+from impala_thin.errors import RefusedError
+
+Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings say
+_Path = tuple[Any, ...]
+_CHW = tensor_pb2.TENSOR_ROLE_IMAGE_CHW
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One numeric part of an observation.
+
+    Attributes:
+      spec: its specification on the wire.
+      path: keys that lead to it.
+      dtype: element type on the wire.
+      starts: smallest value of each integer that is sent as a one-hot vector; None: none is.
+      sizes: number of values of each.
+    """
+
+    spec: tensor_pb2.TensorSpec
+    path: _Path
+    dtype: np.dtype[Any]
+    starts: Array | None = None
+    sizes: Array | None = None
+
+    def encode(self, observation: Any, num_slots: int) -> bytes:
+        """Returns the bytes of this part of a batch of observations."""
+        for key in self.path:
+            observation = observation[key]
+        values = np.asarray(observation)
+        if self.starts is None or self.sizes is None:
+            return np.ascontiguousarray(values, self.dtype).tobytes()
+        places = values.reshape(num_slots, -1) - self.starts
+        if (places < 0).any() or (places >= self.sizes).any():
+            raise ValueError(f"{self.spec.name}: value outside its space: {values.tolist()}")
+        one_hot = np.zeros((num_slots, int(self.sizes.sum())), np.float32)
+        offsets = np.cumsum(self.sizes) - self.sizes
+        np.put_along_axis(one_hot, places + offsets, np.float32(1.0), axis=1)
+        return one_hot.tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One leaf of an action: its element type, its shape and the path that leads to it."""
+
+    path: _Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Environment:
+    """Specification of an environment.
+
+    Attributes:
+      spec: as the protocol has it.
+    """
+
+    def __init__(
+        self, leaves: list[Leaf], parts: list[tuple[Part, spec_pb2.ActionPart]], frame_stack: int
+    ) -> None:
+        """Collects what `simple` and `from_spaces` have found."""
+        self._leaves = sorted(leaves, key=lambda leaf: leaf.spec.name)
+        self._parts = [part for part, _ in parts]
+        specs = [leaf.spec for leaf in self._leaves]
+        if frame_stack > 1:
+            (spec,) = specs
+            shape = (frame_stack, *spec.shape)
+            is_image = len(shape) == 3
+            role = _CHW if is_image else tensor_pb2.TENSOR_ROLE_UNSPECIFIED
+            specs = [
+                tensor_pb2.TensorSpec(name=spec.name, dtype=spec.dtype, shape=shape, role=role)
+            ]
+        self.spec = spec_pb2.EnvironmentSpec(
+            observation_leaves=specs,
+            frame_stack=frame_stack if frame_stack > 1 else 0,
+            action=spec_pb2.ActionSpec(parts=[spec for _, spec in parts]),
+        )
+
+    @classmethod
+    def simple(
+        cls, shape: tuple[int, ...], num_actions: int, dtype: str = "float32", frame_stack: int = 0
+    ) -> Environment:
+        """Returns an environment whose observation is one array and whose action is one choice.
+
+        Args:
+          shape: of the observation.
+          num_actions: the action is 0 .. num_actions-1.
+          dtype: element type of the observation.
+          frame_stack: observations that the server stacks; 0: none.
+        """
+        leaf = Leaf(_tensor("observation", shape, dtype), (), np.dtype(dtype))
+        return cls([leaf], [_choice("action", (), (), "int64", [num_actions], [0])], frame_stack)
+
+    @classmethod
+    def from_spaces(
+        cls, observation_space: Any, action_space: Any, frame_stack: int = 0
+    ) -> Environment:
+        """Returns the environment with these Gymnasium spaces, those of one slot.
+
+        Args:
+          observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or Dict or Tuple of these.
+          action_space: the same.
+          frame_stack: observations that the server stacks; 0: none.
+
+        Raises:
+          RefusedError: a space of another kind.
+        """
+        leaves = [
+            _make_leaf(space, path, name)
+            for name, path, space in _walk(observation_space, (), "observation", is_quoted=True)
+        ]
+        parts = [
+            _make_part(space, path, name)
+            for name, path, space in _walk(action_space, (), "action", is_quoted=False)
+        ]
+        return cls(leaves, parts, frame_stack)
+
+    def encode(self, observation: Any, num_slots: int) -> list[bytes]:
+        """Returns the bytes of each leaf of a batch: arrays [n, ...], nested as the space is."""
+        return [leaf.encode(observation, num_slots) for leaf in self._leaves]
+
+    def decode(self, parts: Any, num_slots: int) -> Any:  # Any: as the space is nested
+        """Returns a batch of actions: an array [n, ...], or dicts and tuples of them."""
+        arrays = [
+            np.frombuffer(data, part.dtype).reshape(num_slots, *part.shape)
+            for part, data in zip(self._parts, parts, strict=True)
+        ]
+        if len(arrays) == 1 and not self._parts[0].path:
+            return arrays[0]
+        nested: Any = {}
+        for part, array in zip(self._parts, arrays, strict=True):
+            level = nested
+            for key in part.path[:-1]:
+                level = level.setdefault(key, {})
+            level[part.path[-1]] = array
+        return _with_tuples(nested)
+
+
+def _walk(
+    space: Any, path: _Path, name: str, *, is_quoted: bool
+) -> Iterator[tuple[str, _Path, Any]]:
+    kind = type(space).__name__
+    if kind not in ("Dict", "Tuple"):
+        yield name, path, space
+        return
+    children = (
+        sorted(space.spaces.items(), key=lambda item: str(item[0]))
+        if kind == "Dict"
+        else enumerate(space.spaces)
+    )
+    for key, child in children:
+        text = quote(str(key), safe=" ") if is_quoted else str(key)
+        yield from _walk(child, (*path, key), f"{name}/{text}", is_quoted=is_quoted)
+
+
+def _with_tuples(nested: Any) -> Any:
+    """Returns dicts with keys 0, 1 ... as tuples."""
+    if not isinstance(nested, dict):
+        return nested
+    values = {key: _with_tuples(value) for key, value in nested.items()}
+    return tuple(values.values()) if all(isinstance(key, int) for key in values) else values
+
+
+def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> tensor_pb2.TensorSpec:
+    role = tensor_pb2.TENSOR_ROLE_UNSPECIFIED
+    if len(shape) == 3 and name.startswith("observation"):
+        is_chw = 2 * shape[0] <= min(shape[1:])  # as for ordinary actors: docs/adr/0033
+        role = _CHW if is_chw else tensor_pb2.TENSOR_ROLE_IMAGE_HWC
+    return tensor_pb2.TensorSpec(name=name, dtype=f"DTYPE_{dtype.upper()}", shape=shape, role=role)
+
+
+def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:
+    kind = type(space).__name__
+    if kind in ("Box", "MultiBinary"):
+        dtype = np.dtype(space.dtype)
+        return Leaf(_tensor(name, tuple(space.shape), dtype.name), path, dtype)
+    if kind in ("Discrete", "MultiDiscrete"):
+        sizes = np.ravel(space.n if kind == "Discrete" else space.nvec).astype(np.int64)
+        starts = np.ravel(space.start).astype(np.int64)
+        spec = _tensor(name, (int(sizes.sum()),), "float32")
+        return Leaf(spec, path, np.dtype(np.float32), starts, sizes)
+    raise RefusedError(f"{name}: observation space {space} is not supported")
+
+
+def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, spec_pb2.ActionPart]:
+    kind = type(space).__name__
+    if kind not in ("Discrete", "MultiDiscrete", "MultiBinary", "Box"):
+        raise RefusedError(f"{name}: action space {space} is not supported")
+    dtype = np.dtype(space.dtype).name
+    if kind in ("Discrete", "MultiDiscrete"):
+        sizes = np.ravel(space.n if kind == "Discrete" else space.nvec).tolist()
+        starts = np.ravel(space.start).tolist()
+        return _choice(name, path, tuple(space.shape), dtype, sizes, starts)
+    part = Part(path, np.dtype(dtype), tuple(space.shape))
+    tensor = _tensor(name, part.shape, dtype)
+    if kind == "MultiBinary":
+        return part, spec_pb2.ActionPart(tensor=tensor, kind=spec_pb2.ACTION_KIND_BERNOULLI)
+    if kind == "Box" and part.dtype.kind == "f":
+        return part, spec_pb2.ActionPart(
+            tensor=tensor,
+            kind=spec_pb2.ACTION_KIND_GAUSSIAN,
+            lows=np.ravel(space.low).tolist(),
+            highs=np.ravel(space.high).tolist(),
+        )
+    raise RefusedError(f"{name}: action space {space} is not supported")
+
+
+def _choice(
+    name: str, path: _Path, shape: tuple[int, ...], dtype: str, sizes: list[int], starts: list[int]
+) -> tuple[Part, spec_pb2.ActionPart]:
+    assert len(sizes) == math.prod(shape)
+    spec = spec_pb2.ActionPart(
+        tensor=_tensor(name, shape, dtype),
+        kind=spec_pb2.ACTION_KIND_CATEGORICAL,
+        sizes=sizes,
+        starts=starts,
+    )
+    return Part(path, np.dtype(dtype), shape), spec

@@ -1,0 +1,105 @@
+"""play_vector: plays a Gymnasium vector environment against a policy server.
+
+Needs gymnasium. The vector environment has NEXT_STEP autoreset, as Gymnasium's own have: the step
+after an end returns the first observation of the next episode.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
+from impala_thin.slots_client import Observations, SlotsClient
+
+
+class Played(NamedTuple):
+    """What was played: steps of all slots, and the returns of finished episodes."""
+
+    num_steps: int
+    returns: list[float]
+
+
+def make_vector(env: str, num_slots: int, env_kwargs: dict[str, Any]) -> Any:  # Any: a VectorEnv
+    """Returns Gymnasium's own vector form of an environment, or as many copies of it."""
+    import gymnasium
+
+    module, colon, name = env.rpartition(":")
+    if colon:
+        __import__(module)
+    spec = gymnasium.spec(name or env)
+    mode = "vector_entry_point" if spec.vector_entry_point is not None else "sync"
+    return gymnasium.make_vec(
+        name or env, num_envs=num_slots, vectorization_mode=mode, **env_kwargs
+    )
+
+
+def play_vector(
+    vector_env: Any,
+    client: SlotsClient,
+    *,
+    stop: threading.Event | None = None,
+    num_episodes: int = 0,
+    seed: int | None = None,
+) -> Played:
+    """Plays until the run has finished, `stop` is set, or so many episodes have ended.
+
+    Args:
+      vector_env: N slots.
+      client: for N slots of the same spaces.
+      stop: ends it at the next step when set.
+      num_episodes: 0: any number.
+      seed: of the environment.
+    """
+    slots = list(range(vector_env.num_envs))
+    returns: list[float] = []
+    sums = np.zeros(len(slots))
+    num_steps = 0
+    given = _first(slots, vector_env.reset(seed=seed)[0])
+    while stop is None or not stop.is_set():
+        try:
+            actions = client.act(given)
+        except EpisodeLostError:
+            given = _restart(client, slots, vector_env)
+            continue
+        except (RunFinishedError, StoppedError):
+            break
+        observation, rewards, terminated, truncated, _ = vector_env.step(actions.values)
+        is_first = given_ends(given)
+        rewards = np.where(is_first, 0.0, rewards)
+        given = Observations(
+            slots,
+            observation,
+            rewards.tolist(),
+            terminated.tolist(),
+            truncated.tolist(),
+            is_first.tolist(),
+        )
+        num_steps += len(slots) - int(is_first.sum())
+        sums += rewards
+        for slot in np.flatnonzero(given_ends(given)).tolist():
+            returns.append(float(sums[slot]))
+            sums[slot] = 0.0
+        if num_episodes and len(returns) >= num_episodes:
+            break
+    return Played(num_steps, returns)
+
+
+def given_ends(given: Observations) -> Any:  # Any: bool [n]
+    """Returns which observations are the last of their episodes."""
+    return np.logical_or(given.terminated or False, given.truncated or False) & np.ones(
+        len(given.slots), np.bool_
+    )
+
+
+def _restart(client: SlotsClient, slots: list[int], vector_env: Any) -> Observations:
+    """Resets all slots, as vector environments do; those that were not lost abandon episodes."""
+    client.settle()
+    return _first(slots, vector_env.reset()[0])
+
+
+def _first(slots: list[int], observation: Any) -> Observations:
+    num = len(slots)
+    return Observations(slots, observation, [0.0] * num, is_first=[True] * num)

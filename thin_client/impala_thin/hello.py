@@ -1,0 +1,106 @@
+"""ClientSettings: what a client says in its hello, and how it connects."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import grpc
+
+from impala_rl.v1 import policy_pb2
+from impala_thin.environment import Environment
+from impala_thin.errors import RefusedError
+
+PROTOCOL_VERSION = 1
+_MAX_MESSAGE_BYTES = 64 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """Settings of one client; all have defaults but the server."""
+
+    server: str
+    """Address of the policy server, HOST:PORT or unix:PATH."""
+    client_id: str = ""
+    """Name of the client, unique at its server; empty: host, process and a random part."""
+    ca_file: str = ""
+    """CA that the server's certificate comes from (PEM); empty: no TLS."""
+    token_file: str = ""
+    """File of the token; empty: none is sent."""
+    server_name: str = ""
+    """Name the server's certificate is for; empty: the host in `server`."""
+    connect_timeout_s: float = 0.0
+    """Seconds to try while the server cannot be reached; 0: for ever."""
+    is_evaluation: bool = False
+    """Only play: nothing is trained."""
+    is_greedy: bool = False
+    """Take the likeliest actions; evaluation only."""
+    wants_logits: bool = False
+    """Whether answers hold logits."""
+
+    def make_hello(self, environment: Environment, num_slots: int) -> policy_pb2.PlayRequest:
+        """Returns the hello of this life of the client, for all its streams."""
+        return policy_pb2.PlayRequest(
+            hello=policy_pb2.PlayHello(
+                client_id=self.client_id or make_client_id(),
+                client_run_id=secrets.randbits(64),
+                protocol_version=PROTOCOL_VERSION,
+                environment=environment.spec,
+                slot_count=num_slots,
+                is_evaluation=self.is_evaluation,
+                is_greedy=self.is_greedy,
+                wants_logits=self.wants_logits,
+            )
+        )
+
+    def options(self) -> list[tuple[str, int | str]]:
+        """Returns the channel's options; gRPC ignores misspelt ones without a word."""
+        options: list[tuple[str, int | str]] = [
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            # A dead server is noticed within 10 s; both names, as versions differ.
+            ("grpc.keepalive_time_ms", 3_500),
+            ("grpc.keepalive_timeout_ms", 6_000),
+            ("grpc.http2.ping_timeout_ms", 6_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.min_reconnect_backoff_ms", 500),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+            ("grpc.enable_retries", 0),
+        ]
+        if self.server_name:
+            options.append(("grpc.ssl_target_name_override", self.server_name))
+        return options
+
+    def credentials(self) -> grpc.ChannelCredentials | None:
+        """Returns TLS and token; None for a plain channel.
+
+        Raises:
+          RefusedError: a token would travel in the clear to another machine.
+          OSError: a file cannot be read.
+        """
+        transport = None
+        if self.ca_file:
+            transport = grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes())
+        if not self.token_file:
+            return transport
+        if transport is None:
+            if self.server.startswith("unix:"):
+                transport = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
+            elif self.server.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]"):
+                transport = grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
+            else:
+                raise RefusedError(f"the token would travel to {self.server} in the clear: use TLS")
+        token = Path(self.token_file).read_text(encoding="utf-8").strip()
+        return grpc.composite_channel_credentials(
+            transport, grpc.access_token_call_credentials(token)
+        )
+
+
+def make_client_id() -> str:
+    """Returns a unique name: host, process and a random part."""
+    host = "".join(c if c.isascii() and c.isalnum() else "-" for c in socket.gethostname())
+    return f"{host[:32].strip('-') or 'client'}-{os.getpid()}-{secrets.token_hex(3)}"
