@@ -303,6 +303,8 @@ class Controller:
         assert self.learner is not None
         snapshot = self.learner.export(self._buffers)
         snapshot.state["counters"]["wall_time_s"] += _now_s() - self._start_s
+        # Intervals count from what was saved, a few updates after the save was asked for.
+        self._saved_steps = snapshot.state["counters"]["trained_steps"]
         return snapshot
 
     def _look_for_trouble(self, learner: Learner) -> None:
