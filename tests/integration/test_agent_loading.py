@@ -1,6 +1,6 @@
 """IMPALA.load makes an agent of a run, a checkpoint or an exported policy, without anything else.
 
-Seen to fail with: settings of the class's defaults in place of the run's, a user-supplied network
+Written to find: settings of the class's defaults in place of the run's, a user-supplied network
 imported because the file names it.
 """
 

@@ -1,6 +1,6 @@
 """Callbacks of a real training: what they are told, that they stop and save, and their errors.
 
-Seen to fail with: the hook of a busy callback called from the training's thread (the learner then
+Written to find: the hook of a busy callback called from the training's thread (the learner then
 waits for it), an error in a hook that left the learner running.
 """
 

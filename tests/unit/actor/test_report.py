@@ -1,6 +1,6 @@
 """impala-report writes a page that shows every run and works without a network; impala-runs lists.
 
-Seen to fail with: names of runs that are HTML, plotly loaded from its network, lines that a resume
+Written to find: names of runs that are HTML, plotly loaded from its network, lines that a resume
 replaced drawn again, a trial lock on a run whose holder has ended.
 """
 

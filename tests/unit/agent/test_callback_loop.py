@@ -1,6 +1,6 @@
 """Callbacks hear of everything once, in order, and their errors name them.
 
-Seen to fail with: evaluations read again after the file was replaced, a half-written line taken
+Written to find: evaluations read again after the file was replaced, a half-written line taken
 for a whole one, an evaluation of an earlier training told again.
 """
 

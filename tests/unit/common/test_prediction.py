@@ -1,6 +1,6 @@
 """predict gives the actions of the policy, in the environment's form, with memory as a value.
 
-Seen to fail with: state not reset at episode_start, an action without `starts`, logits of the
+Written to find: state not reset at episode_start, an action without `starts`, logits of the
 slots in another order, the reward not required of a network that has it as an input.
 """
 

@@ -1,6 +1,6 @@
 """impala-train says what there is and what it would do, and starts nothing.
 
-Seen to fail with: settings of --dry-run that --config does not take back, old versions of
+Written to find: settings of --dry-run that --config does not take back, old versions of
 environments listed, an environment's package that is missing listed as installed.
 """
 

@@ -1,6 +1,6 @@
 """TensorBoard, W&B and MLflow get settings, metrics, videos and a run of their own.
 
-Seen to fail with: the folder's name as the id in W&B (two folders of one name are one run then),
+Written to find: the folder's name as the id in W&B (two folders of one name are one run then),
 videos of an earlier life logged again, a failing log that ends the metrics.
 """
 
