@@ -51,7 +51,7 @@ def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> 
     rows += [summarise_rung(rung, ladder[name]) for name, rung in RUNGS.items() if name in ladder]
     if "system" in sections:
         rows += [
-            f"| {row['title']}, training | {row['steps_per_s']['median']:,.0f} agent steps/s |"
+            f"| {row['title']}, one pass | {row['steps_per_s']['median']:,.0f} agent steps/s |"
             for row in sections["system"]["result"]["rows"]
             if row["case"] not in variants
         ]
