@@ -198,13 +198,15 @@ class UpdateRecorder:
         self.optimizer_before: dict[str, np.ndarray] = {}
         apply = Updater.apply
 
-        def record(updater: Updater, batch: Batch, learning_rate: float) -> UpdateResult:
+        def record(
+            updater: Updater, batch: Batch, learning_rate: float, *more: Any
+        ) -> UpdateResult:
             if not self.updates:
                 model = updater._model
                 self.weights_before = {k: v.numpy().copy() for k, v in model.state_dict().items()}
                 self.optimizer_before = optimizers.export_state(updater._optimizer, model)
             self.updates.append(AppliedUpdate(learning_rate, batch.num_steps))
-            return apply(updater, batch, learning_rate)
+            return apply(updater, batch, learning_rate, *more)
 
         monkeypatch.setattr(Updater, "apply", record)
 

@@ -83,13 +83,15 @@ class Recorder:
             told.update(taken=taken, version=learner.state.counters.policy_version)
             return train(learner, taken)
 
-        def record_apply(updater: Updater, batch: Batch, learning_rate: float) -> UpdateResult:
+        def record_apply(
+            updater: Updater, batch: Batch, learning_rate: float, *more: Any
+        ) -> UpdateResult:
             with torch.no_grad():
                 outputs = updater._model(batch.inputs, batch.initial_agent_state)
             logits = outputs.policy_logits[:-1].clone()
             episodes = told["taken"].episodes
             self.batches.append(Recorded(_copy(batch), episodes, told["version"], logits))
-            return apply(updater, batch, learning_rate)
+            return apply(updater, batch, learning_rate, *more)
 
         monkeypatch.setattr(Learner, "train", record_train)
         monkeypatch.setattr(Updater, "apply", record_apply)
