@@ -204,7 +204,7 @@ def test_shipped_networks_of_two_versions_are_told_apart(
     def specs(model: nn.Module) -> Any:
         return weights_specs(model)[1:]
 
-    monkeypatch.setattr("impala_actor.acting.actor_loop.weights_specs", specs)
+    monkeypatch.setattr("impala_actor.acting.session_model.weights_specs", specs)
     with RunningServer(tmp_path, make_config()) as server:
         error = error_of(server)
 

@@ -63,7 +63,11 @@ def expected(method: str, identity: str) -> grpc.StatusCode:
         return UNAUTHENTICATED
     if method == GET_CONFIG.name and identity == "evaluator":
         return OK
-    scopes = {"LearnerService": "actor", "EvaluationService": "evaluator"}
+    scopes = {
+        "LearnerService": "actor",
+        "EvaluationService": "evaluator",
+        "PolicyService": "actor",
+    }
     needed = scopes.get(method.rpartition("/")[0].removeprefix("/impala_rl.v1."), "admin")
     return OK if identity == needed else PERMISSION_DENIED
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import signal
 import sys
@@ -64,6 +65,14 @@ def _raise_stopped() -> None:
     raise StoppedError("asked to stop before the first step")
 
 
+def _find_version() -> str:
+    """Returns the version of the distribution that holds this package."""
+    try:
+        return importlib.metadata.version("impala-rl-thin")
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.metadata.version("impala-rl")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="impala-thin-actor",
@@ -72,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "be reached in time, 78 when it refuses this client.",
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"impala-thin-actor {_find_version()}")
     add("--server", required=True, help="policy server, HOST:PORT or unix:PATH")
     add("--env", required=True, help="environment id, such as CartPole-v1 or module:MyEnv-v0")
     add("--env-kwargs", default="{}", help="arguments for the environment, a JSON object")
