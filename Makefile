@@ -54,7 +54,11 @@ train: $(STAMP) ## Train CartPole-v1 on this machine (learner server and actors)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -m "not documentation" $(ARGS)
+
+.PHONY: test-docs
+test-docs: $(STAMP) ## Run every page of README and docs/, the notebooks and the examples
+	@$(BIN)/pytest -m documentation $(ARGS)
 
 .PHONY: fmt
 fmt: $(STAMP) ## Format the code and repair what can be repaired

@@ -82,6 +82,7 @@ def run_block(block: Block, folder: Path, path: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.documentation
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", _RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_of_a_page_run(page: Path, tmp_path: Path, path: str) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.slow,
+    pytest.mark.documentation,
+    pytest.mark.timeout(300),
+]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
