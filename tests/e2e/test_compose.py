@@ -171,7 +171,7 @@ def restarts_of(container: str) -> int:
 def crash(container: str) -> None:
     """Kills the command, not the container: the engine starts only what ended by itself again."""
     code = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
-    docker("exec", container, "python", "-c", code)
+    docker("exec", container, "python", "-c", code, is_checked=False)  # it may die with it
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def command() -> list[str]:
 def test_compose_up_with_three_actors_trains_cartpole_to_solved(
     command: list[str], tmp_path: Path
 ) -> None:
-    with Project(command, "") as project:
+    with Project(command, "--total-steps 200000") as project:
         project.up(num_actors=3)
         learner = project.learner()
         project.wait_for_actors(3)
