@@ -100,6 +100,8 @@ async def serve(
                 task.cancel()
     finally:
         await source.close()
+        if dispatcher.engine is not None:
+            _LOG.info("served: %s", dataclasses.asdict(dispatcher.engine.counts))
     if dispatcher.failure is not None and not isinstance(dispatcher.failure, RunFinishedError):
         raise dispatcher.failure
 

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def test_mistyped_environment_is_named_before_the_learner_is_waited_for(
     tmp_path: Path, name: str
 ) -> None:
-    """Seen to fail: without a learner it waited for ever."""
+    """Before: without a learner it waited for ever."""
     options = ["--server", f"127.0.0.1:{free_port()}", "--env", "CartPol-v1"]
     with Command(tmp_path, name, *options) as command:
         assert command.wait() == CONFIG

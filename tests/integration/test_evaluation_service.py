@@ -210,7 +210,7 @@ def test_report_from_a_seat_that_does_not_hold_the_candidate_changes_nothing(
 def test_return_far_beyond_those_of_training_is_doubtful_and_never_the_best(
     tmp_path: Path, mode: str, has_returns: bool
 ) -> None:
-    """Seen to fail: a return of 1e17 from the seat became the best, for good."""
+    """Before: a return of 1e17 from the seat became the best, for good."""
     config = evaluated_config(evaluation={"eval_best_by": mode})
     with RunningServer(tmp_path, config) as server, evaluation_peer_of(server) as peer:
         peer.episode_return = 20.0 if has_returns else None
@@ -227,7 +227,7 @@ def test_return_far_beyond_those_of_training_is_doubtful_and_never_the_best(
 
 
 def test_best_that_an_administrator_sets_aside_is_followed_by_the_next(tmp_path: Path) -> None:
-    """Seen to fail: nothing could correct a false best, which survived each resume."""
+    """Before: nothing could correct a false best, which survived each resume."""
     path = tmp_path / "run"
     with (
         RunningServer(path, evaluated_config()) as server,

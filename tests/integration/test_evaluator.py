@@ -56,7 +56,7 @@ def test_return_that_is_no_number_is_told_and_the_next_candidate_is_played(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Seen to fail: the evaluator kept the candidate and got no other for half an hour."""
+    """Before: the evaluator kept the candidate and got no other for half an hour."""
     sum_up, results = evaluator_loop._sum_up, iter(range(2**31))
 
     def sum_up_wrongly(evaluation: Any) -> Any:

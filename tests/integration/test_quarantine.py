@@ -40,7 +40,7 @@ ABSURD: dict[str, Callable[[Peer], unroll_pb2.UnrollBatch]] = {
 def test_actor_of_absurd_numbers_is_quarantined_and_the_run_goes_on(
     tmp_path: Path, what: str
 ) -> None:
-    """Seen to fail: rewards of 3e38 paused the run after five updates that were not finite."""
+    """Before: rewards of 3e38 paused the run after five updates that were not finite."""
     config = make_config(optimizer={"when_diverged": "pause"})
     with (
         RunningServer(tmp_path, config) as server,

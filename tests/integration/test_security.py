@@ -216,7 +216,7 @@ def test_scope_without_a_token_is_open_where_nobody_else_can_come(
 def test_evaluators_have_a_scope_of_their_own_once_they_have_a_token(
     files: Path, has_own: bool
 ) -> None:
-    """Seen to fail: with the token of actors anybody could say which checkpoint is the best."""
+    """Before: with the token of actors anybody could say which checkpoint is the best."""
     security = security_of(files, tls=False)
     if not has_own:
         del security["evaluator_token_file"]

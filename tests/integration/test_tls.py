@@ -241,7 +241,7 @@ def test_pair_that_does_not_fit_at_one_handshake_alone_is_no_complaint(
 ) -> None:
     """Certificate and key are replaced one after the other, and a handshake may come in between.
 
-    Seen to fail: the first such handshake was logged as an error.
+    Before: the first such handshake was logged as an error.
     """
     misfit = Misfit(tmp_path)
     certificates = _Certificates(make_config(security=misfit.server).security)

@@ -1,17 +1,44 @@
-"""Values at the bounds of protocol fields, and messages within them."""
+"""Messages of the protocol, values at the bounds of their fields, and messages within them."""
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+import impala_rl.v1
 from impala_common.codec.bounds_table import Bound, Items, Number, Text
 
 Table = Mapping[str, Mapping[str, Bound]]
+
+
+def messages_of_methods(side: Literal["input_type", "output_type"]) -> dict[str, Descriptor]:
+    """Returns the messages that clients (input) or servers (output) can send, by name.
+
+    A message is sent on its own or inside of another one.
+    """
+    found: dict[str, Descriptor] = {}
+
+    def walk(descriptor: Descriptor) -> None:
+        if descriptor.name in found or descriptor.GetOptions().map_entry:
+            return
+        found[descriptor.name] = descriptor
+        for field in descriptor.fields:
+            if field.message_type is not None:
+                walk(field.message_type)
+
+    for module_info in pkgutil.iter_modules(impala_rl.v1.__path__):
+        if module_info.name.endswith("_pb2"):
+            module = importlib.import_module(f"impala_rl.v1.{module_info.name}")
+            for service in module.DESCRIPTOR.services_by_name.values():
+                for method in service.methods:
+                    walk(getattr(method, side))
+    return found
 
 
 def values_of(table: Table, field: FieldDescriptor, bound: Bound) -> Iterator[tuple[Any, bool]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -19,29 +20,31 @@ from gymnasium import spaces
 _LOG = logging.getLogger(__name__)
 
 AnySpace = spaces.Space[Any]  # Any: values of any type
+Prune = Callable[[Any], Any]
 
 
 class WithoutText(gymnasium.ObservationWrapper[Any, Any, Any]):
     """Leaves the text parts of a Dict or Tuple observation out."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], space: AnySpace) -> None:
-        """Wraps `env`; `space` is its observation space without text, as `leave_out_text` made."""
+    def __init__(self, env: gymnasium.Env[Any, Any], space: AnySpace, prune: Prune) -> None:
+        """Wraps `env`; `space` and `prune` are its observations without text."""
         super().__init__(env)
         self.observation_space = space
+        self._prune = prune
 
     def observation(self, observation: Any) -> Any:
-        """Returns the parts of `observation` that its space still has."""
-        return _prune(observation, self.env.observation_space, self.observation_space)
+        """Returns the observation without text; one of another form unchanged."""
+        return self._prune(observation)
 
 
 def leave_out_text(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
     """Returns `env` without the text parts of its observations; `env` itself if it has none."""
     names: list[str] = []
-    space = _prune_space(env.observation_space, "observation", names)
-    if space is None or not names:
+    kept = _without_text(env.observation_space, "observation", names)
+    if kept is None or not names:
         return env
     _warn(", ".join(names))
-    return WithoutText(env, space)
+    return WithoutText(env, *kept)
 
 
 @functools.cache
@@ -56,20 +59,46 @@ def _warn(names: str) -> None:
         )
 
 
-def _prune_space(space: AnySpace, name: str, names: list[str]) -> AnySpace | None:
-    """Returns a space without text, None if nothing is left; adds text's names to `names`."""
+def _without_text(space: AnySpace, name: str, names: list[str]) -> tuple[AnySpace, Prune] | None:
+    """Returns a space without text, and the function that takes text out of its values.
+
+    None: nothing is left. Names of text parts are added to `names`. Values of another form than
+    the space says are returned as they are: the slot's guard says what is wrong with them.
+    """
     if _is_text(space):
         names.append(name)
         return None
     if isinstance(space, spaces.Dict) and space.spaces:
-        parts = {key: _prune_space(part, f"{name}/{key}", names) for key, part in space.items()}
+        parts = {key: _without_text(part, f"{name}/{key}", names) for key, part in space.items()}
         kept = {key: part for key, part in parts.items() if part is not None}
-        return spaces.Dict(kept) if kept else None
+        left_out = parts.keys() - kept.keys()
+
+        def prune_dict(value: Any) -> Any:
+            if not isinstance(value, dict):
+                return value
+            return {
+                key: kept[key][1](part) if key in kept else part
+                for key, part in value.items()
+                if key not in left_out
+            }
+
+        pruned = spaces.Dict({key: part for key, (part, _) in kept.items()})
+        return (pruned, prune_dict) if kept else None
     if isinstance(space, spaces.Tuple) and space.spaces:
-        items = [_prune_space(part, f"{name}/{i}", names) for i, part in enumerate(space.spaces)]
-        left = [part for part in items if part is not None]
-        return spaces.Tuple(left) if left else None
-    return space
+        items = [_without_text(part, f"{name}/{i}", names) for i, part in enumerate(space.spaces)]
+        left = [(index, item) for index, item in enumerate(items) if item is not None]
+
+        def prune_tuple(value: Any) -> Any:
+            if not isinstance(value, tuple) or len(value) != len(items):
+                return value
+            return tuple(prune(value[index]) for index, (_, prune) in left)
+
+        return (spaces.Tuple([part for _, (part, _) in left]), prune_tuple) if left else None
+    return space, _as_it_is
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _is_text(space: AnySpace) -> bool:
@@ -80,23 +109,3 @@ def _is_text(space: AnySpace) -> bool:
         return space.dtype is not None and np.dtype(space.dtype).kind == "U"
     except TypeError:  # a dtype that numpy does not know: the encoder says what is wrong
         return False
-
-
-def _prune(value: Any, full: AnySpace, kept: AnySpace) -> Any:
-    """Returns `value` without the parts that `kept` lacks; one of another form unchanged."""
-    if isinstance(full, spaces.Dict) and isinstance(kept, spaces.Dict) and isinstance(value, dict):
-        return {
-            key: _prune(part, full[key], kept[key]) if key in kept.spaces else part
-            for key, part in value.items()
-            if key in kept.spaces or key not in full.spaces
-        }
-    if not (isinstance(full, spaces.Tuple) and isinstance(kept, spaces.Tuple)):
-        return value
-    if isinstance(value, tuple) and len(value) == len(full.spaces):
-        rest = iter(kept.spaces)
-        return tuple(
-            _prune(part, space, next(rest))
-            for part, space in zip(value, full.spaces, strict=True)
-            if _prune_space(space, "", []) is not None
-        )
-    return value

@@ -87,7 +87,7 @@ def test_policy_never_takes_an_illegal_action(where: str, backend: str, is_greed
 
 @pytest.mark.parametrize(("where", "expected"), [("key", [0, 0, 0]), ("info", [1, 0, 0])])
 def test_one_slot_alone_is_reset_to_look_for_masks(where: str, expected: list[int]) -> None:
-    """Seen to fail: every slot was reset once more, also where the observation holds the mask."""
+    """Before: every slot was reset once more, also where the observation holds the mask."""
     made: list[Counted] = []
 
     class Counted(Masked):

@@ -24,7 +24,7 @@ from impala_common.errors import ImpalaError
 def test_mistyped_environment_is_found_without_making_one(
     env: str, settings: dict[str, Any], text: str
 ) -> None:
-    """Seen to fail: an actor said so only once it had found its learner."""
+    """Before: an actor said so only once it had found its learner."""
     with pytest.raises(ImpalaError, match=text):
         validate_environment_id(env, EnvironmentConfig(env=env, **settings))
 

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bound_values import fill_in, values_of
+from bound_values import fill_in, messages_of_methods, values_of
 from google.protobuf import duration_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 
-import impala_rl.v1
 from impala_common.codec.bounds_table import Bound, Exempt, Items, Number, Text
 from impala_common.codec.field_bounds import BOUNDS, find_violation, validate_bounds
 from impala_common.errors import InvalidRequestError
 from impala_rl.v1 import admin_pb2, learner_pb2
 
-
-def request_messages() -> dict[str, Descriptor]:
-    """Returns every message that a client can send, on its own or inside of another one."""
-    found: dict[str, Descriptor] = {}
-
-    def walk(descriptor: Descriptor) -> None:
-        if descriptor.name in found:
-            return
-        found[descriptor.name] = descriptor
-        for field in descriptor.fields:
-            if field.message_type is not None:
-                walk(field.message_type)
-
-    for module_info in pkgutil.iter_modules(impala_rl.v1.__path__):
-        if module_info.name.endswith("_pb2"):
-            module = importlib.import_module(f"impala_rl.v1.{module_info.name}")
-            for service in module.DESCRIPTOR.services_by_name.values():
-                for method in service.methods:
-                    walk(method.input_type)
-    return found
-
-
-REQUESTS = request_messages()
+REQUESTS = messages_of_methods("input_type")
 ADMIN = set(admin_pb2.DESCRIPTOR.message_types_by_name)
 """Of a listener of its own, whose messages have at most 1 MiB."""
 

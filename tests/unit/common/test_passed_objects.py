@@ -76,7 +76,7 @@ def test_object_of_a_module_arrives_whether_or_not_a_child_can_import_it(
 def test_files_of_the_parents_folder_do_not_take_the_place_of_standard_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail: the parent's search path came first, and its random.py with it."""
+    """Before: the parent's search path came first, and its random.py with it."""
     (tmp_path / "random.py").write_text("raise SystemExit('the wrong random.py')\n")
     (tmp_path / "only_there.py").write_text("WORD = 'found'\n")
     monkeypatch.syspath_prepend(str(tmp_path))

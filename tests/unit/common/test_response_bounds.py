@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
 import grpc
 import pytest
-from bound_values import fill_in, values_of
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from bound_values import fill_in, messages_of_methods, values_of
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-import impala_rl.v1
 from impala_actor.acting.learner_client import LearnerClient
 from impala_common.codec.bounds_table import Bound, Exempt, Items, Number, Text
 from impala_common.codec.field_bounds import BOUNDS
@@ -31,28 +28,7 @@ from impala_rl.v1 import admin_pb2, learner_pb2
 pytestmark = pytest.mark.timeout(60)
 
 
-def response_messages() -> dict[str, Descriptor]:
-    """Returns every message that a server can send, on its own or inside of another one."""
-    found: dict[str, Descriptor] = {}
-
-    def walk(descriptor: Descriptor) -> None:
-        if descriptor.name in found or descriptor.GetOptions().map_entry:
-            return
-        found[descriptor.name] = descriptor
-        for field in descriptor.fields:
-            if field.message_type is not None:
-                walk(field.message_type)
-
-    for module_info in pkgutil.iter_modules(impala_rl.v1.__path__):
-        if module_info.name.endswith("_pb2"):
-            module = importlib.import_module(f"impala_rl.v1.{module_info.name}")
-            for service in module.DESCRIPTOR.services_by_name.values():
-                for method in service.methods:
-                    walk(method.output_type)
-    return found
-
-
-RESPONSES = response_messages()
+RESPONSES = messages_of_methods("output_type")
 TABLE = BOUNDS | RESPONSE_BOUNDS
 
 
@@ -71,7 +47,7 @@ ALL = list(fields())
 
 
 def test_every_message_a_server_can_send_is_in_a_table_with_fields_to_bound() -> None:
-    """Seen to fail: there was a table for requests alone."""
+    """Before: there was a table for requests alone."""
     found = {
         name: {
             field.name
@@ -105,7 +81,7 @@ def test_field_has_a_bound_or_a_reason(name: str, field: FieldDescriptor) -> Non
 def test_value_beyond_the_bound_is_named_and_one_at_it_is_taken(
     name: str, field: FieldDescriptor
 ) -> None:
-    """Seen to fail: whatever a learner sent was believed."""
+    """Before: whatever a learner sent was believed."""
     bound = TABLE[name][field.name]
     for value, is_good in values_of(TABLE, field, bound):
         message: Any = GetMessageClass(RESPONSES[name])()
@@ -181,7 +157,7 @@ WRONG: dict[str, tuple[str, Any]] = {
 def test_actor_of_a_hostile_learner_ends_with_the_field_it_sent(
     learner: HostileLearner, text: str
 ) -> None:
-    """Seen to fail with MemoryError, a traceback, or a window of no message at all."""
+    """Before: MemoryError, a traceback, or a window of no message at all."""
     path, value = WRONG[text]
     learner.answer = good_answer()
     *parents, name = path.split(".")
@@ -206,7 +182,7 @@ def test_unrolls_too_large_for_a_message_are_named() -> None:
 
 
 def test_status_of_a_state_that_does_not_exist_is_an_error_of_ours() -> None:
-    """Seen to fail: `impala-admin status` ended with a KeyError."""
+    """Before: `impala-admin status` ended with a KeyError."""
     response = admin_pb2.GetStatusResponse()
     response.status.state = 77  # type: ignore[assignment]
 

@@ -167,7 +167,7 @@ def test_names_of_new_folders_are_synced_up_to_the_first_that_was_there(
 def test_names_of_a_default_run_and_of_the_folder_above_it_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail: only folders that were named on the command line were."""
+    """Before: only folders that were named on the command line were."""
     synced: list[Path] = []
     monkeypatch.setattr(run_directory, "sync_directory", lambda path: synced.append(path.resolve()))
     monkeypatch.chdir(tmp_path)

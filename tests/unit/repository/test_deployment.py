@@ -85,7 +85,7 @@ def test_compose_learner_asks_for_tls_and_token_and_gives_time_to_end() -> None:
 
 
 def test_images_of_others_are_named_by_digest() -> None:
-    """A tag may name other bytes tomorrow. Seen to fail: two images were named by tag alone."""
+    """A tag may name other bytes tomorrow. Before: two images were named by tag alone."""
     for name, service in compose()["services"].items():
         if "build" in service or service["image"].startswith("impala-rl-"):
             continue
@@ -94,7 +94,7 @@ def test_images_of_others_are_named_by_digest() -> None:
 
 @pytest.mark.parametrize("name", ["actor", "evaluator"])
 def test_compose_actor_and_evaluator_have_their_own_token_and_nothing_else(name: str) -> None:
-    """Seen to fail with the learner's volume mounted, and with an evaluator as an actor."""
+    """Written to find a container that mounts the volume of the learner, or an evaluator as an actor."""
     service = compose()["services"][name]
 
     assert service["volumes"] == [f"{name}-secrets:/secrets:ro"]

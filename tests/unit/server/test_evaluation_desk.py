@@ -115,7 +115,7 @@ def test_squatters_lose_their_seats_after_a_lease_without_a_report() -> None:
 
 
 def test_seat_that_does_not_fetch_the_weights_is_lost_after_a_minute() -> None:
-    """Seen to fail: a squatter that was given a candidate held its seat for half an hour."""
+    """Before: a squatter that was given a candidate held its seat for half an hour."""
     now_s = 0.0
     desk = EvaluationDesk(lambda unused: None, lambda: now_s)
     seats = [desk.join(f"judge-{index}", f"peer-{index}") for index in range(MAX_EVALUATORS)]
@@ -133,7 +133,7 @@ def test_seat_that_does_not_fetch_the_weights_is_lost_after_a_minute() -> None:
 
 
 def test_report_needs_the_ticket_or_the_connection_of_the_seat() -> None:
-    """Seen to fail: whoever knew the name of an evaluator could report in its place."""
+    """Before: whoever knew the name of an evaluator could report in its place."""
     desk = EvaluationDesk(lambda unused: None)
     seat = desk.join("judge", "here")
     desk.join("other", "elsewhere")
