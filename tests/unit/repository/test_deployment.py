@@ -94,7 +94,7 @@ def test_images_of_others_are_named_by_digest() -> None:
 
 @pytest.mark.parametrize("name", ["actor", "evaluator"])
 def test_compose_actor_and_evaluator_have_their_own_token_and_nothing_else(name: str) -> None:
-    """Written to find a container that mounts the volume of the learner, or an evaluator as an actor."""
+    """Written to find the learner's volume mounted, or an evaluator with the role of an actor."""
     service = compose()["services"][name]
 
     assert service["volumes"] == [f"{name}-secrets:/secrets:ro"]
