@@ -49,6 +49,9 @@ TINY = "impala_common.testing.environments:"
 """Prefix of the ids of the tiny environments: TINY + "Counting-v0"."""
 
 _POLL_S = 0.1
+_PATIENCE_S = 60.0
+"""Seconds that actors try to reach the server: longer than an ordered stop may take, so that no
+actor gives up while a busy disk delays the last checkpoint."""
 _THREADS_END_S = 10.0
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -168,7 +171,7 @@ class RunningServer:
           actor_id: its name; default: actor-0, actor-1 ...
           **settings: further fields of ActorConfig.
         """
-        settings = {"env_backend": "sync", "connect_timeout_s": 10.0} | settings
+        settings = {"env_backend": "sync", "connect_timeout_s": _PATIENCE_S} | settings
         name = actor_id or f"actor-{len(self._actors)}"
         config = ActorConfig(server=self.address, env=env, actor_id=name, **settings)
         self._actors.append(RunningActor(config))
@@ -182,7 +185,7 @@ class RunningServer:
         self, env: str, evaluator_id: str = "evaluator", **settings: Any
     ) -> RunningActor:
         """Starts an evaluator on a thread; further settings are fields of EvaluatorConfig."""
-        settings = {"env_backend": "sync", "connect_timeout_s": 10.0} | settings
+        settings = {"env_backend": "sync", "connect_timeout_s": _PATIENCE_S} | settings
         config = EvaluatorConfig(
             server=self.address, env=env, evaluator_id=evaluator_id, **settings
         )
