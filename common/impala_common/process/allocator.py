@@ -1,7 +1,7 @@
 """Makes the C allocator keep large freed buffers instead of returning them.
 
-Called at the start of processes that allocate and free megabytes with every message: the front end
-and actors. Does nothing without glibc.
+Called at the start of processes that allocate and free megabytes with every message or update: the
+front end, actors, policy servers and the learner. Does nothing without glibc.
 """
 
 from __future__ import annotations

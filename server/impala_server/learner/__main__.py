@@ -14,6 +14,7 @@ import sys
 
 from impala_common.config.toml_io import parse_config
 from impala_common.process import failpoints
+from impala_common.process.allocator import keep_large_buffers
 from impala_common.process.logs import LogFormat, configure_logging
 from impala_common.process.passed_objects import split_objects_option
 from impala_common.run.run_directory import RunDirectory
@@ -33,8 +34,9 @@ def main(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     configure_logging(log_level, "learner", log_format)
     ends = ProcessEnds.from_argument(descriptors)
-    # Every update allocates and frees activations: huge pages cost a tenth of the page faults.
-    # torch reads this variable when it is imported.
+    # Every update allocates and frees activations. Kept buffers and huge pages leave a sixth of the
+    # page faults; torch reads the variable when it is imported.
+    keep_large_buffers()
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
