@@ -54,11 +54,16 @@ train: $(STAMP) ## Train CartPole-v1 on this machine (learner server and actors)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -m "not documentation" $(ARGS)
+	@$(BIN)/pytest -m "not documentation and not environments" $(ARGS)
 
 .PHONY: test-docs
 test-docs: $(STAMP) ## Run every page of README and docs/, the notebooks and the examples
 	@$(BIN)/pytest -m documentation $(ARGS)
+
+.PHONY: test-environments
+test-environments: $(STAMP) ## Install environments of other packages, and train a minute on each
+	@$(BIN)/pip install -q -c constraints.txt envpool 'shimmy[gym-v26]' box2d==2.3.10 swig minigrid mujoco
+	@$(BIN)/pytest -m environments $(ARGS)
 
 .PHONY: fmt
 fmt: $(STAMP) ## Format the code and repair what can be repaired
