@@ -114,6 +114,8 @@ class PolicyServerArguments:
     """Let anyone who can reach the port play. Not for open networks."""
     connect_timeout_s: float = 0.0
     """Seconds to wait for a learner that cannot be reached before giving up; 0: for ever."""
+    exit_with_parent: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """End when the process that started this one is gone."""
     verbose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Log details."""
     log_format: LogFormat = "auto"
@@ -215,6 +217,7 @@ async def _serve_until_signal(
     from impala_policy_server.process import serve
 
     loop = asyncio.get_running_loop()
+    parent = os.getppid()
 
     def on_bound(address: str, request_end: Callable[[], None]) -> None:
         is_asked = False
@@ -230,6 +233,8 @@ async def _serve_until_signal(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal)
         loop.add_signal_handler(signal.SIGALRM, os._exit, OK)
+        if arguments.exit_with_parent:
+            _watch_parent(loop, parent, on_signal)
         if arguments.address_file:
             path = Path(arguments.address_file)
             unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -239,6 +244,16 @@ async def _serve_until_signal(
         write_line("info", f"policy server at {address}, with the policy of {whose}")
 
     await serve(settings, make_source, on_bound)
+
+
+def _watch_parent(
+    loop: asyncio.AbstractEventLoop, parent: int, on_gone: Callable[[], None]
+) -> None:
+    """Calls `on_gone` within a second of the end of the process `parent`."""
+    if os.getppid() != parent:
+        on_gone()
+        return
+    loop.call_later(1.0, _watch_parent, loop, parent, on_gone)
 
 
 def _make_source(arguments: PolicyServerArguments) -> PolicySource:
