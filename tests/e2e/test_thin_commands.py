@@ -48,10 +48,20 @@ def test_train_replaces_thin_actor_and_policy_server_that_were_killed(tmp_path: 
             before = steps_of(run)
             train.wait_until(lambda before=before: steps_of(run) > before + 2000, "more training")
         assert run.policy_address_path.read_text() == address
+        with Command(tmp_path, "impala-admin", "clients", "--run", "run", "--json") as admin:
+            assert admin.wait() == OK, admin.err
+            (client,) = admin.result()["clients"]
+            assert (client["client_id"], client["is_connected"]) == ("thin-actor-0", True)
+            assert client["observation_count"] > 0
         everyone = train.children()
         train.interrupt()
         assert train.wait() == OK, train.err
         wait_for_end(everyone, 10.0)
+    assert (
+        '"what": "End", "outcome": "ok", "text": "SIGTERM came"'
+        in run.policy_audit_path.read_text()
+    )
+    assert not run.policy_admin_address_path.exists()
 
 
 def test_train_that_is_killed_takes_policy_server_and_thin_actors_with_it(tmp_path: Path) -> None:

@@ -7,16 +7,22 @@ imported. It is replaced when it dies, on the same port. Owned by the command's 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model, require
 from impala_common.errors import AddressInUseError
 from impala_common.process.own_modules import python_command
-from impala_common.rpc.addresses import join_address, port_of
+from impala_common.rpc.addresses import UNIX, join_address, port_of
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess
 from impala_server.local.security import local_address, local_client_security
+
+_MAX_SOCKET_PATH_BYTES = 100  # Linux has room for 107, others for 103
 
 
 def require_policy_port(config: TrainConfig) -> None:
@@ -63,6 +69,7 @@ class LocalPolicyServer:
         self._run = run
         self._learner = learner
         port = max(0, config.policy_server.policy_port)
+        self._socket_folder: str | None = None
         self._process = LocalProcess(
             "policy-server", self._command(port), run.log_path / "policy-server.log"
         )
@@ -97,6 +104,9 @@ class LocalPolicyServer:
         """Waits for its end; kills it when time is up."""
         self._process.join(timeout_s)
         self._run.policy_address_path.unlink(missing_ok=True)
+        self._run.policy_admin_address_path.unlink(missing_ok=True)
+        if self._socket_folder is not None:
+            shutil.rmtree(self._socket_folder, ignore_errors=True)
 
     def _command(self, port: int) -> list[str]:
         config, run = self._config, self._run.path.absolute()
@@ -105,6 +115,10 @@ class LocalPolicyServer:
         command += ["--learner", local_address(self._learner), "--exit-with-parent"]
         command += ["--host", transport.host, "--port", str(port)]
         command += ["--address-file", str(run / self._run.policy_address_path.name)]
+        command += self._admin_options(run)
+        if serving.policy_prometheus_port:
+            command += ["--prometheus-port", str(serving.policy_prometheus_port)]
+            command += ["--prometheus-host", config.checkpoint.prometheus_host]
         command += ["--inference-backend", config.job.inference_backend]
         command += ["--max-batch-wait-ms", str(serving.policy_batch_wait_ms)]
         command += ["--slot-timeout-s", str(serving.policy_slot_timeout_s)]
@@ -120,3 +134,19 @@ class LocalPolicyServer:
         for name, value in dataclasses.asdict(client).items():
             command += [f"--{name.replace('_', '-')}", value] if value else []
         return command
+
+    def _admin_options(self, run: Path) -> list[str]:
+        """Returns where administrators find it: at a Unix socket in the run's folder."""
+        config = self._config
+        if config.admin.admin_address == "none":
+            return []
+        path = run / "policy_admin.sock"
+        if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
+            if self._socket_folder is None:
+                self._socket_folder = tempfile.mkdtemp(prefix="impala-policy-")  # mode 0700
+            path = Path(self._socket_folder) / "admin.sock"
+        options = ["--admin-address", f"{UNIX}{path}"]
+        options += ["--admin-address-file", str(run / self._run.policy_admin_address_path.name)]
+        options += ["--audit-file", str(run / self._run.policy_audit_path.name)]
+        token = config.security.admin_token_file
+        return options + (["--admin-token-file", token] if token else [])
