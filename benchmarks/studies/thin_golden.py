@@ -1,8 +1,8 @@
 """Do thin actors learn as ordinary ones do? `python -m benchmarks.studies.thin_golden`.
 
-Each seed is trained twice to the same number of steps with the preset of the environment: by ordinary actors, and by
-thin actors of as many slots behind one policy server, as their commands start them. Frozen weights
-are judged by impala-eval. docs/results/NAME.json is written after each run; a run that is in the
+Each seed is trained twice to the same number of steps with the preset of the environment: by
+ordinary actors, and by thin actors of as many slots behind one policy server. Frozen weights are
+judged by impala-eval. docs/results/NAME.json is written after each run; a run that is in the
 file, with the same options, is not made again.
 """
 
@@ -106,7 +106,7 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
                 slots = ["--slots", str(arguments.slots), "--seed", str(1000 * seed + index)]
                 command = ["impala-thin-actor", "--server", address, *envs, *slots]
             else:
-                slots = ["--num-slots", str(arguments.slots)]
+                slots = ["--num-envs", str(arguments.slots)]
                 command = ["impala-actor", "--server", address, *envs, *slots]
             stack.enter_context(_started(command))
         server.wait(arguments.run_timeout_s)
