@@ -40,7 +40,28 @@ class Dies(Env):
     def __init__(self):
         import os
         os._exit(3)
-for kind in (Env, NeedsMode, NoActions, Raises, Hangs, Dies):
+class NoOptions(Env):
+    def reset(self, seed=None):
+        return numpy.zeros(3, numpy.float32), {}
+class NoReward(Env):
+    def step(self, action):
+        return numpy.zeros(3, numpy.float32), None, False, False, {}
+class FourValues(Env):
+    def step(self, action):
+        return numpy.zeros(3, numpy.float32), 1.0, False, {}
+class WrongShape(Env):
+    def reset(self, *, seed=None, options=None):
+        return numpy.zeros(4, numpy.float32), {}
+class RaisesInStep(Env):
+    def step(self, action):
+        raise RuntimeError("the licence server is away")
+class OneLegal(Env):
+    def reset(self, *, seed=None, options=None):
+        return numpy.zeros(3, numpy.float32), {"action_mask": numpy.array([0, 1], numpy.int8)}
+    def step(self, action):
+        assert action == 1
+        return numpy.zeros(3, numpy.float32), {"action": 1}, False, False, {}
+for kind in Env.__subclasses__() + [Env]:
     gymnasium.register(kind.__name__ + "-v0", entry_point=kind)
 """
 
@@ -82,12 +103,20 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> 
         ("start_check_envs:NeedsMode-v0", ["render_mode", "--env-kwargs"]),
         ("start_check_envs:NoActions-v0", ["action_space is None"]),
         ("start_check_envs:Raises-v0", ["RuntimeError: no window second line"]),
+        ("start_check_envs:NoOptions-v0", ["takes no options", "options=None"]),
+        ("start_check_envs:NoReward-v0", ["reward of the environment", "got NoneType None"]),
+        ("start_check_envs:FourValues-v0", ["step returned 4 values"]),
+        ("start_check_envs:WrongShape-v0", ["observation.shape of the environment", "(4,)"]),
+        ("start_check_envs:OneLegal-v0", ["reward of the environment", "got dict {'action': 1}"]),
     ],
 )
 def test_train_refuses_an_environment_that_cannot_be_made(
     folder: Path, capsys: pytest.CaptureFixture[str], env: str, parts: list[str]
 ) -> None:
-    """Seen to fail after 15 s, with learner and actors started and an empty run left behind."""
+    """Seen to fail after 15 s, with learner and actors started and an empty run left behind.
+
+    Planted for those that cannot be used: no step is played.
+    """
     line = refused(capsys, folder, "--env", env)
 
     for part in parts:
@@ -128,7 +157,7 @@ def test_train_refuses_settings_that_cannot_work_here(
         assert part in line
 
 
-@pytest.mark.parametrize("name", ["Hangs", "Dies", "Env"])
+@pytest.mark.parametrize("name", ["Hangs", "Dies", "RaisesInStep", "Env"])
 def test_environment_that_cannot_be_judged_in_time_is_let_through(folder: Path, name: str) -> None:
     require_environment(EnvironmentConfig(env=f"start_check_envs:{name}-v0"), timeout_s=6.0)
 
