@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 from impala_common.config import TrainConfig
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
-from impala_common.errors import CheckpointError, ConfigError, MissingExtraError
+from impala_common.errors import CheckpointError, ConfigError, ImpalaError, MissingExtraError
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.installation import is_installed
 from impala_common.process.own_modules import find_class_problem
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import RunDirectory
+from impala_common.spec.specs import EnvironmentSpec
 
 _NETWORK_SETTINGS = (
     "hidden_sizes",
@@ -80,6 +81,21 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
                 "a checkpoint's folder",
                 f"in {path.parent} there are: {', '.join(names)}" if names else "there is none",
             )
+        try:
+            CheckpointStore(path.parent).describe(path.name)
+        except ImpalaError as error:
+            raise ConfigError(
+                "--init-model-path", str(path), "a checkpoint's folder", str(error)
+            ) from error
+    specs = config.environment.specs_file
+    if specs:
+        try:
+            EnvironmentSpec.from_json(json.loads(Path(specs).read_bytes())["environment"])
+        except (OSError, ValueError, KeyError, TypeError, ImpalaError) as error:
+            rule = "a readable specs.json, as a run has it"
+            raise ConfigError(
+                "--specs-file", specs, rule, f"{type(error).__name__}: {error}"
+            ) from error
 
 
 def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | None:
