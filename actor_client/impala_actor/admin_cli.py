@@ -30,6 +30,8 @@ from impala_common.rpc.security import ClientSecurity
 _DESCRIPTION = """Looks at, steers and stops a running learner. Options may stand before and after
 the command. The learner is found by --run, by --address, or as the only one below runs/.
 
+`clients` and `drain-clients` ask a policy server: the one beside that learner, or at --address.
+
 Without a learner: `impala-admin certs init DIR` makes certificates and tokens
 (impala-admin certs --help).
 
@@ -92,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
         options, command, arguments = parse(argv)
         require("--timeout-s", options.timeout_s, options.timeout_s > 0, "greater than 0")
         client = AdminClient(
-            find_address(options.run, options.address),
+            find_address(options.run, options.address, command.is_policy),
             options.security,
             options.timeout_s,
             options.request_id,

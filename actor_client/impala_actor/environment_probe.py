@@ -1,4 +1,4 @@
-"""Makes one environment in a process of its own, to check that it can be made.
+"""Makes one environment in a process of its own, to check that it can be made and stepped.
 
     python -m impala_actor.environment_probe ENV SETTINGS
 
@@ -11,14 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from impala_actor.environments.factory import make_environment
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import ImpalaError, UnknownEnvironmentError
 from impala_common.spec.specs import EnvironmentSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
@@ -32,11 +39,30 @@ def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
     return UnknownEnvironmentError(f"{env} cannot be made: {type(error).__name__}: {text}{hint}")
 
 
+def choose_legal_action(
+    spec: EnvironmentSpec, observations: Mapping[str, NDArray[Any]]
+) -> NDArray[Any] | None:
+    """Returns an action [1, ...] that masks allow; None where that is not plain."""
+    tensor = spec.action.tensor
+    action = np.zeros((1, *tensor.shape), tensor.dtype)
+    masks = [leaf.name for leaf in spec.observation_leaves if leaf.role == "action_mask"]
+    if not masks:
+        return action
+    mask = np.concatenate([np.ravel(observations[name][0]) for name in masks]) != 0
+    parts = spec.action.parts
+    if len(parts) == 1 and parts[0].sizes == mask.shape:  # a single choice
+        action[...] = np.argmax(mask)
+        return action
+    return action if mask.all() else None
+
+
 def probe(env: str, config: EnvironmentConfig) -> EnvironmentSpec:
-    """Makes one environment slot and closes it; returns its specification.
+    """Makes one environment slot, plays one step and closes it; returns its specification.
+
+    What reset and step raise themselves is left to the actors, which try again.
 
     Raises:
-      ImpalaError: it cannot be made, or used.
+      ImpalaError: it cannot be made, or what it returns cannot be used.
     """
     try:
         environment = make_environment(env, 1, config)
@@ -45,6 +71,15 @@ def probe(env: str, config: EnvironmentConfig) -> EnvironmentSpec:
     except Exception as error:  # code of users may raise any error
         raise describe_failure(env, error) from error
     spec = environment.spec
+    try:
+        observations = environment.reset(seed=0)
+        action = choose_legal_action(spec, observations)
+        if action is not None:
+            environment.step(action)
+    except ImpalaError:
+        raise
+    except Exception as error:  # code of users may raise any error
+        _LOG.debug("%s raised in its first step: %s", env, error)
     with contextlib.suppress(Exception):  # an environment that fails to close is still usable
         environment.close()
     return spec

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
 from impala_common.errors import CapacityError
 from impala_policy_server.slot_arrays import Array
 from impala_rl.v1 import policy_pb2
+
+_RATE_S = 2.0
 
 
 class ClientStream(Protocol):
@@ -40,7 +43,10 @@ class Client:
       wants_logits: whether answers hold logits.
       stream: the open stream, if any.
       left_s: when its last stream ended.
-      num_observations: taken from it.
+      heard_s: when its last observations came, or its hello.
+      num_observations: taken from it, repetitions included.
+      num_repetitions: those it sent again.
+      steps_per_s: observations per second, lately.
     """
 
     client_id: str
@@ -52,7 +58,31 @@ class Client:
     wants_logits: bool = False
     stream: ClientStream | None = None
     left_s: float = 0.0
+    heard_s: float = 0.0
     num_observations: int = 0
+    num_repetitions: int = 0
+    steps_per_s: float = 0.0
+    _measured: tuple[float, int] = (0.0, 0)
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether nothing of its slots is trained."""
+        return self.slots_hello[1]
+
+    def note(self, num_observations: int, num_repetitions: int) -> None:
+        """Counts the observations of one message."""
+        self.heard_s = time.monotonic()
+        self.num_observations += num_observations
+        self.num_repetitions += num_repetitions
+
+    def measure(self, now_s: float) -> None:
+        """Computes the rate since the last call that was some seconds ago."""
+        then_s, then = self._measured
+        if now_s - then_s < _RATE_S:
+            return
+        if then_s:
+            self.steps_per_s = (self.num_observations - then) / (now_s - then_s)
+        self._measured = (now_s, self.num_observations)
 
 
 class ClientTable:
@@ -85,6 +115,12 @@ class ClientTable:
     def numbered(self, number: int) -> Client:
         """Returns the client with this number."""
         return self._by_number[number]
+
+    def measure(self) -> None:
+        """Brings the clients' rates up to date."""
+        now_s = time.monotonic()
+        for client in self:
+            client.measure(now_s)
 
     def require_room(self) -> None:
         """Raises CapacityError if there is no room for one more."""

@@ -20,10 +20,12 @@ from impala_policy_server.clients import Client, ClientStream, ClientTable
 from impala_policy_server.observation_decoder import ObservationDecoder
 from impala_policy_server.policy_engine import PolicyEngine
 from impala_policy_server.policy_source import PolicySource
+from impala_policy_server.serving_figures import ServingFigures
 from impala_policy_server.slot_arrays import Array
 from impala_rl.v1 import learner_pb2, policy_pb2
 
 _LOG = logging.getLogger(__name__)
+_RATE_S = 1.0
 
 
 class Dispatcher:
@@ -31,8 +33,10 @@ class Dispatcher:
 
     Attributes:
       clients: the table of clients.
+      figures: what is measured of batches.
       slot_timeout_s: silence after which a slot is given up.
       ended: set when no client is served any more; `failure` and `drain_reason` say why.
+      why: the same in words.
     """
 
     def __init__(
@@ -45,9 +49,11 @@ class Dispatcher:
     ) -> None:
         """Serves the policy of `source`; made on the event loop."""
         self.clients = ClientTable(max_clients)
+        self.figures = ServingFigures()
         self.slot_timeout_s = slot_timeout_s
         self.ended = asyncio.Event()
         self.failure: ImpalaError | None = None
+        self.why = ""
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.engine: PolicyEngine | None = None
         self._source = source
@@ -56,6 +62,7 @@ class Dispatcher:
         self._encoder: ActionEncoder | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_overdue = False
+        self._waits_since_s: float | None = None
         source.attach(self._decide_if_due, self.end)
 
     async def join(
@@ -82,7 +89,7 @@ class Dispatcher:
         client = self._find(hello)
         if client is None:
             client = self._add(engine, hello)
-        client.stream, client.peer = stream, peer
+        client.stream, client.peer, client.heard_s = stream, peer, time.monotonic()
         client.wants_logits = hello.wants_logits
         engine.table.is_connected[client.places] = True
         return client
@@ -107,8 +114,9 @@ class Dispatcher:
         assert self.engine is not None
         assert self._decoder is not None
         given = self._decoder.decode(message, len(client.places))
+        repetitions = self.engine.counts.repetitions
         taken = self.engine.take(client.places[given.slots], given)
-        client.num_observations += len(given.slots)
+        client.note(len(given.slots), self.engine.counts.repetitions - repetitions)
         if taken.lost.size and client.stream is not None:
             response = policy_pb2.PlayResponse()
             response.lost_slots.slots.extend(taken.lost.tolist())
@@ -127,7 +135,15 @@ class Dispatcher:
         if isinstance(error, RunFinishedError):
             self.drain_reason = learner_pb2.DRAIN_REASON_FINISHED
         self.failure = error
+        self.why = self.why or str(error)
         self.ended.set()
+
+    def drain(self, why: str) -> None:
+        """Ends the service because somebody asked for it, and logs who."""
+        if not self.ended.is_set():
+            _LOG.warning("%s: %d are told to stop", why, self.clients.num_connected)
+            self.why = why
+        self.end(None)
 
     def close_all(self) -> None:
         """Closes the slots of all clients; what is complete of their episodes goes out."""
@@ -137,9 +153,10 @@ class Dispatcher:
     async def sweep(self) -> None:
         """Gives up silent slots and absent clients, until cancelled."""
         while True:
-            await asyncio.sleep(max(self.slot_timeout_s / 8, 0.01))
+            await asyncio.sleep(min(max(self.slot_timeout_s / 8, 0.01), _RATE_S))
             if self.engine is None:
                 continue
+            self.clients.measure()
             self.engine.drop_silent(self.slot_timeout_s)
             now_s = time.monotonic()
             for client in self.clients:
@@ -185,7 +202,10 @@ class Dispatcher:
         """Makes a batch of what waits, if it is full or its time is over."""
         engine = self.engine
         if engine is None or self.ended.is_set() or not engine.num_pending:
+            self._waits_since_s = None
             return
+        if self._waits_since_s is None:
+            self._waits_since_s = time.monotonic()
         if not engine.has_room:
             return  # the source calls again when there is
         if self._is_overdue or engine.is_batch_full:
@@ -202,12 +222,16 @@ class Dispatcher:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._is_overdue = None, False
+        start_s = time.monotonic()
         try:
             places = engine.decide()
         except Exception as error:  # from an own network
             _LOG.exception("no action could be chosen")
             self.end(ImpalaError(f"no action could be chosen: {error}"))
             return
+        assert self._waits_since_s is not None
+        self.figures.note_batch(len(places), start_s - self._waits_since_s)
+        self._waits_since_s = None
         self._answer(places)
 
     def _answer(self, places: Array) -> None:

@@ -11,6 +11,7 @@ import concurrent.futures
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -49,8 +50,9 @@ class LearnerSession:
 
     Attributes:
       opened: result of the first registration: an OpenSession, or its ImpalaError.
-      outcomes: messages to the learner by verdict.
       num_steps: agent steps sent.
+      policy_lag: updates between the learner's newest known version and the oldest weights of the
+        last message to it.
     """
 
     def __init__(
@@ -76,8 +78,8 @@ class LearnerSession:
           on_end: called from the thread with the error that ended it after it was opened.
         """
         self.opened: concurrent.futures.Future[OpenSession] = concurrent.futures.Future()
-        self.outcomes: dict[str, int] = {}
         self.num_steps = 0
+        self.policy_lag = 0
         self._client = client
         self._environment = environment
         self._num_slots = num_slots
@@ -86,9 +88,18 @@ class LearnerSession:
         self._on_reopened = on_reopened
         self._on_end = on_end
         self._subscriber: WeightsSubscriber | None = None
+        self._sender: UnrollSender | None = None
+        self._ended_verdicts: Counter[str] = Counter()  # of sessions that are over
+        self._newest_version = 0
         self._history = open_history("actor", actor_id=client.actor_id)
         self._thread = threading.Thread(target=self._run, name="impala-policy-session")
         self._thread.start()
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """Messages to the learner by verdict, of all sessions. From any thread."""
+        sender = self._sender
+        return self._ended_verdicts + Counter({} if sender is None else dict(sender.outcomes))
 
     def take_weights(self) -> tuple[int, dict[str, Array]] | None:
         """Returns (version, weights) if newer ones have arrived. From the event loop."""
@@ -145,15 +156,27 @@ class LearnerSession:
             else:
                 self.opened.set_result(opened)
             self._subscriber = subscriber
-            sender = UnrollSender(self._client, session, subscriber.notify, self._history)
+            self._newest_version = opened.policy_version
+            sender = UnrollSender(
+                self._client,
+                session,
+                lambda version: self._on_version(version, subscriber),
+                self._history,
+            )
+            self._sender = sender
             self._send_all(session, sender)
         finally:
             self._subscriber = None
             subscriber.close()
             if sender is not None:
                 sender.close()
-                for outcome, count in sender.outcomes.items():
-                    self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+                self._sender = None
+                self._ended_verdicts = self._ended_verdicts + Counter(sender.outcomes)
+
+    def _on_version(self, version: int, subscriber: WeightsSubscriber) -> None:
+        """Notes the learner's newest version; called at each verdict."""
+        self._newest_version = max(self._newest_version, version)
+        subscriber.notify(version)
 
     def _send_all(self, session: Session, sender: UnrollSender) -> None:
         sent_s = time.perf_counter()
@@ -177,6 +200,7 @@ class LearnerSession:
         request = learner_pb2.PushUnrollsRequest()
         message = pack_unrolls(unrolls, session.unroll, True, request.unrolls)
         message.policy_version = version
+        self.policy_lag = max(0, self._newest_version - version)
         for episode in load.episodes:
             message.episodes.add(
                 episode_return=episode.episode_return,

@@ -62,6 +62,11 @@ class LearnerSource(PolicySource):
         """The side towards the learner, once there is one."""
         return self._session
 
+    @property
+    def num_waiting(self) -> int:
+        """Complete unrolls that are not sent yet."""
+        return 0 if self._outbox is None else self._outbox.num_unrolls
+
     async def open(self, environment: EnvironmentSpec, num_slots: int) -> PolicyEngine:
         """See PolicySource."""
         async with self._opening:

@@ -43,6 +43,11 @@ class Outbox:
         self._inference_s = 0.0
         self._num_unrolls = 0
 
+    @property
+    def num_unrolls(self) -> int:
+        """Unrolls that wait here."""
+        return self._num_unrolls
+
     def has_room(self, num_slots: int) -> bool:
         """Returns whether fewer than one unroll of each slot waits here."""
         return self._num_unrolls < max(num_slots, 1)

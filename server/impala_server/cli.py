@@ -24,6 +24,7 @@ from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory, RunLock, make_default_run
 from impala_server.finished_notice import give_notice
 from impala_server.interrupts import Interrupts
+from impala_server.local.policy_server import LocalPolicyServer, require_policy_port
 from impala_server.progress import ProgressDisplay
 from impala_server.start_checks import (
     FinishedRun,
@@ -40,6 +41,7 @@ _DESCRIPTION = (
     "--env ID"
 )
 _POLL_S = 0.2
+_POLICY_SERVER_END_S = 15.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ def run(argv: Sequence[str]) -> int:
         if finished is not None:
             _serve_finished(arguments, finished)
             return OK
+        require_policy_port(arguments.config)
         run_directory, lock = open_run(arguments)
         with lock:
             _serve(arguments, run_directory)
@@ -130,21 +133,32 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
     console = Console(stderr=True, quiet=arguments.quiet)
     is_json = resolve_log_format(log_format) == "json"
     display = ProgressDisplay(config.job.total_steps, title, console, is_json=is_json)
+    policy_server: LocalPolicyServer | None = None
     with Interrupts() as interrupts, display:
         try:
             supervisor.start()
             address = supervisor.wait_until_bound()
+            if config.policy_server.policy_port:
+                policy_server = LocalPolicyServer(config, run_directory, address)
+                policy_server.start()
             env = config.environment.env or "ID"
             display.message(f"listening on {address}: impala-actor --server {address} --env {env}")
             if supervisor.prometheus_address is not None:
                 display.message(f"metrics at http://{supervisor.prometheus_address}/metrics")
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
+                if policy_server is not None:
+                    _check(policy_server, display)
                 if interrupts.is_set():
                     display.message("stopping: finishing the update and writing a checkpoint")
                     break
         finally:
+            if policy_server is not None and supervisor.status.reason != "finished":
+                supervisor.request_stop()  # at once: the time it may take counts from here
+                policy_server.terminate()
             supervisor.close()
+            if policy_server is not None:  # at the end of a run it has told its clients and ends
+                policy_server.join(_POLICY_SERVER_END_S)
             display.update(supervisor.status)
         supervisor.raise_if_killed()
         status = supervisor.status
@@ -160,3 +174,14 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
             "checkpoint": status.last_checkpoint or None,
         }
         sys.stdout.write(json.dumps(summary) + "\n")
+
+
+def _check(policy_server: LocalPolicyServer, display: ProgressDisplay) -> None:
+    """Replaces the policy server if it died; shows its address once."""
+    was_open = policy_server.address is not None
+    policy_server.check()
+    if policy_server.address is not None and not was_open:
+        address = policy_server.address
+        display.message(
+            f"policy server at {address}: impala-thin-actor --server {address} --env ID"
+        )

@@ -11,24 +11,28 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from impala_common.config import TrainConfig
+from impala_common.config import SecurityConfig, TrainConfig
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
-from impala_common.errors import CheckpointError, ConfigError, MissingExtraError
+from impala_common.errors import CheckpointError, ConfigError, ImpalaError, MissingExtraError
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.installation import is_installed
 from impala_common.process.own_modules import find_class_problem
+from impala_common.rpc.tokens import read_token
 from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
 from impala_common.run.run_directory import RunDirectory
+from impala_common.spec.specs import EnvironmentSpec
 
 _NETWORK_SETTINGS = (
     "hidden_sizes",
+    "activation",
     "feature_dim",
     "hidden_dim",
     "recurrence",
     "use_previous_action_and_reward",
     "normalise_observations",
+    "observation_clip",
 )
-"""Settings that decide the tensors of a network; ModelSpec has the same names."""
+"""Settings that decide what a network computes; ModelSpec has the same names."""
 
 
 class FinishedRun(NamedTuple):
@@ -63,6 +67,7 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
         raise MissingExtraError("--wandb-project", "wandb")
     if config.checkpoint.mlflow_experiment and not is_installed("mlflow"):
         raise MissingExtraError("--mlflow-experiment", "mlflow")
+    _require_security_files(config.security)
     model = config.model.model
     if is_own_model(model) and not model.startswith(OBJECT_PREFIX):
         problem = find_class_problem(*model.split(":", 1))
@@ -80,6 +85,35 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
                 "a checkpoint's folder",
                 f"in {path.parent} there are: {', '.join(names)}" if names else "there is none",
             )
+        try:
+            CheckpointStore(path.parent).describe(path.name)
+        except ImpalaError as error:
+            raise ConfigError(
+                "--init-model-path", str(path), "a checkpoint's folder", str(error)
+            ) from error
+    specs = config.environment.specs_file
+    if specs:
+        try:
+            EnvironmentSpec.from_json(json.loads(Path(specs).read_bytes())["environment"])
+        except (OSError, ValueError, KeyError, TypeError, ImpalaError) as error:
+            rule = "a readable specs.json, as a run has it"
+            raise ConfigError(
+                "--specs-file", specs, rule, f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _require_security_files(security: SecurityConfig) -> None:
+    """Raises ConfigError for a token or TLS file that cannot be read."""
+    for name in ("actor_token_file", "evaluator_token_file", "admin_token_file"):
+        if path := getattr(security, name):
+            read_token("--" + name.replace("_", "-"), path)
+    for name in ("tls_cert", "tls_key", "tls_client_ca", "tls_ca"):
+        if path := getattr(security, name):
+            try:
+                Path(path).open("rb").close()
+            except OSError as error:
+                option = "--" + name.replace("_", "-")
+                raise ConfigError(option, path, "a readable file", str(error.strerror)) from None
 
 
 def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | None:
@@ -139,6 +173,9 @@ def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
         _refuse("--reward-normalisation", value, "none" if is_normalised else "not none")
     if config.model.model not in ("auto", known["name"]):
         _refuse("--model", config.model.model, known["name"])
+    scale = config.model.observation_scale
+    if scale is not None and scale != trained.get("observation_scale", scale):
+        _refuse("--observation-scale", scale, trained["observation_scale"])
     for name in _NETWORK_SETTINGS:
         value, had = wanted[name], known[name]
         had = tuple(had) if isinstance(had, list) else had

@@ -41,6 +41,7 @@ from impala_server.local.listings import (
     describe_environments,
     describe_presets,
 )
+from impala_server.local.policy_server import require_policy_port
 from impala_server.local.training import LocalTraining
 from impala_server.local.tuning import choose_local_run, find_machine_facts
 from impala_server.messages import LearnerStatus
@@ -101,6 +102,7 @@ def run(argv: Sequence[str]) -> int:
             _show_dry_run(arguments)
             return OK
         require_environment(arguments.config.environment)
+        require_policy_port(arguments.config)
         arguments = _fit_to_machine(arguments)
         run_directory, lock = open_run(arguments)
         with lock:

@@ -12,8 +12,9 @@ from running_server import TINY, RunningServer, make_config
 
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import load_config
-from impala_common.errors import ImpalaError
+from impala_common.errors import ConfigError, ImpalaError
 from impala_common.run.run_directory import RunDirectory
+from impala_server.start_checks import validate_start
 from impala_server.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(120)
@@ -64,11 +65,14 @@ def try_to_go_on(config: TrainConfig, run: RunDirectory) -> str:
 
 
 @pytest.mark.parametrize("front_end", ["in-process", "process"])
-@pytest.mark.parametrize("what", ["network", "device", "port", "certificate"])
+@pytest.mark.parametrize("what", ["network", "device", "memory", "port", "certificate"])
 def test_run_whose_new_settings_are_refused_stays_as_it_was(
     run: RunDirectory, port_in_use: int, front_end: str, what: str
 ) -> None:
-    """Seen to fail with config.toml written before the learner and the front end had agreed."""
+    """Seen to fail with config.toml written before the learner and the front end had agreed.
+
+    Before: storage of any size was accepted, and the process that filled it was killed.
+    """
     known = load_config(run.config_path)
     wanted = change(known, "transport", front_end=front_end)
     wanted = change(wanted, "job", total_steps=100_000)
@@ -77,6 +81,8 @@ def test_run_whose_new_settings_are_refused_stays_as_it_was(
             wanted = change(wanted, "model", hidden_sizes=(7,))
         case "device":
             wanted = change(wanted, "job", device="cuda:99")
+        case "memory":
+            wanted = change(wanted, "rollout", batch_size=1 << 20, unroll_length=1 << 20)
         case "port":
             wanted = change(wanted, "transport", port=port_in_use)
         case "certificate":
@@ -98,3 +104,25 @@ def test_run_whose_new_settings_are_accepted_keeps_them(run: RunDirectory) -> No
         server.wait_finished()
 
     assert load_config(run.config_path).job.total_steps == 800
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"hidden_sizes": (7,)}, "--hidden-sizes"),
+        ({"activation": "relu"}, "--activation is 'relu' but must be tanh"),
+        ({"normalise_observations": True}, "--normalise-observations"),
+        ({"observation_scale": 0.5}, "--observation-scale is 0.5 but must be 1.0"),
+        ({"observation_clip": 3.0}, "--observation-clip is 3.0 but must be 10.0"),
+        ({"recurrence": "gru"}, "--recurrence"),
+    ],
+)
+def test_resume_with_settings_that_compute_something_else_is_refused_beforehand(
+    run: RunDirectory, settings: dict[str, object], named: str
+) -> None:
+    """Before: what leaves all shapes alone (activation, scale, clip) was accepted."""
+    known = load_config(run.config_path)
+    validate_start(known, run.path)
+
+    with pytest.raises(ConfigError, match=named):
+        validate_start(change(known, "model", **settings), run.path)

@@ -66,7 +66,7 @@ def expected(method: str, identity: str) -> grpc.StatusCode:
     scopes = {
         "LearnerService": "actor",
         "EvaluationService": "evaluator",
-        "PolicyService": "actor",
+        "PolicyService": "actor",  # PolicyAdminService: admin
     }
     needed = scopes.get(method.rpartition("/")[0].removeprefix("/impala_rl.v1."), "admin")
     return OK if identity == needed else PERMISSION_DENIED

@@ -33,6 +33,8 @@ MODULES = {
     "impala-eval": "impala_actor.eval_cli",
     "impala-evaluator": "impala_actor.evaluator_cli",
     "impala-admin": "impala_actor.admin_cli",
+    "impala-policy-server": "impala_policy_server.cli",
+    "impala-thin-actor": "impala_thin.cli",
 }
 ENV = "CartPole-v1"
 FOR_EVER = "100000000"
@@ -56,7 +58,7 @@ class Command:
     ) -> None:
         self.name = name
         if (
-            name in ("impala-server", "impala-actor", "impala-evaluator")
+            name in ("impala-server", "impala-actor", "impala-evaluator", "impala-policy-server")
             and "--log-format" not in arguments
         ):
             arguments = (*arguments, "--log-format", "text")  # to be read here

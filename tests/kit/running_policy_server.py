@@ -22,7 +22,7 @@ from impala_common.rpc.security import ClientSecurity
 from impala_policy_server.engine_settings import EngineSettings
 from impala_policy_server.learner_source import LearnerSource
 from impala_policy_server.policy_source import PolicySource
-from impala_policy_server.process import ServingSettings, serve
+from impala_policy_server.process import Bound, ServingSettings, serve
 from impala_thin import Environment, SlotsClient
 from impala_thin.hello import ClientSettings
 
@@ -35,6 +35,7 @@ class RunningPolicyServer:
 
     Attributes:
       address: HOST:PORT, once entered.
+      bound: its other addresses, once entered.
       source: its source, once entered.
     """
 
@@ -72,7 +73,7 @@ class RunningPolicyServer:
         self.address = ""
         self.error: BaseException | None = None
         self.source: Any = None
-        self._request_end: Callable[[], None] = lambda: None
+        self.bound: Bound | None = None
         self._bound = threading.Event()
         self._thread = threading.Thread(target=self._run, name="test-policy-server")
 
@@ -97,7 +98,8 @@ class RunningPolicyServer:
 
     def stop(self) -> None:
         """Asks it to end and waits."""
-        self._request_end()
+        if self.bound is not None:
+            self.bound.request_end("the test ends it")
         self.join()
 
     def join(self) -> None:
@@ -119,8 +121,8 @@ class RunningPolicyServer:
             self.source = self._make()
             return self.source
 
-        def on_bound(address: str, request_end: Callable[[], None]) -> None:
-            self.address, self._request_end = address, request_end
+        def on_bound(bound: Bound) -> None:
+            self.address, self.bound = bound.address, bound
             self._bound.set()
 
         try:

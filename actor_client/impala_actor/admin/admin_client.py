@@ -30,7 +30,10 @@ from impala_common.rpc.proxies import describe_proxy
 from impala_common.rpc.security import ClientSecurity
 from impala_common.rpc.tls_probe import find_tls_error
 from impala_common.run.run_directory import RunDirectory
-from impala_rl.v1 import admin_pb2, admin_pb2_grpc
+from impala_rl.v1 import admin_pb2, admin_pb2_grpc, policy_admin_pb2, policy_admin_pb2_grpc
+
+POLICY_METHODS = frozenset({"ListClients", "DrainClients"})
+"""Methods of policy servers; all others are the learner's."""
 
 
 class AdminClient:
@@ -63,22 +66,25 @@ class AdminClient:
         self._security = security or ClientSecurity()
         self._channel = make_channel(address, self._security)
         self._stub = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._policy = policy_admin_pb2_grpc.PolicyAdminServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def call(self, method: str, **fields: Any) -> Any:  # Any: the method's response
-        """Calls a method by name with a request of `fields`.
+        """Calls a method of AdminService or PolicyAdminService by name, with `fields`.
 
         Raises:
           ImpalaError: the learner refused it.
           LearnerUnavailableError: no learner answers at the address.
         """
-        request = getattr(admin_pb2, f"{method}Request")(**fields)
+        is_policy = method in POLICY_METHODS
+        messages, stub = (policy_admin_pb2, self._policy) if is_policy else (admin_pb2, self._stub)
+        request = getattr(messages, f"{method}Request")(**fields)
         if "header" in request.DESCRIPTOR.fields_by_name:
             request.header.request_id = self._request_id or secrets.token_hex(8)
             request.header.expected_run_id = self._expected_run_id
         try:
-            return checked_response(getattr(self._stub, method)(request, timeout=self._timeout_s))
+            return checked_response(getattr(stub, method)(request, timeout=self._timeout_s))
         except grpc.RpcError as error:
-            raise self._explain(error) from error
+            raise self._explain(error, is_policy) from error
 
     def watch(self, interval_s: float) -> Iterator[Any]:  # Any: LearnerStatus
         """Yields the status at an interval until the learner ends; raises as `call`."""
@@ -97,32 +103,34 @@ class AdminClient:
         """Closes the connection."""
         self._channel.close()
 
-    def _explain(self, error: grpc.RpcError) -> ImpalaError:
-        """Returns the error of a failed call, and why the learner could not be reached."""
+    def _explain(self, error: grpc.RpcError, is_policy: bool = False) -> ImpalaError:
+        """Returns the error of a failed call, and why the server could not be reached."""
+        whom = "policy server" if is_policy else "learner"
         found = error_from(error)
         text = str(found)
         get_code = getattr(error, "code", None)  # most errors of calls are calls themselves
         code = get_code() if get_code is not None else None
         if isinstance(found, LearnerUnavailableError) and code is grpc.StatusCode.UNIMPLEMENTED:
             return ProtocolMismatchError(
-                f"the learner at {self.address} does not know this command: install the same "
+                f"the {whom} at {self.address} does not know this command: install the same "
                 f"release on both sides ({text})"
             )
         if not isinstance(found, LearnerUnavailableError) or "connect" not in text:
             return found
         return find_tls_error(self.address, self._security) or LearnerUnavailableError(
-            f"no learner answers at {self.address}{describe_proxy(self.address)}: does it run, and "
+            f"no {whom} answers at {self.address}{describe_proxy(self.address)}: does it run, and "
             f"as the same user? ({text})"
         )
 
 
-def find_address(run: Path | None, address: str) -> str:
-    """Returns the address of an admin service.
+def find_address(run: Path | None, address: str, is_policy: bool = False) -> str:
+    """Returns the address of an admin service: a learner's, or of the policy server beside it.
 
     Args:
       run: the run's folder, or None.
       address: the address itself, or empty. Without either, the only run below runs/ with a running
-        learner is taken.
+        server is taken.
+      is_policy: whether the policy server's is wanted.
 
     Raises:
       ConfigError: none is known.
@@ -131,34 +139,41 @@ def find_address(run: Path | None, address: str) -> str:
         require_server_address("--address", address)
         return address
     if run is not None:
-        return _read_address(run)
-    found = sorted(path.parent for path in Path("runs").glob("*/admin_address"))
+        return _read_address(run, is_policy)
+    found = sorted(
+        path.parent for path in Path("runs").glob(f"*/{_file_of(RunDirectory(''), is_policy).name}")
+    )
     if len(found) == 1:
-        return _read_address(found[0])
+        return _read_address(found[0], is_policy)
     names = ", ".join(map(str, found))
     raise ConfigError(
         "--run", "", "the folder of a run", f"several run: {names}" if found else "none runs here"
     )
 
 
-def _read_address(run: Path) -> str:
-    path = RunDirectory(run).admin_address_path
+def _file_of(run: RunDirectory, is_policy: bool) -> Path:
+    return run.policy_admin_address_path if is_policy else run.admin_address_path
+
+
+def _read_address(run: Path, is_policy: bool) -> str:
+    path = _file_of(RunDirectory(run), is_policy)
     with contextlib.suppress(OSError):
         address = path.read_text(encoding="utf-8").strip()
         if is_address(address):
             return address
+    whom = "policy server" if is_policy else "learner"
     raise ConfigError(
         "--run",
         str(run),
-        "the folder of a run with a learner at work",
-        f"there is no {path} (no learner runs there, or it was started with --admin-address none)",
+        f"the folder of a run with a {whom} at work",
+        f"there is no {path} (no {whom} runs there, or it was started with --admin-address none)",
     )
 
 
 def to_json(message: Message) -> dict[str, Any]:  # Any: JSON
     """Returns a message as JSON with plain numbers: durations in seconds, enums by short name.
 
-    learner_run_id is hexadecimal text: JSON's numbers have 53 bits.
+    Identities are hexadecimal text: JSON's numbers have 53 bits.
     """
     result: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
@@ -175,7 +190,7 @@ def to_json(message: Message) -> dict[str, Any]:  # Any: JSON
 
 
 def _one_to_json(field: Any, value: Any) -> Any:
-    if field.name == "learner_run_id":
+    if field.name in ("learner_run_id", "client_run_id"):
         return f"{value:016x}"
     if field.enum_type is not None:
         prefix = field.enum_type.values_by_number[0].name.removesuffix("UNSPECIFIED")

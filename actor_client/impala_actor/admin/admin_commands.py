@@ -25,6 +25,7 @@ from impala_actor.admin.admin_display import (
     describe_status,
     render_actors,
     render_checkpoints,
+    render_clients,
     render_parameters,
     render_status,
 )
@@ -33,6 +34,7 @@ from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
 from impala_common.run.run_directory import RunDirectory
 
+_MAX_PAGES = 1000  # of clients: no answer keeps this command for ever
 _WIDTH = 120  # of tables that go into a file or pipe
 
 Json = dict[str, Any]
@@ -70,6 +72,7 @@ class Command:
       arguments: its own, positional ones first.
       fields: returns the request's fields; None: the arguments by their names.
       run: does everything and returns the exit code, in place of one call.
+      is_policy: whether it is for a policy server, not for a learner.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     fields: Callable[[Arguments], Json] | None = None
     run: Callable[[AdminClient, Arguments, Where], int] | None = None
+    is_policy: bool = False
 
     def carry_out(self, client: AdminClient, arguments: Arguments, where: Where) -> int:
         """Carries the command out, prints its answer and returns the exit code.
@@ -175,6 +179,21 @@ def _watch(client: AdminClient, arguments: Arguments, where: Where) -> int:
     return OK
 
 
+def _clients(client: AdminClient, _: Arguments, where: Where) -> int:
+    """Shows the clients of a policy server, all pages of them as one table."""
+    answer: Json = {"clients": [], "next_page_token": ""}
+    for _page in range(_MAX_PAGES):
+        page = to_json(client.call("ListClients", page_token=answer["next_page_token"]))
+        answer = page | {"clients": answer["clients"] + page["clients"]}
+        if not page["next_page_token"]:
+            break
+    if where.is_json:
+        _print_line(json.dumps(answer))
+    else:
+        _make_console().print(render_clients(answer))
+    return OK
+
+
 def _evaluate(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Saves a checkpoint through the learner and plays it here, from the run's folder."""
     status = to_json(client.call("GetStatus"))["status"]
@@ -238,6 +257,10 @@ COMMANDS: tuple[Command, ...] = (
             lambda a: {"actor_id": a.actor, "text": a.text, "is_ban": True}),
     Command("unban", "let a banned actor come back", "UnbanActor",
             lambda _, a: f"{a.actor} may come back", (_ACTOR,), lambda a: {"actor_id": a.actor}),
+    Command("clients", "table of a policy server's thin clients", run=_clients, is_policy=True),
+    Command("drain-clients", "end a policy server in order, as SIGTERM does", "DrainClients",
+            lambda answer, _: f"{answer['connected_client_count']} clients are told to stop",
+            (), lambda _: {}, is_policy=True),
     Command("drain", "take no more unrolls, train on what is there, write a checkpoint", "Drain",
             lambda answer, _: f"DRAINING: everything trained is in {answer['checkpoint']}"),
     Command("shutdown", "end the learner in order, as SIGTERM does", "Shutdown",
@@ -258,4 +281,4 @@ COMMANDS: tuple[Command, ...] = (
             _show_profile, (_positional("updates", "1 to 100", int, metavar="N"),),
             lambda a: {"update_count": a.updates}),
 )  # fmt: skip
-"""Every command that asks a learner, in the order of --help."""
+"""Every command that asks a server, in the order of --help."""

@@ -150,6 +150,30 @@ def render_actors(answer: Json) -> RenderableType:
     return Group(table, Text(f"banned: {banned}")) if banned else table
 
 
+def render_clients(answer: Json) -> RenderableType:
+    """Returns the table of a policy server's clients."""
+    table = _make_table(
+        "client", "life", "slots>", "live>", "steps/s>", "observations>", "resent>", "version>",
+        "last heard>", "plays",
+    )  # fmt: skip
+    for one in answer["clients"]:
+        is_connected = one["is_connected"]
+        table.add_row(
+            Text(printable(one["client_id"]), "" if is_connected else "dim"),
+            Text(one["client_run_id"]),
+            str(one["slot_count"]),
+            str(one["live_slot_count"]),
+            f"{one['steps_per_second']:,.0f}" if is_connected else "away",
+            f"{one['observation_count']:,}",
+            f"{one['repetition_count']:,}",
+            str(one["policy_version"]),
+            f"{one['last_heard_s']:.1f} s",
+            "evaluation" if one["is_evaluation"] else "training",
+        )
+    count = f"{answer['client_count']} clients"
+    return Group(table, Text(f"{count}, draining" if answer["is_draining"] else count))
+
+
 def render_checkpoints(answer: Json) -> RenderableType:
     """Returns the table of checkpoints."""
     table = _make_table("checkpoint", "steps>", "version>", "size>", "saved", "kept")

@@ -54,7 +54,7 @@ class InfoMasks:
             if isinstance(raw, np.ndarray) and raw.dtype.kind in "biuf":
                 if raw.size != masks.size:
                     raise _mismatch(list(masks.shape), list(raw.shape))
-                masks = raw.reshape(masks.shape) != 0
+                masks = _as_bools(raw.reshape(masks.shape))
             elif len(raw) == num_slots:
                 masks = np.stack([flatten_mask(one, self._width) for one in raw])
             else:
@@ -95,7 +95,14 @@ def flatten_mask(mask: Any, width: int) -> BoolArray:
         raise _mismatch([width], str(error)) from error
     if flat.shape != (width,) or flat.dtype.kind not in "biuf":
         raise _mismatch([width], f"{flat.dtype} {list(flat.shape)}")
-    return np.asarray(flat != 0)
+    return _as_bools(flat)
+
+
+def _as_bools(mask: NDArray[Any]) -> BoolArray:
+    """Returns a mask as flags; raises SpecMismatchError for 0 and -inf, and other numbers."""
+    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
+        raise _mismatch("each 0 (illegal) or 1 (legal)", f"other numbers: {mask.tolist()}"[:200])
+    return np.asarray(mask != 0)
 
 
 def _mismatch(expected: object, actual: object) -> SpecMismatchError:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_actor.environments.action_masks import InfoMasks
+from impala_actor.environments.action_masks import KEY, InfoMasks, can_be_masked
 from impala_actor.environments.outcomes import as_flags, as_rewards
+from impala_actor.environments.step_infos import find_final, join_infos, select_final
 from impala_common.errors import SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
@@ -156,6 +157,8 @@ class EnvironmentAdapter:
         self._leaf_shape = (self.num_slots, *self._leaf.shape)
         self._leaf_dtype = np.dtype(self._leaf.dtype)
         self._decode_actions = decode_actions
+        has_mask = any(leaf.role == "action_mask" for leaf in spec.observation_leaves)
+        self._can_be_masked = can_be_masked(spec.action) and not has_mask
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
 
@@ -176,7 +179,7 @@ class EnvironmentAdapter:
             self._raise_explained(error)
         self._forget_ends()
         if self._masks is not None:
-            self._masks.read(infos)
+            self._masks.read(join_infos(infos, self.num_slots))
         return self._make_leaves(observation)
 
     def step(self, actions: NDArray[Any]) -> StepResult:
@@ -229,9 +232,15 @@ class EnvironmentAdapter:
         except Exception as error:
             self._raise_explained(error)
         num_slots = self.num_slots
-        infos = infos if isinstance(infos, dict) else {}
+        infos = join_infos(infos, num_slots)
         if self._masks is not None:
             self._masks.read(infos)
+        elif self._can_be_masked and infos.get(KEY) is not None:
+            raise SpecMismatchError(
+                "action_mask in the infos of the environment",
+                "in the infos of each reset as well, or never",
+                "in those of a step only",
+            )
         return (
             observation,
             as_rewards(rewards, num_slots),
@@ -242,21 +251,21 @@ class EnvironmentAdapter:
 
     def _require_next_step(self, leaves: Observations, infos: dict[str, Any]) -> None:
         """Raises SpecMismatchError where infos show that the slots were reset at once."""
-        for key in ("final_obs", "final_observation"):
-            final = infos.get(key)
-            if not isinstance(final, np.ndarray) or len(final) != self.num_slots:
+        final = find_final(infos)
+        if final is None:
+            return
+        for slot in np.flatnonzero(self._ended):
+            observation = select_final(final, int(slot))
+            if observation is None:
                 continue
-            for slot in np.flatnonzero(self._ended):
-                if final[slot] is None:
-                    continue
-                for name, leaf in self._make_leaves_of_one(final[slot]).items():
-                    if not np.array_equal(leaf, leaves[name][slot]):
-                        raise SpecMismatchError(
-                            'metadata["autoreset_mode"] of the environment',
-                            f"SAME_STEP, since infos[{key!r}] is not the observation of the step "
-                            "that ends",
-                            "NEXT_STEP",
-                        )
+            for name, leaf in self._make_leaves_of_one(observation).items():
+                if not np.array_equal(leaf, leaves[name][slot]):
+                    raise SpecMismatchError(
+                        'metadata["autoreset_mode"] of the environment',
+                        "SAME_STEP, since the final observation in its infos is not the "
+                        "observation of the step that ends",
+                        "NEXT_STEP",
+                    )
 
     def _note_ends(self, ended: BoolArray) -> None:
         """Notes in which slots the next action is ignored."""

@@ -183,12 +183,18 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """
     module, colon, name = env_id.rpartition(":")
     if colon:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise UnknownEnvironmentError(
+                f"{env_id}: {module!r} is no name of a module; ids look like {EXAMPLES}, or "
+                "my_package.my_module:MyEnv-v0 for an environment of your own"
+            )
         try:
             import_own_module(module)
-        except ImportError as error:
+        except (Exception, SystemExit) as error:
+            kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
             hint = hint_at_import_error(module, error)
             raise UnknownEnvironmentError(
-                f"{env_id}: module {module} cannot be imported: {error}{hint}"
+                f"{env_id}: module {module} cannot be imported: {kind}{error}{hint}"
             ) from error
     else:
         _import_provider(name)

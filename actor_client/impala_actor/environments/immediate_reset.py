@@ -12,6 +12,7 @@ infos then hold final observations, it is SAME_STEP, else NEXT_STEP.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -25,13 +26,13 @@ from impala_actor.environments.adapter import (
     StepResult,
     VectorEnvironment,
 )
+from impala_actor.environments.step_infos import find_final, join_infos, select_final
 from impala_common.errors import SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
 Mode = Literal["same_step", "disabled", "undeclared"]
 
-FINAL_KEYS = ("final_obs", "final_observation")
-"""Keys of infos that hold final observations; the second is that of Gymnasium before 1.0."""
+_LOG = logging.getLogger(__name__)
 
 
 class ImmediateResetAdapter(EnvironmentAdapter):
@@ -71,6 +72,12 @@ class ImmediateResetAdapter(EnvironmentAdapter):
             is_same_step = find_final(infos) is not None
             self._mode = "same_step" if is_same_step else "next_step"
             if not is_same_step:
+                _LOG.warning(
+                    "the vector environment declares no autoreset_mode and its infos hold no "
+                    "final_obs: it is taken to reset in the step after an end (NEXT_STEP). If it "
+                    "resets in the same step, it must give final_obs, or declare DISABLED: "
+                    'metadata = {"autoreset_mode": ...}'
+                )
                 self._note_ends(ended)
                 return StepResult(leaves, rewards, terminated, truncated, nothing, nothing)
         final = {name: leaf.copy() for name, leaf in leaves.items()}
@@ -89,7 +96,7 @@ class ImmediateResetAdapter(EnvironmentAdapter):
         except Exception as error:
             self._raise_explained(error)
         if self._masks is not None:
-            self._masks.read(infos, ended)
+            self._masks.read(join_infos(infos, self.num_slots), ended)
         return self._make_leaves(fresh)
 
     def _take_final_observations(
@@ -102,10 +109,7 @@ class ImmediateResetAdapter(EnvironmentAdapter):
         """
         final = find_final(infos)
         for slot in np.flatnonzero(ended):
-            try:
-                observation = None if final is None else _select(final, int(slot))
-            except (LookupError, TypeError):
-                observation = None
+            observation = None if final is None else select_final(final, int(slot))
             if observation is None:
                 raise SpecMismatchError(
                     "final_obs in the infos of the environment, which resets in the step that "
@@ -115,20 +119,3 @@ class ImmediateResetAdapter(EnvironmentAdapter):
                 )
             for name, leaf in self._make_leaves_of_one(observation).items():
                 leaves[name][slot] = leaf
-
-
-def find_final(infos: Mapping[str, Any]) -> Any:  # Any: arrays, or dicts and tuples of them
-    """Returns the final observations in the infos of a vector environment, or None."""
-    for key in FINAL_KEYS:
-        if infos.get(key) is not None:
-            return infos[key]
-    return None
-
-
-def _select(batch: Any, slot: int) -> Any:  # Any: as the observation is nested
-    """Returns the observation of one slot out of an array of observations, or a batched one."""
-    if isinstance(batch, dict):
-        return {key: _select(value, slot) for key, value in batch.items() if key[:1] != "_"}
-    if isinstance(batch, tuple):
-        return tuple(_select(value, slot) for value in batch)
-    return batch[slot]

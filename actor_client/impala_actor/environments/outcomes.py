@@ -35,7 +35,7 @@ def as_rewards(values: Any, num_slots: int) -> NDArray[np.float32]:
         array = _join([_as_number(one) for one in array.reshape(-1)])
     if array is None or array.size != num_slots or array.dtype.kind not in "fiub":
         raise _mismatch("reward", f"a number for each of {num_slots} slots, [{num_slots}]", values)
-    _require_one_axis("reward", array, num_slots)
+    _require_one_axis("reward", array, f"a number for each of {num_slots} slots, [{num_slots}]")
     return array.reshape(num_slots).astype(_FLOAT32)
 
 
@@ -53,7 +53,7 @@ def as_flags(name: str, values: Any, num_slots: int) -> NDArray[np.bool_]:
         array = _join([_as_number(one) for one in array.reshape(-1)])
     if array is None or array.size != num_slots or array.dtype.kind not in "fiub":
         raise _mismatch(name, expected, values)
-    _require_one_axis(name, array, num_slots)
+    _require_one_axis(name, array, expected)
     array = array.reshape(num_slots)
     if array.dtype.kind != "b" and not np.isin(array, (0, 1)).all():
         raise _mismatch(name, expected, values)
@@ -90,9 +90,11 @@ def as_flag(name: str, value: Any) -> bool:
 
 def _as_array(values: Any) -> NDArray[Any] | None:
     """Returns an array of numbers or objects; None where there is no such array."""
-    if hasattr(values, "detach"):  # a tensor of torch, on any device, with or without gradient
-        values = values.detach().cpu()
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        return None  # numpy would take what lies under the mask
     try:
+        if hasattr(values, "detach"):
+            values = _detach(values)
         array = np.asarray(values)
     except Exception:  # ragged lists raise ValueError, foreign __array__ anything
         if not isinstance(values, list | tuple):
@@ -100,6 +102,15 @@ def _as_array(values: Any) -> NDArray[Any] | None:
         array = np.empty(len(values), object)
         array[:] = [_as_number(one) for one in values]
     return array
+
+
+def _detach(tensor: Any) -> Any:  # Any: a tensor of torch, which is not imported here
+    """Returns a tensor of any device, layout and type, with or without gradient, as numpy's."""
+    tensor = tensor.detach().cpu()
+    if getattr(tensor, "is_sparse", False):
+        tensor = tensor.to_dense()
+    is_plain = not tensor.is_floating_point() or tensor.element_size() > 2
+    return (tensor if is_plain else tensor.float()).numpy()  # numpy has no bfloat16
 
 
 def _as_number(value: Any) -> float | int | bool | None:
@@ -123,16 +134,16 @@ def _join(numbers: list[float | int | bool | None]) -> NDArray[Any] | None:
     return None if any(number is None for number in numbers) else np.array(numbers, np.float64)
 
 
-def _require_one_axis(name: str, array: NDArray[Any], num_slots: int) -> None:
+def _require_one_axis(name: str, array: NDArray[Any], expected: str) -> None:
     """Raises SpecMismatchError for [2, 2] of 4 slots, whose order nobody can know."""
     if sum(size != 1 for size in array.shape) > 1:
-        raise _mismatch(name, f"a number for each of {num_slots} slots, [{num_slots}]", array)
+        raise _mismatch(name, expected, array)
 
 
 def _mismatch(name: str, expected: str, values: Any) -> SpecMismatchError:
     shape = getattr(values, "shape", None)
     kind = type(values).__name__
-    got = repr(values)
+    got = " ".join(repr(values).split())
     if shape is not None and math.prod(shape) != 1:
         got = f"{getattr(values, 'dtype', kind)} {list(shape)}: {got}"
     return SpecMismatchError(f"{name} of the environment", expected, f"{kind} {got}"[:200])

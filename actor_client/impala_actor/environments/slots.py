@@ -21,6 +21,7 @@ from impala_actor.environments.immediate_reset import ImmediateResetAdapter, Mod
 from impala_actor.environments.observations import ObservationEncoder, list_observation_parts
 from impala_actor.environments.slot_guard import SlotGuard, explain_failure, require_gymnasium
 from impala_actor.environments.spaces import make_environment_spec
+from impala_actor.environments.step_infos import join_infos
 from impala_actor.environments.text_parts import leave_out_text
 from impala_actor.environments.wrappers import Wrapper
 from impala_common.errors import UnsupportedSpaceError
@@ -141,11 +142,11 @@ def has_info_mask(
             return False
         if isinstance(vector_env, SyncVectorEnv | AsyncVectorEnv):
             return any(vector_env.call("gives_action_mask"))
-        infos = vector_env.reset()[1]
+        infos = join_infos(vector_env.reset()[1], vector_env.num_envs)
     except Exception as error:
         _LOG.debug("no look at infos: %s", error)
         return False
-    return isinstance(infos, dict) and infos.get(KEY) is not None
+    return infos.get(KEY) is not None
 
 
 def _find_mode(declared: object) -> Mode | Literal["next_step"]:

@@ -166,6 +166,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
     "ProfileRequest": {
         "update_count": Exempt("judged by the learner, with an audit line: 1 to 100")
     },
+    "ListClientsRequest": {"page_size": Number(0, 1000), "page_token": Text(64)},
     "Duration": {  # as its own documentation says; what is too short or long is cut by its user
         "seconds": Number(-_DURATION_S, _DURATION_S),
         "nanos": Number(-999_999_999, 999_999_999),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from impala_common.config.carried_sizes import require_carried
 from impala_common.config.checks import (
     is_own_model,
     require,
@@ -84,6 +85,7 @@ class EnvironmentConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
+        require_carried(self)
         require_positive("envs_per_actor", self.envs_per_actor)
         require_at_least("env_timeout_s", self.env_timeout_s, 0)
         require_positive("atari_frame_skip", self.atari_frame_skip)
@@ -160,6 +162,7 @@ class ModelConfig:
         require_one_of("recurrence", self.recurrence, ("none", "lstm", "gru"))
         require_one_of("activation", self.activation, ("tanh", "relu"))
         require_one_of("init_method", self.init_method, INIT_METHODS)
+        require_carried(self)
         require_positive("feature_dim", self.feature_dim)
         require_positive("observation_clip", self.observation_clip)
         require_at_least("hidden_dim", self.hidden_dim, 0)
@@ -190,6 +193,7 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
+        require_carried(self)
         require_positive("unroll_length", self.unroll_length)
         require_positive("batch_size", self.batch_size)
         require_positive("num_storages", self.num_storages)

@@ -8,6 +8,7 @@ from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.policy_serving import PolicyServingConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     CheckpointConfig,
@@ -18,7 +19,7 @@ from impala_common.config.sections import (
     RolloutConfig,
     TransportConfig,
 )
-from impala_common.rpc.addresses import is_local, require_host
+from impala_common.rpc.addresses import is_local, is_unix, require_host
 
 HOW_TO_BIND = (
     "Make certificates and tokens with `impala-admin certs init DIR --name HOST` (HOST: the name "
@@ -45,6 +46,7 @@ class TrainConfig:
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    policy_server: PolicyServingConfig = dataclasses.field(default_factory=PolicyServingConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
@@ -59,8 +61,30 @@ class TrainConfig:
             f"traffic would be neither encrypted nor authenticated. {HOW_TO_BIND}",
         )
         self.reuse.validate_batch(self.rollout.batch_size, self.rollout.unroll_length)
-        if not self.job.lockstep:
-            return
+        if self.policy_server.is_wanted:
+            self._validate_policy_server()
+        if self.job.lockstep:
+            self._validate_lockstep()
+
+    def _validate_policy_server(self) -> None:
+        name = "thin" if self.policy_server.thin else "policy_port"
+        value = getattr(self.policy_server, name)
+        require(
+            name,
+            value,
+            not self.job.lockstep,
+            "left out with --lockstep",
+            "a policy server plays at the speed of its clients",
+        )
+        require(
+            name,
+            value,
+            not is_unix(self.transport.host),
+            "left out with a Unix socket as --host",
+            "a policy server listens on a port of the same host",
+        )
+
+    def _validate_lockstep(self) -> None:
         require(
             "num_actors",
             self.job.num_actors,

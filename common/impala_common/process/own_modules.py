@@ -66,18 +66,41 @@ def find_class_problem(module: str, name: str) -> str:
     """
     if is_own_module_missing(module):
         return f"no {module}: {way_to_find()}"
+    if module in sys.modules and "." not in name and hasattr(sys.modules[module], name):
+        is_class = isinstance(getattr(sys.modules[module], name), type)
+        return "" if is_class else f"{module}.{name} is no class"
     path = _find_source(module)
     if path is None:
         return ""
     try:
-        names = _names_at_top(ast.parse(path.read_bytes()))
+        tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ""  # the import itself reports the error
+    names = _names_at_top(tree)
     first = name.partition(".")[0]
-    if names is None or first in names:
+    if names is None:
         return ""
+    if first in names:
+        return "" if "." in name else _find_kind_problem(tree, path.name, name)
     classes = ", ".join(sorted(name for name in names if name[:1].isupper()))
     return f"{path.name} has no {first}" + (f"; there are: {classes}" if classes else "")
+
+
+def _find_kind_problem(tree: ast.Module, file: str, name: str) -> str:
+    """Returns why the last definition of `name` is no network; "" if it may be one."""
+    for node in reversed(tree.body):
+        match node:
+            case ast.ClassDef(name=found, bases=bases, keywords=keywords) if found == name:
+                is_plain = not (bases or keywords or node.decorator_list)
+                return f"{name} in {file} derives from no class" if is_plain else ""
+            case ast.FunctionDef(name=found) if found == name:
+                return f"{name} in {file} is a function"
+            case ast.Import(names=aliases) if name in {alias.asname for alias in aliases}:
+                return f"{name} in {file} is a module"
+            case ast.Assign() | ast.AnnAssign() | ast.ImportFrom():
+                if name in (_names_at_top(ast.Module([node], [])) or ()):
+                    return ""
+    return ""
 
 
 def _find_source(module: str) -> Path | None:

@@ -37,6 +37,9 @@ class RunDirectory:
       tensorboard_path: folder of TensorBoard event files.
       videos_path: folder of videos of evaluations (videos).
       address_path: HOST:PORT the learner listens on while it runs (address).
+      policy_address_path: HOST:PORT of the policy server beside the learner (policy_address).
+      policy_admin_address_path: address of its admin service (policy_admin_address).
+      policy_audit_path: as audit_path, of the policy server (policy_audit.jsonl).
       admin_socket_path: Unix socket of the admin service while it runs (admin.sock).
       admin_address_path: its address, wherever it is (admin_address).
       audit_path: one JSON line per change an administrator made or tried (audit.jsonl).
@@ -56,6 +59,9 @@ class RunDirectory:
         self.tensorboard_path = self.path / "tensorboard"
         self.videos_path = self.path / "videos"
         self.address_path = self.path / "address"
+        self.policy_address_path = self.path / "policy_address"
+        self.policy_admin_address_path = self.path / "policy_admin_address"
+        self.policy_audit_path = self.path / "policy_audit.jsonl"
         self.admin_socket_path = self.path / "admin.sock"
         self.admin_address_path = self.path / "admin_address"
         self.audit_path = self.path / "audit.jsonl"

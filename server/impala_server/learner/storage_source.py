@@ -14,6 +14,7 @@ from impala_server.learner.batch_queue import BatchQueue
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.training_state import TrainingState
 from impala_server.storage.layout import StorageLayout
+from impala_server.storage.memory_limit import require_fit
 from impala_server.storage.shared_block import SharedBlock
 
 
@@ -21,9 +22,14 @@ class StorageSource:
     """The hand-off of full storage slots, as a BatchSource."""
 
     def __init__(self, state: TrainingState, storage: SharedBlock, queue: BatchQueue) -> None:
-        """Gives `storage` its size and maps it; full slots come from `queue`."""
+        """Gives `storage` its size and maps it; full slots come from `queue`.
+
+        Raises:
+          ConfigError: it would be larger than the memory.
+        """
         rollout = state.config.rollout
         layout = StorageLayout(state.unroll_spec, rollout.batch_size, rollout.num_storage_slots)
+        require_fit(layout.num_bytes, rollout.num_storages)
         storage.resize(layout.num_bytes)
         self._loader = BatchLoader(layout, storage.map(), state.model_spec, state.device)
         self._queue = queue

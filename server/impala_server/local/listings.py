@@ -63,12 +63,15 @@ def describe_dry_run(config: TrainConfig, environment: EnvironmentSpec | None, r
     """
     job, rollout = config.job, config.rollout
     slots = config.environment.envs_per_actor
+    kind = "thin actor" if config.policy_server.thin else "actor"
     lines = [
         f"run          {run}",
         f"starts       a front end, a learner ({job.device}, {rollout.num_learners} learner "
-        f"threads), {job.num_actors} {'actor' if job.num_actors == 1 else 'actors'} with {slots} "
+        f"threads), {job.num_actors} {kind}{'' if job.num_actors == 1 else 's'} with {slots} "
         "environment slots each",
     ]
+    if config.policy_server.is_wanted:
+        lines.append("             a policy server for thin actors")
     interval = config.evaluation.eval_interval_steps
     if interval:
         lines.append(f"             an evaluator, every {interval:,} steps")

@@ -46,7 +46,13 @@ class ActorSettingsError(ConfigError):
 
 
 class LocalProcess:
-    """One process and its history."""
+    """One process and its history.
+
+    Attributes:
+      name: in messages and of its log.
+      log_path: its log.
+      command: its command line, also of later starts.
+    """
 
     def __init__(
         self, name: str, command: list[str], log_path: Path, objects: ObjectMemory | None = None
@@ -54,7 +60,7 @@ class LocalProcess:
         self._objects = objects
         self.name = name
         self.log_path = log_path
-        self._command = command
+        self.command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._restart_s = 0.0
@@ -64,7 +70,7 @@ class LocalProcess:
         """Starts the process; its messages go to its log."""
         self._started_s = time.monotonic()
         with self.log_path.open("ab") as log:
-            self._process = _spawn(self._command, log, self._objects)
+            self._process = _spawn(self.command, log, self._objects)
 
     def check(self, max_quick_deaths: int = MAX_QUICK_DEATHS) -> None:
         """Replaces a process that has died.

@@ -69,7 +69,7 @@ class LocalTraining:
             actors = LocalActors(self._config, self._run, self.address, self._objects)
             actors.start()
             display.wait("starting the actors")
-            is_judging = False
+            is_judging = is_policy_shown = False
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
                 if status.is_judging and not is_judging:
@@ -80,6 +80,9 @@ class LocalTraining:
                     break
                 if status.state in ("STARTING", "RUNNING", "PAUSED"):
                     actors.check(has_trained=(status.number(metrics.STEPS) or 0) > 0)
+                if actors.policy_address is not None and not is_policy_shown:
+                    is_policy_shown = True
+                    display.message(f"policy server at {actors.policy_address}")
         finally:
             is_finished = supervisor.status.reason == "finished"
             if actors is not None and not is_finished:

@@ -15,7 +15,7 @@ from impala_actor.environments.factory import make_environment, register_environ
 from impala_common.codec.specs import pack_environment_spec, unpack_environment_spec
 from impala_common.config import LossConfig
 from impala_common.config.sections import EnvironmentConfig, ModelConfig
-from impala_common.errors import InvalidRequestError
+from impala_common.errors import InvalidRequestError, SpecMismatchError
 from impala_common.models.action_mask import mask_logits
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.numerics.distributions import make_policies
@@ -105,6 +105,26 @@ def test_one_slot_alone_is_reset_to_look_for_masks(where: str, expected: list[in
     environment = make_environment("object:counted", 3, EnvironmentConfig(env_backend="sync"))
 
     assert [one.num_resets for one in made[-3:]] == expected
+    environment.close()
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+def test_mask_that_comes_with_steps_only_is_refused(backend: str) -> None:
+    """Before: nobody read it, and illegal actions were drawn."""
+
+    class Late(Masked):
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            observation, _ = super().reset(seed=seed)
+            self.mask[0] = 1
+            return observation, {}
+
+    register_environment("object:late", lambda: Late("info"))
+    environment = make_environment("object:late", 2, EnvironmentConfig(env_backend=backend))  # type: ignore[arg-type]
+    observations = environment.reset(0)
+    assert list(observations) == ["observation"]
+
+    with pytest.raises(SpecMismatchError, match=r"action_mask in the infos.*each reset"):
+        environment.step(np.zeros(2, np.int64))
     environment.close()
 
 

@@ -171,7 +171,13 @@ class RandomLengthEnv(CountingEnv):
 class VectorClass(VectorEnv[Any, Any, Any]):
     """Two slots, truncated after 3 and 4 steps; resets and reports as told."""
 
-    def __init__(self, metadata: Any, final_key: str | None, is_same_step: bool) -> None:
+    def __init__(
+        self,
+        metadata: Any,
+        final_key: str | None,
+        is_same_step: bool,
+        has_list_infos: bool = False,
+    ) -> None:
         self.metadata = metadata
         self.num_envs = 2
         self.single_observation_space = spaces.Box(0, 99, (1,), np.float32)
@@ -179,6 +185,7 @@ class VectorClass(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, 2)
         self.action_space = batch_space(self.single_action_space, 2)
         self.final_key, self.is_same_step = final_key, is_same_step
+        self.has_list_infos = has_list_infos
         self.t = self.ended = np.zeros(2)
 
     def reset(self, *, seed: Any = None, options: Any = None) -> Any:
@@ -186,6 +193,14 @@ class VectorClass(VectorEnv[Any, Any, Any]):
         return self.t[:, None].astype(np.float32), {}
 
     def step(self, actions: Any) -> Any:
+        *result, infos = self._step(actions)
+        if self.has_list_infos:
+            infos = [
+                {k: v[slot] for k, v in infos.items() if v[slot] is not None} for slot in (0, 1)
+            ]
+        return (*result, infos)
+
+    def _step(self, actions: Any) -> Any:
         self.t = np.where(self.ended, 0, self.t + 1)
         ended = self.t == [3, 4]
         infos: dict[str, Any] = {}
@@ -201,11 +216,16 @@ class VectorClass(VectorEnv[Any, Any, Any]):
         return self.t[:, None].astype(np.float32), np.ones(2), np.zeros(2, bool), ended, infos
 
 
-@pytest.mark.parametrize("key", ["final_obs", "final_observation"])
+@pytest.mark.parametrize("key", ["final_obs", "final_observation", "terminal_observation"])
 @pytest.mark.parametrize("metadata", [{}, None, {"autoreset_mode": "SameStep"}])
-def test_class_with_final_observations_in_its_infos_is_same_step(key: str, metadata: Any) -> None:
-    """Planted: a class that declares nothing is NEXT_STEP."""
-    environment = adapt(VectorClass(metadata, key, is_same_step=True))
+@pytest.mark.parametrize("has_list_infos", [False, True])
+def test_class_with_final_observations_in_its_infos_is_same_step(
+    key: str, metadata: Any, has_list_infos: bool
+) -> None:
+    """Planted: a class that declares nothing is NEXT_STEP; infos that are lists are left out."""
+    environment = adapt(
+        VectorClass(metadata, key, is_same_step=True, has_list_infos=has_list_infos)
+    )
     environment.reset(0)
 
     steps = [environment.step(np.zeros(2, np.int64)) for _ in range(4)]
@@ -218,7 +238,9 @@ def test_class_with_final_observations_in_its_infos_is_same_step(key: str, metad
     assert steps[3].observations["observation"][:, 0].tolist() == [1, 0]
 
 
-def test_class_that_declares_nothing_and_has_no_final_observations_is_next_step() -> None:
+def test_class_that_declares_nothing_and_has_no_final_observations_is_next_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     environment = adapt(VectorClass({}, None, is_same_step=False))
     environment.reset(0)
 
@@ -228,11 +250,18 @@ def test_class_that_declares_nothing_and_has_no_final_observations_is_next_step(
         [False, False], [False, False], [False, False], [True, False], [False, True],
     ]  # fmt: skip
     assert all(step.final_observations is None for step in steps)
+    assert caplog.text.count("declares no autoreset_mode") == 1
 
 
-def test_class_that_says_next_step_and_resets_at_once_is_refused() -> None:
+@pytest.mark.parametrize("has_list_infos", [False, True])
+def test_class_that_says_next_step_and_resets_at_once_is_refused(has_list_infos: bool) -> None:
     environment = adapt(
-        VectorClass({"autoreset_mode": AutoresetMode.NEXT_STEP}, "final_obs", is_same_step=True)
+        VectorClass(
+            {"autoreset_mode": AutoresetMode.NEXT_STEP},
+            "final_obs",
+            is_same_step=True,
+            has_list_infos=has_list_infos,
+        )
     )
     environment.reset(0)
 

@@ -61,6 +61,8 @@ def play(backend: str, make: Any, num_steps: int = 2) -> Any:
         [2.0],
         torch.tensor(2.0),
         torch.tensor([2.0], requires_grad=True),
+        torch.tensor(2.0, dtype=torch.bfloat16),
+        torch.tensor([2.0]).to_sparse(),
         Decimal(2),
     ],
     ids=repr,
@@ -90,6 +92,8 @@ def test_flag_of_any_type_is_a_bool(backend: str, flag: Any) -> None:
         ({"reward": "1.0"}, "reward of the environment: expected a number, got str"),
         ({"reward": np.zeros(2)}, r"reward of the environment.*float64 \[2\]"),
         ({"reward": 1j}, "reward of the environment: expected a number, got complex"),
+        ({"reward": np.ma.masked}, "reward of the environment: expected a number, got Masked"),
+        ({"reward": torch.tensor(1.0, device="meta")}, "reward of the environment.*got Tensor"),
         ({"flag": None}, "terminated of the environment: expected a bool, got NoneType None"),
         ({"flag": 2}, "terminated of the environment: expected a bool, got int 2"),
         ({"flag": [True, False]}, "terminated of the environment: expected a bool, got list"),
@@ -141,7 +145,14 @@ def test_flags_of_a_vector_class_that_are_none_are_refused(flags: Any) -> None:
 
 @pytest.mark.parametrize(
     "rewards",
-    [[1, 2], (1.0, 2.0), np.array([[1], [2]]), torch.tensor([1, 2]), [np.array([1]), 2.0]],
+    [
+        [1, 2],
+        (1.0, 2.0),
+        np.array([[1], [2]]),
+        torch.tensor([1, 2]),
+        torch.tensor([1, 2], dtype=torch.bfloat16),
+        [np.array([1]), 2.0],
+    ],
 )
 def test_rewards_of_a_vector_class_are_float32(rewards: Any) -> None:
     cast = as_rewards(rewards, 2)
@@ -183,3 +194,11 @@ def test_mask_in_parts_or_missing_is_flat() -> None:
     assert flatten_mask(None, 3).tolist() == [True] * 3
     with pytest.raises(SpecMismatchError, match=r"action_mask.*\[4\]"):
         flatten_mask(np.ones(3), 4)
+
+
+def test_mask_of_numbers_that_are_added_to_logits_is_refused() -> None:
+    """0 and -inf would be taken for their opposite. Planted: everything but 0 is legal."""
+    with pytest.raises(SpecMismatchError, match=r"action_mask.*1 \(legal\).*-inf"):
+        flatten_mask(np.array([0.0, -np.inf]), 2)
+
+    assert flatten_mask(np.array([0.0, 1.0]), 2).tolist() == [False, True]

@@ -42,6 +42,7 @@ EVALUATORS_MAY_ALSO = frozenset({_LEARNER + "GetConfig"})
 
 ADMIN_SERVICES = (
     "impala_rl.v1.AdminService",
+    "impala_rl.v1.PolicyAdminService",
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.reflection.v1.ServerReflection",
     "grpc.channelz.v1.Channelz",

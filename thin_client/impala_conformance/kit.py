@@ -1,0 +1,118 @@
+"""The kit: all rules of one side, played against a server that answers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from impala_conformance import (
+    policy_hello_rules,
+    policy_life_rules,
+    policy_message_rules,
+    policy_order_rules,
+)
+from impala_conformance.connection import Connection
+from impala_conformance.policy_peer import Player, PolicyPeer
+from impala_conformance.refusal import Refusal, read_refusal
+from impala_conformance.rule import Result, Rule, play
+from impala_rl.v1 import policy_pb2, spec_pb2
+
+POLICY_RULES: list[Rule[PolicyPeer]] = [
+    *policy_hello_rules.RULES,
+    *policy_order_rules.RULES,
+    *policy_message_rules.RULES,
+    *policy_life_rules.RULES,
+]
+_POLL_S = 0.2
+_WAITED_FOR = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+
+class NotReadyError(Exception):
+    """The server could not be reached in time."""
+
+
+class RefusedKitError(Exception):
+    """The server refuses the kit, or a setting cannot work: nothing was tried."""
+
+
+def find_rules(side: str, names: str = "") -> list[Rule[Any]]:
+    """Returns the rules of "policy server" or "learner".
+
+    Args:
+      side: which.
+      names: only these, separated by commas; empty: all.
+
+    Raises:
+      RefusedKitError: there is no such rule.
+    """
+    rules: dict[str, Rule[Any]] = {rule.name: rule for rule in POLICY_RULES}
+    if not names:
+        return list(rules.values())
+    chosen = [name.strip() for name in names.split(",")]
+    unknown = [name for name in chosen if name not in rules]
+    if unknown:
+        raise RefusedKitError(f"--rules: no rule {unknown[0]!r}; there are {', '.join(rules)}")
+    return [rules[name] for name in chosen]
+
+
+def play_policy_server(
+    connection: Connection,
+    environment: spec_pb2.EnvironmentSpec,
+    rules: Sequence[Rule[PolicyPeer]],
+    *,
+    patience_s: float = 10.0,
+    connect_timeout_s: float = 30.0,
+    is_disposable: bool = False,
+    stop: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Plays rules against a policy server.
+
+    Raises:
+      NotReadyError: it does not answer in time.
+      RefusedKitError: it refuses a client that keeps the contract.
+    """
+    peer = PolicyPeer(
+        connection, environment, patience_s=patience_s, is_disposable=is_disposable, stop=stop
+    )
+    try:
+        _wait_until_served(lambda: _try_hello(peer), connection.address, connect_timeout_s)
+        return list(play(rules, peer))
+    finally:
+        peer.close()
+
+
+def _try_hello(peer: PolicyPeer) -> Refusal | None:
+    """Says hello once; returns how that was refused."""
+    player = Player(peer, 1)
+    call = peer.stub.Play(
+        iter([policy_pb2.PlayRequest(hello=player.hello)]), timeout=peer.patience_s
+    )
+    try:
+        next(call)
+    except grpc.RpcError as error:
+        return read_refusal(error)
+    finally:
+        call.cancel()
+    return None
+
+
+def _wait_until_served(
+    attempt: Callable[[], Refusal | None], address: str, timeout_s: float
+) -> None:
+    end_s = time.monotonic() + timeout_s
+    while (refusal := attempt()) is not None:
+        if refusal.code not in _WAITED_FOR:
+            raise RefusedKitError(f"{address} refuses the kit: {refusal}{_advice(refusal)}")
+        if time.monotonic() > end_s:
+            raise NotReadyError(f"{address} does not serve within {timeout_s:g} s: {refusal}")
+        threading.Event().wait(_POLL_S)
+
+
+def _advice(refusal: Refusal) -> str:
+    if refusal.reason == "SPEC_MISMATCH":
+        return ". Say what the run plays with --environment"
+    return ". Give --token-file" if refusal.code == "UNAUTHENTICATED" else ""
