@@ -91,7 +91,7 @@ class LearnerSession:
         self._sender: UnrollSender | None = None
         self._ended_verdicts: Counter[str] = Counter()  # of sessions that are over
         self._newest_version = 0
-        self._history = open_history("actor", actor_id=client.actor_id)
+        self._history = open_history("actor", actor_id=client.actor_id, has_remote_slots=True)
         self._thread = threading.Thread(target=self._run, name="impala-policy-session")
         self._thread.start()
 

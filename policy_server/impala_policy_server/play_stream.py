@@ -28,6 +28,7 @@ from impala_server.front_end.listener.protocol_version import validate_protocol_
 
 _LOG = logging.getLogger(__name__)
 _SPARE_ANSWERS = 16
+_FINISH_S = 25.0  # longer than the deadline of a write
 
 
 class PlayStream:
@@ -82,8 +83,10 @@ class PlayStream:
                 await self._drain(writing)
         finally:
             dispatcher.leave(client, self, is_goodbye=self._is_goodbye)
-            for task in (reading, writing, *ends):
+            for task in (reading, *ends):
                 task.cancel()
+            has_left = reading.done() and not reading.cancelled() and not reading.exception()
+            await self._finish(writing, has_left and not self._replaced.is_set())
 
     async def _read_hello(self) -> policy_pb2.PlayHello:
         try:
@@ -143,6 +146,21 @@ class PlayStream:
         self._is_last = True
         self.send(response)
         await asyncio.wait({writing})
+
+    async def _finish(self, writing: asyncio.Task[None], is_orderly: bool) -> None:
+        """Lets the message that is being written go out; in an orderly end what waits, too.
+
+        The core takes one write at a time, the status included: a status sent meanwhile fails, and
+        the client would never hear that the stream is over.
+        """
+        if not is_orderly:
+            self._unsent.clear()
+        self._is_last = True
+        self._has_unsent.set()
+        await asyncio.wait({writing}, timeout=_FINISH_S)
+        writing.cancel()
+        if writing.done() and not writing.cancelled():
+            writing.exception()  # retrieved: a client that is gone is no error
 
     def _welcome(self) -> policy_pb2.PlayResponse:
         timeout = duration_pb2.Duration()

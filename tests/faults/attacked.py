@@ -55,10 +55,15 @@ class Attacked:
     """See the module.
 
     Attributes:
+      service: path of its methods, up to the last slash.
+      methods: two names of its methods; the last one is of a stream.
       address: HOST:PORT of the data plane.
       run: the run's folder.
       security: what a client with the actor token passes to `make_channel`.
     """
+
+    service = SERVICE
+    methods: tuple[str, ...] = ("GetConfig", "Register", "GetWeights", "PushUnrolls")
 
     def __init__(self, path: Path) -> None:
         token = path / "actor.token"
@@ -102,6 +107,11 @@ class Attacked:
         unused_traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def probe(self, channel: grpc.Channel, timeout_s: float) -> None:
+        """Makes a call that everybody with a token may make."""
+        stub = learner_pb2_grpc.LearnerServiceStub(channel)
+        stub.GetConfig(learner_pb2.GetConfigRequest(), timeout=timeout_s, wait_for_ready=True)
 
     def accepted(self) -> float:
         """Returns how many of the actor's unrolls have been accepted."""
@@ -161,7 +171,7 @@ class Attacked:
 
 
 class Bystander:
-    """Calls GetConfig all the time, on a thread, and watches the front end's memory.
+    """Makes calls all the time, on a thread, and watches the front end's memory.
 
     Attributes:
       times_s: of the calls that were answered.
@@ -188,11 +198,10 @@ class Bystander:
 
     def _run(self) -> None:
         with self._attacked.channel() as channel:
-            stub = learner_pb2_grpc.LearnerServiceStub(channel)
             while True:
                 start_s = time.monotonic()
                 try:
-                    ask_until_answered(stub)
+                    ask_until_answered(self._attacked, channel)
                     self.times_s.append(time.monotonic() - start_s)
                 except grpc.RpcError as error:
                     self.failures.append(str(error))
@@ -202,15 +211,15 @@ class Bystander:
                     return
 
 
-def ask_until_answered(stub: learner_pb2_grpc.LearnerServiceStub) -> None:
-    """Calls GetConfig, again where the product's clients would, for 20 s in all.
+def ask_until_answered(attacked: Attacked, channel: grpc.Channel) -> None:
+    """Calls `probe`, again where the product's clients would, for 20 s in all.
 
     An attack may cost somebody else a try, never more.
     """
     deadline_s = time.monotonic() + _CALL_TIMEOUT_S
     while True:
         try:
-            stub.GetConfig(learner_pb2.GetConfigRequest(), timeout=_TRY_S, wait_for_ready=True)
+            attacked.probe(channel, _TRY_S)
         except grpc.RpcError as error:
             is_transient = isinstance(error_from(error), LearnerUnavailableError)
             if not is_transient or time.monotonic() > deadline_s:

@@ -25,7 +25,7 @@ from impala_common.run.event_history import FOLDER_VARIABLE, ROWS_VARIABLE
 from impala_common.run.run_directory import RunDirectory
 from impala_common.testing.patterns import SIGNED_ID
 
-_SERVER_OPTIONS = {
+SERVER_OPTIONS = {
     "--total-steps": 1_000_000_000,
     "--checkpoint-interval-s": 1,
     "--unroll-length": 16,
@@ -169,7 +169,7 @@ class Cluster:
                 command._file(kind).unlink(missing_ok=True)
 
     def _start_server(self) -> Command:
-        options = [str(one) for pair in _SERVER_OPTIONS.items() for one in pair]
+        options = [str(one) for pair in SERVER_OPTIONS.items() for one in pair]
         failpoints = self.server_failpoints.popleft() if self.server_failpoints else ""
         self.armed = failpoints
         return Command(

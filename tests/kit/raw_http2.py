@@ -88,6 +88,11 @@ class RawClient:
         with contextlib.suppress(ConnectionError):  # refused while we speak: the answer is there
             self.socket.sendall(sent)
 
+    def send_data(self, data: bytes, stream: int = 1) -> None:
+        """Sends more data of a call, whatever the server's window is."""
+        for start in range(0, len(data), 16384):
+            self.socket.sendall(frame(DATA, 0, stream, data[start : start + 16384]))
+
     def frames(self, timeout_s: float | None = None) -> Iterator[tuple[int, int, bytes]]:
         """Yields (kind, stream, payload), answering settings and pings, until the connection ends.
 

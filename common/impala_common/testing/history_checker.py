@@ -215,7 +215,12 @@ def validate_patterns(history: RunHistory) -> Iterator[str]:
             yield f"{key}: {pattern}"
             continue
         sent = history.sent.get(key.message)
-        owner = (sent.actor_id if sent else "nobody", key.place)
+        is_remote = sent is not None and sent.has_remote_slots
+        if pattern.num_repeated and not is_remote:
+            yield f"{key}: observation {pattern.last} is there {pattern.num_repeated + 1} times"
+        # Unrolls of remote slots are sent as they are complete, not slot by slot.
+        place = _ANY_PLACE if is_remote else key.place
+        owner = (sent.actor_id if sent else "nobody", place)
         if owners.setdefault(pattern.token, owner) != owner:
             yield f"{key}: observations of {owners[pattern.token]} under the name of {owner}"
         spans.setdefault(pattern.token, []).append(pattern)
@@ -239,6 +244,7 @@ VALIDATORS: dict[str, Callable[[RunHistory], Iterator[str]]] = {
 }
 """Every validator, by the guarantee it checks."""
 
+_ANY_PLACE = -1
 _ACKNOWLEDGED = ("accepted", "duplicate")
 
 

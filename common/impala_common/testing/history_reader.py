@@ -48,12 +48,14 @@ class SentMessage:
       version: policy version that acted.
       marks: of its unrolls.
       outcome: the verdict's name; "info" where the session ended before; "" where the actor did.
+      has_remote_slots: whether a policy server sent it, whose unrolls have no fixed place.
     """
 
     actor_id: str
     version: int
     marks: list[str]
     outcome: str = ""
+    has_remote_slots: bool = False
 
 
 class TakenUnroll(NamedTuple):
@@ -180,7 +182,12 @@ def _read_actor(events: Iterator[Event], history: RunHistory) -> None:
             case "swap":
                 swaps.append((event["learner_run_id"], event["version"]))
             case "invoke":
-                message = SentMessage(begin["actor_id"], event["version"], event["marks"])
+                message = SentMessage(
+                    begin["actor_id"],
+                    event["version"],
+                    event["marks"],
+                    has_remote_slots=begin.get("has_remote_slots", False),
+                )
                 history.sent[_key_of(event, indexes)] = message
             case "ok" | "fail" | "info":
                 message = history.sent[_key_of(event, indexes)]

@@ -60,11 +60,16 @@ class SignedBanditEnv(TinyEnv):
 
 
 class Pattern(NamedTuple):
-    """Environment of an unroll, and its first and last observation by the environment's count."""
+    """Environment of an unroll, and its first and last observation by the environment's count.
+
+    `num_repeated` rows at the end repeat the last observation, where a policy server closed the
+    unroll of a slot that was gone.
+    """
 
     first: int
     last: int
     token: int
+    num_repeated: int = 0
 
 
 def read_pattern(text: str, num_rows: int) -> Pattern | str:
@@ -78,9 +83,10 @@ def read_pattern(text: str, num_rows: int) -> Pattern | str:
     tokens, counts = np.rint(rows[:, _NUM_CUES:].T.astype(np.float64) / _SCALE).astype(np.int64)
     if len(set(tokens.tolist())) > 1:
         return f"rows of environments {sorted(set(tokens.tolist()))} in one unroll"
-    if (np.diff(counts) != 1).any():
+    num_repeated = int(np.count_nonzero(counts == counts[-1])) - 1
+    if (np.diff(counts[: num_rows - num_repeated]) != 1).any():
         return f"observations {counts.tolist()} are not one after the other"
-    return Pattern(int(counts[0]), int(counts[-1]), int(tokens[0]))
+    return Pattern(int(counts[0]), int(counts[-1]), int(tokens[0]), num_repeated)
 
 
 if "SignedBandit-v0" not in gymnasium.registry:

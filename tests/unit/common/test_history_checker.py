@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from impala_common.run.event_history import pack_rows
+from impala_common.run.event_history import pack_rows, unpack_rows
 from impala_common.testing.history_checker import VALIDATORS, check
-from impala_common.testing.patterns import SignedBanditEnv
+from impala_common.testing.patterns import WIDTH, SignedBanditEnv
 
 Event = dict[str, Any]
 Files = dict[str, list[Event]]
@@ -227,6 +227,14 @@ def rows_again(files: Files) -> None:
     one[6] = pick(files, "learner-0", "trained", 2)["unrolls"][0][6]
 
 
+def rows_repeated(files: Files) -> None:
+    """As a policy server closes an unroll; an actor never does."""
+    one = pick(files, "learner-0", "trained", 2)["unrolls"][0]
+    rows = unpack_rows(one[6], (T + 1, WIDTH)).copy()
+    rows[-1] = rows[-2]
+    one[6] = pack_rows(rows)
+
+
 PLANTED: list[tuple[str, Callable[[Files], None], str]] = [
     ("trained_once", trained_twice, "was trained and trained"),
     ("nothing_lost", acknowledged_and_lost, "was accepted and is nowhere"),
@@ -247,6 +255,7 @@ PLANTED: list[tuple[str, Callable[[Files], None], str]] = [
     ("patterns", mixed_rows, "in one unroll"),
     ("patterns", rows_of_another, "under the name of"),
     ("patterns", rows_again, "overlap"),
+    ("patterns", rows_repeated, "is there 2 times"),
 ]
 
 
