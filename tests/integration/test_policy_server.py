@@ -279,7 +279,7 @@ def test_message_that_breaks_the_contract_is_refused(
         )
         change(message)  # type: ignore[operator]
         client._connect()
-        client._unanswered[0] = (message, 0)
+        client._state._unanswered[0] = (message, 0)
         client._requests.put(policy_pb2.PlayRequest(observations=message))
         with pytest.raises(RefusedError, match=f"INVALID_ARGUMENT: .*{text}"):
             client.receive()

@@ -92,7 +92,7 @@ class SmallPolicyServer(policy_pb2_grpc.PolicyServiceServicer):
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
         if self.fault == "unknown-method":
-            server.add_generic_rpc_handlers((_Anything(),))
+            server.add_generic_rpc_handlers((Anything(),))
         if self._token or self.fault == "token":
             credentials = grpc.local_server_credentials()
             port = server.add_secure_port("127.0.0.1:0", credentials)
@@ -159,9 +159,7 @@ class SmallPolicyServer(policy_pb2_grpc.PolicyServiceServicer):
             raise errors.UnauthenticatedError("expected a token")
 
     def _check_hello(self, hello: policy_pb2.PlayHello) -> None:
-        name, rest = hello.client_id[:1], hello.client_id[1:]
-        is_named = name in list(_NAME) and set(rest) <= set(_NAME + "._-") and len(rest) < 64
-        if not is_named and self.fault != "client-id":
+        if not is_name(hello.client_id) and self.fault != "client-id":
             raise errors.InvalidRequestError("client_id")
         if hello.protocol_version != 1 and self.fault != "protocol-version":
             raise errors.ProtocolMismatchError("expected 1")
@@ -333,7 +331,7 @@ class SmallPolicyServer(policy_pb2_grpc.PolicyServiceServicer):
         )
 
 
-class _Anything(grpc.GenericRpcHandler):
+class Anything(grpc.GenericRpcHandler):
     """Answers every method."""
 
     def service(self, unused_details: Any) -> Any:
@@ -341,6 +339,11 @@ class _Anything(grpc.GenericRpcHandler):
             return b""
 
         return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def is_name(name: str) -> bool:
+    first, rest = name[:1], name[1:]
+    return first in list(_NAME) and set(rest) <= set(_NAME + "._-") and len(rest) < 64
 
 
 def _dtype_of(spec: tensor_pb2.TensorSpec) -> np.dtype[Any]:

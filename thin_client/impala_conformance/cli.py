@@ -18,6 +18,7 @@ from impala_conformance.kit import (
     NotReadyError,
     RefusedKitError,
     find_rules,
+    play_learner,
     play_policy_server,
 )
 from impala_conformance.report import print_table, to_json
@@ -62,20 +63,30 @@ def _play(arguments: argparse.Namespace) -> list[Result]:
         client_key=arguments.client_key,
         server_name=arguments.server_name,
     )
-    play = play_policy_server
     if side == "learner" and not arguments.disposable:
         raise RefusedKitError(
             "--learner sends made-up unrolls, which the run is trained on: give --disposable with "
             "a run that nobody needs"
         )
-    return play(
+    environment, rules = _read_environment(arguments.environment), find_rules(side, arguments.rules)
+    stop = _make_stop(arguments.stop_command)
+    if side == "learner":
+        return play_learner(
+            connection,
+            environment,
+            rules,
+            patience_s=arguments.patience_s,
+            connect_timeout_s=arguments.connect_timeout_s,
+            stop=stop,
+        )
+    return play_policy_server(
         connection,
-        _read_environment(arguments.environment),
-        find_rules(side, arguments.rules),
+        environment,
+        rules,
         patience_s=arguments.patience_s,
         connect_timeout_s=arguments.connect_timeout_s,
         is_disposable=arguments.disposable,
-        stop=_make_stop(arguments.stop_command),
+        stop=stop,
     )
 
 

@@ -10,12 +10,16 @@ from typing import Any
 import grpc
 
 from impala_conformance import (
+    learner_push_rules,
+    learner_session_rules,
+    learner_weights_rules,
     policy_hello_rules,
     policy_life_rules,
     policy_message_rules,
     policy_order_rules,
 )
 from impala_conformance.connection import Connection
+from impala_conformance.learner_peer import Actor, LearnerPeer
 from impala_conformance.policy_peer import Player, PolicyPeer
 from impala_conformance.refusal import Refusal, read_refusal
 from impala_conformance.rule import Result, Rule, play
@@ -27,6 +31,12 @@ POLICY_RULES: list[Rule[PolicyPeer]] = [
     *policy_message_rules.RULES,
     *policy_life_rules.RULES,
 ]
+LEARNER_RULES: list[Rule[LearnerPeer]] = [
+    *learner_session_rules.RULES,
+    *learner_weights_rules.RULES,
+    *learner_push_rules.RULES,
+]
+_RULES: dict[str, Sequence[Rule[Any]]] = {"policy server": POLICY_RULES, "learner": LEARNER_RULES}
 _POLL_S = 0.2
 _WAITED_FOR = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
@@ -49,7 +59,7 @@ def find_rules(side: str, names: str = "") -> list[Rule[Any]]:
     Raises:
       RefusedKitError: there is no such rule.
     """
-    rules: dict[str, Rule[Any]] = {rule.name: rule for rule in POLICY_RULES}
+    rules = {rule.name: rule for rule in _RULES[side]}
     if not names:
         return list(rules.values())
     chosen = [name.strip() for name in names.split(",")]
@@ -83,6 +93,38 @@ def play_policy_server(
         return list(play(rules, peer))
     finally:
         peer.close()
+
+
+def play_learner(
+    connection: Connection,
+    environment: spec_pb2.EnvironmentSpec,
+    rules: Sequence[Rule[LearnerPeer]],
+    *,
+    patience_s: float = 10.0,
+    connect_timeout_s: float = 30.0,
+    stop: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Plays rules against a learner, whose run is of no use afterwards.
+
+    Raises:
+      NotReadyError: it does not answer in time.
+      RefusedKitError: it refuses an actor that keeps the contract.
+    """
+    peer = LearnerPeer(connection, environment, patience_s=patience_s, stop=stop)
+    try:
+        _wait_until_served(lambda: _try_register(peer), connection.address, connect_timeout_s)
+        return list(play(rules, peer))
+    finally:
+        peer.close()
+
+
+def _try_register(peer: LearnerPeer) -> Refusal | None:
+    """Registers once; returns how that was refused."""
+    try:
+        Actor(peer).register()
+    except grpc.RpcError as error:
+        return read_refusal(error)
+    return None
 
 
 def _try_hello(peer: PolicyPeer) -> Refusal | None:

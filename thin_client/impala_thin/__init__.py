@@ -5,7 +5,9 @@ Needs grpcio, protobuf and numpy; gymnasium only for its spaces and for `impala-
 
 from __future__ import annotations
 
-from impala_thin.client import PolicyClient
+from impala_thin.async_slots_client import AsyncSlotsClient
+from impala_thin.batches import Actions, Observations
+from impala_thin.client import AsyncPolicyClient, PolicyClient
 from impala_thin.environment import Environment
 from impala_thin.errors import (
     EpisodeLostError,
@@ -15,10 +17,12 @@ from impala_thin.errors import (
     StoppedError,
     ThinError,
 )
-from impala_thin.slots_client import Actions, Observations, SlotsClient
+from impala_thin.slots_client import SlotsClient
 
 __all__ = [
     "Actions",
+    "AsyncPolicyClient",
+    "AsyncSlotsClient",
     "Environment",
     "EpisodeLostError",
     "Observations",

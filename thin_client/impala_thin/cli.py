@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _play(arguments: argparse.Namespace) -> None:
-    from impala_thin.gymnasium_driver import make_vector, play_vector
+    from impala_thin.gymnasium_driver import gives_mask, make_vector, play_vector
 
     if arguments.slots < 1:
         raise RefusedError(f"--slots is {arguments.slots} but must be at least 1")
@@ -109,6 +109,7 @@ def _play(arguments: argparse.Namespace) -> None:
         vector_env.single_observation_space,
         vector_env.single_action_space,
         arguments.frame_stack,
+        has_mask=gives_mask(vector_env),
     )
     settings = ClientSettings(
         server=arguments.server,

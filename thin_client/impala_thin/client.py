@@ -1,4 +1,4 @@
-"""PolicyClient: one environment and one policy server, in a dozen lines.
+"""PolicyClient and AsyncPolicyClient: one environment and one policy server, in a dozen lines.
 
 with PolicyClient("127.0.0.1:50052", Environment.simple((4,), num_actions=2)) as client:
     action = client.reset(observation)
@@ -14,11 +14,11 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
+from impala_thin.async_slots_client import AsyncSlotsClient
+from impala_thin.batches import make_single, take_single
 from impala_thin.environment import Environment
 from impala_thin.hello import ClientSettings
-from impala_thin.slots_client import Observations, SlotsClient
+from impala_thin.slots_client import SlotsClient
 
 
 class PolicyClient:
@@ -47,12 +47,25 @@ class PolicyClient:
         """Closes."""
         self.close()
 
-    def reset(self, observation: Any) -> Any:
-        """Opens an episode and returns its first action."""
-        return self._act(observation, 0.0, False, False, True)
+    def reset(self, observation: Any, mask: Any = None) -> Any:
+        """Opens an episode and returns its first action.
+
+        Args:
+          observation: as the observation space is.
+          mask: bool [P]: legal actions, of an environment with `has_mask`; None: all.
+
+        Raises: as `step`.
+        """
+        given = make_single(observation, 0.0, False, False, True, mask)
+        return take_single(self.slots.act(given))
 
     def step(
-        self, observation: Any, reward: float, terminated: bool = False, truncated: bool = False
+        self,
+        observation: Any,
+        reward: float,
+        terminated: bool = False,
+        truncated: bool = False,
+        mask: Any = None,
     ) -> Any:
         """Tells what the last action led to, and returns the next one.
 
@@ -63,33 +76,54 @@ class PolicyClient:
             with `reset`.
           ThinError: the server refuses this client, cannot be reached in time, or has finished.
         """
-        action = self._act(observation, reward, terminated, truncated, False)
-        return None if terminated or truncated else action
+        given = make_single(observation, reward, terminated, truncated, False, mask)
+        actions = self.slots.act(given)
+        return None if terminated or truncated else take_single(actions)
 
     def close(self) -> None:
         """Says goodbye and disconnects."""
         self.slots.close()
 
-    def _act(
-        self, observation: Any, reward: float, terminated: bool, truncated: bool, is_first: bool
+
+class AsyncPolicyClient:
+    """Plays one slot; for asyncio: `async with`, `await client.reset`, `await client.step`."""
+
+    def __init__(self, server: str, environment: Environment, **settings: Any) -> None:
+        """Connects when first used; made on the event loop. Arguments: as of PolicyClient."""
+        chosen = ClientSettings(server=server, **settings)
+        self.slots = AsyncSlotsClient(environment, 1, settings=chosen)
+
+    async def __aenter__(self) -> AsyncPolicyClient:
+        """Returns itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        unused_kind: type[BaseException] | None,
+        unused_error: BaseException | None,
+        unused_traceback: TracebackType | None,
+    ) -> None:
+        """Closes."""
+        await self.close()
+
+    async def reset(self, observation: Any, mask: Any = None) -> Any:
+        """Opens an episode and returns its first action; see PolicyClient."""
+        given = make_single(observation, 0.0, False, False, True, mask)
+        return take_single(await self.slots.act(given))
+
+    async def step(
+        self,
+        observation: Any,
+        reward: float,
+        terminated: bool = False,
+        truncated: bool = False,
+        mask: Any = None,
     ) -> Any:
-        given = Observations(
-            [0], _batch(observation), [reward], [terminated], [truncated], [is_first]
-        )
-        return _unbatch(self.slots.act(given).values)
+        """Tells what the last action led to, and returns the next one; see PolicyClient."""
+        given = make_single(observation, reward, terminated, truncated, False, mask)
+        actions = await self.slots.act(given)
+        return None if terminated or truncated else take_single(actions)
 
-
-def _batch(value: Any) -> Any:  # Any: numbers and arrays, nested
-    if isinstance(value, dict):
-        return {key: _batch(one) for key, one in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_batch(one) for one in value)
-    return np.asarray(value)[np.newaxis]
-
-
-def _unbatch(value: Any) -> Any:  # Any: arrays, nested
-    if isinstance(value, dict):
-        return {key: _unbatch(one) for key, one in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_unbatch(one) for one in value)
-    return value[0]
+    async def close(self) -> None:
+        """Says goodbye and disconnects."""
+        await self.slots.close()

@@ -19,6 +19,7 @@ from impala_thin.errors import RefusedError
 
 Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings say
 _Path = tuple[Any, ...]
+_MASK = "observation/action_mask"
 _CHW = tensor_pb2.TENSOR_ROLE_IMAGE_CHW
 
 
@@ -70,15 +71,35 @@ class Environment:
 
     Attributes:
       spec: as the protocol has it.
+      has_mask: whether masks of legal actions come beside the observations.
+      num_logits: P where all actions are choices: the width of a mask.
     """
 
     def __init__(
-        self, leaves: list[Leaf], parts: list[tuple[Part, spec_pb2.ActionPart]], frame_stack: int
+        self,
+        leaves: list[Leaf],
+        parts: list[tuple[Part, spec_pb2.ActionPart]],
+        frame_stack: int,
+        has_mask: bool = False,
     ) -> None:
         """Collects what `simple` and `from_spaces` have found."""
+        kinds = {part.kind for _, part in parts}
+        num_logits = sum(sum(part.sizes) for _, part in parts)
+        can_be_masked = kinds == {spec_pb2.ACTION_KIND_CATEGORICAL}
+        if has_mask and not can_be_masked:
+            raise RefusedError("has_mask: only actions that are choices can be masked")
+        if has_mask and frame_stack > 1:
+            raise RefusedError("has_mask: expected no frame_stack with it")
+        leaves = [*leaves, _make_mask_leaf(num_logits)] if has_mask else leaves
+        self.has_mask = has_mask
+        self.num_logits = num_logits
         self._leaves = sorted(leaves, key=lambda leaf: leaf.spec.name)
         self._parts = [part for part, _ in parts]
         specs = [leaf.spec for leaf in self._leaves]
+        for spec in specs:  # as ordinary actors give the role
+            is_mask = spec.name == _MASK and can_be_masked and len(specs) > 1
+            if is_mask and math.prod(spec.shape) == num_logits:
+                spec.role = tensor_pb2.TENSOR_ROLE_ACTION_MASK
         if frame_stack > 1:
             (spec,) = specs
             shape = (frame_stack, *spec.shape)
@@ -95,7 +116,12 @@ class Environment:
 
     @classmethod
     def simple(
-        cls, shape: tuple[int, ...], num_actions: int, dtype: str = "float32", frame_stack: int = 0
+        cls,
+        shape: tuple[int, ...],
+        num_actions: int,
+        dtype: str = "float32",
+        frame_stack: int = 0,
+        has_mask: bool = False,
     ) -> Environment:
         """Returns an environment whose observation is one array and whose action is one choice.
 
@@ -104,13 +130,15 @@ class Environment:
           num_actions: the action is 0 .. num_actions-1.
           dtype: element type of the observation.
           frame_stack: observations that the server stacks; 0: none.
+          has_mask: whether a mask of legal actions comes with each observation.
         """
         leaf = Leaf(_tensor("observation", shape, dtype), (), np.dtype(dtype))
-        return cls([leaf], [_choice("action", (), (), "int64", [num_actions], [0])], frame_stack)
+        action = _choice("action", (), (), "int64", [num_actions], [0])
+        return cls([leaf], [action], frame_stack, has_mask)
 
     @classmethod
     def from_spaces(
-        cls, observation_space: Any, action_space: Any, frame_stack: int = 0
+        cls, observation_space: Any, action_space: Any, frame_stack: int = 0, has_mask: bool = False
     ) -> Environment:
         """Returns the environment with these Gymnasium spaces, those of one slot.
 
@@ -118,6 +146,8 @@ class Environment:
           observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or Dict or Tuple of these.
           action_space: the same.
           frame_stack: observations that the server stacks; 0: none.
+          has_mask: whether a mask of legal actions comes with each observation, beside it (as in
+            `info["action_mask"]`). A part "action_mask" of a Dict is one anyhow.
 
         Raises:
           RefusedError: a space of another kind.
@@ -130,11 +160,35 @@ class Environment:
             _make_part(space, path, name)
             for name, path, space in _walk(action_space, (), "action", is_quoted=False)
         ]
-        return cls(leaves, parts, frame_stack)
+        return cls(leaves, parts, frame_stack, has_mask)
 
-    def encode(self, observation: Any, num_slots: int) -> list[bytes]:
-        """Returns the bytes of each leaf of a batch: arrays [n, ...], nested as the space is."""
-        return [leaf.encode(observation, num_slots) for leaf in self._leaves]
+    def encode(self, observation: Any, num_slots: int, masks: Any = None) -> list[bytes]:
+        """Returns the bytes of each leaf of a batch.
+
+        Args:
+          observation: arrays [n, ...], nested as the space is.
+          num_slots: n.
+          masks: bool [n, P], where `has_mask`; None: everything is legal.
+
+        Raises:
+          ValueError: a value outside its space, or masks of another shape.
+        """
+        return [
+            self._encode_masks(masks, num_slots)
+            if self.has_mask and leaf.spec.name == _MASK
+            else leaf.encode(observation, num_slots)
+            for leaf in self._leaves
+        ]
+
+    def _encode_masks(self, masks: Any, num_slots: int) -> bytes:
+        shape = (num_slots, self.num_logits)
+        if masks is None:
+            return b"\1" * (num_slots * self.num_logits)
+        array = np.asarray(masks) != 0
+        if array.shape != shape:
+            raise ValueError(f"masks: expected shape {shape}, got {array.shape}")
+        data: bytes = array.tobytes()
+        return data
 
     def decode(self, parts: Any, num_slots: int) -> Any:  # Any: as the space is nested
         """Returns a batch of actions: an array [n, ...], or dicts and tuples of them."""
@@ -184,6 +238,10 @@ def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> tensor_pb2.TensorS
         is_chw = 2 * shape[0] <= min(shape[1:])  # as for ordinary actors: docs/adr/0033
         role = _CHW if is_chw else tensor_pb2.TENSOR_ROLE_IMAGE_HWC
     return tensor_pb2.TensorSpec(name=name, dtype=f"DTYPE_{dtype.upper()}", shape=shape, role=role)
+
+
+def _make_mask_leaf(num_logits: int) -> Leaf:
+    return Leaf(_tensor(_MASK, (num_logits,), "bool"), (), np.dtype(np.bool_))
 
 
 def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:

@@ -11,8 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from impala_thin.batches import Observations
+from impala_thin.environment import Array
 from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
-from impala_thin.slots_client import Observations, SlotsClient
+from impala_thin.slots_client import SlotsClient
+
+_MASK = "action_mask"
 
 
 class Played(NamedTuple):
@@ -36,6 +40,11 @@ def make_vector(env: str, num_slots: int, env_kwargs: dict[str, Any]) -> Any:  #
     )
 
 
+def gives_mask(vector_env: Any) -> bool:
+    """Returns whether infos hold masks of legal actions; resets the environment to see."""
+    return _MASK in vector_env.reset()[1]
+
+
 def play_vector(
     vector_env: Any,
     client: SlotsClient,
@@ -57,16 +66,16 @@ def play_vector(
     returns: list[float] = []
     sums = np.zeros(len(slots))
     num_steps = 0
-    given = _first(slots, vector_env.reset(seed=seed)[0])
+    given = _first(client, vector_env.reset(seed=seed))
     while stop is None or not stop.is_set():
         try:
             actions = client.act(given)
         except EpisodeLostError:
-            given = _restart(client, slots, vector_env)
+            given = _restart(client, vector_env)
             continue
         except (RunFinishedError, StoppedError):
             break
-        observation, rewards, terminated, truncated, _ = vector_env.step(actions.values)
+        observation, rewards, terminated, truncated, infos = vector_env.step(actions.values)
         is_first = given_ends(given)
         rewards = np.where(is_first, 0.0, rewards)
         given = Observations(
@@ -76,6 +85,7 @@ def play_vector(
             terminated.tolist(),
             truncated.tolist(),
             is_first.tolist(),
+            read_masks(client, infos),
         )
         num_steps += len(slots) - int(is_first.sum())
         sums += rewards
@@ -94,12 +104,33 @@ def given_ends(given: Observations) -> Any:  # Any: bool [n]
     )
 
 
-def _restart(client: SlotsClient, slots: list[int], vector_env: Any) -> Observations:
+def read_masks(client: SlotsClient, infos: dict[str, Any]) -> Array | None:
+    """Returns bool [n, P]: the legal actions that infos name; all where a slot names none."""
+    if not client.environment.has_mask:
+        return None
+    num, width = client.num_slots, client.environment.num_logits
+    masks = np.ones((num, width), np.bool_)
+    given = infos.get(f"_{_MASK}", np.ones(num, np.bool_))
+    for slot, mask in enumerate(infos.get(_MASK, ())):
+        if given[slot] and mask is not None:
+            parts = mask if isinstance(mask, tuple | list) else (mask,)
+            masks[slot] = np.concatenate([np.ravel(part) for part in parts]) != 0
+    return masks
+
+
+def _restart(client: SlotsClient, vector_env: Any) -> Observations:
     """Resets all slots, as vector environments do; those that were not lost abandon episodes."""
     client.settle()
-    return _first(slots, vector_env.reset()[0])
+    return _first(client, vector_env.reset())
 
 
-def _first(slots: list[int], observation: Any) -> Observations:
-    num = len(slots)
-    return Observations(slots, observation, [0.0] * num, is_first=[True] * num)
+def _first(client: SlotsClient, reset: tuple[Any, dict[str, Any]]) -> Observations:
+    observation, infos = reset
+    num = client.num_slots
+    return Observations(
+        list(range(num)),
+        observation,
+        [0.0] * num,
+        is_first=[True] * num,
+        masks=read_masks(client, infos),
+    )

@@ -1,0 +1,229 @@
+"""PlayState: what one life of a client knows, and what the protocol says to do next.
+
+Shared by the blocking and the asyncio client, which own one each and do the waiting. Does no input
+or output. After a broken stream the observations without an action are sent again, and the server
+answers as it did, or would have done, the first time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+
+from impala_rl.v1 import learner_pb2, policy_pb2
+from impala_thin.batches import Actions, Observations
+from impala_thin.environment import Environment
+from impala_thin.errors import (
+    EpisodeLostError,
+    RefusedError,
+    RunFinishedError,
+    ServerUnavailableError,
+    StoppedError,
+)
+from impala_thin.hello import ClientSettings
+
+GOODBYE = policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="the client ends"))
+GOODBYE_S = 2.0
+"""Longest wait for the end of a stream after goodbye."""
+_RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.INTERNAL,
+)
+_LISTS = ("terminated", "truncated", "is_first")
+_FIRST_WAIT_S = 0.1
+_MAX_WAIT_S = 2.0
+
+
+class BrokenStreamError(Exception):
+    """The stream is over, and another may be opened. Never leaves the clients."""
+
+
+class PlayState:
+    """One life of a client with N slots.
+
+    Attributes:
+      environment: what is played.
+      num_slots: N.
+      hello: first message of each stream.
+      is_stopped: whether the client was asked to end.
+    """
+
+    def __init__(self, environment: Environment, num_slots: int, settings: ClientSettings) -> None:
+        """Draws a life."""
+        self.environment = environment
+        self.num_slots = num_slots
+        self.hello = settings.make_hello(environment, num_slots)
+        self.is_stopped = False
+        self._next_steps = [0] * num_slots
+        self._unanswered: dict[int, tuple[policy_pb2.SlotObservations, int]] = {}
+
+    @property
+    def num_unanswered(self) -> int:
+        """Slots that wait for an action."""
+        return len(self._unanswered)
+
+    def pack(self, given: Observations) -> policy_pb2.PlayRequest:
+        """Returns observations as a message, and notes that they wait for their actions.
+
+        Raises:
+          ValueError: a slot has no action of its last observation yet.
+          StoppedError: the client was asked to end.
+        """
+        self.require_running()
+        for slot in given.slots:
+            if slot in self._unanswered:
+                raise ValueError(f"slot {slot} waits for the action of its last observation")
+        message = policy_pb2.SlotObservations(
+            slots=given.slots,
+            step_numbers=[self._next_steps[slot] for slot in given.slots],
+            leaves=self.environment.encode(given.values, len(given.slots), given.masks),
+            rewards=given.rewards,
+            terminated=given.terminated,
+            truncated=given.truncated,
+            is_first=given.is_first,
+        )
+        for index, slot in enumerate(given.slots):
+            self._unanswered[slot] = (message, index)
+            self._next_steps[slot] += 1
+        return policy_pb2.PlayRequest(observations=message)
+
+    def unpack(self, response: policy_pb2.PlayResponse | None) -> Actions | None:
+        """Returns the actions that were waited for in a response; None: there are none.
+
+        Raises:
+          EpisodeLostError: slots have to be reset; the others' actions are still to come.
+          RunFinishedError: the run has finished.
+          BrokenStreamError: another stream is needed.
+          RefusedError: the server's actions do not fit.
+        """
+        kind = None if response is None else response.WhichOneof("payload")
+        if response is None or kind == "drain":
+            self.require_running()
+            if response is not None:
+                _raise_if_finished(response)
+            raise BrokenStreamError
+        if kind == "actions":
+            return self._take(response.actions)
+        if kind == "lost_slots":
+            slots = [slot for slot in response.lost_slots.slots if slot in self._unanswered]
+            for slot in slots:
+                del self._unanswered[slot]
+            if slots:
+                raise EpisodeLostError(slots)
+        return None
+
+    def unpack_error(self, error: Any) -> BrokenStreamError:  # Any: grpc.RpcError and grpc.Call
+        """Returns the error of a broken stream, after which another may be opened.
+
+        Raises:
+          RefusedError: trying again does not help.
+          StoppedError: the client was asked to end.
+        """
+        if error.code() not in _RETRIED:
+            raise RefusedError(f"{error.code().name}: {error.details()}") from error
+        self.require_running()
+        return BrokenStreamError(error.details())
+
+    def require_welcome(self, response: policy_pb2.PlayResponse | None) -> None:
+        """Raises BrokenStreamError or RunFinishedError unless this first response is a welcome."""
+        if response is not None and response.WhichOneof("payload") == "welcome":
+            return
+        if response is None:
+            raise BrokenStreamError("the stream ended")
+        _raise_if_finished(response)
+        raise BrokenStreamError("the policy server is stopping")
+
+    def require_running(self) -> None:
+        """Raises StoppedError if the client was asked to end."""
+        if self.is_stopped:
+            raise StoppedError("the client was asked to stop")
+
+    def repeat(self) -> Iterator[policy_pb2.PlayRequest]:
+        """Yields what has no answer, one message for each there was: first on a new stream."""
+        for message in _repeat(self._unanswered.values()):
+            yield policy_pb2.PlayRequest(observations=message)
+
+    def _take(self, message: policy_pb2.SlotActions) -> Actions | None:
+        slots, num = list(message.slots), len(message.slots)
+        wanted = [
+            index
+            for index, (slot, step) in enumerate(zip(slots, message.step_numbers, strict=False))
+            if slot in self._unanswered and step == self._next_steps[slot] - 1
+        ]
+        try:
+            values = self.environment.decode(message.parts, num)
+            given = np.frombuffer(message.logits, np.float32)
+            logits = given.reshape(num, -1) if given.size else None
+        except ValueError as error:
+            raise RefusedError(f"the server's actions have another size: {error}") from error
+        actions = Actions(slots, values, message.policy_version, logits)
+        for index in wanted:
+            del self._unanswered[slots[index]]
+        if len(wanted) == num:
+            return actions
+        return actions.select(wanted) if wanted else None
+
+
+class Attempts:
+    """Waits between attempts to reach a server: ever longer, with a limit for all together."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        """Begins now."""
+        self._settings = settings
+        self._start_s = time.monotonic()
+        self._wait_s = _FIRST_WAIT_S
+
+    def next_wait_s(self, why: object) -> float:
+        """Returns the seconds to wait before the next attempt.
+
+        Raises:
+          ServerUnavailableError: the time is over; `why` is in the text.
+        """
+        limit_s = self._settings.connect_timeout_s
+        if limit_s and time.monotonic() - self._start_s > limit_s:
+            raise ServerUnavailableError(
+                f"no policy server at {self._settings.server} within {limit_s:g} s: {why}"
+            )
+        wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+        self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)
+        return wait_s
+
+
+def _raise_if_finished(response: policy_pb2.PlayResponse) -> None:
+    if response.drain.reason == learner_pb2.DRAIN_REASON_FINISHED:
+        raise RunFinishedError("the run has finished")
+
+
+def _repeat(
+    unanswered: Iterable[tuple[policy_pb2.SlotObservations, int]],
+) -> Iterator[policy_pb2.SlotObservations]:
+    """Yields messages with the observations that have no answer, one for each message there was."""
+    messages: dict[int, tuple[policy_pb2.SlotObservations, list[int]]] = {}
+    for message, index in unanswered:
+        messages.setdefault(id(message), (message, []))[1].append(index)
+    for message, chosen in messages.values():
+        num = len(message.slots)
+        if len(chosen) == num:
+            yield message
+            continue
+        part = policy_pb2.SlotObservations(
+            slots=[message.slots[index] for index in chosen],
+            step_numbers=[message.step_numbers[index] for index in chosen],
+            rewards=[message.rewards[index] for index in chosen],
+        )
+        for leaf in message.leaves:
+            size = len(leaf) // num
+            part.leaves.append(b"".join(leaf[at * size : (at + 1) * size] for at in chosen))
+        for name in _LISTS:
+            flags = getattr(message, name)
+            if flags:
+                getattr(part, name).extend(flags[index] for index in chosen)
+        yield part
