@@ -27,6 +27,7 @@ from impala_thin.errors import (
     StoppedError,
 )
 from impala_thin.hello import ClientSettings
+from impala_thin.server_address import describe_proxy
 
 _RETRIED = (
     grpc.StatusCode.UNAVAILABLE,
@@ -283,7 +284,8 @@ class SlotsClient:
                     text = "the stream ended"
             if timeout_s and time.monotonic() - start_s > timeout_s:
                 raise ServerUnavailableError(
-                    f"no policy server at {self._settings.server} within {timeout_s:g} s: {text}"
+                    f"no policy server at {self._settings.server}"
+                    f"{describe_proxy(self._settings.server)} within {timeout_s:g} s: {text}"
                 )
             time.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
             wait_s = min(2 * wait_s, _MAX_WAIT_S)
