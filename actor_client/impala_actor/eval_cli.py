@@ -21,6 +21,11 @@ import tyro
 
 from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.evaluation.evaluation_display import RunReport, show_reports
+from impala_actor.evaluation.output_places import (
+    require_folder,
+    require_picture,
+    require_runs,
+)
 from impala_common.config.checks import require, require_at_least
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
@@ -160,6 +165,13 @@ def _validate(arguments: EvalArguments) -> None:
         "left out here",
         "matplotlib is not installed (container images leave it out)",
     )
+    require_runs(arguments.runs, arguments.checkpoint)
+    if arguments.plot is not None:
+        require_picture(arguments.plot)
+    if arguments.video is not None:
+        require_folder("--video", arguments.video)
+    if arguments.export is not None:
+        require_folder("--export", arguments.export)
 
 
 def _report_all(arguments: EvalArguments) -> list[RunReport]:

@@ -18,6 +18,7 @@ from impala_thin.errors import (
     ThinError,
 )
 from impala_thin.hello import ClientSettings
+from impala_thin.server_address import require_address
 from impala_thin.slots_client import SlotsClient
 
 _CODES: dict[type[ThinError], int] = {
@@ -104,7 +105,13 @@ def _play(arguments: argparse.Namespace) -> None:
 
     if arguments.slots < 1:
         raise RefusedError(f"--slots is {arguments.slots} but must be at least 1")
-    vector_env = make_vector(arguments.env, arguments.slots, json.loads(arguments.env_kwargs))
+    require_address(arguments.server)
+    try:
+        env_kwargs = dict(json.loads(arguments.env_kwargs))
+    except (TypeError, ValueError) as error:
+        text = f"--env-kwargs is {arguments.env_kwargs!r} but must be a JSON object: {error}"
+        raise RefusedError(text) from None
+    vector_env = make_vector(arguments.env, arguments.slots, env_kwargs)
     environment = Environment.from_spaces(
         vector_env.single_observation_space,
         vector_env.single_action_space,

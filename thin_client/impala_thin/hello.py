@@ -13,6 +13,7 @@ import grpc
 from impala_rl.v1 import policy_pb2
 from impala_thin.environment import Environment
 from impala_thin.errors import RefusedError
+from impala_thin.server_address import is_here, require_address
 
 PROTOCOL_VERSION = 1
 _MAX_MESSAGE_BYTES = 64 << 20
@@ -40,6 +41,10 @@ class ClientSettings:
     """Take the likeliest actions; evaluation only."""
     wants_logits: bool = False
     """Whether answers hold logits."""
+
+    def __post_init__(self) -> None:
+        """Raises RefusedError for an address that is none."""
+        require_address(self.server)
 
     def make_hello(self, environment: Environment, num_slots: int) -> policy_pb2.PlayRequest:
         """Returns the hello of this life of the client, for all its streams."""
@@ -73,31 +78,42 @@ class ClientSettings:
         ]
         if self.server_name:
             options.append(("grpc.ssl_target_name_override", self.server_name))
+        if is_here(self.server):
+            options.append(("grpc.enable_http_proxy", 0))
         return options
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Returns TLS and token; None for a plain channel.
 
         Raises:
-          RefusedError: a token would travel in the clear to another machine.
-          OSError: a file cannot be read.
+          RefusedError: a token would travel in the clear to another machine, or a file cannot be
+            read.
         """
         transport = None
         if self.ca_file:
-            transport = grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes())
+            transport = grpc.ssl_channel_credentials(_read("ca_file", self.ca_file))
         if not self.token_file:
             return transport
         if transport is None:
             if self.server.startswith("unix:"):
                 transport = grpc.local_channel_credentials(grpc.LocalConnectionType.UDS)
-            elif self.server.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]"):
+            elif is_here(self.server):
                 transport = grpc.local_channel_credentials(grpc.LocalConnectionType.LOCAL_TCP)
             else:
                 raise RefusedError(f"the token would travel to {self.server} in the clear: use TLS")
-        token = Path(self.token_file).read_text(encoding="utf-8").strip()
+        token = _read("token_file", self.token_file).decode("ascii", "replace").strip()
         return grpc.composite_channel_credentials(
             transport, grpc.access_token_call_credentials(token)
         )
+
+
+def _read(name: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RefusedError(
+            f"{name} is {path!r} but must be a readable file: {error.strerror}"
+        ) from None
 
 
 def make_client_id() -> str:

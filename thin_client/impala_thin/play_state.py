@@ -26,6 +26,7 @@ from impala_thin.errors import (
     StoppedError,
 )
 from impala_thin.hello import ClientSettings
+from impala_thin.server_address import describe_proxy
 
 GOODBYE = policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="the client ends"))
 GOODBYE_S = 2.0
@@ -189,8 +190,9 @@ class Attempts:
         """
         limit_s = self._settings.connect_timeout_s
         if limit_s and time.monotonic() - self._start_s > limit_s:
+            server = self._settings.server
             raise ServerUnavailableError(
-                f"no policy server at {self._settings.server} within {limit_s:g} s: {why}"
+                f"no policy server at {server}{describe_proxy(server)} within {limit_s:g} s: {why}"
             )
         wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
         self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)

@@ -92,7 +92,8 @@ def _hint_at(text: str) -> str:
     host, _, port = text.rpartition(":")
     if _is_ipv6(host) and port.isdecimal():
         return f"an IPv6 address stands in brackets: [{host}]:{port}"
-    if _is_ipv6(text.strip("[]")) or _HOST.fullmatch(text):
+    is_bracketed = text.startswith("[") == text.endswith("]")
+    if (_is_ipv6(text.strip("[]")) and is_bracketed) or _HOST.fullmatch(text):
         return f"the port is missing, such as {join_address(text, 50051)}"
     return ""
 

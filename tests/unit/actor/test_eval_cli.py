@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageSequence
 from run_folders import make_run_folder
 
+from impala_actor import eval_cli
 from impala_actor.eval_cli import main
 from impala_common.process import exit_codes
 
@@ -126,6 +127,40 @@ def test_main_with_plot_where_matplotlib_is_missing_says_so(
     assert "--plot is 'x.png' but must be left out here: matplotlib is not" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--plot", "/none/x.png"], "--plot is '/none/x.png' but must be a picture file"),
+        (["--plot", "x.doc"], "--plot is 'x.doc' but must be a file with the ending"),
+        (["--plot", "curve"], "--plot is 'curve' but must be a file with the ending"),
+        (["--plot", "/tmp/.png/"], "--plot is '/tmp/.png' but must be a file with the ending"),
+        (["--video", "/dev/null/x"], "--video is '/dev/null/x' but must be a folder to write to"),
+        (["--export", "/dev/null"], "--export is '/dev/null' but must be a folder to write to"),
+        (["--export", "/proc/x"], "--export is '/proc/x' but must be a folder to write to"),
+        (["--checkpoint", "bestt"], "no checkpoint 'bestt' in"),
+        (["/none"], "RUN is '/none' but must be a run's folder"),
+    ],
+)
+def test_main_says_what_cannot_be_written_before_it_plays(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    named: str,
+) -> None:
+    """Before: torch was loaded, and all episodes were played for nothing."""
+    monkeypatch.setattr(eval_cli, "_report_all", lambda unused: pytest.fail("plays"))
+
+    assert main([str(run), *options]) in (
+        exit_codes.CONFIG,
+        exit_codes.UNUSABLE_DATA,
+    )
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert named in lines[0]
 
 
 CARTPOLE = "CartPole-v1"
