@@ -11,6 +11,7 @@ everything, so whatever an actor left in them changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,10 @@ from impala_common.spec.action_spec import ActionSpec
 _IMPALA = ReuseConfig()
 _HIGH_RATIO = 1.1
 _MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: the surrogate stays finite, and so does its gradient
+
+
+Total = Callable[[Tensor], Tensor]
+"""A sum here -> the sum over all learner ranks."""
 
 
 class Targets(NamedTuple):
@@ -105,6 +110,7 @@ def compute_losses(
     bootstrap_value: Tensor,
     config: LossConfig,
     reuse: ReuseConfig = _IMPALA,
+    total: Total | None = None,
 ) -> LossOutputs:
     """Computes the losses of unrolls, with V-trace's targets from the same outputs.
 
@@ -125,6 +131,7 @@ def compute_losses(
       bootstrap_value: float32 [B]: value estimate at observations[T].
       config: discount, clips, costs and reduction.
       reuse: surrogate_clip and advantage_normalisation, here over these unrolls.
+      total: sums over learner ranks, for advantage_normalisation; None: there is one.
 
     Returns:
       LossOutputs.
@@ -144,7 +151,7 @@ def compute_losses(
     rows = _Rows(action, target_policy_logits, behaviour_policy_logits, actions, is_padding)
     targets = _compute_targets(rows, rewards, terminated, values, bootstrap_value, config)
     if reuse.advantage_normalisation != "none":
-        targets = normalise_advantages(targets, is_padding)
+        targets = normalise_advantages(targets, is_padding, total)
     return _compute_outputs(rows, values, targets, config, reuse)
 
 
@@ -160,6 +167,7 @@ def compute_losses_towards(
     config: LossConfig,
     reuse: ReuseConfig = _IMPALA,
     has_statistics: bool = True,
+    total: Total | None = None,
 ) -> LossOutputs:
     """Computes the losses of rows with given targets; see `compute_losses`.
 
@@ -178,7 +186,7 @@ def compute_losses_towards(
     )
     check_shape("values", values, tuple(targets.vs.shape), {})
     if reuse.advantage_normalisation == "part":
-        targets = normalise_advantages(targets, is_padding)
+        targets = normalise_advantages(targets, is_padding, total)
     # The network may have changed since: padding rows have no targets.
     targets = targets._replace(vs=torch.where(is_padding, values.detach(), targets.vs))
     return _compute_outputs(rows, values, targets, config, reuse, has_statistics)
@@ -228,12 +236,24 @@ def _compute_targets(
 
 
 @torch.no_grad()
-def normalise_advantages(targets: Targets, is_padding: Tensor) -> Targets:
-    """Returns targets whose policy_advantages have mean 0 and deviation 1 over rows that count."""
+def normalise_advantages(
+    targets: Targets, is_padding: Tensor, total: Total | None = None
+) -> Targets:
+    """Returns targets whose policy_advantages have mean 0 and deviation 1 over rows that count.
+
+    With `total`, mean and deviation are over the rows of all learner ranks.
+    """
     counts = ~is_padding
-    num_rows = counts.sum().clamp_(min=1)
-    centred = (targets.advantages - targets.advantages.sum() / num_rows).where(counts, 0.0)
-    std = (centred.square().sum() / num_rows).sqrt()
+    num_rows, advantages = counts.sum(), targets.advantages.sum()
+    if total is not None:
+        num_rows, advantages = total(torch.stack((num_rows.double(), advantages.double())))
+        advantages = advantages.to(targets.advantages.dtype)
+    num_rows = num_rows.clamp_(min=1)
+    centred = (targets.advantages - advantages / num_rows).where(counts, 0.0)
+    squares = centred.square().sum()
+    if total is not None:
+        squares = total(squares)
+    std = (squares / num_rows).sqrt()
     return targets._replace(policy_advantages=centred / (std + 1e-8))
 
 
