@@ -3,6 +3,7 @@
 from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.ranks import RanksConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     MAX_STORAGE_SLOTS,
@@ -26,6 +27,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "RanksConfig",
     "ReuseConfig",
     "RolloutConfig",
     "SecurityConfig",

@@ -8,6 +8,7 @@ from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
+from impala_common.config.ranks import RanksConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     CheckpointConfig,
@@ -45,6 +46,7 @@ class TrainConfig:
     admin: AdminConfig = dataclasses.field(default_factory=AdminConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    ranks: RanksConfig = dataclasses.field(default_factory=RanksConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
@@ -67,6 +69,13 @@ class TrainConfig:
             self.job.num_actors == 1,
             "1 with --lockstep",
             "the order in which several actors' unrolls arrive is not determined",
+        )
+        require(
+            "learner_ranks",
+            self.ranks.learner_ranks,
+            self.ranks.learner_ranks == 1,
+            "1 with --lockstep",
+            "one actor cannot feed several ranks",
         )
         require(
             "envs_per_actor",

@@ -145,6 +145,11 @@ class TrainingState:
         return None if std is None else float(std)
 
     @property
+    def has_other_ranks(self) -> bool:
+        """Whether other learner ranks make the same updates."""
+        return self._exchange is not None
+
+    @property
     def is_finished(self) -> bool:
         """Whether all steps of the run have been trained on."""
         return self.counters.trained_steps >= self.config.job.total_steps
