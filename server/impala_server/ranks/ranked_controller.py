@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import time
+import socket
 from collections.abc import Mapping
 
 from impala_common.config import TrainConfig
@@ -25,6 +25,7 @@ from impala_common.errors import (
 )
 from impala_common.models.registry import find_maker
 from impala_common.process.devices import resolve_device
+from impala_common.rpc.addresses import host_of, join_address, port_of
 from impala_common.run import metrics
 from impala_common.run.checkpoints import Checkpoint
 from impala_common.run.run_directory import RunDirectory
@@ -44,7 +45,7 @@ from impala_server.ranks.group import RankGroup
 from impala_server.ranks.joining import Joining, RankFacts, choose_device
 from impala_server.ranks.place import RankPlace
 from impala_server.ranks.rank_loop import RankLoop
-from impala_server.ranks.reports import add_counts, find_stragglers
+from impala_server.ranks.reports import RankReport, add_counts, find_stragglers
 from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.process_ends import ProcessEnds
 
@@ -70,6 +71,7 @@ class RankedController(Controller):
         self._proposed: EnvironmentSpec | None = None  # what this rank's run or actor has
         self._restored: Checkpoint | None = None
         self._straggling = dict.fromkeys(range(place.num_ranks), 0)
+        self._told_reports: tuple[RankReport, ...] = ()
         self._told_lag = config.rollout.max_policy_lag
         job = dataclasses.replace(config.job, device=choose_device(config.job.device, place))
         super().__init__(dataclasses.replace(config, job=job), run, ends)
@@ -134,6 +136,7 @@ class RankedController(Controller):
         if not any(proposals):
             return
         text = "" if self._proposed is None else json.dumps(self._proposed.to_json())
+        self._tell_ranks([json.loads(one) for one in group.gather_bytes(self._make_card())])
         chosen = group.broadcast(text.encode(), proposals.index(1))
         environment = EnvironmentSpec.from_json(json.loads(chosen))
         data = self._build_first(environment) if self._leads else b""
@@ -193,10 +196,21 @@ class RankedController(Controller):
         self._threads.append(self._loop)
         self._loop.start()
 
+    def _make_card(self) -> bytes:
+        return json.dumps([self._advertised, 0]).encode()
+
+    def _tell_ranks(self, cards: list[tuple[str, int]]) -> None:
+        """Tells the front end where the ranks are: address and number of actors of each."""
+        addresses, loads = zip(*cards, strict=True)
+        self._front_end.send(messages.RanksNews(self._place.rank, addresses, loads))
+
     @property
     def _advertised(self) -> str:
         """HOST:PORT by which actors reach this rank."""
-        return self.address
+        host = self._config.ranks.rank_host or host_of(self.address)
+        if host in ("0.0.0.0", "::"):  # noqa: S104 (every address of this machine: not one)
+            host = socket.gethostname()
+        return join_address(host, port_of(self.address))
 
     def _work(self) -> str:
         reason = super()._work()
@@ -215,6 +229,14 @@ class RankedController(Controller):
         """Does on this thread what the loop's meetings have brought."""
         if loop.was_stopped and not self._is_stop_wanted:
             self._end_with_others()
+        if loop.reports is not self._told_reports:
+            self._told_reports = loop.reports
+            self._tell_ranks(
+                [
+                    (one.address, int(one.counts.get("actors_connected", 0)))
+                    for one in loop.reports
+                ]
+            )
         lag = learner.state.config.rollout.max_policy_lag
         if lag != self._told_lag:
             self._told_lag = lag
