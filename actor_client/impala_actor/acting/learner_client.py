@@ -203,9 +203,10 @@ class LearnerClient:
         )
 
     def _register(self, request: learner_pb2.RegisterRequest) -> learner_pb2.RegisterResponse:
-        return checked_response(
-            self._patiently(lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S))
+        response: learner_pb2.RegisterResponse = self._patiently(
+            lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
         )
+        return checked_response(response)
 
     def _move_to(self, address: str) -> None:
         """Makes all further calls at `address`; does nothing where they are made there already.
@@ -215,8 +216,10 @@ class LearnerClient:
         """
         if address == self.address:
             return
-        if is_unix(address) and not is_unix(self._first_address) or not is_address(address):
-            raise InvalidResponseError(f"redirect_address: expected HOST:PORT, got {address[:80]!r}")
+        if (is_unix(address) and not is_unix(self._first_address)) or not is_address(address):
+            raise InvalidResponseError(
+                f"redirect_address: expected HOST:PORT, got {address[:80]!r}"
+            )
         self._channel.close()
         self.address = address
         self._channel = make_channel(address, self._security)

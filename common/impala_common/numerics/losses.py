@@ -11,7 +11,6 @@ everything, so whatever an actor left in them changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import LossConfig
 from impala_common.numerics import vtrace
+from impala_common.numerics.advantages import Total, normalise
 from impala_common.numerics.distributions import make_policies
 from impala_common.numerics.shapes import check_shape
 from impala_common.spec.action_spec import ActionSpec
@@ -28,10 +28,6 @@ from impala_common.spec.action_spec import ActionSpec
 _IMPALA = ReuseConfig()
 _HIGH_RATIO = 1.1
 _MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: the surrogate stays finite, and so does its gradient
-
-
-Total = Callable[[Tensor], Tensor]
-"""A sum here -> the sum over all learner ranks."""
 
 
 class Targets(NamedTuple):
@@ -235,26 +231,12 @@ def _compute_targets(
     return Targets(returns.vs, advantages, advantages, rows.behaviour_log_probs)
 
 
-@torch.no_grad()
 def normalise_advantages(
     targets: Targets, is_padding: Tensor, total: Total | None = None
 ) -> Targets:
-    """Returns targets whose policy_advantages have mean 0 and deviation 1 over rows that count.
-
-    With `total`, mean and deviation are over the rows of all learner ranks.
-    """
-    counts = ~is_padding
-    num_rows, advantages = counts.sum(), targets.advantages.sum()
-    if total is not None:
-        num_rows, advantages = total(torch.stack((num_rows.double(), advantages.double())))
-        advantages = advantages.to(targets.advantages.dtype)
-    num_rows = num_rows.clamp_(min=1)
-    centred = (targets.advantages - advantages / num_rows).where(counts, 0.0)
-    squares = centred.square().sum()
-    if total is not None:
-        squares = total(squares)
-    std = (squares / num_rows).sqrt()
-    return targets._replace(policy_advantages=centred / (std + 1e-8))
+    """Returns targets whose policy_advantages are normalised; see `advantages.normalise`."""
+    advantages = normalise(targets.advantages, is_padding, total)
+    return targets._replace(policy_advantages=advantages)
 
 
 class _Rows:

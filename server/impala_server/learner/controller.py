@@ -39,6 +39,7 @@ from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import StateSnapshot, TrainingState
+from impala_server.learner.welcome import wait_until_bound
 from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 from impala_server.tracking.metrics_writer import make_metrics_writer
@@ -119,30 +120,15 @@ class Controller:
             raise self._failure
 
     def _begin(self) -> None:
-        """Builds the learner of a run that goes on, or whose environment is known."""
         environment, checkpoint = load_run_files(self._run, self.store, self._config)
         if environment is not None and self._is_welcome():
             self._build(environment, checkpoint)
 
     def _is_welcome(self) -> bool:
-        """Waits until the front end listens; returns False if told to stop first.
-
-        Until then settings may still be refused (a port, TLS files), and a resumed run must stay
-        unchanged.
-        """
-        pipe = self._supervisor
-        with contextlib.suppress(QueueClosedError):
-            while True:
-                connection.wait([pipe.fileno()])
-                for message in pipe.receive_all():
-                    if not isinstance(message, messages.Bound | messages.Stop):
-                        raise messages.unexpected_message(message, "the learner")
-                    if isinstance(message, messages.Bound):
-                        self.address = message.address
-                    self._is_stop_wanted = isinstance(message, messages.Stop)
-                    return not self._is_stop_wanted
-        self._is_stop_wanted = True
-        return False
+        """Waits until the front end listens; returns False if told to stop first."""
+        address = wait_until_bound(self._supervisor)
+        self.address, self._is_stop_wanted = address or "", address is None
+        return address is not None
 
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
@@ -251,7 +237,8 @@ class Controller:
         if self.learner is not None:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
-            if self._is_checkpoint_due(self.learner, now_s):
+            num_steps = self.learner.state.counters.trained_steps - self._saved_steps
+            if self._config.checkpoint.is_due(now_s - self._last_save_s, num_steps):
                 self._note_save_begins()
                 self.request_save()
             self._look_for_trouble(self.learner)
@@ -259,14 +246,6 @@ class Controller:
         self._commands.tick()
         if self._board.is_due:
             self._send_status()
-
-    def _is_checkpoint_due(self, learner: Learner, now_s: float) -> bool:
-        settings = self._config.checkpoint
-        interval_steps = settings.checkpoint_interval_steps
-        return now_s - self._last_save_s >= settings.checkpoint_interval_s or (
-            interval_steps > 0
-            and learner.state.counters.trained_steps - self._saved_steps >= interval_steps
-        )
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics now, with `values` beside the usual ones."""

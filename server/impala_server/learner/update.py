@@ -171,8 +171,8 @@ class Updater:
         if self._exchange is None:
             return float(losses.kl)
         num_rows = part.num_rows.double()
-        total, count = self._exchange.sum(torch.stack((losses.kl * num_rows, num_rows))).tolist()
-        return total / max(count, 1.0)
+        total, count = self._exchange.sum(torch.stack((losses.kl * num_rows, num_rows)))
+        return float(total / count.clamp(min=1.0))
 
     @property
     def _is_mean(self) -> bool:

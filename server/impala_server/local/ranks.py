@@ -1,8 +1,8 @@
 """LocalRanks: the learner ranks from 1 on that impala-train starts on this machine.
 
-Each is a learner server with a place of its own (`impala_server.ranks.command`); rank 0 is the learner of the command
-itself. No rank is replaced when it dies: all end, and the run is resumed from its checkpoint.
-Owned by the command's main thread.
+Each is a learner server with a place of its own (`impala_server.ranks.command`); rank 0 is the
+learner of the command itself. No rank is replaced when it dies: all end, and the run is resumed
+from its checkpoint. Owned by the command's main thread.
 """
 
 from __future__ import annotations
@@ -108,5 +108,3 @@ class LocalRanks:
         text = self._log_path(rank).read_text(errors="replace").strip()
         errors = [line for line in text.splitlines() if "error: " in line]
         return errors[-1].partition("error: ")[2] if errors else "no message"
-
-

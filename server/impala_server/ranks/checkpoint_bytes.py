@@ -1,5 +1,4 @@
-"""Checkpoints as bytes, for their way from rank 0 to the other ranks: JSON and safetensors, no
-pickle."""
+"""Checkpoints as bytes: JSON and safetensors, no pickle. Their way from rank 0 to the others."""
 
 from __future__ import annotations
 

@@ -141,5 +141,5 @@ class TorchExchange:
 def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Returns views into `flat`, one after the other, with the shapes of `like`."""
     sizes = [one.numel() for one in like]
-    pieces = flat[: sum(sizes)].split(sizes)
+    pieces = torch.split(flat[: sum(sizes)], sizes)
     return [piece.view(one.shape) for piece, one in zip(pieces, like, strict=True)]

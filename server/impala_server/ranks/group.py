@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import logging
 import time
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from impala_common.errors import RankLostError
 from impala_common.process import failpoints
 
 _LOG = logging.getLogger(__name__)
+_dist: Any = dist  # Any: torch's stubs leave out stores and the methods of process groups
 _REASON_S = 1.0
 _MAX_REASON = 500
 
@@ -36,7 +38,7 @@ class RankGroup:
 
     def __init__(
         self,
-        store: dist.Store,
+        store: Any,
         rank: int,
         num_ranks: int,
         timeout_s: float,
@@ -45,7 +47,7 @@ class RankGroup:
         """Connects to all other ranks.
 
         Args:
-          store: shared by the ranks.
+          store: a store of torch.distributed, shared by the ranks.
           rank: this rank.
           num_ranks: ranks of the group.
           timeout_s: longest time that a meeting may take; then a rank counts as dead.
@@ -61,14 +63,18 @@ class RankGroup:
         self._store = store
         self._timeout = datetime.timedelta(seconds=timeout_s)
         try:
-            gloo = dist.PrefixStore("gloo", store)
-            self._gloo = dist.ProcessGroupGloo(gloo, rank, num_ranks, self._timeout)
+            gloo = _dist.PrefixStore("gloo", store)
+            self._gloo = _dist.ProcessGroupGloo(gloo, rank, num_ranks, self._timeout)
             self._nccl = None
             if has_nccl:
-                nccl = dist.PrefixStore("nccl", store)
-                self._nccl = dist.ProcessGroupNCCL(nccl, rank, num_ranks, self._timeout)
+                nccl = _dist.PrefixStore("nccl", store)
+                options = _dist.ProcessGroupNCCL.Options()
+                options._timeout = self._timeout
+                self._nccl = _dist.ProcessGroupNCCL(nccl, rank, num_ranks, options)
         except RuntimeError as error:
-            raise RankLostError(f"rank {rank} cannot connect to the other ranks: {error}") from error
+            raise RankLostError(
+                f"rank {rank} cannot connect to the other ranks: {error}"
+            ) from error
 
     def add_up(self, tensor: Tensor) -> Tensor:
         """Replaces a tensor by its sum over all ranks; returns it. The same bits on every rank."""
@@ -94,9 +100,7 @@ class RankGroup:
         row = torch.zeros(max(lengths), dtype=torch.uint8)
         row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else 0
         rows = self.gather(row)
-        return [
-            rows[rank, :length].numpy().tobytes() for rank, length in enumerate(lengths)
-        ]
+        return [rows[rank, :length].numpy().tobytes() for rank, length in enumerate(lengths)]
 
     def broadcast(self, data: bytes, source: int = 0) -> bytes:
         """Returns the bytes that rank `source` passed; those of the others are ignored."""
@@ -105,7 +109,7 @@ class RankGroup:
         content = torch.zeros(int(length), dtype=torch.uint8)
         if self.rank == source and data:
             content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        options = dist.BroadcastOptions()
+        options = _dist.BroadcastOptions()
         options.rootRank = source
         try:
             if len(content):

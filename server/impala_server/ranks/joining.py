@@ -24,6 +24,7 @@ from impala_common.process.installation import find_version
 from impala_server.ranks.group import RankGroup
 from impala_server.ranks.place import TORCHRUN, RankPlace
 
+_dist: Any = dist  # Any: torch's stubs leave out stores
 _CONNECT_S = 60.0
 _SHARED_SECTIONS = ("job", "model", "rollout", "loss", "optimizer", "reuse", "ranks")
 _OWN_SETTINGS = frozenset(
@@ -108,7 +109,9 @@ class Joining:
             raise RankLostError(f"the learner ranks' meeting point is gone: {error}") from error
         require_equal(others)
         devices = [one.device for one in others]
-        has_nccl = all(" cuda" in device for device in devices) and len(set(devices)) == len(devices)
+        has_nccl = all(" cuda" in device for device in devices) and len(set(devices)) == len(
+            devices
+        )
         return RankGroup(
             self._store,
             self._place.rank,
@@ -148,13 +151,13 @@ def choose_device(name: str, place: RankPlace) -> str:
     return f"cuda:{place.local_rank % torch.cuda.device_count()}"
 
 
-def _open_store(place: RankPlace) -> dist.Store:
+def _open_store(place: RankPlace) -> Any:
     patience = datetime.timedelta(seconds=_CONNECT_S)
     try:
         if place.rendezvous != TORCHRUN:
-            return dist.FileStore(place.rendezvous, place.num_ranks)
-        store, _, _ = next(dist.rendezvous(TORCHRUN, timeout=patience))
-        return dist.PrefixStore("impala", store)
+            return _dist.FileStore(place.rendezvous, place.num_ranks)
+        store, _, _ = next(_dist.rendezvous(TORCHRUN, timeout=patience))
+        return _dist.PrefixStore("impala", store)
     except (RuntimeError, OSError, ValueError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         where = where if place.rendezvous == TORCHRUN else place.rendezvous

@@ -1,7 +1,7 @@
 """RankPlace: which rank a process is, of how many, and where they find each other.
 
-torchrun says so through environment variables; `impala-train --learner-ranks N` makes places for one
-machine. The supervisor reads it and passes it to the learner process as an argument. Knows no
+torchrun says so through environment variables; `impala-train --learner-ranks N` makes places for
+one machine. The supervisor reads it and passes it to the learner process as an argument. Knows no
 torch.
 """
 

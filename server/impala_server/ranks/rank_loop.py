@@ -2,7 +2,7 @@
 
 Before each update all ranks meet: each says whether it has a batch, rank 0 adds the control word.
 So pause, changes, rollback and the end take effect at the same update everywhere, and no rank waits
-in an update for one that has no batch. Only this thread meets other ranks once the learner is built.
+in an update for one that has no batch. Once the learner is built, only this thread meets others.
 """
 
 from __future__ import annotations
@@ -174,13 +174,13 @@ class RankLoop(threading.Thread):
     def _update(self, headers: list[Header]) -> bool:
         """Makes one update on the batches of all ranks; returns whether it was applied."""
         learner, taken = self._learner, self._taken
-        failpoints.hit("ranks.before_update")
         if taken is None:
             taken = make_stand_in(learner.state)
         self._exchange.agreed = BatchTotals(
             sum(one.num_steps for one in headers), sum(one.num_unrolls for one in headers)
         )
         met_s, start_s = self._group.seconds, time.perf_counter()
+        failpoints.hit("ranks.in_update")
         is_trained = learner.make_update(taken)
         exchange_s = self._group.seconds - met_s
         compute_s = time.perf_counter() - start_s - exchange_s
@@ -188,7 +188,7 @@ class RankLoop(threading.Thread):
         if is_trained:
             others = sum(one.num_episodes for one in headers) - len(taken.episodes)
             learner.state.counters.num_episodes += others
-        self._episodes.extend(map(tuple, taken.episodes))
+        self._episodes.extend((one.episode_return, one.num_steps) for one in taken.episodes)
         self._num_updates += 1
         self._num_steps += taken.batch.num_steps
         self._compute_s += compute_s

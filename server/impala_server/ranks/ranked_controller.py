@@ -20,7 +20,6 @@ from impala_common.errors import (
     IllegalTransitionError,
     ImpalaError,
     QueueClosedError,
-    RankLostError,
     rebuild_error,
 )
 from impala_common.models.registry import find_maker
@@ -32,7 +31,7 @@ from impala_common.run.run_directory import RunDirectory
 from impala_common.spec.specs import EnvironmentSpec
 from impala_server import messages
 from impala_server.learner.batch_queue import BatchQueue
-from impala_server.learner.checkpoint_writer import CheckpointWriter, Saved, SaveTicket
+from impala_server.learner.checkpoint_writer import CheckpointWriter, SaveTicket
 from impala_server.learner.control import State
 from impala_server.learner.controller import Controller
 from impala_server.learner.learner import Learner
@@ -171,7 +170,9 @@ class RankedController(Controller):
     def _make_state(
         self, environment: EnvironmentSpec, checkpoint: Checkpoint | None
     ) -> TrainingState:
-        return TrainingState(self._config, environment, checkpoint or self._restored, self._exchange)
+        return TrainingState(
+            self._config, environment, checkpoint or self._restored, self._exchange
+        )
 
     def _make_checkpoint_writer(self, learner: Learner) -> CheckpointWriter:
         if self._leads:
@@ -184,7 +185,8 @@ class RankedController(Controller):
             learner.changes = ChangeList()
 
     def _start_loop(self, group: RankGroup) -> None:
-        assert self.learner is not None and self._exchange is not None
+        assert self.learner is not None
+        assert self._exchange is not None
         self._loop = RankLoop(
             self.learner,
             group,
@@ -232,10 +234,7 @@ class RankedController(Controller):
         if loop.reports is not self._told_reports:
             self._told_reports = loop.reports
             self._tell_ranks(
-                [
-                    (one.address, int(one.counts.get("actors_connected", 0)))
-                    for one in loop.reports
-                ]
+                [(one.address, int(one.counts.get("actors_connected", 0))) for one in loop.reports]
             )
         lag = learner.state.config.rollout.max_policy_lag
         if lag != self._told_lag:

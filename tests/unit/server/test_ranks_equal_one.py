@@ -34,7 +34,12 @@ def make_settings(
         model={"normalise_observations": True, "hidden_sizes": (8,)},
         loss={"reward_normalisation": "return_std", **(loss or {})},
         # Most gradients are longer than that.
-        optimizer={"optimizer": optimizer, "learning_rate": 1e-3, "eps": 1e-5, "max_grad_norm": 1.0},
+        optimizer={
+            "optimizer": optimizer,
+            "learning_rate": 1e-3,
+            "eps": 1e-5,
+            "max_grad_norm": 1.0,
+        },
         rollout={"batch_size": B, "unroll_length": T, "num_storages": B},
         job={"total_steps": 10**6},
         reuse=reuse,
@@ -42,7 +47,7 @@ def make_settings(
 
 
 def make_uneven_batches(num_batches: int) -> list[Batch]:
-    """Batches of 2B unrolls; the second half has far more padding rows, and one has nothing else."""
+    """Batches of 2B unrolls; more of the second half is padding, and in one batch all of it."""
     random = np.random.default_rng(5)
     batches = []
     for index, (one, other) in enumerate(

@@ -1,7 +1,7 @@
 """RankTable: which learner rank an actor is to go to.
 
-Owned by the front end's event loop. The learner tells it about once a second where the ranks are and
-how many actors each has. An actor goes to the rank with the fewest, and to the same one when it
+Owned by the front end's event loop. The learner tells it about once a second where the ranks are
+and how many actors each has. An actor goes to the rank with the fewest, and to the same one when it
 comes back; without other ranks every actor stays.
 """
 
