@@ -43,6 +43,7 @@ class ChildSpec:
       environment: variables it gets where the supervisor's environment does not have them.
       arguments: of its command line, after those that all children have.
       pass_fds: descriptors it gets beside its ends.
+      more: further arguments of `main`, where it is a thread.
     """
 
     module: str
@@ -52,6 +53,7 @@ class ChildSpec:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     pass_fds: tuple[int, ...] = ()
+    more: tuple[Any, ...] = ()  # Any: of the main function
 
 
 def make_child_specs(
@@ -78,6 +80,7 @@ def make_child_specs(
             arguments=(str(choose_learner_threads(config, place)), place.to_argument(), *options),
             # The learner writes to the run: while it lives, also without us, nobody else may.
             pass_fds=(*fds, *run.lock_descriptors),
+            more=(None, place),
         ),
         "front_end": ChildSpec(
             module="impala_server.front_end",
@@ -156,6 +159,7 @@ class Child:
     def start_thread(self, *arguments: Any) -> None:  # Any: of the main function
         """Starts it as a thread of this process."""
         main = getattr(importlib.import_module(f"{self.spec.module}.process"), self.spec.main)
+        arguments = (*arguments, *self.spec.more)
         self._body = threading.Thread(target=main, args=arguments, name=self.spec.thread_name)
         self._body.start()
 

@@ -53,7 +53,7 @@ def test_ranks_end_soon_after_one_is_killed_and_go_on_from_one_checkpoint(
     other = 1 - victim
     with RunningRanks(tmp_path, make_settings(10**9), failpoints={victim: failpoint}) as ranks:
         ranks.run_actors(SIGNED_ID)
-        assert ranks.wait(victim, 60.0) == -signal.SIGKILL
+        assert ranks.wait(victim, 60.0) == -signal.SIGKILL, ranks.error(victim)
         died_s = time.monotonic()
         code = ranks.wait(other, END_S)
 

@@ -63,6 +63,7 @@ class RunningRanks:
         ]
         self._actors: list[RunningActor] = []
         self.processes: list[subprocess.Popen[bytes]] = []
+        command = [sys.executable, "-m", "impala_server.ranks.command"]
         meeting = path / f"meeting-{time.monotonic_ns()}"
         for place in make_local_places(num_ranks, meeting):
             own = (settings or {}).get(place.rank, config)
@@ -72,8 +73,7 @@ class RunningRanks:
             armed = {"IMPALA_FAILPOINTS": (failpoints or {}).get(place.rank, "")}
             with self._errors[place.rank].open("wb") as errors:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "impala_server.ranks.command", str(self.run.path)]
-                    + [place.to_argument(), "WARNING"],
+                    [*command, str(self.run.path), place.to_argument(), "WARNING"],
                     stdin=subprocess.PIPE,
                     stdout=errors,
                     stderr=errors,

@@ -24,7 +24,7 @@ def pack_checkpoint(
     """Returns a checkpoint as bytes; arguments as the attributes of `Checkpoint`."""
     groups = {
         group: safetensors_numpy.save(
-            {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+            {key: np.asarray(array, order="C") for key, array in arrays.items()}
         )
         for group, arrays in tensors.items()
     }
