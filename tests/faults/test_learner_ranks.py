@@ -28,7 +28,7 @@ def make_settings(total_steps: int = 20_000, **ranks: object) -> TrainConfig:
         job={"total_steps": total_steps},
         environment={"envs_per_actor": 4},
         checkpoint={"checkpoint_interval_steps": 1000, "log_interval_s": 0.2},
-        ranks={"rank_join_s": 60.0, **ranks},
+        ranks={"rank_join_s": 100.0, **ranks},
     )
 
 

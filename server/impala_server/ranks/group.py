@@ -34,6 +34,7 @@ class RankGroup:
       num_ranks: ranks of the group.
       num_bytes: sent by this rank for gradients, without what the algorithm adds.
       seconds: spent in meetings, waiting for other ranks included.
+      timeout_s: longest time that a meeting may take; then a rank counts as dead.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class RankGroup:
           store: a store of torch.distributed, shared by the ranks.
           rank: this rank.
           num_ranks: ranks of the group.
-          timeout_s: longest time that a meeting may take; then a rank counts as dead.
+          timeout_s: see the attribute, which may be changed between two meetings.
           has_nccl: whether tensors on CUDA are reduced by NCCL; else by gloo.
 
         Raises:
@@ -61,15 +62,16 @@ class RankGroup:
         self.num_bytes = 0
         self.seconds = 0.0
         self._store = store
-        self._timeout = datetime.timedelta(seconds=timeout_s)
+        self.timeout_s = timeout_s
+        timeout = datetime.timedelta(seconds=timeout_s)
         try:
             gloo = _dist.PrefixStore("gloo", store)
-            self._gloo = _dist.ProcessGroupGloo(gloo, rank, num_ranks, self._timeout)
+            self._gloo = _dist.ProcessGroupGloo(gloo, rank, num_ranks, timeout)
             self._nccl = None
             if has_nccl:
                 nccl = _dist.PrefixStore("nccl", store)
                 options = _dist.ProcessGroupNCCL.Options()
-                options._timeout = self._timeout
+                options._timeout = timeout
                 self._nccl = _dist.ProcessGroupNCCL(nccl, rank, num_ranks, options)
         except RuntimeError as error:
             raise RankLostError(
@@ -81,8 +83,10 @@ class RankGroup:
         group = self._nccl if self._nccl is not None and tensor.is_cuda else self._gloo
         failpoints.hit("ranks.before_meeting")
         start_s = time.perf_counter()
+        options = _dist.AllreduceOptions()
+        options.timeout = datetime.timedelta(seconds=self.timeout_s)
         try:
-            group.allreduce([tensor]).wait()
+            group.allreduce([tensor], options).wait()
         except RuntimeError as error:
             raise self._lost(error) from error
         self.seconds += time.perf_counter() - start_s
@@ -111,6 +115,7 @@ class RankGroup:
             content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
         options = _dist.BroadcastOptions()
         options.rootRank = source
+        options.timeout = datetime.timedelta(seconds=self.timeout_s)
         try:
             if len(content):
                 self._gloo.broadcast([content], options).wait()
@@ -139,7 +144,7 @@ class RankGroup:
         cause = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no answer"
         is_late = "timed out" in cause.lower() or "timeout" in cause.lower()
         what = (
-            f"has not answered for {self._timeout.total_seconds():g} s"
+            f"has not answered for {self.timeout_s:g} s"
             if is_late
             else "is gone: killed, or its machine"
         )

@@ -116,7 +116,7 @@ class Joining:
             self._store,
             self._place.rank,
             self._place.num_ranks,
-            self._settings.rank_timeout_s,
+            self._settings.rank_join_s,
             has_nccl and dist.is_nccl_available(),
         )
 

@@ -31,6 +31,7 @@ class RankTable:
         """Takes the newest addresses and loads."""
         if news.addresses != self._news.addresses:
             self._known.clear()  # other ranks than before
+            self._sent.clear()
         self._news = news
 
     def choose(self, actor_id: str) -> str:
