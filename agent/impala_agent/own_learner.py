@@ -145,7 +145,8 @@ class OwnLearner:
         if applied.is_applied:
             state.counters.num_episodes += len(packed.episodes)
             taken = TakenBatch(packed.batch, 0, packed.episodes, ActorSeconds(0.0, 0.0, 0.0))
-            self._stats.add(taken, applied, version, time.perf_counter() - start_s)
+            seconds = time.perf_counter() - start_s
+            self._stats.add(taken, applied, version, seconds, packed.batch.num_steps)
         collected = self._stats.collect(time.monotonic())
         result: dict[str, Any] = {
             "episode_returns": tuple(episode.episode_return for episode in packed.episodes),

@@ -239,6 +239,12 @@ class DeviceMemoryError(ImpalaError):
     reason = "DEVICE_MEMORY"
 
 
+class RankLostError(ImpalaError):
+    """A learner rank died, does not answer, or disagrees with the others; all ranks end."""
+
+    reason = "RANK_LOST"
+
+
 class EnvironmentFailedError(ImpalaError):
     """An environment raised, or did not return, too many times in a row."""
 

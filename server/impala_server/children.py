@@ -23,6 +23,7 @@ from impala_common.config import TrainConfig
 from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run.run_directory import RunDirectory
+from impala_server.ranks.place import ALONE, RankPlace
 from impala_server.storage.control_pipe import ControlPipe
 from impala_server.storage.process_ends import ProcessEnds
 
@@ -42,6 +43,7 @@ class ChildSpec:
       environment: variables it gets where the supervisor's environment does not have them.
       arguments: of its command line, after those that all children have.
       pass_fds: descriptors it gets beside its ends.
+      more: further arguments of `main`, where it is a thread.
     """
 
     module: str
@@ -51,15 +53,20 @@ class ChildSpec:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     pass_fds: tuple[int, ...] = ()
+    more: tuple[Any, ...] = ()  # Any: of the main function
 
 
 def make_child_specs(
-    config: TrainConfig, run: RunDirectory, objects: ObjectMemory | None
+    config: TrainConfig,
+    run: RunDirectory,
+    objects: ObjectMemory | None,
+    place: RankPlace = ALONE,
 ) -> dict[str, ChildSpec]:
     """Returns all children by name, in the order in which they are started and ended.
 
     The first one leads: its status is the run's, and the others end after it.
     """
+    is_local_group = place.is_local and not place.is_alone and sys.platform == "linux"
     options = objects.option if objects is not None else ()
     fds = (objects.fd,) if objects is not None else ()
     return {
@@ -68,9 +75,12 @@ def make_child_specs(
             main="learner_main",
             thread_name="impala-controller",
             stop_patience_s=17.0,
-            arguments=(str(choose_learner_threads(config)), *options),
+            # gloo listens on the address of the machine's name, which may lead nowhere.
+            environment={"GLOO_SOCKET_IFNAME": "lo"} if is_local_group else {},
+            arguments=(str(choose_learner_threads(config, place)), place.to_argument(), *options),
             # The learner writes to the run: while it lives, also without us, nobody else may.
             pass_fds=(*fds, *run.lock_descriptors),
+            more=(None, place),
         ),
         "front_end": ChildSpec(
             module="impala_server.front_end",
@@ -149,6 +159,7 @@ class Child:
     def start_thread(self, *arguments: Any) -> None:  # Any: of the main function
         """Starts it as a thread of this process."""
         main = getattr(importlib.import_module(f"{self.spec.module}.process"), self.spec.main)
+        arguments = (*arguments, *self.spec.more)
         self._body = threading.Thread(target=main, args=arguments, name=self.spec.thread_name)
         self._body.start()
 
@@ -193,13 +204,13 @@ class Child:
         return True
 
 
-def choose_learner_threads(config: TrainConfig) -> int:
+def choose_learner_threads(config: TrainConfig, place: RankPlace = ALONE) -> int:
     """Returns how many CPU threads the learner's tensor operations take.
 
     Each local actor keeps one core busy; the learner gets the others, at least
-    one. Small networks gain nothing from more than one.
+    one; the learner ranks of a machine share them. Small networks gain nothing from more than one.
     """
     if config.job.learner_threads:
         return config.job.learner_threads
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (num_cores or 1) - config.job.num_actors)
+    return max(1, ((num_cores or 1) - config.job.num_actors) // place.num_local)

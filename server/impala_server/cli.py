@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,8 @@ from impala_server.finished_notice import give_notice
 from impala_server.interrupts import Interrupts
 from impala_server.local.policy_server import LocalPolicyServer, require_policy_port
 from impala_server.progress import ProgressDisplay
+from impala_server.ranks.place import RankPlace
+from impala_server.ranks.rank_settings import fit_to_rank, rank_folder
 from impala_server.start_checks import (
     FinishedRun,
     describe_finished,
@@ -71,18 +74,49 @@ def run(argv: Sequence[str]) -> int:
         level = "INFO" if arguments.verbose else "WARNING"
         configure_logging(level, "server", arguments.log_format)
         validate_start(arguments.config, arguments.resume)
+        place = find_place(arguments)
         finished = find_finished(arguments.config, arguments.resume)
         if finished is not None:
-            _serve_finished(arguments, finished)
+            if place.leads:
+                _serve_finished(arguments, finished)
             return OK
         require_policy_port(arguments.config)
-        run_directory, lock = open_run(arguments)
+        run_directory, lock = open_run(arguments) if place.leads else open_rank(arguments, place)
         with lock:
-            _serve(arguments, run_directory)
+            _serve(arguments, run_directory, place)
     except ImpalaError as error:
         write_line("error", f"error: {error}")
         return exit_code_of(error)
     return OK
+
+
+def find_place(arguments: TrainArguments) -> RankPlace:
+    """Returns this process's place among the learner ranks, as torchrun says.
+
+    Raises:
+      ConfigError: torchrun starts several ranks, and the run's folder is not named; or the settings
+        ask for several, and torchrun does not start them.
+    """
+    place = RankPlace.from_torchrun(os.environ)
+    num_ranks = arguments.config.ranks.learner_ranks
+    if place.is_alone and num_ranks > 1:
+        raise ConfigError(
+            "--learner-ranks",
+            num_ranks,
+            "1 without torchrun",
+            f"start the ranks with: torchrun --nproc-per-node {num_ranks} -m impala_server ...",
+        )
+    if not place.is_alone and arguments.run_dir is None and arguments.resume is None:
+        raise ConfigError("--run-dir", "", "named with torchrun", "all ranks must know the folder")
+    return place
+
+
+def open_rank(arguments: TrainArguments, place: RankPlace) -> tuple[RunDirectory, RunLock]:
+    """Returns the folder of a rank other than 0, and its held lock."""
+    path = arguments.resume or arguments.run_dir
+    assert path is not None
+    run_directory = rank_folder(RunDirectory(path), place.rank)
+    return run_directory, run_directory.lock()
 
 
 def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
@@ -122,13 +156,13 @@ def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
         sys.stdout.write(json.dumps(summarise_finished(run.path, finished)) + "\n")
 
 
-def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
-    config = arguments.config
+def _serve(arguments: TrainArguments, run_directory: RunDirectory, place: RankPlace) -> None:
+    config = arguments.config if place.is_alone else fit_to_rank(arguments.config, place)
     if config.optimizer.when_diverged == "auto":  # a server waits for an administrator
         optimizer = dataclasses.replace(config.optimizer, when_diverged="pause")
         config = dataclasses.replace(config, optimizer=optimizer)
     level, log_format = "INFO" if arguments.verbose else "WARNING", arguments.log_format
-    supervisor = Supervisor(config, run_directory, level, log_format)
+    supervisor = Supervisor(config, run_directory, level, log_format, place=place)
     title = f"learner of {run_directory.path}"
     console = Console(stderr=True, quiet=arguments.quiet)
     is_json = resolve_log_format(log_format) == "json"
@@ -163,9 +197,9 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory) -> None:
         supervisor.raise_if_killed()
         status = supervisor.status
         notice_s = arguments.extra.finished_notice_s
-        if status.reason == "finished" and notice_s:
+        if status.reason == "finished" and notice_s and place.leads:
             give_notice(config, run_directory, notice_s, interrupts.is_set)
-    if arguments.json:
+    if arguments.json and place.leads:
         summary = {
             "run": str(run_directory.path),
             "reason": status.reason or None,

@@ -148,6 +148,21 @@ class PolicyLagSet:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class RanksNews:
+    """Learner to front end: where the learner ranks are, and how many actors each has.
+
+    Attributes:
+      own: this front end's rank.
+      addresses: HOST:PORT by which actors reach each rank.
+      loads: actors of each rank.
+    """
+
+    own: int
+    addresses: tuple[str, ...]
+    loads: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CandidateReady:
     """Learner to front end: weights that wait to be evaluated."""
 
@@ -251,6 +266,7 @@ Message = (
     | Ready
     | Refused
     | PolicyLagSet
+    | RanksNews
     | CandidateReady
     | DropCandidate
     | Drain

@@ -34,6 +34,7 @@ from impala_server.messages import (
     Stop,
     unexpected_message,
 )
+from impala_server.ranks.place import ALONE, RankPlace
 from impala_server.storage.process_ends import make_ends
 from impala_server.storage.shared_block import SharedBlock
 
@@ -58,6 +59,7 @@ class Supervisor:
         log_format: LogFormat = "text",
         objects: ObjectMemory | None = None,
         has_log_files: bool = False,
+        place: RankPlace = ALONE,
     ) -> None:
         """Prepares to serve `config` in `run`, whose lock the caller holds.
 
@@ -69,7 +71,9 @@ class Supervisor:
           objects: networks that are Python objects of this process; owned by the caller.
           has_log_files: whether the processes log to files in the run's folder, not to stderr. An
             administrator's change of the log level then leaves this process's own level as it is.
+          place: of this learner among the learner ranks.
         """
+        self._place = place
         self._objects = objects
         self._has_log_files = has_log_files
         self._config = config
@@ -99,7 +103,7 @@ class Supervisor:
             write_text_atomic(self._run.config_path, dump_config(self._config))
         self._run.address_path.unlink(missing_ok=True)
         ends, pipes = make_ends()
-        specs = make_child_specs(self._config, self._run, self._objects)
+        specs = make_child_specs(self._config, self._run, self._objects, self._place)
         self._children = {name: Child(name, spec, pipes[name]) for name, spec in specs.items()}
         if self._config.transport.front_end == "in-process":
             self._shared = tuple(ends[self._leader.name].blocks.values())

@@ -62,7 +62,12 @@ def train(folder: Path, *options: object) -> dict[str, Any]:
     command = [Path(sys.executable).parent / "impala-train", *options, "--run-dir", run]
     command += ["--quiet", "--seed", "100", "--eval-episodes", "10"]
     done = subprocess.run(
-        list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=580, check=False
+        list(map(str, command)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -78,9 +83,7 @@ def train(folder: Path, *options: object) -> dict[str, Any]:
 def test_envpool_cartpole_is_learned(tmp_path: Path) -> None:
     pytest.importorskip("envpool")
 
-    evaluation = train(
-        tmp_path, "CartPole-v1", "--env-backend", "envpool", "--total-steps", 60_000
-    )
+    evaluation = train(tmp_path, "CartPole-v1", "--env-backend", "envpool", "--total-steps", 60_000)
 
     assert evaluation["return_mean"] >= 300.0
 

@@ -93,10 +93,10 @@ class Actor:
             environment = self._make_environment(watchdog)
             try:
                 while not self.stop.is_set():
-                    session = self._client.register(
-                        environment.spec, environment.num_slots, self.config.model
-                    )
                     try:
+                        session = self._client.register(
+                            environment.spec, environment.num_slots, self.config.model
+                        )
                         _SessionLoop(self, self._client, session, environment).run()
                     except StaleSessionError as error:
                         _LOG.warning("%s", error)

@@ -31,8 +31,14 @@ from impala_common.codec.specs import (
 from impala_common.codec.tensor_specs import unpack_tensor_spec
 from impala_common.codec.weights_transfer import assemble_weights, max_snapshot_bytes
 from impala_common.config import EnvironmentConfig
-from impala_common.errors import DamagedRequestError, LearnerUnavailableError, StaleSessionError
+from impala_common.errors import (
+    DamagedRequestError,
+    InvalidResponseError,
+    LearnerUnavailableError,
+    StaleSessionError,
+)
 from impala_common.process.heartbeat import Heartbeat
+from impala_common.rpc.addresses import is_address, is_unix
 from impala_common.rpc.channel import make_channel
 from impala_common.rpc.errors import error_from
 from impala_common.rpc.limits import (
@@ -56,6 +62,7 @@ from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc
 _LOG = logging.getLogger(__name__)
 _REMIND_S = 10.0
 _MAX_DAMAGED = 5
+_AWAY_S = 5.0  # how long a rank that this actor was sent to is tried
 _T = TypeVar("_T")
 
 
@@ -112,7 +119,7 @@ class LearnerClient:
         Raises:
           ConfigError: `security` names a file that cannot be used.
         """
-        self.address = address
+        self.address = self._first_address = address
         self.actor_id = actor_id
         self.connect_timeout_s = connect_timeout_s
         self.stop = stop or threading.Event()
@@ -158,6 +165,7 @@ class LearnerClient:
           InvalidResponseError: the learner's answer breaks the protocol.
           LearnerUnavailableError: not reachable within connect_timeout_s.
         """
+        self._move_to(self._first_address)
         request = learner_pb2.RegisterRequest(
             actor=self._actor,
             protocol_version=PROTOCOL_VERSION,
@@ -165,10 +173,14 @@ class LearnerClient:
             environment_slot_count=num_slots,
             host=socket.gethostname()[:64],
             model=model,
+            follows_redirects=True,
         )
-        response = checked_response(
-            self._patiently(lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S))
-        )
+        response = self._register(request)
+        if response.redirect_address:
+            _LOG.info("the learner's rank at %s takes this actor", response.redirect_address)
+            self._move_to(response.redirect_address)
+            request.follows_redirects = False
+            response = self._register(request)
         # Checked here as well: the learner's answer must never decide which code is imported.
         validate_same_model(response.model.name, model)
         actor = header_pb2.ActorHeader()
@@ -189,6 +201,29 @@ class LearnerClient:
             refreshes_weights_each_step=response.refreshes_weights_each_step,
             weights=tuple(unpack_tensor_spec(spec) for spec in response.weights),
         )
+
+    def _register(self, request: learner_pb2.RegisterRequest) -> learner_pb2.RegisterResponse:
+        response: learner_pb2.RegisterResponse = self._patiently(
+            lambda: self._stub.Register(request, timeout=4 * UNARY_DEADLINE_S)
+        )
+        return checked_response(response)
+
+    def _move_to(self, address: str) -> None:
+        """Makes all further calls at `address`; does nothing where they are made there already.
+
+        Raises:
+          InvalidResponseError: the learner named something else than HOST:PORT.
+        """
+        if address == self.address:
+            return
+        if (is_unix(address) and not is_unix(self._first_address)) or not is_address(address):
+            raise InvalidResponseError(
+                f"redirect_address: expected HOST:PORT, got {address[:80]!r}"
+            )
+        self._channel.close()
+        self.address = address
+        self._channel = make_channel(address, self._security)
+        self._stub = learner_pb2_grpc.LearnerServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     def get_weights(
         self, session: Session, have_version: int | None, min_version: int = 0
@@ -252,7 +287,8 @@ class LearnerClient:
         """
         give_up: tenacity.stop.stop_base = tenacity.stop_when_event_set(self.stop)
         give_up = give_up | _StopUnless(is_wanted)
-        limit_s = min(filter(None, (self.connect_timeout_s, timeout_s)), default=math.inf)
+        away_s = 0.0 if self.address == self._first_address else _AWAY_S
+        limit_s = min(filter(None, (self.connect_timeout_s, timeout_s, away_s)), default=math.inf)
         give_up = give_up | tenacity.stop_after_delay(limit_s)
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(LearnerUnavailableError) | _RetryDamaged(),
@@ -287,6 +323,11 @@ class LearnerClient:
         assert error is not None
         if self.stop.is_set() or not is_wanted():
             raise error
+        if self.address != self._first_address:
+            raise StaleSessionError(
+                f"the learner rank at {self.address} cannot be reached: back to "
+                f"{self._first_address} ({error})"
+            ) from error
         raise LearnerUnavailableError(
             f"no learner at {self.address}{describe_proxy(self.address)} within {limit_s:g} s: "
             f"{error}"

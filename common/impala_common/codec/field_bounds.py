@@ -50,6 +50,7 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "environment_slot_count": Number(0, _COUNT),
         "host": Text(256),
         "model": Text(256),
+        "follows_redirects": _FLAG,
     },
     "EnvironmentSpec": {
         "observation_leaves": Items(MAX_OBSERVATION_LEAVES),

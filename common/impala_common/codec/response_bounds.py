@@ -54,6 +54,7 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "is_lockstep": _BOOL,
         "refreshes_weights_each_step": _BOOL,
         "weights": _TENSORS,
+        "redirect_address": _NAME,
     },
     "UnrollSpec": {
         "unroll_length": Number(1, 1 << 20),

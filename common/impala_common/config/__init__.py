@@ -4,6 +4,7 @@ from impala_common.config.access import AdminConfig, SecurityConfig
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
 from impala_common.config.policy_serving import PolicyServingConfig
+from impala_common.config.ranks import RanksConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     MAX_STORAGE_SLOTS,
@@ -28,6 +29,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PolicyServingConfig",
+    "RanksConfig",
     "ReuseConfig",
     "RolloutConfig",
     "SecurityConfig",

@@ -385,3 +385,8 @@ class CheckpointConfig:
         require_positive("log_interval_s", self.log_interval_s)
         require_between("prometheus_port", self.prometheus_port, -1, 65535)
         require("prometheus_host", self.prometheus_host, bool(self.prometheus_host), "an address")
+
+    def is_due(self, passed_s: float, num_steps: int) -> bool:
+        """Returns whether to write a checkpoint, so long and so many steps after the last one."""
+        interval_steps = self.checkpoint_interval_steps
+        return passed_s >= self.checkpoint_interval_s or 0 < interval_steps <= num_steps

@@ -9,6 +9,7 @@ from impala_common.config.checks import require
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
 from impala_common.config.policy_serving import PolicyServingConfig
+from impala_common.config.ranks import RanksConfig
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import (
     CheckpointConfig,
@@ -47,6 +48,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     policy_server: PolicyServingConfig = dataclasses.field(default_factory=PolicyServingConfig)
+    ranks: RanksConfig = dataclasses.field(default_factory=RanksConfig)
 
     def __post_init__(self) -> None:
         """Checks the rules that need two sections."""
@@ -91,6 +93,13 @@ class TrainConfig:
             self.job.num_actors == 1,
             "1 with --lockstep",
             "the order in which several actors' unrolls arrive is not determined",
+        )
+        require(
+            "learner_ranks",
+            self.ranks.learner_ranks,
+            self.ranks.learner_ranks == 1,
+            "1 with --lockstep",
+            "one actor cannot feed several ranks",
         )
         require(
             "envs_per_actor",

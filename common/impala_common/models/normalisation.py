@@ -8,12 +8,17 @@ place: a tensor of `state_dict` always has the present numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.numerics.vtrace import compute_suffix_recursion
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
+
+Combine = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Of new rows: number, mean and sum of squared deviations here -> those of all learner ranks."""
 
 VARIANCE_EPS = 1e-8
 """Added to variances before the root, so that a constant input has a deviation above 0."""
@@ -42,7 +47,7 @@ class RunningMoments(nn.Module):
         return (self.variance + VARIANCE_EPS).sqrt()
 
     @torch.no_grad()
-    def update(self, rows: Tensor, is_counted: Tensor) -> None:
+    def update(self, rows: Tensor, is_counted: Tensor, combine: Combine | None = None) -> None:
         """Adds rows, by the formula of Chan, Golub and LeVeque (1979) for two sets.
 
         With n, mean and M (the sum of squared deviations) of the rows so far and of the new
@@ -54,13 +59,16 @@ class RunningMoments(nn.Module):
         Args:
           rows: [T, B, ...]: of any element type; rows that are not counted may have any values.
           is_counted: bool [T, B].
+          combine: adds the rows of the other learner ranks; None: there are none.
         """
         mask = is_counted.view(*is_counted.shape, *(1,) * self.mean.ndim)
         num_new = is_counted.sum().to(torch.float64)
-        total = (self.count + num_new).clamp_(min=1.0)
         rows = rows.to(torch.float64).where(mask, 0.0)
         mean_new = rows.sum(dim=(0, 1)) / num_new.clamp(min=1.0)
         squares_new = (rows - mean_new).where(mask, 0.0).square_().sum(dim=(0, 1))
+        if combine is not None:
+            num_new, mean_new, squares_new = combine(num_new, mean_new, squares_new)
+        total = (self.count + num_new).clamp_(min=1.0)
         # Without new rows nothing may change, not even the initial variance.
         has_new = num_new > 0
         difference = mean_new - self.mean
@@ -136,7 +144,12 @@ class NormalisedModel(AgentModel):
 
     @torch.no_grad()
     def update_statistics(
-        self, inputs: ModelInputs, rewards: Tensor, is_padding: Tensor, discount: float
+        self,
+        inputs: ModelInputs,
+        rewards: Tensor,
+        is_padding: Tensor,
+        discount: float,
+        combine: Combine | None = None,
     ) -> None:
         """Counts one batch. For the learner only.
 
@@ -147,16 +160,17 @@ class NormalisedModel(AgentModel):
           rewards: float32 [T, B]: raw.
           is_padding: bool [T, B]: rows that do not count.
           discount: discount of the sums of rewards.
+          combine: adds the batches of the other learner ranks; None: there are none.
         """
         is_counted = ~is_padding
         for name, moments in zip(self.leaf_names, self.observation_moments, strict=True):
             assert isinstance(moments, RunningMoments)
-            moments.update(inputs.observations[name][:-1], is_counted)
+            moments.update(inputs.observations[name][:-1], is_counted, combine)
         if self.reward_moments is not None:
             sums = compute_discounted_sums(
                 rewards.masked_fill(is_padding, 0.0), inputs.is_first[:-1], discount
             )
-            self.reward_moments.update(sums, is_counted)
+            self.reward_moments.update(sums, is_counted, combine)
 
     def _normalise(self, inputs: ModelInputs) -> ModelInputs:
         observations = dict(inputs.observations)

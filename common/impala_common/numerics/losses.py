@@ -20,6 +20,7 @@ from torch.nn import functional
 from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import LossConfig
 from impala_common.numerics import vtrace
+from impala_common.numerics.advantages import Total, normalise
 from impala_common.numerics.distributions import make_policies
 from impala_common.numerics.shapes import check_shape
 from impala_common.spec.action_spec import ActionSpec
@@ -105,6 +106,7 @@ def compute_losses(
     bootstrap_value: Tensor,
     config: LossConfig,
     reuse: ReuseConfig = _IMPALA,
+    total: Total | None = None,
 ) -> LossOutputs:
     """Computes the losses of unrolls, with V-trace's targets from the same outputs.
 
@@ -125,6 +127,7 @@ def compute_losses(
       bootstrap_value: float32 [B]: value estimate at observations[T].
       config: discount, clips, costs and reduction.
       reuse: surrogate_clip and advantage_normalisation, here over these unrolls.
+      total: sums over learner ranks, for advantage_normalisation; None: there is one.
 
     Returns:
       LossOutputs.
@@ -144,7 +147,7 @@ def compute_losses(
     rows = _Rows(action, target_policy_logits, behaviour_policy_logits, actions, is_padding)
     targets = _compute_targets(rows, rewards, terminated, values, bootstrap_value, config)
     if reuse.advantage_normalisation != "none":
-        targets = normalise_advantages(targets, is_padding)
+        targets = normalise_advantages(targets, is_padding, total)
     return _compute_outputs(rows, values, targets, config, reuse)
 
 
@@ -160,6 +163,7 @@ def compute_losses_towards(
     config: LossConfig,
     reuse: ReuseConfig = _IMPALA,
     has_statistics: bool = True,
+    total: Total | None = None,
 ) -> LossOutputs:
     """Computes the losses of rows with given targets; see `compute_losses`.
 
@@ -178,7 +182,7 @@ def compute_losses_towards(
     )
     check_shape("values", values, tuple(targets.vs.shape), {})
     if reuse.advantage_normalisation == "part":
-        targets = normalise_advantages(targets, is_padding)
+        targets = normalise_advantages(targets, is_padding, total)
     # The network may have changed since: padding rows have no targets.
     targets = targets._replace(vs=torch.where(is_padding, values.detach(), targets.vs))
     return _compute_outputs(rows, values, targets, config, reuse, has_statistics)
@@ -227,14 +231,12 @@ def _compute_targets(
     return Targets(returns.vs, advantages, advantages, rows.behaviour_log_probs)
 
 
-@torch.no_grad()
-def normalise_advantages(targets: Targets, is_padding: Tensor) -> Targets:
-    """Returns targets whose policy_advantages have mean 0 and deviation 1 over rows that count."""
-    counts = ~is_padding
-    num_rows = counts.sum().clamp_(min=1)
-    centred = (targets.advantages - targets.advantages.sum() / num_rows).where(counts, 0.0)
-    std = (centred.square().sum() / num_rows).sqrt()
-    return targets._replace(policy_advantages=centred / (std + 1e-8))
+def normalise_advantages(
+    targets: Targets, is_padding: Tensor, total: Total | None = None
+) -> Targets:
+    """Returns targets whose policy_advantages are normalised; see `advantages.normalise`."""
+    advantages = normalise(targets.advantages, is_padding, total)
+    return targets._replace(policy_advantages=advantages)
 
 
 class _Rows:

@@ -44,6 +44,7 @@ _CODES: dict[type[errors.ImpalaError], int] = {
     errors.TrainingDivergedError: UNUSABLE_DATA,
     errors.DeviceMemoryError: CONFIG,
     errors.EnvironmentFailedError: TEMPORARY,
+    errors.RankLostError: TEMPORARY,
 }
 
 

@@ -48,6 +48,8 @@ CATALOGUE = {
     "learner.before_update": "learner: a batch is loaded, no update has begun",
     "update.before_step": "learner: gradients are there, the optimizer has not stepped",
     "update.after_step": "learner: the optimizer has stepped, nothing is counted or published",
+    "ranks.before_meeting": "learner: about to meet the other ranks; sleep: a rank that is late",
+    "ranks.in_update": "learner: the ranks have agreed on an update, no gradient is there",
     "publish.before_commit": "learner: new weights are in shared memory, not yet the newest",
     "checkpoint.before_write": "learner: the state is copied, no file is written",
     "checkpoint.mid_write": "learner: half of a file of a checkpoint is written",

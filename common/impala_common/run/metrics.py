@@ -221,6 +221,9 @@ BOTTLENECK_PARTS = (
 UNROLLS_REJECTED = (UNROLLS_DUPLICATE, UNROLLS_STALE, UNROLLS_INVALID, UNROLLS_CAPACITY)
 """Counts of unrolls that were not taken."""
 
+EXCHANGE_BYTES = "ranks/exchange_bytes"
+"""Bytes that each learner rank sent for gradients since the last report, about a second."""
+
 ALL_METRICS: tuple[str, ...] = tuple(
     value for name, value in list(globals().items()) if name.isupper() and isinstance(value, str)
 )
@@ -230,6 +233,16 @@ ALL_METRICS: tuple[str, ...] = tuple(
 def parameter_metric(name: str) -> str:
     """Returns the name under which a parameter stands in the line written when it was set."""
     return f"parameter/{name}"
+
+
+def rank_metric(rank: int, name: str) -> str:
+    """Returns the name of a number of one learner rank.
+
+    Of `name`: update_s, seconds of the rank's own part of an update; exchange_s, seconds of an
+    update in which it met the other ranks; queue_fill; actors; steps, of its own batches since the
+    last report; held_up_s, seconds since the start in which the others waited for its batch.
+    """
+    return f"ranks/{rank}/{name}"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:  # Any: JSON

@@ -29,47 +29,47 @@ from impala_rl.v1 import tensor_pb2 as impala__rl_dot_v1_dot_tensor__pb2
 from impala_rl.v1 import unroll_pb2 as impala__rl_dot_v1_dot_unroll__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aimpala_rl/v1/learner.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19impala_rl/v1/header.proto\x1a\x17impala_rl/v1/spec.proto\x1a\x19impala_rl/v1/tensor.proto\x1a\x19impala_rl/v1/unroll.proto\"V\n\x10GetConfigRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\"\xba\x01\n\x11GetConfigResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x1e\n\x16\x65nvironment_slot_count\x18\x03 \x01(\x05\x12=\n\x13\x65nvironment_options\x18\x04 \x01(\x0b\x32 .impala_rl.v1.EnvironmentOptions\"\xc6\x01\n\x0fRegisterRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\x1e\n\x16\x65nvironment_slot_count\x18\x04 \x01(\x05\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\"\xde\x02\n\x10RegisterResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x15\n\rsession_epoch\x18\x02 \x01(\x03\x12\x13\n\x0b\x61\x63tor_index\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12(\n\x06unroll\x18\x05 \x01(\x0b\x32\x18.impala_rl.v1.UnrollSpec\x12&\n\x05model\x18\x06 \x01(\x0b\x32\x17.impala_rl.v1.ModelSpec\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerLimits\x12\x13\n\x0bis_lockstep\x18\x08 \x01(\x08\x12)\n\x07weights\x18\t \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12#\n\x1brefreshes_weights_each_step\x18\n \x01(\x08\"\xea\x01\n\x12\x45nvironmentOptions\x12\x18\n\x10\x61tari_frame_skip\x18\x01 \x01(\x05\x12\x1b\n\x13\x61tari_episodic_life\x18\x02 \x01(\x08\x12\x18\n\x10\x61tari_fire_reset\x18\x03 \x01(\x08\x12\x16\n\x0e\x61tari_noop_max\x18\x04 \x01(\x05\x12,\n\x1f\x61tari_sticky_action_probability\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11\x61tari_frame_stack\x18\x06 \x01(\x05\x42\"\n _atari_sticky_action_probability\"[\n\rLearnerLimits\x12\x0e\n\x06window\x18\x01 \x01(\x05\x12\x1f\n\x17max_unrolls_per_message\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\"\x99\x01\n\x11GetWeightsRequest\x12\x16\n\x0elearner_run_id\x18\x01 \x01(\x06\x12\x19\n\x0chave_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bmin_version\x18\x03 \x01(\x03\x12+\n\x08max_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_have_version\"_\n\x12GetWeightsResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"{\n\rWeightsHeader\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x17\n\x0fis_not_modified\x18\x02 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x06\"\xa5\x01\n\x12PushUnrollsRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.impala_rl.v1.PushHelloH\x00\x12,\n\x07unrolls\x18\x02 \x01(\x0b\x32\x19.impala_rl.v1.UnrollBatchH\x00\x12,\n\x07goodbye\x18\x03 \x01(\x0b\x32\x19.impala_rl.v1.PushGoodbyeH\x00\x42\t\n\x07payload\"M\n\tPushHello\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x16\n\x0elearner_run_id\x18\x02 \x01(\x06\"\x1b\n\x0bPushGoodbye\x12\x0c\n\x04text\x18\x01 \x01(\t\"p\n\x13PushUnrollsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0b\x32\x15.impala_rl.v1.VerdictH\x00\x12$\n\x05\x64rain\x18\x02 \x01(\x0b\x32\x13.impala_rl.v1.DrainH\x00\x42\t\n\x07payload\"\x8d\x01\n\x07Verdict\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.impala_rl.v1.VerdictOutcome\x12\x0c\n\x04text\x18\x04 \x01(\t\"`\n\x05\x44rain\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.impala_rl.v1.DrainReason*\xc4\x01\n\x0eVerdictOutcome\x12\x1f\n\x1bVERDICT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18VERDICT_OUTCOME_ACCEPTED\x10\x01\x12\x1d\n\x19VERDICT_OUTCOME_DUPLICATE\x10\x02\x12\x19\n\x15VERDICT_OUTCOME_STALE\x10\x03\x12\x1c\n\x18VERDICT_OUTCOME_CAPACITY\x10\x04\x12\x1b\n\x17VERDICT_OUTCOME_INVALID\x10\x05*a\n\x0b\x44rainReason\x12\x1c\n\x18\x44RAIN_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44RAIN_REASON_FINISHED\x10\x01\x12\x19\n\x15\x44RAIN_REASON_STOPPING\x10\x02\x32\xd4\x02\n\x0eLearnerService\x12L\n\tGetConfig\x12\x1e.impala_rl.v1.GetConfigRequest\x1a\x1f.impala_rl.v1.GetConfigResponse\x12I\n\x08Register\x12\x1d.impala_rl.v1.RegisterRequest\x1a\x1e.impala_rl.v1.RegisterResponse\x12Q\n\nGetWeights\x12\x1f.impala_rl.v1.GetWeightsRequest\x1a .impala_rl.v1.GetWeightsResponse0\x01\x12V\n\x0bPushUnrolls\x12 .impala_rl.v1.PushUnrollsRequest\x1a!.impala_rl.v1.PushUnrollsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aimpala_rl/v1/learner.proto\x12\x0cimpala_rl.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19impala_rl/v1/header.proto\x1a\x17impala_rl/v1/spec.proto\x1a\x19impala_rl/v1/tensor.proto\x1a\x19impala_rl/v1/unroll.proto\"V\n\x10GetConfigRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\"\xba\x01\n\x11GetConfigResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x1e\n\x16\x65nvironment_slot_count\x18\x03 \x01(\x05\x12=\n\x13\x65nvironment_options\x18\x04 \x01(\x0b\x32 .impala_rl.v1.EnvironmentOptions\"\xe1\x01\n\x0fRegisterRequest\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x18\n\x10protocol_version\x18\x02 \x01(\x05\x12\x32\n\x0b\x65nvironment\x18\x03 \x01(\x0b\x32\x1d.impala_rl.v1.EnvironmentSpec\x12\x1e\n\x16\x65nvironment_slot_count\x18\x04 \x01(\x05\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x19\n\x11\x66ollows_redirects\x18\x07 \x01(\x08\"\xf8\x02\n\x10RegisterResponse\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x15\n\rsession_epoch\x18\x02 \x01(\x03\x12\x13\n\x0b\x61\x63tor_index\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12(\n\x06unroll\x18\x05 \x01(\x0b\x32\x18.impala_rl.v1.UnrollSpec\x12&\n\x05model\x18\x06 \x01(\x0b\x32\x17.impala_rl.v1.ModelSpec\x12+\n\x06limits\x18\x07 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerLimits\x12\x13\n\x0bis_lockstep\x18\x08 \x01(\x08\x12)\n\x07weights\x18\t \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12#\n\x1brefreshes_weights_each_step\x18\n \x01(\x08\x12\x18\n\x10redirect_address\x18\x0b \x01(\t\"\xea\x01\n\x12\x45nvironmentOptions\x12\x18\n\x10\x61tari_frame_skip\x18\x01 \x01(\x05\x12\x1b\n\x13\x61tari_episodic_life\x18\x02 \x01(\x08\x12\x18\n\x10\x61tari_fire_reset\x18\x03 \x01(\x08\x12\x16\n\x0e\x61tari_noop_max\x18\x04 \x01(\x05\x12,\n\x1f\x61tari_sticky_action_probability\x18\x05 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x11\x61tari_frame_stack\x18\x06 \x01(\x05\x42\"\n _atari_sticky_action_probability\"[\n\rLearnerLimits\x12\x0e\n\x06window\x18\x01 \x01(\x05\x12\x1f\n\x17max_unrolls_per_message\x18\x02 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x03\"\x99\x01\n\x11GetWeightsRequest\x12\x16\n\x0elearner_run_id\x18\x01 \x01(\x06\x12\x19\n\x0chave_version\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x0bmin_version\x18\x03 \x01(\x03\x12+\n\x08max_wait\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_have_version\"_\n\x12GetWeightsResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"{\n\rWeightsHeader\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x17\n\x0fis_not_modified\x18\x02 \x01(\x08\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x06\"\xa5\x01\n\x12PushUnrollsRequest\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.impala_rl.v1.PushHelloH\x00\x12,\n\x07unrolls\x18\x02 \x01(\x0b\x32\x19.impala_rl.v1.UnrollBatchH\x00\x12,\n\x07goodbye\x18\x03 \x01(\x0b\x32\x19.impala_rl.v1.PushGoodbyeH\x00\x42\t\n\x07payload\"M\n\tPushHello\x12(\n\x05\x61\x63tor\x18\x01 \x01(\x0b\x32\x19.impala_rl.v1.ActorHeader\x12\x16\n\x0elearner_run_id\x18\x02 \x01(\x06\"\x1b\n\x0bPushGoodbye\x12\x0c\n\x04text\x18\x01 \x01(\t\"p\n\x13PushUnrollsResponse\x12(\n\x07verdict\x18\x01 \x01(\x0b\x32\x15.impala_rl.v1.VerdictH\x00\x12$\n\x05\x64rain\x18\x02 \x01(\x0b\x32\x13.impala_rl.v1.DrainH\x00\x42\t\n\x07payload\"\x8d\x01\n\x07Verdict\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12\x17\n\x0fsequence_number\x18\x02 \x01(\x03\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.impala_rl.v1.VerdictOutcome\x12\x0c\n\x04text\x18\x04 \x01(\t\"`\n\x05\x44rain\x12,\n\x07learner\x18\x01 \x01(\x0b\x32\x1b.impala_rl.v1.LearnerHeader\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.impala_rl.v1.DrainReason*\xc4\x01\n\x0eVerdictOutcome\x12\x1f\n\x1bVERDICT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18VERDICT_OUTCOME_ACCEPTED\x10\x01\x12\x1d\n\x19VERDICT_OUTCOME_DUPLICATE\x10\x02\x12\x19\n\x15VERDICT_OUTCOME_STALE\x10\x03\x12\x1c\n\x18VERDICT_OUTCOME_CAPACITY\x10\x04\x12\x1b\n\x17VERDICT_OUTCOME_INVALID\x10\x05*a\n\x0b\x44rainReason\x12\x1c\n\x18\x44RAIN_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44RAIN_REASON_FINISHED\x10\x01\x12\x19\n\x15\x44RAIN_REASON_STOPPING\x10\x02\x32\xd4\x02\n\x0eLearnerService\x12L\n\tGetConfig\x12\x1e.impala_rl.v1.GetConfigRequest\x1a\x1f.impala_rl.v1.GetConfigResponse\x12I\n\x08Register\x12\x1d.impala_rl.v1.RegisterRequest\x1a\x1e.impala_rl.v1.RegisterResponse\x12Q\n\nGetWeights\x12\x1f.impala_rl.v1.GetWeightsRequest\x1a .impala_rl.v1.GetWeightsResponse0\x01\x12V\n\x0bPushUnrolls\x12 .impala_rl.v1.PushUnrollsRequest\x1a!.impala_rl.v1.PushUnrollsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.learner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICTOUTCOME']._serialized_start=2354
-  _globals['_VERDICTOUTCOME']._serialized_end=2550
-  _globals['_DRAINREASON']._serialized_start=2552
-  _globals['_DRAINREASON']._serialized_end=2649
+  _globals['_VERDICTOUTCOME']._serialized_start=2407
+  _globals['_VERDICTOUTCOME']._serialized_end=2603
+  _globals['_DRAINREASON']._serialized_start=2605
+  _globals['_DRAINREASON']._serialized_end=2702
   _globals['_GETCONFIGREQUEST']._serialized_start=182
   _globals['_GETCONFIGREQUEST']._serialized_end=268
   _globals['_GETCONFIGRESPONSE']._serialized_start=271
   _globals['_GETCONFIGRESPONSE']._serialized_end=457
   _globals['_REGISTERREQUEST']._serialized_start=460
-  _globals['_REGISTERREQUEST']._serialized_end=658
-  _globals['_REGISTERRESPONSE']._serialized_start=661
-  _globals['_REGISTERRESPONSE']._serialized_end=1011
-  _globals['_ENVIRONMENTOPTIONS']._serialized_start=1014
-  _globals['_ENVIRONMENTOPTIONS']._serialized_end=1248
-  _globals['_LEARNERLIMITS']._serialized_start=1250
-  _globals['_LEARNERLIMITS']._serialized_end=1341
-  _globals['_GETWEIGHTSREQUEST']._serialized_start=1344
-  _globals['_GETWEIGHTSREQUEST']._serialized_end=1497
-  _globals['_GETWEIGHTSRESPONSE']._serialized_start=1499
-  _globals['_GETWEIGHTSRESPONSE']._serialized_end=1594
-  _globals['_WEIGHTSHEADER']._serialized_start=1596
-  _globals['_WEIGHTSHEADER']._serialized_end=1719
-  _globals['_PUSHUNROLLSREQUEST']._serialized_start=1722
-  _globals['_PUSHUNROLLSREQUEST']._serialized_end=1887
-  _globals['_PUSHHELLO']._serialized_start=1889
-  _globals['_PUSHHELLO']._serialized_end=1966
-  _globals['_PUSHGOODBYE']._serialized_start=1968
-  _globals['_PUSHGOODBYE']._serialized_end=1995
-  _globals['_PUSHUNROLLSRESPONSE']._serialized_start=1997
-  _globals['_PUSHUNROLLSRESPONSE']._serialized_end=2109
-  _globals['_VERDICT']._serialized_start=2112
-  _globals['_VERDICT']._serialized_end=2253
-  _globals['_DRAIN']._serialized_start=2255
-  _globals['_DRAIN']._serialized_end=2351
-  _globals['_LEARNERSERVICE']._serialized_start=2652
-  _globals['_LEARNERSERVICE']._serialized_end=2992
+  _globals['_REGISTERREQUEST']._serialized_end=685
+  _globals['_REGISTERRESPONSE']._serialized_start=688
+  _globals['_REGISTERRESPONSE']._serialized_end=1064
+  _globals['_ENVIRONMENTOPTIONS']._serialized_start=1067
+  _globals['_ENVIRONMENTOPTIONS']._serialized_end=1301
+  _globals['_LEARNERLIMITS']._serialized_start=1303
+  _globals['_LEARNERLIMITS']._serialized_end=1394
+  _globals['_GETWEIGHTSREQUEST']._serialized_start=1397
+  _globals['_GETWEIGHTSREQUEST']._serialized_end=1550
+  _globals['_GETWEIGHTSRESPONSE']._serialized_start=1552
+  _globals['_GETWEIGHTSRESPONSE']._serialized_end=1647
+  _globals['_WEIGHTSHEADER']._serialized_start=1649
+  _globals['_WEIGHTSHEADER']._serialized_end=1772
+  _globals['_PUSHUNROLLSREQUEST']._serialized_start=1775
+  _globals['_PUSHUNROLLSREQUEST']._serialized_end=1940
+  _globals['_PUSHHELLO']._serialized_start=1942
+  _globals['_PUSHHELLO']._serialized_end=2019
+  _globals['_PUSHGOODBYE']._serialized_start=2021
+  _globals['_PUSHGOODBYE']._serialized_end=2048
+  _globals['_PUSHUNROLLSRESPONSE']._serialized_start=2050
+  _globals['_PUSHUNROLLSRESPONSE']._serialized_end=2162
+  _globals['_VERDICT']._serialized_start=2165
+  _globals['_VERDICT']._serialized_end=2306
+  _globals['_DRAIN']._serialized_start=2308
+  _globals['_DRAIN']._serialized_end=2404
+  _globals['_LEARNERSERVICE']._serialized_start=2705
+  _globals['_LEARNERSERVICE']._serialized_end=3045
 # @@protoc_insertion_point(module_scope)

@@ -59,23 +59,25 @@ class GetConfigResponse(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment_slot_count: _Optional[int] = ..., environment_options: _Optional[_Union[EnvironmentOptions, _Mapping]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("actor", "protocol_version", "environment", "environment_slot_count", "host", "model")
+    __slots__ = ("actor", "protocol_version", "environment", "environment_slot_count", "host", "model", "follows_redirects")
     ACTOR_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_SLOT_COUNT_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWS_REDIRECTS_FIELD_NUMBER: _ClassVar[int]
     actor: _header_pb2.ActorHeader
     protocol_version: int
     environment: _spec_pb2.EnvironmentSpec
     environment_slot_count: int
     host: str
     model: str
-    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_spec_pb2.EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+    follows_redirects: bool
+    def __init__(self, actor: _Optional[_Union[_header_pb2.ActorHeader, _Mapping]] = ..., protocol_version: _Optional[int] = ..., environment: _Optional[_Union[_spec_pb2.EnvironmentSpec, _Mapping]] = ..., environment_slot_count: _Optional[int] = ..., host: _Optional[str] = ..., model: _Optional[str] = ..., follows_redirects: _Optional[bool] = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
-    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights", "refreshes_weights_each_step")
+    __slots__ = ("learner", "session_epoch", "actor_index", "seed", "unroll", "model", "limits", "is_lockstep", "weights", "refreshes_weights_each_step", "redirect_address")
     LEARNER_FIELD_NUMBER: _ClassVar[int]
     SESSION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     ACTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +88,7 @@ class RegisterResponse(_message.Message):
     IS_LOCKSTEP_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     REFRESHES_WEIGHTS_EACH_STEP_FIELD_NUMBER: _ClassVar[int]
+    REDIRECT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     learner: _header_pb2.LearnerHeader
     session_epoch: int
     actor_index: int
@@ -96,7 +99,8 @@ class RegisterResponse(_message.Message):
     is_lockstep: bool
     weights: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     refreshes_weights_each_step: bool
-    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[_spec_pb2.UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., refreshes_weights_each_step: _Optional[bool] = ...) -> None: ...
+    redirect_address: str
+    def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., session_epoch: _Optional[int] = ..., actor_index: _Optional[int] = ..., seed: _Optional[int] = ..., unroll: _Optional[_Union[_spec_pb2.UnrollSpec, _Mapping]] = ..., model: _Optional[_Union[_spec_pb2.ModelSpec, _Mapping]] = ..., limits: _Optional[_Union[LearnerLimits, _Mapping]] = ..., is_lockstep: _Optional[bool] = ..., weights: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., refreshes_weights_each_step: _Optional[bool] = ..., redirect_address: _Optional[str] = ...) -> None: ...
 
 class EnvironmentOptions(_message.Message):
     __slots__ = ("atari_frame_skip", "atari_episodic_life", "atari_fire_reset", "atari_noop_max", "atari_sticky_action_probability", "atari_frame_stack")

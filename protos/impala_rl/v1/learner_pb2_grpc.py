@@ -89,7 +89,8 @@ class LearnerServiceServicer:
         """Opens a session and returns everything that the actor needs. The first
         actor of a new run may define the environment's specification; every later
         one must match it. Safe to repeat: each call opens a new session and
-        fences the older ones of the same actor_id.
+        fences the older ones of the same actor_id. Where the learner has several
+        ranks, the answer may name the rank to register at instead.
 
         Errors: INVALID_ARGUMENT (malformed request), FAILED_PRECONDITION with
         reason SPEC_MISMATCH (metadata: field, expected, actual), MODEL (the run's

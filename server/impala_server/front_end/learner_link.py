@@ -30,6 +30,7 @@ from impala_common.rpc.limits import MAX_MESSAGE_BYTES
 from impala_common.run.event_history import open_history
 from impala_common.spec.specs import EnvironmentSpec, UnrollSpec, validate_same_environment
 from impala_rl.v1 import header_pb2, learner_pb2
+from impala_server.front_end.data_plane.rank_table import RankTable
 from impala_server.front_end.data_plane.sessions import SessionTable
 from impala_server.front_end.data_plane.transfer_slots import TransferSlots
 from impala_server.front_end.data_plane.unroll_intake import UnrollIntake
@@ -48,6 +49,7 @@ from impala_server.messages import (
     LearnerStatus,
     Message,
     PolicyLagSet,
+    RanksNews,
     Ready,
     Refused,
     StatusNews,
@@ -135,6 +137,7 @@ class LearnerLink:
         self._busy_marks = (time.monotonic(), time.thread_time())
         self.calls = LearnerCalls(control.send)
         self.evaluations = EvaluationDesk(lambda name: control.send(DropCandidate(name)))
+        self.ranks = RankTable()
         self.run: OpenRun | None = None
         self.status = LearnerStatus(state="STARTING")
         """What the learner said last of itself, about once a second; replaced, never changed."""
@@ -308,6 +311,9 @@ class LearnerLink:
             case PolicyLagSet():
                 if self.run is not None:
                     self.run.intake.max_policy_lag = message.max_policy_lag
+                return
+            case RanksNews():
+                self.ranks.update(message)
                 return
             case Drain():
                 self.drain_reason = (

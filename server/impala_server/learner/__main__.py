@@ -1,6 +1,6 @@
 """The learner process.
 
-    python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS [--objects-fd FD]
+    python -m impala_server.learner RUN DESCRIPTORS LEVEL FORMAT THREADS PLACE [--objects-fd FD]
 
 Started by the supervisor only, with the settings (TOML) on stdin. Ignores signals: the supervisor
 handles them and sends "stop" through its pipe. A closed pipe means stop, too.
@@ -18,6 +18,7 @@ from impala_common.process.allocator import keep_large_buffers
 from impala_common.process.logs import LogFormat, configure_logging
 from impala_common.process.passed_objects import split_objects_option
 from impala_common.run.run_directory import RunDirectory
+from impala_server.ranks.place import RankPlace
 from impala_server.storage.process_ends import ProcessEnds
 
 
@@ -27,6 +28,7 @@ def main(
     log_level: str,
     log_format: LogFormat,
     num_threads: str,
+    place: str,
     *more: str,
 ) -> None:
     """Runs the process; `more` is the option for inherited objects, or nothing."""
@@ -49,7 +51,7 @@ def main(
     failpoints.arm_from_environment(config.transport.host)
     # For networks that draw random numbers in updates; a checkpoint restores the stream.
     torch.manual_seed(config.job.seed)
-    learner_main(config, run, ends, objects_fd)
+    learner_main(config, run, ends, objects_fd, RankPlace.from_argument(place))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,11 @@ class UpdateGate:
         self._is_shut = False
         self._is_closed = False
 
+    @property
+    def is_shut(self) -> bool:
+        """Whether updates are held back; True for a moment may be by chance."""
+        return self._is_shut
+
     def pass_through(self) -> bool:
         """Waits while the gate is shut; returns False if it was closed while shut."""
         while self._is_shut and not self._is_closed:

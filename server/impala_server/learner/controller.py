@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import threading
 import time
 from multiprocessing import connection
 
@@ -38,6 +39,8 @@ from impala_server.learner.run_files import load_run_files, write_specs
 from impala_server.learner.status_board import StatusBoard
 from impala_server.learner.totals import make_totals
 from impala_server.learner.training_state import StateSnapshot, TrainingState
+from impala_server.learner.welcome import wait_until_bound
+from impala_server.storage.handoff import HandoffPipe
 from impala_server.storage.process_ends import STORAGE, WEIGHTS, ProcessEnds
 from impala_server.tracking.metrics_writer import make_metrics_writer
 
@@ -64,8 +67,8 @@ class Controller:
         self._writer = make_metrics_writer(run, config)
         self._front_end = ends.controls["front_end"]
         self._supervisor = ends.supervisor
-        self.queue = BatchQueue(ends.handoffs["front_end"])
-        self._threads: list[LearnerThread] = []
+        self.queue = self._make_queue(ends.handoffs["front_end"])
+        self._threads: list[threading.Thread] = []
         self.learner: Learner | None = None
         self.machine = StateMachine()
         self._board = StatusBoard(self.machine.state.value, self._supervisor, self._front_end)
@@ -90,6 +93,7 @@ class Controller:
         self._commands = AdminCommands(tools, run)
         self._failure: Exception | None = None
         self._is_stop_wanted = False
+        self.address = ""  # of the front end; known once a learner that waits for it is welcome
         self._front_end_counts = messages.FrontEndCounts()
         self._bottleneck = BottleneckFinder(config.rollout.num_learners)
         self._findings: FindingsMaker | None = None
@@ -97,6 +101,9 @@ class Controller:
         self._saved_steps = 0
         self._buffers = HostBuffers()
         self._checkpoints: CheckpointWriter | None = None
+
+    def _make_queue(self, handoff: HandoffPipe) -> BatchQueue:
+        return BatchQueue(handoff)
 
     def run(self) -> None:
         """Works until the run has finished, the supervisor says stop, or something fails.
@@ -106,31 +113,22 @@ class Controller:
         """
         if is_own_model(self._config.model.model):
             find_maker(self._config.model.model)  # refuse a wrong name before any actor connects
-        environment, checkpoint = load_run_files(self._run, self.store, self._config)
-        if environment is not None and self._is_welcome():
-            self._build(environment, checkpoint)
+        self._begin()
         reason = self._work()
         self._stop(reason)
         if self._failure is not None:
             raise self._failure
 
-    def _is_welcome(self) -> bool:
-        """Waits until the front end listens; returns False if told to stop first.
+    def _begin(self) -> None:
+        environment, checkpoint = load_run_files(self._run, self.store, self._config)
+        if environment is not None and self._is_welcome():
+            self._build(environment, checkpoint)
 
-        Until then settings may still be refused (a port, TLS files), and a resumed run must stay
-        unchanged.
-        """
-        pipe = self._supervisor
-        with contextlib.suppress(QueueClosedError):
-            while True:
-                connection.wait([pipe.fileno()])
-                for message in pipe.receive_all():
-                    if not isinstance(message, messages.Bound | messages.Stop):
-                        raise messages.unexpected_message(message, "the learner")
-                    self._is_stop_wanted = isinstance(message, messages.Stop)
-                    return not self._is_stop_wanted
-        self._is_stop_wanted = True
-        return False
+    def _is_welcome(self) -> bool:
+        """Waits until the front end listens; returns False if told to stop first."""
+        address = wait_until_bound(self._supervisor)
+        self.address, self._is_stop_wanted = address or "", address is None
+        return address is not None
 
     def _work(self) -> str:
         """Returns why work ended: "finished" or "stopping"."""
@@ -177,18 +175,22 @@ class Controller:
             case messages.Call():
                 self._commands.begin(message)
             case messages.Define():
-                try:
-                    self._build(message.environment, None)
-                except ImpalaError as error:
-                    self._front_end.send(messages.Refused(error.reason, str(error)))
+                self._define(message.environment)
             case unexpected:
                 raise messages.unexpected_message(unexpected, "the learner")
+
+    def _define(self, environment: EnvironmentSpec) -> None:
+        """Builds the learner for the first actor's environment."""
+        try:
+            self._build(environment, None)
+        except ImpalaError as error:
+            self._front_end.send(messages.Refused(error.reason, str(error)))
 
     def _build(self, environment: EnvironmentSpec, checkpoint: Checkpoint | None) -> None:
         if self.learner is not None or self.machine.state is not State.STARTING:
             return
         blocks = self._ends.blocks
-        state = TrainingState(self._config, environment, checkpoint)
+        state = self._make_state(environment, checkpoint)
         source = make_source(state, blocks[STORAGE], self.queue)
         learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
         # Accepted: only now may the settings take the place of those the run has.
@@ -202,17 +204,28 @@ class Controller:
         self._saved_steps = state.counters.trained_steps
         self.evaluations.begin()
         self._board.show_metrics(self.evaluations.shown)
-        self._checkpoints = CheckpointWriter(self.store, self._take_snapshot, learner.history.add)
+        self._checkpoints = self._make_checkpoint_writer(learner)
         self._checkpoints.start()
         if checkpoint is None:
             self._save_now()
+        self._start_threads(learner)
+        self.machine.move("begin")
+        _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
+        self._front_end.send(learner.make_ready())
+
+    def _make_state(
+        self, environment: EnvironmentSpec, checkpoint: Checkpoint | None
+    ) -> TrainingState:
+        return TrainingState(self._config, environment, checkpoint)
+
+    def _make_checkpoint_writer(self, learner: Learner) -> CheckpointWriter:
+        return CheckpointWriter(self.store, self._take_snapshot, learner.history.add)
+
+    def _start_threads(self, learner: Learner) -> None:
         for index in range(self._config.rollout.num_learners):
             thread = LearnerThread(index, learner, self._on_failure)
             self._threads.append(thread)
             thread.start()
-        self.machine.move("begin")
-        _LOG.info("learning on %s with %s", state.device_name, state.model_spec.name)
-        self._front_end.send(learner.make_ready())
 
     def _on_failure(self, error: Exception) -> None:
         if self._failure is None:
@@ -224,7 +237,8 @@ class Controller:
         if self.learner is not None:
             if now_s - self._last_log_s >= self._config.checkpoint.log_interval_s:
                 self._log(now_s)
-            if self._is_checkpoint_due(self.learner, now_s):
+            num_steps = self.learner.state.counters.trained_steps - self._saved_steps
+            if self._config.checkpoint.is_due(now_s - self._last_save_s, num_steps):
                 self._note_save_begins()
                 self.request_save()
             self._look_for_trouble(self.learner)
@@ -232,14 +246,6 @@ class Controller:
         self._commands.tick()
         if self._board.is_due:
             self._send_status()
-
-    def _is_checkpoint_due(self, learner: Learner, now_s: float) -> bool:
-        settings = self._config.checkpoint
-        interval_steps = settings.checkpoint_interval_steps
-        return now_s - self._last_save_s >= settings.checkpoint_interval_s or (
-            interval_steps > 0
-            and learner.state.counters.trained_steps - self._saved_steps >= interval_steps
-        )
 
     def record(self, values: dict[str, float]) -> None:
         """Writes a line of metrics now, with `values` beside the usual ones."""

@@ -17,6 +17,7 @@ from impala_common.models.weights import weights_specs
 from impala_common.run.checkpoints import Checkpoint
 from impala_common.run.event_history import open_history
 from impala_server.learner.batch_source import BatchSource, TakenBatch
+from impala_server.learner.changes import Changes
 from impala_server.learner.control import UpdateGate
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.learner_health import LearnerHealth
@@ -42,6 +43,7 @@ class Learner:
       stats: sums since the last line of metrics; used under `update_lock`.
       health: failures in a row, and the reason why the learner waits.
       history: the event history.
+      changes: is told what an administrator changes; the rank loop tells the other ranks.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Learner:
         self.profiler = UpdateProfiler()
         self.stats = LearnerStats(time.monotonic())
         self.health = LearnerHealth()
+        self.changes = Changes()
         self._candidate: StateSnapshot | None = None
         if restored is not None:
             state.counters.learner_life += 1
@@ -112,24 +115,30 @@ class Learner:
         """
         with self.update_lock:
             if not self.gate.pass_through() or self.state.is_finished:
-                self._drop(taken, "the run ends")
+                self.drop(taken, "the run ends")
                 return False
-            with self.profiler.record():
-                return self._update(taken)
+            return self.make_update(taken)
+
+    def make_update(self, taken: TakenBatch) -> bool:
+        """Makes one update on a batch, as `train` does. To be called under the update lock."""
+        with self.profiler.record():
+            return self._update(taken)
 
     def _update(self, taken: TakenBatch) -> bool:
         state, batch = self.state, taken.batch
         start_s = time.perf_counter()
-        version = state.counters.policy_version
+        version, steps_before = state.counters.policy_version, state.counters.trained_steps
         try:
             result = state.apply(batch, lambda: not self.source.has_waiting())
         except DeviceMemoryError as error:
-            self._drop(taken, "no memory for the update")
+            self.drop(taken, "no memory for the update")
+            if state.has_other_ranks:
+                raise  # they wait for this one's part of the update
             self._give_up(error)
             return False
         cause = self.health.note(result, state.config.optimizer)
         if not result.is_applied:
-            self._drop(taken, result.damage or "loss or gradient not finite")
+            self.drop(taken, result.damage or "loss or gradient not finite")
             if cause is not None:
                 self._give_up(cause)
             return False
@@ -147,8 +156,9 @@ class Learner:
             or state.is_finished
         ):
             self._publish()
-        self._set_candidate_aside(batch.num_steps)
-        self.stats.add(taken, result, version, time.perf_counter() - start_s)
+        num_steps = counters.trained_steps - steps_before
+        self._set_candidate_aside(num_steps)
+        self.stats.add(taken, result, version, time.perf_counter() - start_s, num_steps)
         return True
 
     def resume(self) -> None:
@@ -160,6 +170,7 @@ class Learner:
         with self.update_lock:
             self.health.require_usable_weights()
             self.health.recover()
+            self.changes.note_resume()
         self.gate.open()
 
     def set_parameter(self, name: str, text: str) -> Value:
@@ -169,7 +180,9 @@ class Learner:
           NotFoundError, InvalidRequestError: see `ParameterTable.set`; nothing has changed.
         """
         with self.update_lock:
-            return self.state.set_parameter(name, text)
+            before = self.state.set_parameter(name, text)
+            self.changes.note_parameter(name, text)
+            return before
 
     def roll_back(self, checkpoint: Checkpoint) -> int:
         """Goes back to a checkpoint and publishes it; returns the agent steps before.
@@ -180,17 +193,23 @@ class Learner:
           CheckpointError: it is of another network; nothing has changed.
         """
         with self.update_lock:
-            steps_before = self.state.roll_back(checkpoint)
-            self.health.recover()
-            self.health.damage = ""
-            self._publish()
-            self.history.add(
-                "rollback",
-                name=checkpoint.name,
-                version=self.state.counters.policy_version,
-                trained_steps=self.state.counters.trained_steps,
-            )
+            steps_before = self.go_back(checkpoint)
+            self.changes.note_rollback(checkpoint)
             return steps_before
+
+    def go_back(self, checkpoint: Checkpoint) -> int:
+        """Goes back to a checkpoint, as `roll_back`. To be called under the update lock."""
+        steps_before = self.state.roll_back(checkpoint)
+        self.health.recover()
+        self.health.damage = ""
+        self._publish()
+        self.history.add(
+            "rollback",
+            name=checkpoint.name,
+            version=self.state.counters.policy_version,
+            trained_steps=self.state.counters.trained_steps,
+        )
+        return steps_before
 
     def export(self, buffers: HostBuffers | None = None) -> StateSnapshot:
         """Returns a copy of everything that a checkpoint holds. Takes the lock.
@@ -223,7 +242,7 @@ class Learner:
 
     def _record(self, event: str, taken: TakenBatch, **fields: Any) -> None:  # Any: JSON
         """Records the outcome of each unroll of a batch in the event history."""
-        if self.history.is_on:
+        if self.history.is_on and taken.slot >= 0:  # not the stand-in of a rank without a batch
             records = self.source.describe(taken, self.history.has_rows)
             self.history.add(event, **fields, unrolls=records)
 
@@ -232,7 +251,8 @@ class Learner:
         self._weights.publish(counters.policy_version, counters.trained_steps)
         self.history.add("weights", version=counters.policy_version)
 
-    def _drop(self, taken: TakenBatch, reason: str) -> None:
+    def drop(self, taken: TakenBatch, reason: str) -> None:
+        """Counts a batch that is not trained on. To be called under the update lock."""
         self.state.counters.dropped_unrolls += taken.batch.num_unrolls
         self._record("dropped", taken, reason=reason)
 

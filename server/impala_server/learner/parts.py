@@ -47,6 +47,11 @@ class Part(NamedTuple):
     targets: Targets | None = None
     is_last: bool = True
 
+    @property
+    def num_rows(self) -> Tensor:
+        """Rows that count, int64 []."""
+        return (~self.is_padding).sum()
+
 
 def map_columns(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """Returns a batch with `change` applied to every tensor; columns are on dim 1."""
@@ -115,6 +120,27 @@ def cut(
     for first, end in itertools.pairwise(bounds):
         if first < end:  # a part may be empty if nearly all rows are padding
             yield _slice(shuffled, first, end)._replace(is_last=end == num_rows)
+
+
+def fill_up(
+    parts: Iterator[Part], batch: Batch, targets: Targets | None, num_parts: int
+) -> Iterator[Part]:
+    """Yields exactly `num_parts` parts, since all learner ranks must make as many steps.
+
+    `cut` yields fewer rows where nearly all are padding: parts of one padding row, which have no
+    gradient, follow them.
+
+    Args:
+      parts: what `cut` yields.
+      batch: that was cut.
+      targets: of the whole batch.
+      num_parts: the settings' number of parts.
+    """
+    for number in range(1, num_parts + 1):
+        if (part := next(parts, None)) is None:
+            part = _slice(_flatten(take_whole(batch, targets)), 0, 1)
+            part = part._replace(is_padding=torch.ones_like(part.is_padding))
+        yield part._replace(is_last=number == num_parts)
 
 
 def _slice(part: Part, first: int, end: int) -> Part:

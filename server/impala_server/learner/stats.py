@@ -7,6 +7,7 @@ device until then, so that adding them does not wait for the device.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch import Tensor
 from impala_common.run import metrics
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.update_result import UPDATE_VALUES, GradientNorms, UpdateResult
+from impala_server.storage.handoff import FinishedEpisode
 
 _EPISODE_WINDOW = 100
 _RATE_MARKS = 10
@@ -59,7 +61,7 @@ class LearnerStats:
         self._num_passes = 0
         self._age_sum = 0.0
         self._num_updates = 0
-        self._num_steps = 0
+        self._num_steps = self._num_own_steps = 0
         self._lag_sum = 0.0
         self._lag_max = 0
         self._wait_s = 0.0
@@ -73,8 +75,12 @@ class LearnerStats:
         result: UpdateResult,
         version: int,
         update_s: float,
+        num_steps: int,
     ) -> None:
-        """Adds one update, made in `update_s` seconds when the learner was at `version`."""
+        """Adds one update, made in `update_s` seconds when the learner was at `version`.
+
+        `num_steps` are the agent steps of the update, those of other learner ranks included.
+        """
         values = result.values
         self._value_sum = values if self._value_sum is None else self._value_sum + values
         last_kl = result.last_kl
@@ -84,7 +90,8 @@ class LearnerStats:
         self._num_updates += 1
         self._num_optimizer_steps += result.num_steps
         self._num_passes += result.num_passes
-        self._num_steps += taken.batch.num_steps
+        self._num_steps += num_steps
+        self._num_own_steps += taken.batch.num_steps
         ages = version - taken.batch.policy_versions
         lags = ages[: taken.batch.num_unrolls]
         self._age_sum += float(ages.mean())
@@ -94,8 +101,12 @@ class LearnerStats:
         self._load_s += taken.load_s
         self._update_s += update_s
         self._actor_s += taken.actor_seconds
-        self._steps_since_episode += taken.batch.num_steps
-        for episode in taken.episodes:
+        self._steps_since_episode += num_steps
+        self.add_episodes(taken.episodes)
+
+    def add_episodes(self, episodes: Sequence[FinishedEpisode]) -> None:
+        """Adds finished episodes: those of a batch, or those that other learner ranks tell of."""
+        for episode in episodes:
             self._steps_since_episode = 0
             self._episode_returns.append(episode.episode_return)
             self._episode_lengths.append(episode.num_steps)
@@ -128,7 +139,7 @@ class LearnerStats:
             means = (self._value_sum / updates).tolist()
             named = dict(zip(UPDATE_VALUES, means, strict=True))
             collected |= {_METRIC_OF[name]: value for name, value in named.items()}
-            per_step = self._actor_s / max(steps, 1)
+            per_step = self._actor_s / max(self._num_own_steps, 1)
             assert self._last_kl_sum is not None
             collected |= {
                 metrics.KL_LAST: float(self._last_kl_sum) / updates,

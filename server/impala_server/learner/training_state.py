@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from impala_common.config import TrainConfig
@@ -27,6 +28,7 @@ from impala_common.run.checkpoints import Checkpoint, Tensors
 from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.counters import Counters, require_fitting
+from impala_server.learner.gradient_exchange import BatchTotals, GradientExchange
 from impala_server.learner.host_buffers import HostBuffers
 from impala_server.learner.optimizers import (
     compute_learning_rate,
@@ -72,9 +74,19 @@ class TrainingState:
     """
 
     def __init__(
-        self, config: TrainConfig, environment: EnvironmentSpec, checkpoint: Checkpoint | None
+        self,
+        config: TrainConfig,
+        environment: EnvironmentSpec,
+        checkpoint: Checkpoint | None,
+        exchange: GradientExchange | None = None,
     ) -> None:
         """Builds everything, from the seed or from `checkpoint`.
+
+        Args:
+          config: all settings.
+          environment: specification of observations and actions.
+          checkpoint: to go on from; None: the beginning.
+          exchange: with the other learner ranks; None: there are none.
 
         Raises:
           ConfigError: the network does not fit the environment.
@@ -99,8 +111,9 @@ class TrainingState:
         self.encoder_dtype = choose_encoder_dtype(
             config.job, self.model_spec, self.model, environment
         )
+        self._exchange = exchange
         self._updater = Updater(
-            config, self.model, self.optimizer, environment.action, self.encoder_dtype
+            config, self.model, self.optimizer, environment.action, self.encoder_dtype, exchange
         )
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -132,6 +145,11 @@ class TrainingState:
         return None if std is None else float(std)
 
     @property
+    def has_other_ranks(self) -> bool:
+        """Whether other learner ranks make the same updates."""
+        return self._exchange is not None
+
+    @property
     def is_finished(self) -> bool:
         """Whether all steps of the run have been trained on."""
         return self.counters.trained_steps >= self.config.job.total_steps
@@ -146,8 +164,12 @@ class TrainingState:
 
         Raises:
           DeviceMemoryError: no memory for the update; nothing has changed.
+          RankLostError: another learner rank is gone; nothing has changed.
         """
         counters = self.counters
+        totals = BatchTotals(batch.num_steps, batch.num_unrolls)
+        if self._exchange is not None:
+            totals = self._exchange.begin(*totals)
         self.learning_rate = compute_learning_rate(
             self.config.optimizer, counters.trained_steps, self.config.job.total_steps
         )
@@ -156,8 +178,8 @@ class TrainingState:
             counters.skipped_updates += 1
             return result
         counters.policy_version += 1
-        counters.trained_steps += batch.num_steps
-        counters.trained_unrolls += batch.num_unrolls
+        counters.trained_steps += totals.num_steps
+        counters.trained_unrolls += totals.num_unrolls
         counters.optimizer_steps += result.num_steps
         return result
 
@@ -245,6 +267,11 @@ class TrainingState:
             torch.set_rng_state(torch.from_numpy(streams["torch_cpu"]))
         if "shuffle" in streams:
             self._updater.generator.set_state(torch.from_numpy(streams["shuffle"]))
+        if self._exchange is not None and self._exchange.rank:  # each rank draws its own orders
+            seed = (self.config.job.seed, self._exchange.rank, self.counters.policy_version)
+            stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
+            self._updater.generator.manual_seed(stream)
+            torch.manual_seed(stream)
 
     def _take_over_parameters(self) -> None:
         self.config = self.parameters.config

@@ -11,14 +11,14 @@ more: passes over the batch, each in parts (arXiv 1707.06347), with V-trace comp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from impala_common.config import LossConfig, TrainConfig
 from impala_common.config.checks import require
-from impala_common.errors import DeviceMemoryError
+from impala_common.errors import DeviceMemoryError, RankLostError
 from impala_common.models.contract import AgentModel
 from impala_common.models.normalisation import NormalisedModel
 from impala_common.numerics.losses import (
@@ -33,8 +33,9 @@ from impala_common.numerics.reward_preprocessing import preprocess_rewards
 from impala_common.process import failpoints
 from impala_common.spec.action_spec import ActionSpec
 from impala_server.learner.batch_loader import Batch
+from impala_server.learner.gradient_exchange import GradientExchange
 from impala_server.learner.optimizers import set_learning_rate
-from impala_server.learner.parts import Part, cut, take_fresh
+from impala_server.learner.parts import Part, cut, fill_up, take_fresh
 from impala_server.learner.undo import Undo
 from impala_server.learner.update_result import GradientNorms, UpdateResult, UpdateTally
 
@@ -55,16 +56,19 @@ class Updater:
         optimizer: torch.optim.Optimizer,
         action: ActionSpec,
         encoder_dtype: torch.dtype = torch.float32,
+        exchange: GradientExchange | None = None,
     ) -> None:
         """Updates `model`, a policy over `action`, with `optimizer`.
 
-        Its encoder computes in `encoder_dtype`; all else stays in float32.
+        Its encoder computes in `encoder_dtype`; all else stays in float32. With `exchange`, each
+        step is made on the parts of all learner ranks, alike on every rank.
 
         Raises:
           ConfigError: the settings shuffle rows, and the network has memory.
         """
         self._action = action
         self._model = model
+        self._exchange = exchange
         self.configure(config)
         self._optimizer = optimizer
         self._parameters = list(model.parameters())
@@ -79,6 +83,7 @@ class Updater:
             enabled=encoder_dtype != torch.float32,
         )
         self.generator = torch.Generator().manual_seed(config.job.seed)
+        self._total = None if exchange is None else exchange.sum
         self._num_updates = 0
 
     def configure(self, config: TrainConfig) -> None:
@@ -116,6 +121,9 @@ class Updater:
             return self._make_passes(batch, learning_rate, has_time)
         except torch.OutOfMemoryError as error:
             shortage = str(error)
+        except RankLostError:
+            self._undo.restore()  # a last checkpoint holds the state before this update
+            raise
         # Outside of "except": the traceback would keep the tensors of the attempt.
         self._undo.restore()
         self._optimizer.zero_grad(set_to_none=True)
@@ -138,25 +146,52 @@ class Updater:
         tally = UpdateTally(self._parameters[0].device)
         targets: Targets | None = None
         for index in range(max(reuse.passes, reuse.max_passes)):
-            if index >= reuse.passes and not has_time():
+            if index >= reuse.passes and not self._is_wanted(has_time()):
                 break
             targets = self._find_targets(batch, targets)
             tally.begin_pass()
-            for part in cut(batch, targets, reuse, self.generator):
+            for part in self._cut(batch, targets):
                 if not self._make_step(part, tally):
                     return self._finish(tally)
         return self._finish(tally)
+
+    def _cut(self, batch: Batch, targets: Targets | None) -> Iterator[Part]:
+        """Yields the parts of one pass; as many on every rank."""
+        parts = cut(batch, targets, self._reuse, self.generator)
+        if self._exchange is None:
+            return parts
+        return fill_up(parts, batch, targets, self._reuse.parts)
+
+    def _is_wanted(self, is_wanted: bool) -> bool:
+        """Returns whether all ranks want a further pass."""
+        return is_wanted if self._exchange is None else self._exchange.is_wanted_by_all(is_wanted)
+
+    def _find_kl(self, losses: LossOutputs, part: Part) -> float:
+        """Returns the mean KL divergence of a part, over all ranks' rows of it."""
+        if self._exchange is None:
+            return float(losses.kl)
+        num_rows = part.num_rows.double()
+        total, count = self._exchange.sum(torch.stack((losses.kl * num_rows, num_rows)))
+        return float(total / count.clamp(min=1.0))
+
+    @property
+    def _is_mean(self) -> bool:
+        return self._loss_config.loss_reduction == "mean"
 
     def _make_step(self, part: Part, tally: UpdateTally) -> bool:
         """Makes one optimizer step; returns whether further ones may follow."""
         reuse = self._reuse
         losses = self.compute_losses(part)
-        if reuse.kl_stop and tally.num_steps and float(losses.kl) > reuse.kl_stop:
+        if reuse.kl_stop and tally.num_steps and self._find_kl(losses, part) > reuse.kl_stop:
             return False
         is_measured = tally.num_steps == 0 and self._num_updates % _GRADIENTS_EVERY == 0
         policy_gradient = self._compute_policy_gradient(part) if is_measured else []
         self._optimizer.zero_grad(set_to_none=True)
         losses.total_loss.backward()  # type: ignore[no-untyped-call]
+        if self._exchange is not None:
+            losses = self._exchange.reduce_step(
+                self._parameters, losses, part.num_rows, self._is_mean
+            )
         if is_measured:
             tally.gradient_norms = self._compare_gradients(policy_gradient)
         grad_norm = self._clip_gradient()
@@ -219,7 +254,7 @@ class Updater:
             config=self._loss_config,
         )
         if reuse.advantage_normalisation == "batch":
-            return normalise_advantages(targets, batch.is_padding)
+            return normalise_advantages(targets, batch.is_padding, self._total)
         return targets
 
     def compute_losses(self, part: Part) -> LossOutputs:
@@ -241,6 +276,7 @@ class Updater:
                 config=config,
                 reuse=self._reuse,
                 has_statistics=self._has_statistics(part),
+                total=self._total,
             )
         assert part.rewards is not None
         assert part.terminated is not None
@@ -256,6 +292,7 @@ class Updater:
             bootstrap_value=outputs.values[-1],
             config=config,
             reuse=self._reuse,
+            total=self._total,
         )
 
     def _has_statistics(self, part: Part) -> bool:
@@ -266,11 +303,14 @@ class Updater:
         """Returns the gradient of policy and entropy losses alone, by parameter."""
         config = dataclasses.replace(self._loss_config, baseline_cost=0.0)
         total_loss = self._compute_losses(part, config).total_loss
-        return list(
+        gradient = list(
             torch.autograd.grad(
                 total_loss, self._parameters, allow_unused=True, materialize_grads=True
             )
         )
+        if self._exchange is None:
+            return gradient
+        return self._exchange.reduce_gradient(gradient, part.num_rows, self._is_mean)
 
     def _compare_gradients(self, policy_gradient: list[Tensor]) -> GradientNorms:
         """Returns the norms of the policy's and of the value's gradient."""
@@ -305,5 +345,9 @@ class Updater:
         if self._normaliser is not None:
             fresh = take_fresh(batch)
             self._normaliser.update_statistics(
-                fresh.inputs, fresh.rewards, fresh.is_padding, self._loss_config.discount
+                fresh.inputs,
+                fresh.rewards,
+                fresh.is_padding,
+                self._loss_config.discount,
+                None if self._exchange is None else self._exchange.combine_moments,
             )

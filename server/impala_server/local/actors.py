@@ -145,6 +145,13 @@ def validate_local_run(config: TrainConfig) -> None:
         raise ConfigError(
             "--env", "", "an environment id", "for example --env CartPole-v1 or --env ALE/Pong-v5"
         )
+    if 1 <= config.job.num_actors < config.ranks.learner_ranks:
+        raise ConfigError(
+            "--num-actors",
+            config.job.num_actors,
+            f"at least {config.ranks.learner_ranks}, one for each learner rank",
+            "a rank without an actor would have no batches",
+        )
     if config.job.num_actors < 1:
         raise ConfigError(
             "--num-actors",

@@ -15,6 +15,7 @@ from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.actors import LocalActors
+from impala_server.local.ranks import LocalRanks
 from impala_server.messages import LearnerStatus
 from impala_server.progress import ProgressDisplay
 from impala_server.supervisor import Supervisor
@@ -43,7 +44,10 @@ class LocalTraining:
         self._config = config
         self._run = run
         self._objects = objects
-        self._supervisor = Supervisor(config, run, log_level, log_format, objects, has_log_files)
+        self._ranks = LocalRanks(config, run, log_level)
+        self._supervisor = Supervisor(
+            config, run, log_level, log_format, objects, has_log_files, self._ranks.first
+        )
         self.is_bound = threading.Event()
         self.address: str | None = None
 
@@ -63,6 +67,7 @@ class LocalTraining:
         try:
             display.wait("starting the learner")
             supervisor.start()
+            self._ranks.start()
             # The port is known before the learner has loaded torch: actors load it meanwhile.
             self.address = supervisor.wait_until_bound()
             self.is_bound.set()
@@ -72,6 +77,7 @@ class LocalTraining:
             is_judging = is_policy_shown = False
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)
+                self._ranks.check()
                 if status.is_judging and not is_judging:
                     is_judging = True
                     display.message("trained: the evaluator judges the last weights")
@@ -89,8 +95,10 @@ class LocalTraining:
                 supervisor.request_stop()  # at once: the time it may take counts from here
                 actors.stop()
             supervisor.close()
+            self._ranks.stop()
             if actors is not None:
                 actors.stop(is_run_over=is_finished)
             display.update(supervisor.status)
         supervisor.raise_if_killed()
+        self._ranks.raise_if_failed()
         return supervisor.status

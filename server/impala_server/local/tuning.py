@@ -102,7 +102,7 @@ def choose_local_run(
         if chosen < num_actors and "envs_per_actor" not in named:
             # The same total of slots in fewer processes: larger batches of inference.
             num_slots = -(-num_actors * num_slots // chosen)
-        num_actors = chosen
+        num_actors = max(chosen, config.ranks.learner_ranks)  # each rank needs one at least
     num_threads = config.job.learner_threads
     if "learner_threads" not in named and not num_threads:
         num_threads = 1 if uses_gpu else _count_learner_threads(kind, config, facts, num_actors)

@@ -66,6 +66,7 @@ STAYS_HOME = {
     "MESSAGE": "between the server's own processes",
     "DIVERGED": "the learner stops; actors are told UNAVAILABLE",
     "DEVICE_MEMORY": "the learner pauses, and its status says why, or stops",
+    "RANK_LOST": "the learner ranks end; actors are told UNAVAILABLE",
     "ENVIRONMENT_FAILED": "environments are made by actors",
     "ACTOR_SETTINGS": "impala-train's name for what one of its actors ended with",
 }

@@ -59,7 +59,7 @@ def test_server_by_itself_pauses_unless_told_otherwise(
     """Seen to fail without the command's own default: auto is the end for whoever waits."""
     seen = []
 
-    def refuse(config: Any, *unused: Any) -> None:
+    def refuse(config: Any, *unused: Any, **unused_too: Any) -> None:
         seen.append(config.optimizer.when_diverged)
         raise ImpalaError("enough")
 

@@ -72,6 +72,10 @@ class LearnerServicer(learner_pb2_grpc.LearnerServiceServicer):
             self._link.require_environment(run, environment)
             self._require_fitting(request, run)
             actor = request.actor
+            may_leave = request.follows_redirects and actor.actor_id not in run.sessions.banned
+            if may_leave and (address := self._link.ranks.choose(actor.actor_id)):
+                _LOG.info("actor %s is sent to the rank at %s", actor.actor_id, address)
+                return learner_pb2.RegisterResponse(learner=run.header(), redirect_address=address)
             session = run.sessions.register(
                 actor.actor_id,
                 actor.actor_run_id,

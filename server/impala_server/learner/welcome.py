@@ -1,0 +1,28 @@
+"""Waits until the front end listens, before the learner of a run that goes on touches the run."""
+
+from __future__ import annotations
+
+import contextlib
+from multiprocessing import connection
+
+from impala_common.errors import QueueClosedError
+from impala_server import messages
+from impala_server.storage.control_pipe import ControlPipe
+
+
+def wait_until_bound(supervisor: ControlPipe) -> str | None:
+    """Returns the front end's address once it listens; None if told to stop first.
+
+    Until then settings may still be refused (a port, TLS files), and a resumed run must stay
+    unchanged.
+    """
+    with contextlib.suppress(QueueClosedError):
+        while True:
+            connection.wait([supervisor.fileno()])
+            for message in supervisor.receive_all():
+                if isinstance(message, messages.Bound):
+                    return message.address
+                if isinstance(message, messages.Stop):
+                    return None
+                raise messages.unexpected_message(message, "the learner")
+    return None

@@ -1,0 +1,1 @@
+"""Learner ranks: several learners that make each update together, over torch.distributed."""
