@@ -172,7 +172,7 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory, place: RankPl
         try:
             supervisor.start()
             address = supervisor.wait_until_bound()
-            if config.policy_server.policy_port:
+            if config.policy_server.policy_port and place.leads:
                 policy_server = LocalPolicyServer(config, run_directory, address)
                 policy_server.start()
             env = config.environment.env or "ID"
