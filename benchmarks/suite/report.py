@@ -89,6 +89,8 @@ def _render_page(results: dict[str, Result]) -> str:
 
 
 def _render_result(result: Result) -> str:
+    if "reached" in result:
+        return _render_golden(result)
     if "runs" in result:
         return _render_ladder(result)
     if "median_evaluator_share" in result:
@@ -125,6 +127,19 @@ def _render_ladder(result: Result) -> str:
         ]
         lines.append("")
     return "\n".join(lines)
+
+
+def _render_golden(result: Result) -> str:
+    """Returns the runs of benchmarks.studies.thin_golden: both kinds of actors, seed by seed."""
+    heads = ["seed", "actors", "steps", "return", "95 % interval", "policy lag", "all s"]
+    lines = [_row(heads), "|---" * len(heads) + "|"]
+    for run in result["runs"]:
+        cells = [str(run["seed"]), run["actors"], f"{run['steps']:,}", *_judge(run)]
+        lines.append(_row([*cells, f"{run['policy_lag_mean']:.1f}", f"{run['wall_time_s']:.1f}"]))
+    for side, reached in result["reached"].items():
+        num = sum(run["actors"] == side for run in result["runs"])
+        lines.append(f"\n{side} actors: {reached} of {num} seeds reach {result['bar']:g}.")
+    return "\n".join([*lines, ""])
 
 
 def _render_evaluation_cost(result: Result) -> str:
