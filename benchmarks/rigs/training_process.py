@@ -105,6 +105,9 @@ class TrainingProcess:
                 found["front end"] = child
             elif "evaluator_cli" in arguments:
                 found["evaluator"] = child
+            elif "--client-id" in arguments:
+                words = child.cmdline()
+                found[words[words.index("--client-id") + 1]] = child
             elif "--actor-id" in arguments:
                 words = child.cmdline()
                 found[words[words.index("--actor-id") + 1]] = child

@@ -9,6 +9,7 @@ from benchmarks.sections import (
     solve,
     startup,
     system,
+    thin,
     update,
     wire,
 )
@@ -23,5 +24,6 @@ SECTIONS: dict[str, Section] = {
     "update": update,
     "wire": wire,
     "growth": growth,
+    "thin": thin,
 }
 """By name, as in performance.json, targets.toml and `--only`."""

@@ -22,7 +22,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("training", "jobset")
+OVERLAYS = ("training", "jobset", "thin")
 SECRETS = ("ca.crt", "server.crt", "server.key", "actor.token", "evaluator.token", "admin.token")
 TOKEN_FILES = ("--actor-token-file", "--evaluator-token-file", "--admin-token-file")
 RUN_S = 30.0
@@ -105,6 +105,20 @@ def test_compose_actor_and_evaluator_have_their_own_token_and_nothing_else(name:
     assert given[1].split() == ["ca.crt", f"{name}.token"]
 
 
+def test_compose_policy_server_and_thin_actors_use_tls_and_the_actors_token() -> None:
+    services = compose()["services"]
+    server, thin = services["policy-server"], services["thin-actor"]
+
+    for option in ("--tls-cert", "--tls-key", "--actor-token-file", "--token-file", "--ca-file"):
+        assert any(word.startswith(f"{option}=/secrets/") for word in server["command"]), option
+    for option in ("--ca-file", "--token-file"):
+        assert any(word.startswith(f"{option}=/secrets/") for word in thin["command"]), option
+    assert thin["volumes"] == ["actor-secrets:/secrets:ro"]
+    assert thin["deploy"] == {"replicas": 3}
+    text = (ROOT / "thin_client" / "Dockerfile").read_text()
+    assert not re.search(r"^COPY (common|server|actor_client|policy_server)", text, re.MULTILINE)
+
+
 def compose_commands() -> list[list[str]]:
     """Returns each compose there is: the docker-compose command, the plugin of docker."""
     found = []
@@ -117,7 +131,7 @@ def compose_commands() -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("profile", ["", "gpu", "monitoring", "admin"])
+@pytest.mark.parametrize("profile", ["", "gpu", "monitoring", "admin", "thin"])
 def test_compose_file_parses(profile: str) -> None:
     commands = compose_commands()
     if not commands:
@@ -164,7 +178,9 @@ def test_pod_has_no_more_rights_than_it_needs(name: str) -> None:
         assert not [word for word in container["args"] if "insecure" in word]
     component = pod_templates()[name]["metadata"]["labels"]["app.kubernetes.io/component"]
     (secret,) = [each["secret"]["secretName"] for each in spec["volumes"] if "secret" in each]
-    assert secret == f"impala-{component}"
+    # A policy server shows the learner's certificate; thin actors have the actors' token.
+    lent = {"policy-server": "learner", "thin-actor": "actor"}
+    assert secret == f"impala-{lent.get(component, component)}"
 
 
 def test_manifests_keep_to_the_schemas_of_kubernetes() -> None:
