@@ -19,6 +19,9 @@ def claim_stdout() -> TextIO:
     """
     sys.stdout.flush()
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    results = open(os.dup(1), "w", encoding=encoding, errors="backslashreplace")  # noqa: SIM115
+    errors = getattr(sys.stdout, "errors", None)  # of prepare_standard_streams: similar characters
+    if errors in (None, "strict", "surrogateescape"):
+        errors = "backslashreplace"
+    results = open(os.dup(1), "w", encoding=encoding, errors=errors)  # noqa: SIM115
     os.dup2(2, 1)
     return results

@@ -106,3 +106,23 @@ def test_paths_begin_at_the_root() -> None:
     assert absolute_address("localhost:1") == "localhost:1"
     assert absolute_address("unix:x.sock") == f"unix:{os.getcwd()}/x.sock"
     assert absolute_address("unix:/run/x.sock") == "unix:/run/x.sock"
+
+
+@pytest.mark.parametrize(("encoding", "text"), [("ascii", "36.0 +- 8.0"), ("utf-8", "36.0 ± 8.0")])
+def test_results_have_similar_characters_where_theirs_cannot_be_encoded(
+    encoding: str, text: str
+) -> None:
+    """Before: a terminal of ASCII showed \\xb1 for ±."""
+    code = (
+        "from impala_common.process.standard_streams import prepare_standard_streams\n"
+        "from impala_common.process.result_stream import claim_stdout\n"
+        "prepare_standard_streams()\n"
+        "print('36.0 \\u00b1 8.0', file=claim_stdout(), flush=True)\n"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True
+    )
+
+    assert done.stdout.decode(encoding).strip() == text
