@@ -195,7 +195,6 @@ class RankedController(Controller):
             self._on_failure,
             lambda: (self._advertised, dataclasses.asdict(self._front_end_counts)),
         )
-        group.timeout_s = self._config.ranks.rank_timeout_s  # building may take longer
         self._threads.append(self._loop)
         self._loop.start()
 
