@@ -21,9 +21,9 @@ import tyro
 
 from benchmarks.suite.machine import save
 from impala_common.config.presets import make_preset
-from impala_common.process.own_modules import python_command
 
 _TIMEOUT_S = 1200.0
+_TRAIN = "from impala_server.train_cli import main; main()"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def _train(arguments: SeedArguments, seed: int) -> dict[str, Any]:
     batch_size = rollout.batch_size // arguments.num_ranks
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [*python_command("impala_server.train_cli"), "--env", "CartPole-v1", "--json"]
+        command = [sys.executable, "-c", _TRAIN, "--env", "CartPole-v1", "--json"]
         command += ["--quiet", "--run-dir", str(run), "--seed", str(seed), "--device", "cpu"]
         command += ["--learner-ranks", str(arguments.num_ranks), "--batch-size", str(batch_size)]
         command += ["--num-storages", str(rollout.num_storages // arguments.num_ranks)]

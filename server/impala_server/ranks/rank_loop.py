@@ -220,7 +220,11 @@ class RankLoop(threading.Thread):
             num_bytes=self._group.num_bytes,
         )
         reports = tuple(map(RankReport.from_json, self._group.gather_bytes(report.to_json())))
-        require_same_weights(reports)
+        try:
+            require_same_weights(reports)
+        except RankLostError as error:
+            self._learner.health.damage = str(error)  # no checkpoint holds them
+            raise
         self._reported_s = time.monotonic()
         self._episodes.clear()
         self._num_updates = self._num_steps = self._group.num_bytes = 0

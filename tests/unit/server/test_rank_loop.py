@@ -15,7 +15,7 @@ from running_server import make_config
 from update_batches import VECTOR, ListSource, make_batches
 
 from impala_common.config import RanksConfig
-from impala_common.errors import QueueClosedError
+from impala_common.errors import CheckpointWriteError, QueueClosedError
 from impala_common.run.checkpoints import Checkpoint
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner import Learner
@@ -218,6 +218,8 @@ def test_ranks_with_different_weights_end_without_another_update() -> None:
         for one in ranks:
             one.loop.join(_PATIENCE_S)
     assert all("other weights than rank 0" in str(one.failures[0]) for one in ranks)
+    with pytest.raises(CheckpointWriteError, match="not saved"):
+        ranks[0].learner.export()
 
 
 def test_checkpoint_in_bytes_is_what_it_was() -> None:
