@@ -28,7 +28,7 @@ from impala_common.run.run_directory import RunDirectory
 from impala_server.ranks.place import make_local_places
 from impala_server.ranks.rank_settings import rank_folder
 
-_START_S = 60.0
+_START_S = 120.0
 _POLL_S = 0.05
 
 
@@ -113,7 +113,7 @@ class RunningRanks:
         address = self.address(0)
         for _ in range(num_actors):
             name = f"actor-{len(self._actors)}"
-            settings = {"env_backend": "sync", "connect_timeout_s": 60.0} | settings
+            settings = {"env_backend": "sync", "connect_timeout_s": 120.0} | settings
             config = ActorConfig(server=address, env=env, actor_id=name, **settings)
             self._actors.append(RunningActor(config))
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from impala_common.config import TrainConfig
+from impala_common.errors import ConfigError
 from impala_common.process.logs import LogFormat
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run import metrics
@@ -44,6 +45,13 @@ class LocalTraining:
         self._config = config
         self._run = run
         self._objects = objects
+        if objects is not None and config.ranks.learner_ranks > 1:
+            raise ConfigError(
+                "learner_ranks",
+                config.ranks.learner_ranks,
+                "1 with Python objects as environments or networks",
+                "other ranks do not have this process's objects; name modules instead",
+            )
         self._ranks = LocalRanks(config, run, log_level)
         self._supervisor = Supervisor(
             config, run, log_level, log_format, objects, has_log_files, self._ranks.first

@@ -141,7 +141,8 @@ class RankGroup:
                 break
             time.sleep(0.05)
         _LOG.debug("the meeting of ranks failed: %s", error)
-        cause = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no answer"
+        text, _, _ = str(error).strip().partition(". This is typically")  # gloo's advice
+        cause = text.splitlines()[0][:300] if text else "no answer"
         is_late = "timed out" in cause.lower() or "timeout" in cause.lower()
         what = (
             f"has not answered for {self.timeout_s:g} s"

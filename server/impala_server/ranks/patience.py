@@ -42,6 +42,10 @@ class Patience:
         self.is_waiting = self.may_update = self.has_ready = self.is_draining = False
         self.held_up_s = [0.0] * num_ranks
 
+    def is_absent(self, rank: int) -> bool:
+        """Returns whether updates are made without a rank, which has had no batch since."""
+        return rank in self._absent
+
     def orders(self) -> Orders:
         """Returns what rank 0 orders at the next meeting."""
         goes_without = self._settings.allow_empty_rank or self.is_draining

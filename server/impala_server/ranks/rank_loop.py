@@ -68,6 +68,7 @@ class RankLoop(threading.Thread):
         """
         super().__init__(name="impala-ranks")
         self._learner, self._group, self._exchange = learner, group, exchange
+        self._settings = settings
         self._on_failure = on_failure
         self._tell_self = tell_self
         self.fetcher = BatchFetcher(learner.source)
@@ -114,7 +115,9 @@ class RankLoop(threading.Thread):
     def _meet(self) -> bool:
         """Meets the other ranks once, and makes the update if all are ready; False: the end."""
         if self._taken is None:
-            self._taken = self.fetcher.next(_BEAT_S)
+            # A rank that updates are made without keeps no other one waiting.
+            is_absent = self.patience.is_absent(self._group.rank)
+            self._taken = self.fetcher.next(0.0 if is_absent else _BEAT_S)
         elif self.is_paused:
             self._stops.wait(_BEAT_S)
         elif self.patience.is_waiting:
@@ -185,6 +188,8 @@ class RankLoop(threading.Thread):
         exchange_s = self._group.seconds - met_s
         compute_s = time.perf_counter() - start_s - exchange_s
         self._compute_us = int(compute_s * 1e6)
+        # Until here the ranks had as long as to join: networks are built, libraries loaded.
+        self._group.timeout_s = self._settings.rank_timeout_s
         if is_trained:
             others = sum(one.num_episodes for one in headers) - len(taken.episodes)
             learner.state.counters.num_episodes += others
@@ -215,7 +220,11 @@ class RankLoop(threading.Thread):
             num_bytes=self._group.num_bytes,
         )
         reports = tuple(map(RankReport.from_json, self._group.gather_bytes(report.to_json())))
-        require_same_weights(reports)
+        try:
+            require_same_weights(reports)
+        except RankLostError as error:
+            self._learner.health.damage = str(error)  # no checkpoint holds them
+            raise
         self._reported_s = time.monotonic()
         self._episodes.clear()
         self._num_updates = self._num_steps = self._group.num_bytes = 0

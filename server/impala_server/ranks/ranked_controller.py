@@ -13,6 +13,8 @@ import logging
 import socket
 from collections.abc import Mapping
 
+import torch
+
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.errors import (
@@ -125,8 +127,6 @@ class RankedController(Controller):
 
     def _meet_before_build(self, group: RankGroup) -> None:
         """Builds the learner on all ranks once one of them knows the environment."""
-        import torch
-
         mine = torch.tensor([self._proposed is not None, self._is_stop_wanted]).long()
         proposals, stops = group.gather(mine).T.tolist()
         if any(stops):
@@ -195,7 +195,6 @@ class RankedController(Controller):
             self._on_failure,
             lambda: (self._advertised, dataclasses.asdict(self._front_end_counts)),
         )
-        group.timeout_s = self._config.ranks.rank_timeout_s  # building may take longer
         self._threads.append(self._loop)
         self._loop.start()
 
@@ -223,8 +222,6 @@ class RankedController(Controller):
             self._loop.request_stop()
             self._loop.join(_AGREE_S)
         elif self._group is not None and self.learner is None:
-            import torch
-
             self._group.gather(torch.tensor([0, 1]))
         return reason
 
