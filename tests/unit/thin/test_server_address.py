@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from impala_thin import cli
@@ -10,6 +13,16 @@ from impala_thin.hello import ClientSettings
 from impala_thin.server_address import describe_proxy
 
 NO_PROXY = ("grpc.enable_http_proxy", 0)
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """The command sets handlers of signals; those of the tests come back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
