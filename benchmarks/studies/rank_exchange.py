@@ -116,6 +116,7 @@ def _measure_rank(
     exchange = TorchExchange(group)
     state = _make_state(arguments, network, exchange)
     batch = _make_batch(state, arguments)
+    state.apply(batch)  # the other process may have begun later
     update_s, exchange_s = [], []
     begun_s = time.perf_counter()
     num_bytes = 0

@@ -66,6 +66,8 @@ class RunningRanks:
         command = [sys.executable, "-m", "impala_server.ranks.command"]
         meeting = path / f"meeting-{time.monotonic_ns()}"
         for place in make_local_places(num_ranks, meeting):
+            # That of a life that was killed.
+            rank_folder(self.run, place.rank).address_path.unlink(missing_ok=True)
             own = (settings or {}).get(place.rank, config)
             own = dataclasses.replace(
                 own, ranks=dataclasses.replace(own.ranks, learner_ranks=num_ranks)

@@ -54,6 +54,7 @@ EXAMPLES: list[Message] = [
     ),
     messages.Refused("MODEL", "no"),
     messages.PolicyLagSet(0),
+    messages.RanksNews(0, ("127.0.0.1:1", "127.0.0.1:2"), (3, 4)),
     messages.CandidateReady("candidate-1", 10, 1),
     messages.DropCandidate("candidate-1"),
     messages.Drain("finished", is_judged=True),
