@@ -4,8 +4,9 @@ import inspect
 
 import pytest
 
+from impala_actor.admin.admin_client import POLICY_METHODS
 from impala_actor.admin.admin_commands import COMMANDS
-from impala_rl.v1 import admin_pb2
+from impala_rl.v1 import admin_pb2, policy_admin_pb2
 from impala_server.front_end.admin.admin_servicer import AdminServicer
 
 METHODS = tuple(admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name)
@@ -14,6 +15,8 @@ CHANGES = tuple(
     for name in METHODS
     if "header" in getattr(admin_pb2, f"{name}Request").DESCRIPTOR.fields_by_name
 )
+POLICY_SERVICE = policy_admin_pb2.DESCRIPTOR.services_by_name["PolicyAdminService"]
+LISTING = "ListClients"  # `impala-admin clients` reads it page by page
 WATCHING = "WatchStatus"  # `impala-admin watch` calls it through AdminClient.watch
 
 
@@ -33,7 +36,7 @@ def test_method_that_changes_something_goes_through_the_journal(name: str) -> No
 def test_every_method_has_its_command_and_no_command_is_there_twice() -> None:
     names = [command.name for command in COMMANDS]
 
-    assert {command.method for command in COMMANDS if command.run is None} == {
-        name for name in METHODS if name != WATCHING
-    }
+    methods = {name for name in METHODS if name != WATCHING} | POLICY_METHODS - {LISTING}
+    assert {command.method for command in COMMANDS if command.run is None} == methods
+    assert set(POLICY_SERVICE.methods_by_name) == POLICY_METHODS
     assert len(names) == len(set(names))

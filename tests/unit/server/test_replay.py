@@ -145,7 +145,8 @@ def test_lag_is_of_fresh_unrolls_and_age_of_all() -> None:
         taken = source.take()
         versions = taken.batch.policy_versions
         versions[: taken.batch.num_unrolls] = state.counters.policy_version
-        stats.add(taken, state.apply(taken.batch), state.counters.policy_version - 1, 0.0)
+        result, steps = state.apply(taken.batch), taken.batch.num_steps
+        stats.add(taken, result, state.counters.policy_version - 1, 0.0, steps)
         source.release(taken, True)
 
     collected = stats.collect(1.0)
