@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from impala_common.config.carried_sizes import LARGEST
 from impala_common.config.help_text import HELP_ALL, make_full_help, make_short_help
 from impala_common.config.presets import PRESETS, make_preset, preset_for_environment
 from impala_common.config.toml_io import NONE, load_config, read_tables, setting_names
@@ -128,6 +129,8 @@ def parse_train_config(
     if any(word.replace("_", "-") == "--resume-if-exists" for word in argv):
         named = _resume_if_exists(named)
     base, preset = _make_base(named)
+    if "--lockstep" in argv and "resume" not in named:
+        base = _fit_to_lockstep(base, _scan(argv, ("batch-size",)).get("batch-size", ""))
     if default_port is not None and not named.keys() & {"config", "resume"}:
         transport = dataclasses.replace(base.transport, port=default_port)
         base = dataclasses.replace(base, transport=transport)
@@ -243,6 +246,21 @@ def _make_base(named: dict[str, str]) -> tuple[TrainConfig, str | None]:
         raise ConfigError("--preset", preset, "one of " + ", ".join(PRESETS))
     base = make_preset(preset)
     return (load_config(named["config"], base) if "config" in named else base), preset
+
+
+def _fit_to_lockstep(base: TrainConfig, batch_size: str) -> TrainConfig:
+    """Returns settings to start from that allow lockstep: one actor whose message is a batch.
+
+    `batch_size` is the option's text, or empty; options that forbid lockstep are refused later.
+    """
+    num_slots = int(batch_size) if batch_size.isdigit() else base.rollout.batch_size
+    num_slots = min(max(num_slots, 1), LARGEST["envs_per_actor"])
+    return dataclasses.replace(
+        base,
+        job=dataclasses.replace(base.job, num_actors=1),
+        environment=dataclasses.replace(base.environment, envs_per_actor=num_slots),
+        reuse=dataclasses.replace(base.reuse, max_passes=0),
+    )
 
 
 def _make_definition(fields: list[tuple[str, Any, Any]]) -> Any:  # Any: made here
