@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "impala_rl",
     "impala_thin",
+    "impala_conformance",
     "impala_common",
     "impala_server",
     "impala_actor",
@@ -82,7 +83,8 @@ def test_thin_wheel_holds_clients_and_generated_code_of_the_same_version(
     names = zipfile.ZipFile(built).namelist()
 
     tops = {name.partition("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"impala_rl", "impala_thin"}
+    packages = {"impala_rl", "impala_thin", "impala_conformance"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == packages
     assert "impala_rl/v1/policy_pb2_grpc.py" in names
     assert built.name.split("-")[1] == wheel.name.split("-")[1]
     everything = zipfile.ZipFile(wheel)
