@@ -54,7 +54,11 @@ train: $(STAMP) ## Train CartPole-v1 on this machine (learner server and actors)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -m "not documentation and not environments" $(ARGS)
+	@$(BIN)/pytest -m "not documentation and not environments and not extended" $(ARGS)
+
+.PHONY: test-extended
+test-extended: $(STAMP) ## Run further cases of what `make test` tries once: ranks, thin actors, clients in C++
+	@$(BIN)/pytest -m extended $(ARGS)
 
 .PHONY: test-docs
 test-docs: $(STAMP) ## Run every page of README and docs/, the notebooks and the examples

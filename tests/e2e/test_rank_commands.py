@@ -34,6 +34,7 @@ def test_train_on_two_ranks_ends_with_one_result(tmp_path: Path) -> None:
     assert newest_metric(tmp_path / "run", metrics.ACTORS_CONNECTED) <= 2
 
 
+@pytest.mark.extended
 def test_train_on_two_ranks_ends_in_order_on_a_signal(tmp_path: Path) -> None:
     options = ["--total-steps", FOR_EVER, "--run-dir", "run"]
     with Command(tmp_path, "impala-train", *TWO, *options) as train:
@@ -46,6 +47,7 @@ def test_train_on_two_ranks_ends_in_order_on_a_signal(tmp_path: Path) -> None:
     assert "error" not in log
 
 
+@pytest.mark.extended
 def test_train_says_so_when_a_rank_dies(tmp_path: Path) -> None:
     options = ["--total-steps", FOR_EVER, "--run-dir", "run"]
     with Command(tmp_path, "impala-train", *TWO, *options) as train:

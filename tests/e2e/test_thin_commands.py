@@ -30,6 +30,7 @@ def test_train_with_thin_actors_finishes_and_is_evaluated(tmp_path: Path) -> Non
     assert not run.policy_address_path.exists(), "nobody listens there any more"
 
 
+@pytest.mark.extended
 def test_train_replaces_thin_actor_and_policy_server_that_were_killed(tmp_path: Path) -> None:
     """The policy server comes back on its port, where its client finds it and goes on."""
     run = RunDirectory(tmp_path / "run")
@@ -64,6 +65,7 @@ def test_train_replaces_thin_actor_and_policy_server_that_were_killed(tmp_path: 
     assert not run.policy_admin_address_path.exists()
 
 
+@pytest.mark.extended
 def test_train_that_is_killed_takes_policy_server_and_thin_actors_with_it(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     options = ["--total-steps", FOR_EVER, "--run-dir", "run", "--thin"]

@@ -42,8 +42,8 @@ def newest_checkpoint(path: Path) -> tuple[int, int]:
     ("victim", "failpoint"),
     [
         (1, "update.before_step=@30:kill9"),
-        (1, "ranks.before_meeting=@80:kill9"),
-        (0, "checkpoint.before_rename=@3:kill9"),
+        pytest.param(1, "ranks.before_meeting=@80:kill9", marks=pytest.mark.extended),
+        pytest.param(0, "checkpoint.before_rename=@3:kill9", marks=pytest.mark.extended),
     ],
     ids=["in_update", "in_all_reduce", "in_save"],
 )
@@ -112,6 +112,7 @@ def test_rank_without_actors_ends_the_run_in_time(tmp_path: Path) -> None:
             assert "rank 1 had no batch for 2 s" in ranks.error(rank)
 
 
+@pytest.mark.extended
 def test_run_with_an_empty_rank_allowed_goes_on_without_it(tmp_path: Path) -> None:
     settings = make_settings(4000, rank_wait_s=1.0, allow_empty_rank=True)
     with RunningRanks(tmp_path, settings) as ranks:
@@ -121,6 +122,7 @@ def test_run_with_an_empty_rank_allowed_goes_on_without_it(tmp_path: Path) -> No
     assert newest_checkpoint(tmp_path)[0] >= 4000
 
 
+@pytest.mark.extended
 def test_checkpoint_of_two_ranks_is_gone_on_from_by_one_and_by_three(tmp_path: Path) -> None:
     with RunningRanks(tmp_path, make_settings(2000)) as ranks:
         ranks.run_actors(SIGNED_ID)

@@ -127,6 +127,7 @@ def test_kill_of_thin_actor_policy_server_and_learner_loses_and_repeats_nothing(
     record(77, kills=3 * num_rounds, **figures)
 
 
+@pytest.mark.extended
 def test_stopped_thin_actor_is_given_up_and_goes_on_when_it_comes_back(
     cluster: ThinCluster, history: Path
 ) -> None:

@@ -68,7 +68,7 @@ def test_policy_server_passes(tmp_path: Path, token: Path, is_masked: bool) -> N
             environment,
             find_rules(SIDE),
             is_disposable=True,
-            stop=lambda: policy._request_end(),
+            stop=lambda: policy.bound.request_end("the test ends it"),
         )
 
     assert_only_skipped(results, set() if is_masked else {"message-bools", "action-mask"})
