@@ -81,7 +81,7 @@ def test_cpp_client_goes_on_with_a_policy_server_that_was_restarted(
 ) -> None:
     """Another stream, lost slots, first observations again; at the end 0.
 
-    All games have the same length: where the first server ends between two of them, no slot is lost.
+    All games have the same length: if the first server ends between two of them, no slot is lost.
     """
     with RunningServer(tmp_path, make_config(job={"total_steps": 20_000})) as server:
         with RunningPolicyServer(server.address) as policy:
