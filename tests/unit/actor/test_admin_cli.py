@@ -23,12 +23,14 @@ ASKED = {
     "ban a --text=--why": ("EvictActor", {"actor_id": "a", "text": "--why", "is_ban": True}),
     "unban a": ("UnbanActor", {"actor_id": "a"}),
     "drain": ("Drain", {}),
+    "drain-clients": ("DrainClients", {}),
     "shutdown": ("Shutdown", {}),
     "logs debug": ("SetLogLevel", {"level": "LOG_LEVEL_DEBUG"}),
     "clear-best": ("ClearBest", {}),
     "profile 3": ("Profile", {"update_count": 3}),
 }
 OWN = {
+    "clients": {},
     "watch": {"interval_s": 1.0, "count": 0},
     "watch --interval-s 0.5 --count 2": {"interval_s": 0.5, "count": 2},
     "evaluate": {"episodes": 100, "seed": 0, "env": "", "greedy": False},
