@@ -22,6 +22,7 @@ import tyro
 from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.evaluation.evaluation_display import RunReport, show_reports
 from impala_actor.evaluation.output_places import (
+    EXPORT_RULE,
     require_folder,
     require_picture,
     require_runs,
@@ -171,7 +172,7 @@ def _validate(arguments: EvalArguments) -> None:
     if arguments.video is not None:
         require_folder("--video", arguments.video)
     if arguments.export is not None:
-        require_folder("--export", arguments.export)
+        require_folder("--export", arguments.export, EXPORT_RULE)
 
 
 def _report_all(arguments: EvalArguments) -> list[RunReport]:

@@ -13,6 +13,8 @@ from impala_common.process.logs import printable
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 
+EXPORT_RULE = "a new or empty folder, or one with an earlier export"
+"""What the folder of an export must be."""
 _PICTURES = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "eps", "ps", "tif", "tiff", "gif", "avif")
 
 
@@ -47,12 +49,12 @@ def require_picture(path: Path) -> None:
     _require_writable("--plot", path, path if path.exists() else path.parent, "a picture file")
 
 
-def require_folder(option: str, path: Path) -> None:
-    """Raises ConfigError unless `path` is a folder to write to, or can be made."""
-    rule = "a folder to write to"
+def require_folder(option: str, path: Path, rule: str = "a folder to write to") -> None:
+    """Raises ConfigError, which states `rule`, unless `path` can be written to, or can be made."""
     there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not there.is_dir():
-        raise ConfigError(option, str(path), rule, f"{there} is a file")
+        seen = "it" if there == path else str(there)
+        raise ConfigError(option, str(path), rule, f"{seen} is a file")
     _require_writable(option, path, there, rule)
 
 

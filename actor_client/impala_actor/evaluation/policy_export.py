@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from impala_actor.evaluation.output_places import EXPORT_RULE
 from impala_actor.evaluation.policy_evaluation import Evaluation
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.config.toml_io import NONE
@@ -64,7 +65,7 @@ def validate_export_folder(folder: Path) -> None:
     """Raises ConfigError unless `folder` is missing, empty, or holds an earlier export only."""
     if not folder.exists():
         return
-    rule = "a new or empty folder, or one with an earlier export"
+    rule = EXPORT_RULE
     if not folder.is_dir():
         raise ConfigError("--export", str(folder), rule, "it is a file")
     names = {path.name for path in folder.iterdir()}
