@@ -89,7 +89,7 @@ def test_another_implementation_passes_without_harm(token: Path) -> None:
 
 
 def list_rules() -> list[Any]:
-    """Returns the names of all rules; two thirds of them for make test-extended: each takes 1.5 s."""
+    """Returns the names of all rules; two of three are for make test-extended: each takes 1.5 s."""
     extended = pytest.mark.extended
     return [
         pytest.param(rule.name, marks=[extended] if place % 3 else [])
