@@ -123,7 +123,7 @@ def _play(environment: Any, spec: UnrollSpec, num_slots: int) -> tuple[Unrolls, 
             continue
         for part, builder in zip(parts, builders, strict=True):
             decided = PolicyStep(*(array[part] for array in decision))
-            arrays = (array[part] for array in result[1:])
+            arrays = (array[part] for array in result[1:6])  # ale-py resets in the next step
             builder.add(decided, StepResult(_cut(observations, part), *arrays))
     return tuple(builder.unrolls for builder in builders)
 
