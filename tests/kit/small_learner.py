@@ -11,22 +11,20 @@ import itertools
 import json
 import math
 import struct
-import threading
-from types import TracebackType
 from typing import Any
 
 import grpc
 import numpy as np
 import xxhash
 import zstandard
-from small_policy_server import Anything, is_name
+from small_policy_server import is_name
+from small_server import MAX_BYTES, SmallServer
 
 from impala_common import errors
 from impala_common.rpc.errors import status_of
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, spec_pb2, tensor_pb2, unroll_pb2
 
 T = 4
-MAX_BYTES = 1 << 20
 _TYPES = {
     "is_first": (T + 1, "bool"),
     "actions": (T, "int64"),
@@ -39,62 +37,16 @@ _TYPES = {
 _WEIGHTS = {"one": [2, 3], "two": [700, 500]}
 
 
-class SmallLearner(learner_pb2_grpc.LearnerServiceServicer):
+class SmallLearner(SmallServer, learner_pb2_grpc.LearnerServiceServicer):
     """A context manager; `address` once entered."""
 
     def __init__(self, fault: str = "", token: str = "") -> None:
-        self.fault = fault
-        self.address = ""
-        self._token = token
+        super().__init__(fault, token, learner_pb2_grpc.add_LearnerServiceServicer_to_server)
         self._life = 77
         self._sessions: dict[str, tuple[int, int, int]] = {}  # run id, epoch, index
         self._taken: dict[str, int] = {}
         self._versions = itertools.count(1000, -1)
         self._environment: spec_pb2.EnvironmentSpec | None = None
-        self._loop = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="small-learner")
-
-    def __enter__(self) -> SmallLearner:
-        self._thread.start()
-        assert self._started.wait(10.0)
-        return self
-
-    def __exit__(
-        self,
-        unused_kind: type[BaseException] | None,
-        unused_error: BaseException | None,
-        unused_traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-        self._thread.join(10.0)
-        assert not self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Asks it to end."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopping.set)
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        size = -1 if self.fault == "message-size" else MAX_BYTES
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
-        learner_pb2_grpc.add_LearnerServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        if self.fault == "unknown-method":
-            server.add_generic_rpc_handlers((Anything(),))
-        if self._token or self.fault == "token":
-            port = server.add_secure_port("127.0.0.1:0", grpc.local_server_credentials())
-        else:
-            port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        self.address = f"127.0.0.1:{port}"
-        self._started.set()
-        await self._stopping.wait()
-        await server.stop(0.5)
 
     def _header(self) -> header_pb2.LearnerHeader:
         version = next(self._versions) if self.fault == "verdict-header" else 5

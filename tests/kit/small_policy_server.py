@@ -11,21 +11,19 @@ import asyncio
 import dataclasses
 import itertools
 import math
-import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import grpc
 import numpy as np
 import zstandard
 from google.protobuf.unknown_fields import UnknownFieldSet
+from small_server import MAX_BYTES, SmallServer
 
 from impala_common import errors
 from impala_common.rpc.errors import status_of
 from impala_rl.v1 import learner_pb2, policy_pb2, policy_pb2_grpc, spec_pb2, tensor_pb2
 
-MAX_BYTES = 1 << 20
 MAX_SLOTS = 4000
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
@@ -46,63 +44,16 @@ class Client:
     replaced: asyncio.Event
 
 
-class SmallPolicyServer(policy_pb2_grpc.PolicyServiceServicer):
+class SmallPolicyServer(SmallServer, policy_pb2_grpc.PolicyServiceServicer):
     """A context manager; `address` once entered."""
 
     def __init__(self, fault: str = "", slot_timeout_s: float = 0.5, token: str = "") -> None:
-        self.fault = fault
-        self.address = ""
+        super().__init__(fault, token, policy_pb2_grpc.add_PolicyServiceServicer_to_server)
         self._slot_timeout_s = slot_timeout_s
-        self._token = token
         self._clients: dict[str, Client] = {}
         self._environment: spec_pb2.EnvironmentSpec | None = None
         self._random = np.random.default_rng(0)
         self._versions = itertools.count(1000, -1) if fault == "version-order" else None
-        self._loop = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
-        self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="small-policy-server")
-
-    def __enter__(self) -> SmallPolicyServer:
-        self._thread.start()
-        assert self._started.wait(10.0)
-        return self
-
-    def __exit__(
-        self,
-        unused_kind: type[BaseException] | None,
-        unused_error: BaseException | None,
-        unused_traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-        self._thread.join(10.0)
-        assert not self._thread.is_alive()
-
-    def stop(self) -> None:
-        """Asks it to end."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopping.set)
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
-
-    async def _serve(self) -> None:
-        size = -1 if self.fault == "message-size" else MAX_BYTES
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
-        policy_pb2_grpc.add_PolicyServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-        if self.fault == "unknown-method":
-            server.add_generic_rpc_handlers((Anything(),))
-        if self._token or self.fault == "token":
-            credentials = grpc.local_server_credentials()
-            port = server.add_secure_port("127.0.0.1:0", credentials)
-        else:
-            port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        self.address = f"127.0.0.1:{port}"
-        self._started.set()
-        await self._stopping.wait()
-        await server.stop(0.5)
 
     async def Play(self, unused_requests: Any, context: Any) -> None:  # noqa: N802
         try:
@@ -329,16 +280,6 @@ class SmallPolicyServer(policy_pb2_grpc.PolicyServiceServicer):
             policy_version=version,
             logits=logits.tobytes() if wants_logits else b"",
         )
-
-
-class Anything(grpc.GenericRpcHandler):
-    """Answers every method."""
-
-    def service(self, unused_details: Any) -> Any:
-        async def answer(unused_request: bytes, unused_context: Any) -> bytes:
-            return b""
-
-        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 def is_name(name: str) -> bool:

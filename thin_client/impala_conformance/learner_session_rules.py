@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import grpc
 
 from impala_conformance.environment import find_mask
 from impala_conformance.learner_peer import INVALID, PROTOCOL_VERSION, Actor, LearnerPeer, names
-from impala_conformance.open_stream import require_refusal
+from impala_conformance.open_stream import require_refusal, require_unimplemented
 from impala_conformance.rule import Rule, SkippedError, ViolationError, require
 from impala_rl.v1 import header_pb2, learner_pb2, learner_pb2_grpc, spec_pb2
 
@@ -151,13 +149,7 @@ def _check_unknown(peer: LearnerPeer) -> None:
 
 
 def _check_method(peer: LearnerPeer) -> None:
-    call: Any = peer.channel.unary_unary("/impala_rl.v1.LearnerService/Fly")
-    try:
-        call(b"", timeout=peer.patience_s)
-    except grpc.RpcError as error:
-        require_refusal(error, "UNIMPLEMENTED ")
-        return
-    raise ViolationError("expected UNIMPLEMENTED, got an answer")
+    require_unimplemented(peer.channel, "impala_rl.v1.LearnerService", peer.patience_s)
 
 
 def _check_token(peer: LearnerPeer) -> None:

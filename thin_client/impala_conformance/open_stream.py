@@ -96,3 +96,14 @@ def require_refusal(error: grpc.RpcError, *expected: str) -> Refusal:
     if f"{refusal.code} {refusal.reason}" not in expected:
         raise ViolationError(f"expected {' or '.join(expected)}, got {refusal}") from error
     return refusal
+
+
+def require_unimplemented(channel: grpc.Channel, service: str, patience_s: float) -> None:
+    """Calls a method that `service`, a full name, does not have; UNIMPLEMENTED is expected."""
+    call: Any = channel.unary_unary(f"/{service}/Fly")
+    try:
+        call(b"", timeout=patience_s)
+    except grpc.RpcError as error:
+        require_refusal(error, "UNIMPLEMENTED ")
+        return
+    raise ViolationError("expected UNIMPLEMENTED, got an answer")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-import grpc
-
 from impala_conformance.environment import find_mask
-from impala_conformance.open_stream import OpenStream, require_refusal
+from impala_conformance.open_stream import OpenStream, require_unimplemented
 from impala_conformance.policy_peer import INVALID, PROTOCOL_VERSION, Player, PolicyPeer
 from impala_conformance.rule import Rule, SkippedError, ViolationError, require
 from impala_rl.v1 import policy_pb2, policy_pb2_grpc, spec_pb2
@@ -102,13 +100,7 @@ def _check_twice(peer: PolicyPeer) -> None:
 
 
 def _check_method(peer: PolicyPeer) -> None:
-    call = peer.channel.unary_unary("/impala_rl.v1.PolicyService/Fly")
-    try:
-        call(b"", timeout=peer.patience_s)
-    except grpc.RpcError as error:
-        require_refusal(error, "UNIMPLEMENTED ")
-        return
-    raise ViolationError("expected UNIMPLEMENTED, got an answer")
+    require_unimplemented(peer.channel, "impala_rl.v1.PolicyService", peer.patience_s)
 
 
 def _check_token(peer: PolicyPeer) -> None:
