@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
+import pytest
 import torch
 
 # Test modules import the helpers in tests/kit, the packages `faults` and `fuzz` beside it, and
@@ -13,7 +15,26 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent / "kit"), str(Path(__file__).parent)]
 sys.path.append(str(Path(__file__).parents[1]))
 
+_LONGEST_NAME = 80
+
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 # Without it imageio-ffmpeg forks in Python, where gRPC's threads of other tests are.
 os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names a case after its text, short and in ASCII: names go from process to process."""
+    if not isinstance(val, str) or (val.isascii() and len(val) <= _LONGEST_NAME):
+        return None
+    return ascii(val[:_LONGEST_NAME])[1:-1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps out of reports what no process can send to another: half a surrogate pair in a log."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

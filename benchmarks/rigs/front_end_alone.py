@@ -7,9 +7,6 @@ the copy into rollout storage, in a process of its own as in `impala-server`.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -34,6 +31,7 @@ from impala_common.errors import QueueClosedError
 from impala_common.models.registry import resolve_model_spec
 from impala_common.run.run_directory import RunDirectory
 from impala_common.spec.specs import EnvironmentSpec, TensorSpec, UnrollSpec
+from impala_server.children import Child, make_child_specs
 from impala_server.messages import Bound, Define, Ready
 from impala_server.storage.control_pipe import ControlPipe
 from impala_server.storage.layout import StorageLayout
@@ -86,15 +84,18 @@ class FrontEndAlone(Generic[_Learner]):
         self._folder = tempfile.TemporaryDirectory()
         run = RunDirectory(self._folder.name)
         run.create()
-        run.config_path.write_text(dump_config(config))
+        settings = dump_config(config)
+        run.config_path.write_text(settings)
         ends, pipes = make_ends()
         self._unused = pipes["learner"]  # its end would tell the front end that the learner died
         self._pipe = pipes["front_end"]
         self.learner = make_learner(ends["learner"], run.path)
-        self._process = _start(run.path, ends["front_end"])
+        spec = make_child_specs(config, run, None)["front_end"]
+        self._child = Child("front_end", spec, self._pipe)
+        self._child.start_process(run.path, ends["front_end"], ("ERROR", "text"), None, settings)
         ends["front_end"].close_pipes()
         self.address = _wait_until_bound(self._pipe)
-        self.process = psutil.Process(self._process.pid)
+        self.process = psutil.Process(self._child.pid)
 
     def __enter__(self) -> FrontEndAlone[_Learner]:
         """It serves already."""
@@ -108,8 +109,8 @@ class FrontEndAlone(Generic[_Learner]):
     ) -> None:
         """Stops it."""
         self.learner.close()  # the front end ends with its learner
-        _end(self._process)
-        self._pipe.close()
+        self._child.join(_END_S)
+        self._child.close_pipe()
         self._unused.close()
         self._folder.cleanup()
 
@@ -136,31 +137,11 @@ def stand_in(config: TrainConfig, weights_bytes: int = 1 << 16) -> FrontEndAlone
     )
 
 
-def _start(run_path: Path, ends: ProcessEnds) -> subprocess.Popen[bytes]:
-    """Starts the process as the supervisor does."""
-    module = [sys.executable, "-m", "impala_server.front_end", str(run_path)]
-    return subprocess.Popen(
-        [*module, ends.to_argument(), "ERROR", "text"],
-        pass_fds=ends.fds,
-        stdin=subprocess.DEVNULL,
-        env={"MALLOC_ARENA_MAX": "2", **os.environ},
-    )
-
-
 def _wait_until_bound(pipe: ControlPipe) -> str:
     message = pipe.receive(_START_S)
     if not isinstance(message, Bound):
         raise SystemExit(f"the front end did not start: {message}")
     return message.address
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Waits until a front end whose learner is gone has ended."""
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 class StandInLearner:

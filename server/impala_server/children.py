@@ -170,6 +170,11 @@ class Child:
             return self._body.is_alive()
         return self._body is not None and self._body.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Number of its process; of this process where it is a thread of it."""
+        return self._body.pid if isinstance(self._body, subprocess.Popen) else os.getpid()
+
     def describe_end(self) -> str:
         """Returns how it ended, in parentheses, where that is known within a second."""
         if not isinstance(self._body, subprocess.Popen):
