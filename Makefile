@@ -11,6 +11,7 @@ MAKEFLAGS += --no-print-directory
 #   PYTHON  interpreter for .venv; default: the first of version 3.11 or newer on PATH
 #   TORCH   which torch: keep (the one already in .venv), or what pip is to install
 #   EXTRAS  extras to install; default: dev
+#   JOBS    processes that `make test` runs tests in; default: 2
 ARGS ?=
 PYTHON ?=
 # What an unrelated environment variable of the same name says does not count.
@@ -19,6 +20,9 @@ override TORCH :=
 endif
 ifneq ($(origin EXTRAS),command line)
 override EXTRAS :=
+endif
+ifneq ($(origin JOBS),command line)
+override JOBS := 2
 endif
 export PYTHON TORCH EXTRAS
 
@@ -54,7 +58,7 @@ train: $(STAMP) ## Train CartPole-v1 on this machine (learner server and actors)
 
 .PHONY: test
 test: $(STAMP) ## Run all tests
-	@$(BIN)/pytest -m "not documentation and not environments and not extended" $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not documentation and not environments and not extended" $(ARGS)
 
 .PHONY: test-extended
 test-extended: $(STAMP) ## Run further cases of what `make test` tries once: ranks, thin actors, clients in C++
