@@ -34,7 +34,7 @@ def measure(settings: BenchSettings) -> Json:
     return {
         "cartpole": {name: _describe(windows) for name, windows in cartpole.items()},
         "single_slots": asyncio.run(_measure_single(settings)),
-        "idle": asyncio.run(_measure_idle(20 if settings.is_quick else _NUM_IDLE)),
+        "idle": asyncio.run(measure_idle(20 if settings.is_quick else _NUM_IDLE)),
     }
 
 
@@ -128,7 +128,7 @@ async def _measure_single(settings: BenchSettings) -> Json:
     }
 
 
-async def _measure_idle(num_clients: int) -> Json:
+async def measure_idle(num_clients: int) -> Json:
     """Measures what clients that have played one step each take at the policy server."""
     with PlayServer("policy") as server:
         first = await _open(server.address, 10, "first")  # what the first ones load is not theirs

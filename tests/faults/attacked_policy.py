@@ -37,7 +37,7 @@ class AttackedPolicy(Attacked):
                     self._path, "impala-policy-server", "--port", "0", "--token-file", token,
                     "--learner", self.run.address_path.read_text().strip(),
                     "--actor-token-file", token, "--address-file", str(address),
-                    "--log-format", "json", "--slot-timeout-s", "20", "--max-clients", "256",
+                    "--log-format", "json", "--slot-timeout-s", "600", "--max-clients", "256",
                 )
             )  # fmt: skip
             self._server.wait_until(address.exists, "address", _WAIT_S)

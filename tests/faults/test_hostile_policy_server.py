@@ -171,7 +171,7 @@ def test_hellos_of_everybody_at_once_are_bounded(attacked_policy: AttackedPolicy
         stub = policy_pb2_grpc.PolicyServiceStub(channel)
         for start in range(0, number, 100):
             calls = [
-                stub.Play(iter([hello(f"flood-{k}")]), timeout=60.0)
+                stub.Play(iter([hello(f"flood-{k}")]), timeout=240.0)
                 for k in range(start, min(start + 100, number))
             ]
             for call in calls:
