@@ -153,7 +153,6 @@ def test_lives_that_replace_each_other_leave_one(attacked_policy: AttackedPolicy
         attack.figures |= {"lives": number}
 
 
-@pytest.mark.extended
 def test_hellos_of_everybody_at_once_are_bounded(attacked_policy: AttackedPolicy) -> None:
     """Beyond --max-clients (256) each further one is told to try again.
 
