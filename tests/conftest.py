@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +19,22 @@ sys.path[:0] = [str(Path(__file__).parent / "kit"), str(Path(__file__).parent)]
 sys.path.append(str(Path(__file__).parents[1]))
 
 _LONGEST_NAME = 80
+
+if sys.version_info < (3, 12):
+    # There ast.parse fails if a collection of garbage in it runs what parses, too: "SystemError:
+    # AST constructor recursion depth mismatch". pytest parses the source of what failed.
+    _parse = ast.parse
+
+    def _parse_without_collection(*arguments: Any, **more: Any) -> ast.AST:
+        is_collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return _parse(*arguments, **more)
+        finally:
+            if is_collecting:
+                gc.enable()
+
+    ast.parse = _parse_without_collection
 
 torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
