@@ -36,11 +36,12 @@ EXTRAS = "atari,minatar,minigrid,mujoco,tensorboard,video"
 """Extras whose packages can be installed with hashes: what EXTRAS of an image may name."""
 MORE = ("hatchling", "tensorboard", "setuptools")
 """What images install besides the dependencies of impala-rl."""
-TORCH_CPU = {
-    "cp311-manylinux_2_28_x86_64": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
-    "cp311-manylinux_2_28_aarch64": "84453b69508ec79902f899c5ed9495acb9e2bbe9fda5f1d5d6f19e3c3842e1a7",
-}
-"""torch 2.13.0+cpu of download.pytorch.org. Each was compared with what several projects publish."""
+TORCH_CPU = (
+    # cp311, manylinux_2_28: x86_64, aarch64
+    "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+    "84453b69508ec79902f899c5ed9495acb9e2bbe9fda5f1d5d6f19e3c3842e1a7",
+)
+"""Wheels of torch 2.13.0+cpu on download.pytorch.org, as several projects publish their hashes."""
 HEADER = f"""\
 # SHA-256 of the wheels for Linux of every package that the images install, any Python and any
 # processor. Made by scripts/hash_packages.py; read by deploy/images/install.py.
@@ -82,7 +83,7 @@ def wheel_hashes(name: str, version: str) -> list[str]:
     for file in files:
         if not file["filename"].endswith(".whl") or file.get("yanked"):
             continue
-        unused_name, of_version, unused_build, tags = parse_wheel_filename(file["filename"])
+        _, of_version, _, tags = parse_wheel_filename(file["filename"])
         if str(of_version) == version and any(
             tag.platform == "any" or "linux" in tag.platform for tag in tags
         ):
@@ -104,7 +105,7 @@ def build() -> str:
     versions |= resolve(requirements(pyproject, "bare", EXTRAS), "--no-deps")
     lines = [entry(name, versions[name], wheel_hashes(name, versions[name])) for name in versions]
     torch = pinned((ROOT / "constraints.txt").read_text())["torch"]
-    lines.append(entry("torch", f"{torch}+cpu", sorted(TORCH_CPU.values())))
+    lines.append(entry("torch", f"{torch}+cpu", sorted(TORCH_CPU)))
     return HEADER + "\n".join(sorted(lines)) + "\n"
 
 

@@ -60,9 +60,12 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None) -> None:
+    from impala_actor.environments.factory import validate_environment_id
+
+    if objects_fd is None:  # else objects may bring the id
+        validate_environment_id(config.env, config.environment)
     import torch
 
-    from impala_actor.environments.factory import validate_environment_id
     from impala_actor.evaluation.evaluator_loop import Evaluator
 
     torch.set_num_threads(1)
@@ -74,7 +77,7 @@ def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
-    validate_environment_id(config.env, config.environment)
+        validate_environment_id(config.env, config.environment)
     evaluator = Evaluator(config.with_absolute_paths(), stop)
     stop.begin(evaluator.abandon)
     evaluator.run()

@@ -25,7 +25,6 @@ from pathlib import Path
 HASHES = Path("hashes.txt")
 CONSTRAINTS = Path("/opt/constraints.txt")
 MODES = ("require", "none")
-PIP = (sys.executable, "-m", "pip")
 REFUSED = 78
 INDEX_OPTIONS = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host")
 
@@ -67,7 +66,7 @@ def main(words: list[str]) -> None:
         _refuse(f"HASHES is one of {', '.join(MODES)}; got {mode!r}")
     if mode == "none":
         print("HASHES=none: what the index sends is installed unchecked", flush=True)
-        subprocess.run([*PIP, "install", "-c", str(CONSTRAINTS), *words], check=True)
+        _run_pip("install", "-c", str(CONSTRAINTS), *words)
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--no-deps", action="store_true")
@@ -95,7 +94,7 @@ def _install_checked(index: list[str], words: list[str], folder: Path) -> None:
     wheels = ["--only-binary", ":all:"]
     dry_run = ["install", "--quiet", "--dry-run", "--report", str(report), *wheels]
     constraints = ["-c", str(pins), "-c", str(CONSTRAINTS)]
-    subprocess.run([*PIP, *dry_run, *constraints, *words], check=True)
+    _run_pip(*dry_run, *constraints, *words)
     try:
         chosen = choose(report.read_text(), entries)
     except LookupError as error:
@@ -108,7 +107,11 @@ def _install_checked(index: list[str], words: list[str], folder: Path) -> None:
     locked = folder / "locked.txt"
     locked.write_text("\n".join(chosen) + "\n")
     checked = ["install", "--require-hashes", "--no-deps", *wheels, *index, "-r", str(locked)]
-    subprocess.run([*PIP, *checked], check=True)
+    _run_pip(*checked)
+
+
+def _run_pip(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)  # noqa: S603 (pip itself)
 
 
 def _refuse(text: str) -> None:

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = ROOT / "deploy" / "images"
 DOCKERFILES = sorted(
-    path for path in ROOT.rglob("Dockerfile") if not path.relative_to(ROOT).parts[0][0] == "."
+    path for path in ROOT.rglob("Dockerfile") if path.relative_to(ROOT).parts[0][0] != "."
 )
 RUN_S = 30.0
 
@@ -119,7 +119,9 @@ def test_no_image_installs_past_the_hashes(path: Path) -> None:
 
 
 def test_what_pip_would_install_is_chosen_by_name_and_version() -> None:
-    entries = install.read_hashes("# text\na-b==1.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n")
+    entries = install.read_hashes(
+        "# text\na-b==1.0 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n"
+    )
     report = {"install": [{"metadata": {"name": "A_b", "version": "1.0"}}]}
 
     assert install.choose(json.dumps(report), entries) == [
