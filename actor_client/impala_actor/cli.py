@@ -65,6 +65,7 @@ def _act(config: ActorConfig, stop: StopSignals, objects_fd: int | None) -> None
     keep_large_buffers()
     from impala_actor.environments.factory import validate_environment_id
 
+    config.with_absolute_paths().security.make_credentials(config.server)  # its files, in time
     if objects_fd is None:  # else objects may bring the id
         validate_environment_id(config.env, config.environment)
     import torch

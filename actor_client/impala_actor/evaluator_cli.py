@@ -62,6 +62,7 @@ def run(argv: Sequence[str]) -> int:
 def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None) -> None:
     from impala_actor.environments.factory import validate_environment_id
 
+    config.with_absolute_paths().security.make_credentials(config.server)  # its files, in time
     if objects_fd is None:  # else objects may bring the id
         validate_environment_id(config.env, config.environment)
     import torch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -80,13 +81,36 @@ def test_refusal_is_one_line_in_any_locale_and_comes_before_torch(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--token-file", "--ca-file"])
+@pytest.mark.parametrize("name", ["impala-actor", "impala-evaluator", "impala-policy-server"])
+def test_file_that_is_missing_is_named_before_torch(name: str, option: str, tmp_path: Path) -> None:
+    server = "--learner" if name == "impala-policy-server" else "--server"
+    env = [] if name == "impala-policy-server" else ["--env", "CartPole-v1"]
+    words = [server, "127.0.0.1:1", *env, option, "no-such-file"]
+
+    code, err = play(name, words, tmp_path)
+
+    assert code == 78
+    assert f"error: {option} is '{tmp_path}/no-such-file' but must be a readable file" in err
+    assert not re.search(r"\| +torch$", err, re.MULTILINE)
+
+
+def test_policy_that_is_missing_is_named_before_torch(tmp_path: Path) -> None:
+    code, err = play("impala-policy-server", ["--policy", "no-such-run"], tmp_path)
+
+    assert code == 78
+    assert "error: RUN is 'no-such-run' but must be a run's folder" in err
+    assert not re.search(r"\| +torch$", err, re.MULTILINE)
+
+
 @pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&- <&-"])
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_closed_streams_change_no_exit_code(name: str, redirection: str, tmp_path: Path) -> None:
     assert play(name, REFUSED[name], tmp_path, redirection)[0] == 78
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>&- <&-", ""])
+@pytest.mark.timeout(320)
+@pytest.mark.parametrize("redirection", ["2>&- <&-", ""])
 def test_training_to_its_end_with_streams_of_any_kind(redirection: str, tmp_path: Path) -> None:
     """The result is whole, and what is said is ASCII."""
     options = ["--total-steps", "3000", "--eval-episodes", "4", "--run-dir", "run", "--json"]
@@ -95,7 +119,7 @@ def test_training_to_its_end_with_streams_of_any_kind(redirection: str, tmp_path
         cwd=tmp_path,
         env=PLAIN,
         capture_output=True,
-        timeout=RUN_S,
+        timeout=3 * RUN_S,
     )
 
     assert done.returncode == 0, done.stderr
