@@ -28,9 +28,6 @@ IMAGES = ROOT / "deploy" / "images"
 INDEX = os.environ.get("INDEX", "https://pypi.org/simple").rstrip("/")
 TIMEOUT_S = 60.0
 RESOLVE_S = 600.0
-sys.path.insert(0, str(IMAGES))
-
-from requirements import requirements  # noqa: E402
 
 EXTRAS = "atari,minatar,minigrid,mujoco,tensorboard,video"
 """Extras whose packages can be installed with hashes: what EXTRAS of an image may name."""
@@ -93,6 +90,13 @@ def wheel_hashes(name: str, version: str) -> list[str]:
     return sorted(found)
 
 
+def list_requirements(kind: str) -> list[str]:
+    """Returns what an image with EXTRAS installs, by the script that images run."""
+    command = [sys.executable, str(IMAGES / "requirements.py"), kind, EXTRAS]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
 def entry(name: str, version: str, hashes: list[str]) -> str:
     """Returns the lines of one package, as pip reads them."""
     return " \\\n    ".join([f"{name}=={version}", *(f"--hash=sha256:{it}" for it in hashes)])
@@ -100,9 +104,8 @@ def entry(name: str, version: str, hashes: list[str]) -> str:
 
 def build() -> str:
     """Returns the text of hashes.txt."""
-    pyproject = str(ROOT / "pyproject.toml")
-    versions = resolve([*requirements(pyproject, "full", EXTRAS), *MORE])
-    versions |= resolve(requirements(pyproject, "bare", EXTRAS), "--no-deps")
+    versions = resolve([*list_requirements("full"), *MORE])
+    versions |= resolve(list_requirements("bare"), "--no-deps")
     lines = [entry(name, versions[name], wheel_hashes(name, versions[name])) for name in versions]
     torch = pinned((ROOT / "constraints.txt").read_text())["torch"]
     lines.append(entry("torch", f"{torch}+cpu", sorted(TORCH_CPU)))

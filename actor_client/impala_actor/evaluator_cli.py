@@ -50,8 +50,6 @@ def run(argv: Sequence[str]) -> int:
         stop = StopSignals()
         if config.exit_with_parent:
             stop_without_parent(stop)
-        with contextlib.suppress(OSError):
-            os.nice(config.nice)
         _evaluate(config, stop, objects_fd)
     except ImpalaError as error:
         write_line("error", f"error: {error}")
@@ -65,6 +63,8 @@ def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None
     config.with_absolute_paths().security.make_credentials(config.server)  # its files, in time
     if objects_fd is None:  # else objects may bring the id
         validate_environment_id(config.env, config.environment)
+    with contextlib.suppress(OSError):
+        os.nice(config.nice)  # from here on: a refusal should not wait for a busy machine
     import torch
 
     from impala_actor.evaluation.evaluator_loop import Evaluator
