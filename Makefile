@@ -118,6 +118,12 @@ pictures: $(STAMP) ## Remake the pictures of the README, from real runs and docs
 	@$(BIN)/python scripts/make_pictures.py
 	@$(BIN)/python -m benchmarks.suite.curves
 
+.PHONY: hashes check-hashes
+hashes: $(STAMP) ## Ask the index for the hashes of what images install (deploy/images/hashes.txt)
+	@$(BIN)/python scripts/hash_packages.py
+check-hashes: $(STAMP) ## Fail if they are not what the index says
+	@$(BIN)/python scripts/hash_packages.py --check
+
 COMPOSE ?= docker-compose
 
 .PHONY: site

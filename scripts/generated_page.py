@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def write_or_check(page: Path, text: str) -> int:
+def write_or_check(page: Path, text: str, remedy: str = "make docs") -> int:
     """Writes `text` to `page`, or only compares them where the script got --check.
 
     Returns:
@@ -18,5 +18,5 @@ def write_or_check(page: Path, text: str) -> int:
         return 0
     if page.exists() and page.read_text() == text:
         return 0
-    print(f"{page.name} is out of date: run make docs")
+    print(f"{page.name} is out of date: run {remedy}")
     return 1

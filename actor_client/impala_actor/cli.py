@@ -63,17 +63,21 @@ def _act(config: ActorConfig, stop: StopSignals, objects_fd: int | None) -> None
     # numpy's matrix products are small here: further threads would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(config.torch_threads))
     keep_large_buffers()
+    from impala_actor.environments.factory import validate_environment_id
+
+    config.with_absolute_paths().security.make_credentials(config.server)  # its files, in time
+    if objects_fd is None:  # else objects may bring the id
+        validate_environment_id(config.env, config.environment)
     import torch
 
     from impala_actor.acting.actor_loop import Actor
-    from impala_actor.environments.factory import validate_environment_id
 
     torch.set_num_threads(config.torch_threads)
     if objects_fd is not None:
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
-    validate_environment_id(config.env, config.environment)
+        validate_environment_id(config.env, config.environment)
     actor = Actor(config.with_absolute_paths(), stop)
     _LOG.info("actor %s plays %s for %s", actor.actor_id, config.env, config.server)
     stop.begin(actor.abandon)

@@ -50,8 +50,6 @@ def run(argv: Sequence[str]) -> int:
         stop = StopSignals()
         if config.exit_with_parent:
             stop_without_parent(stop)
-        with contextlib.suppress(OSError):
-            os.nice(config.nice)
         _evaluate(config, stop, objects_fd)
     except ImpalaError as error:
         write_line("error", f"error: {error}")
@@ -60,9 +58,15 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None) -> None:
+    from impala_actor.environments.factory import validate_environment_id
+
+    config.with_absolute_paths().security.make_credentials(config.server)  # its files, in time
+    if objects_fd is None:  # else objects may bring the id
+        validate_environment_id(config.env, config.environment)
+    with contextlib.suppress(OSError):
+        os.nice(config.nice)  # from here on: a refusal should not wait for a busy machine
     import torch
 
-    from impala_actor.environments.factory import validate_environment_id
     from impala_actor.evaluation.evaluator_loop import Evaluator
 
     torch.set_num_threads(1)
@@ -74,7 +78,7 @@ def _evaluate(config: EvaluatorConfig, stop: StopSignals, objects_fd: int | None
         from impala_actor.acting.passed_objects import register_inherited
 
         register_inherited(objects_fd)
-    validate_environment_id(config.env, config.environment)
+        validate_environment_id(config.env, config.environment)
     evaluator = Evaluator(config.with_absolute_paths(), stop)
     stop.begin(evaluator.abandon)
     evaluator.run()

@@ -24,6 +24,7 @@ from impala_actor.environments.factory import (
     register_environment,
 )
 from impala_actor.environments.old_gym import HOW_TO_WRAP
+from impala_agent.class_changes import warn_of_class_changes
 from impala_agent.object_changes import find_change
 from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.sections import EnvironmentConfig
@@ -165,6 +166,7 @@ def _single_spec(spec: gymnasium.envs.registration.EnvSpec) -> gymnasium.envs.re
 
 
 def _from_env(argument: str, value: Env, config: EnvironmentConfig) -> EnvironmentSource:
+    warn_of_class_changes(argument, value)
     spec = None
     with contextlib.suppress(Exception):  # a wrapper without a record of its arguments
         spec = value.spec
@@ -201,6 +203,8 @@ def _require_unchanged(
       ConfigError: names what was changed; a vector environment's parts are always made anew.
     """
     parts = list(getattr(value, "envs", ()))
+    for one in parts[:1]:
+        warn_of_class_changes(argument, one)
     makers = list(getattr(value, "env_fns", ()))
     pairs: list[tuple[Any, Callable[[], Any]]] = list(zip(parts, makers, strict=False))
     if not makers and value.spec is not None:

@@ -21,6 +21,7 @@ from impala_common.config.job import InferenceBackendName
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.logs import LogFormat
 from impala_common.rpc.addresses import require_server_address
+from impala_common.rpc.security import ClientSecurity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,17 @@ class PolicyServerArguments:
                 admin_token_file=absolute_path(self.admin_token_file),
             ),
             admin=AdminConfig(admin_address=absolute_address(self.admin_address)),
+        )
+
+    @property
+    def security(self) -> ClientSecurity:
+        """What the server shows the learner, and whom it takes for it."""
+        return ClientSecurity(
+            ca_file=absolute_path(self.ca_file),
+            token_file=absolute_path(self.token_file),
+            client_cert=absolute_path(self.client_cert),
+            client_key=absolute_path(self.client_key),
+            server_name=self.server_name,
         )
 
     @property

@@ -18,7 +18,7 @@ import tyro
 
 from impala_actor.acting.stop_signals import end_process
 from impala_common.errors import ImpalaError
-from impala_common.process.absolute_paths import absolute_address, absolute_path
+from impala_common.process.absolute_paths import absolute_address
 from impala_common.process.allocator import keep_large_buffers
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
@@ -60,6 +60,10 @@ def run(argv: Sequence[str]) -> int:
 def _serve(arguments: PolicyServerArguments) -> None:
     listening = arguments.listening()
     require_device("--device", arguments.device)
+    if arguments.policy:
+        _require_policy(arguments)
+    else:
+        arguments.security.make_credentials(arguments.learner)  # its files, before torch
     # numpy's matrix products are small here: further threads would only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.torch_threads))
     keep_large_buffers()
@@ -133,12 +137,20 @@ def _watch_parent(
     loop.call_later(1.0, _watch_parent, loop, parent, on_gone)
 
 
+def _require_policy(arguments: PolicyServerArguments) -> None:
+    """Raises an error for a folder of neither a run nor an exported policy, without torch."""
+    from impala_actor.evaluation.output_places import require_runs
+    from impala_common.policy.exported_policy import DESCRIPTION_FILE
+
+    if not (Path(arguments.policy) / DESCRIPTION_FILE).exists():
+        require_runs((Path(arguments.policy),), arguments.checkpoint or None)
+
+
 def _make_source(arguments: PolicyServerArguments) -> PolicySource:
     from impala_actor.acting.learner_client import default_actor_id
     from impala_common.policy.exported_policy import load_policy
     from impala_common.policy.frozen_policy import NetworkPolicy
     from impala_common.process.devices import resolve_device
-    from impala_common.rpc.security import ClientSecurity
     from impala_policy_server.engine_settings import EngineSettings
     from impala_policy_server.frozen_source import FrozenSource
     from impala_policy_server.learner_source import LearnerSource
@@ -162,11 +174,5 @@ def _make_source(arguments: PolicyServerArguments) -> PolicySource:
         arguments.actor_id or default_actor_id(),
         settings,
         connect_timeout_s=arguments.connect_timeout_s,
-        security=ClientSecurity(
-            ca_file=absolute_path(arguments.ca_file),
-            token_file=absolute_path(arguments.token_file),
-            client_cert=absolute_path(arguments.client_cert),
-            client_key=absolute_path(arguments.client_key),
-            server_name=arguments.server_name,
-        ),
+        security=arguments.security,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import re
 import shlex
 import subprocess
 import sys
@@ -23,14 +24,19 @@ from impala_conformance.kit import (
 )
 from impala_conformance.report import print_table, to_json
 from impala_conformance.rule import Result
+from impala_conformance.standard_streams import prepare_standard_streams
 from impala_rl.v1 import spec_pb2
 
 _PASSED, _FAILED, _UNREACHABLE, _BAD_CONFIGURATION = 0, 1, 69, 78
 _STOP_S = 60.0
+_ADDRESS = re.compile(
+    r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*):[0-9]{1,5}", re.ASCII
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -55,6 +61,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _play(arguments: argparse.Namespace) -> list[Result]:
     side, address = _side_of(arguments)
+    if not _ADDRESS.fullmatch(address):
+        raise RefusedKitError(
+            f"the server is {address!r} but must be HOST:PORT, [IPV6]:PORT or unix:PATH"
+        )
     connection = Connection(
         address=address,
         ca_file=arguments.ca_file,

@@ -20,6 +20,7 @@ from impala_thin.errors import (
 from impala_thin.hello import ClientSettings
 from impala_thin.server_address import require_address
 from impala_thin.slots_client import SlotsClient
+from impala_thin.standard_streams import prepare_standard_streams
 
 _CODES: dict[type[ThinError], int] = {
     RunFinishedError: 0,
@@ -30,6 +31,7 @@ _CODES: dict[type[ThinError], int] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
+    prepare_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -111,7 +113,13 @@ def _play(arguments: argparse.Namespace) -> None:
     except (TypeError, ValueError) as error:
         text = f"--env-kwargs is {arguments.env_kwargs!r} but must be a JSON object: {error}"
         raise RefusedError(text) from None
-    vector_env = make_vector(arguments.env, arguments.slots, env_kwargs)
+    try:
+        vector_env = make_vector(arguments.env, arguments.slots, env_kwargs)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever an environment's own code raises
+        text = f"--env {arguments.env} cannot be made here: {type(error).__name__}: {error}"
+        raise RefusedError(" ".join(text.split())) from None
     environment = Environment.from_spaces(
         vector_env.single_observation_space,
         vector_env.single_action_space,
@@ -133,7 +141,13 @@ def _play(arguments: argparse.Namespace) -> None:
         played = play_vector(
             vector_env, client, num_episodes=arguments.episodes, seed=arguments.seed
         )
-    vector_env.close()
+    try:
+        vector_env.close()
+    except Exception as error:  # all has been played by then
+        print(
+            f"warning: close() of the environment raised {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
     mean = sum(played.returns) / len(played.returns) if played.returns else float("nan")
     print(
         f"played {played.num_steps} steps, {len(played.returns)} episodes, mean return {mean:.1f}"

@@ -161,6 +161,7 @@ class EnvironmentAdapter:
         self._can_be_masked = can_be_masked(spec.action) and not has_mask
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
+        self._has_warned = False
 
     def reset(self, seed: int) -> Observations:
         """Starts a new episode in every slot; each slot's seed derives from (seed, slot).
@@ -192,6 +193,7 @@ class EnvironmentAdapter:
         observation, rewards, terminated, truncated, infos = self._step_all(actions)
         is_padding = self._ended
         if self._has_ended:
+            self._look_at_resets(is_padding, rewards, terminated | truncated)
             rewards = np.where(is_padding, np.float32(0.0), rewards)
             terminated = terminated & ~is_padding
             truncated = truncated & ~is_padding
@@ -266,6 +268,35 @@ class EnvironmentAdapter:
                         "observation of the step that ends",
                         "NEXT_STEP",
                     )
+
+    def _look_at_resets(
+        self, is_padding: BoolArray, rewards: NDArray[np.float32], ended: BoolArray
+    ) -> None:
+        """Notices steps of an episode where slots are to be reset and nothing else.
+
+        A reward may also come from a wrapper around all slots, hence a warning only.
+
+        Raises:
+          SpecMismatchError: an episode ended there.
+        """
+        if (ended & is_padding).any():
+            slot = int(np.flatnonzero(ended & is_padding)[0])
+            raise SpecMismatchError(
+                'metadata["autoreset_mode"] of the environment',
+                "SAME_STEP with final_obs in its infos, or DISABLED, since an episode ended in "
+                f"slot {slot} in the step after an end",
+                "NEXT_STEP, which only resets in that step",
+            )
+        if self._has_warned or not rewards[is_padding].any():
+            return
+        self._has_warned = True
+        _LOG.warning(
+            "the vector environment gave a reward of %g in the step after an end, in which it is "
+            "to reset only (NEXT_STEP); the reward is not counted. If it has reset in the step "
+            "before, these are steps of an episode that are lost: it must give final_obs, or "
+            'declare DISABLED: metadata = {"autoreset_mode": ...}',
+            rewards[is_padding & (rewards != 0)][0],
+        )
 
     def _note_ends(self, ended: BoolArray) -> None:
         """Notes in which slots the next action is ignored."""

@@ -272,6 +272,43 @@ def test_class_that_says_next_step_and_resets_at_once_is_refused(has_list_infos:
         environment.step(np.zeros(2, np.int64))
 
 
+@pytest.mark.parametrize("metadata", [{}, {"autoreset_mode": AutoresetMode.NEXT_STEP}])
+def test_class_that_resets_at_once_without_final_observations_is_noticed_by_its_rewards(
+    metadata: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before: nothing was said, and first steps of episodes were lost."""
+    environment = adapt(VectorClass(metadata, None, is_same_step=True))
+    environment.reset(0)
+
+    for _ in range(12):
+        environment.step(np.zeros(2, np.int64))
+
+    said = [record.getMessage() for record in caplog.records if "a reward of" in record.message]
+    assert len(said) == 1
+    assert "a reward of 1 in the step after an end" in said[0]
+    assert "autoreset_mode" in said[0]
+
+
+class AlwaysEnds(VectorClass):
+    """Ends both slots in every step, and says NEXT_STEP."""
+
+    def _step(self, actions: Any) -> Any:
+        observation = np.zeros((2, 1), np.float32)
+        return observation, np.zeros(2), np.ones(2, np.bool_), np.zeros(2, np.bool_), {}
+
+
+def test_class_whose_episodes_end_in_the_step_of_a_reset_is_refused() -> None:
+    """Before: every second episode was lost without a word."""
+    environment = adapt(
+        AlwaysEnds({"autoreset_mode": AutoresetMode.NEXT_STEP}, None, is_same_step=False)
+    )
+    environment.reset(0)
+    environment.step(np.zeros(2, np.int64))
+
+    with pytest.raises(SpecMismatchError, match=r"autoreset_mode.*expected SAME_STEP.*slot 0"):
+        environment.step(np.zeros(2, np.int64))
+
+
 def test_class_that_says_same_step_without_final_observations_is_refused() -> None:
     environment = adapt(
         VectorClass({"autoreset_mode": AutoresetMode.SAME_STEP}, None, is_same_step=True)
