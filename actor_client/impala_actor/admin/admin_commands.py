@@ -185,16 +185,13 @@ def _actors(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Shows actors that the options let through, and what all of them do together."""
     require("--limit", arguments.limit, arguments.limit >= 0, "at least 0")
     limit = arguments.limit or _MAX_ACTORS
-    fields = {"text": arguments.text, "is_connected": arguments.connected}
+    fields: Json = {"text": arguments.text, "is_connected": arguments.connected}
     fields["is_rejected"] = arguments.rejected
     answer: Json = {"actors": [], "next_page_token": ""}
     while True:
         size = min(_PAGE, limit - len(answer["actors"]))
-        page = to_json(
-            client.call(
-                "ListActors", page_size=size, page_token=answer["next_page_token"], **fields
-            )
-        )
+        fields |= {"page_size": size, "page_token": answer["next_page_token"]}
+        page = to_json(client.call("ListActors", **fields))
         # A learner older than pages sends all actors at once, and no totals.
         answer = page | {"actors": (answer["actors"] + page["actors"])[:limit]}
         if not page["next_page_token"] or len(answer["actors"]) >= limit:
