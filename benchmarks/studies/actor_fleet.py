@@ -247,11 +247,6 @@ def _look(server: FrontEndAlone[LearnerAlone], looks: Json) -> None:
         "seconds": round(time.monotonic() - start_s, 3),
         "bytes": len(text),
         "series": sum(not line.startswith("#") for line in text.splitlines()),
-        "actors_connected": next(
-            float(line.split()[1])
-            for line in text.splitlines()
-            if line.startswith("impala_actors_connected")
-        ),
         "names_of_actors": text.count("fleet-"),
     }
 

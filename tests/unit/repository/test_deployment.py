@@ -368,7 +368,7 @@ def test_sbatch_of_ranks_without_room_for_actors_is_refused(
 
 
 def test_jobset_of_ranks_names_its_pods_as_its_certificate_and_rendezvous_do() -> None:
-    """Names are JobSet's: SET-JOB-INDEX-POD.SUBDOMAIN. Seen to fail with another name of the set."""
+    """Names are JobSet's: SET-JOB-INDEX-POD.SUBDOMAIN. Seen to fail with a set of another name."""
     (jobset,) = [
         document
         for path, document in manifests()
