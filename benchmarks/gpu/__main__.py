@@ -82,6 +82,8 @@ def main() -> None:
     for step in PLAN:
         if not arguments.only or step.name in arguments.only:
             left_s = arguments.total_s - (time.monotonic() - start_s)
+            if not step.takes_rest:
+                left_s -= sum(one.limit_s for one in PLAN if one.takes_rest)
             _run(step, left_s, result, save)
     if is_written and arguments.result.resolve() == RESULT_PATH.resolve():
         _render_page()

@@ -44,13 +44,13 @@ def measure_learner(settings: StepSettings, emit: Emit) -> None:
     if compiled:  # each size is compiled anew
         sizes = (256, 32) if model == "nature_cnn" else (256,)
     if settings.is_rehearsal:
-        sizes, compiled = (2,), compiled and "aot_eager"
+        sizes, compiled = (1,), compiled and "aot_eager"
     for batch_size in sizes:
         network = UpdateNetwork(
             name=model,
             model=model,
             environment=ATARI,
-            unroll_length=2 if settings.is_rehearsal else _T,
+            unroll_length=1 if settings.is_rehearsal else _T,
             batch_size=batch_size,
         )
         row: Json = {"network": model, "variant": variant, "T": network.unroll_length}
@@ -69,7 +69,8 @@ def measure_learner(settings: StepSettings, emit: Emit) -> None:
 def _measure(updating: UpdateAlone, settings: StepSettings) -> Json:
     window_s = settings.window_s(_WINDOW_S)
     with _sample_utilisation(settings.device) as samples:
-        walls = [updating.run(window_s) for _ in range(_NUM_WINDOWS)]
+        num_windows = 1 if settings.is_rehearsal else _NUM_WINDOWS
+        walls = [updating.run(window_s) for _ in range(num_windows)]
     wall_us = summarise(walls)
     row: Json = {
         "wall_us": wall_us,

@@ -45,7 +45,7 @@ class Step:
       function: MODULE:NAME of what runs, called with settings and `emit`.
       limit_s: most seconds it may take.
       words: `StepSettings.words`.
-      takes_rest: whether it may use what all steps before it have left over.
+      takes_rest: whether it may use what all others leave over; then `limit_s` is kept for it.
     """
 
     name: str
