@@ -1,4 +1,4 @@
-"""`make gpu`: steps that are killed or fail lose no row, the page, and a rehearsal of cheap steps."""
+"""`make gpu`: steps that are killed lose no row, its page, and a rehearsal of cheap steps."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_step_that_fails_keeps_its_rows_and_says_so(
 def test_plan_fits_into_nine_minutes_and_leaves_pong_a_minute() -> None:
     names = [step.name for step in PLAN]
     assert len(set(names)) == len(names)
-    assert names[-1] == "pong"
-    assert PLAN[-1].takes_rest
+    assert [step.name for step in PLAN if step.takes_rest] == names[-1:] == ["pong"]
+    assert PLAN[-1].limit_s >= 60.0
     assert TOTAL_S <= 540.0
 
 
