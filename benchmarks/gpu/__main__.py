@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,8 @@ def main() -> None:
     if unknown:
         names = ", ".join(step.name for step in PLAN)
         raise SystemExit(f"no step {', '.join(sorted(unknown))}; there are {names}")
+    # Ended by whoever lends the machine: what a step has started must not stay on the device.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     start_s = time.monotonic()
     device = _look_for_device(PLAN[0])
     result: Json = {
