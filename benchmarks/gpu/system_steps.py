@@ -86,8 +86,8 @@ def train_pong(settings: StepSettings, emit: Emit) -> None:
 def _start(folder: str, *options: str) -> TrainingProcess:
     """Returns a training that is found without an installed command."""
     path = Path(folder) / "run"
-    command = [sys.executable, "-m", "impala_server.train_cli", "--env", _ENV]
-    command += ["--run-dir", str(path), "--quiet", "--eval-episodes", "0"]
+    command = [sys.executable, "-c", "from impala_server.train_cli import main; main()"]
+    command += ["--env", _ENV, "--run-dir", str(path), "--quiet", "--eval-episodes", "0"]
     return TrainingProcess(_ENV, path, *options, command=command)
 
 

@@ -78,9 +78,15 @@ class Fleet:
         """Lets all register and open their streams at once; returns the seconds each took."""
         return [one for answer in self._ask("join") for one in answer["taken_s"]]
 
-    def fetch(self) -> list[float]:
-        """Lets all fetch the newest weights at once; returns the seconds each took."""
-        return [one for answer in self._ask("fetch") for one in answer["taken_s"]]
+    def fetch(self) -> tuple[list[float], int]:
+        """Lets all fetch the newest weights at once.
+
+        Returns:
+          The seconds each took, and how many fetches broke off and were tried again.
+        """
+        answers = self._ask("fetch")
+        taken_s = [one for answer in answers for one in answer["taken_s"]]
+        return taken_s, sum(answer["num_failed"] for answer in answers)
 
     def send(self, messages_per_s: float, window_s: float, leavers_per_s: float = 0.0) -> Traffic:
         """Lets all send for a window.
@@ -163,7 +169,8 @@ class _Share:
 
     async def _all(self, method: str) -> Json:
         taken_s = await asyncio.gather(*(getattr(actor, method)() for actor in self._actors))
-        return {"taken_s": taken_s}
+        num_failed = sum(len(actor.take_counts()[1]) for actor in self._actors)
+        return {"taken_s": taken_s, "num_failed": num_failed}
 
     async def _close(self) -> Json:
         await asyncio.gather(*(actor.leave(is_orderly=True) for actor in self._actors))

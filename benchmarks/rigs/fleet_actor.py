@@ -125,10 +125,17 @@ class FleetActor:
         """Fetches the newest weights and drops them; returns the seconds it took."""
         start_s = time.monotonic()
         request = learner_pb2.GetWeightsRequest(learner_run_id=self._learner_run_id)
-        chunks = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
-        while await chunks.read() is not grpc.aio.EOF:
-            continue
-        return time.monotonic() - start_s
+        while True:
+            try:
+                chunks = self._stub.GetWeights(request, timeout=WEIGHTS_DEADLINE_S)
+                while await chunks.read() is not grpc.aio.EOF:
+                    continue
+                return time.monotonic() - start_s
+            except grpc.aio.AioRpcError as error:
+                if time.monotonic() > start_s + _JOIN_S:
+                    raise
+                self._failures.append(f"GetWeights: {error.code().name}")
+                await asyncio.sleep(0.2 + 0.8 * secrets.randbelow(1000) / 1000)
 
     def leave_soon(self, is_orderly: bool) -> None:
         """Leaves before the next message, and comes back at once."""

@@ -31,7 +31,7 @@ import tyro
 from benchmarks.rigs.fleet import Fleet, Traffic
 from benchmarks.rigs.front_end_alone import FrontEndAlone, make_config
 from benchmarks.rigs.learner_alone import LearnerAlone
-from benchmarks.rigs.unroll_source import UnrollSource, make_vectors
+from benchmarks.rigs.unroll_source import make_vectors
 from benchmarks.suite.machine import save
 from benchmarks.suite.section import Json
 from impala_common.config import ModelConfig, TrainConfig
@@ -76,19 +76,17 @@ def main() -> None:
         fleet = stack.enter_context(
             Fleet(server.address, folder, arguments.num_actors, arguments.num_processes)
         )
-        result = _measure(arguments, server, fleet, source, empty_bytes)
-    if arguments.name:
-        save(
-            arguments.name,
-            {
-                "fleet_command": shlex.join(
-                    ["python", "-m", "benchmarks.studies.actor_fleet", *sys.argv[1:]]
-                ),
-                "load_average": round(os.getloadavg()[0], 2),
-                "settings": dataclasses.asdict(arguments) | {"T": _T, "unrolls": _SLOTS},
-                **result,
-            },
-        )
+        _measure(arguments, server, fleet, empty_bytes)
+
+
+def _save(arguments: FleetArguments, result: Json) -> None:
+    command = shlex.join(["python", "-m", "benchmarks.studies.actor_fleet", *sys.argv[1:]])
+    settings = dataclasses.asdict(arguments) | {"T": _T, "unrolls": _SLOTS}
+    load = round(os.getloadavg()[0], 1)
+    save(
+        arguments.name,
+        {"fleet_command": command, "load_average": load, "settings": settings, **result},
+    )
 
 
 def _serve(num_actors: int) -> FrontEndAlone[LearnerAlone]:
@@ -107,15 +105,17 @@ def _measure(
     arguments: FleetArguments,
     server: FrontEndAlone[LearnerAlone],
     fleet: Fleet,
-    source: UnrollSource,
     empty_bytes: int,
-) -> Json:
+) -> None:
+    """Measures all of it; prints and keeps each part at once."""
     result: Json = {}
 
     def note(name: str, value: Any) -> None:  # Any: JSON
         result[name] = value
         sys.stdout.write(f"{name}: {json.dumps(value)}\n")
         sys.stdout.flush()
+        if arguments.name:
+            _save(arguments, result)
 
     cpu_s, start_s = server.cpu_s, time.monotonic()
     joined_s = fleet.join()
@@ -144,19 +144,19 @@ def _measure(
     note("churn", {"leave_per_minute": 60 * churn_per_s, **row})
     note("views", looks)
     cpu_s, start_s = server.cpu_s, time.monotonic()
-    fetched_s = fleet.fetch()
+    fetched_s, num_failed = fleet.fetch()
     wall_s = time.monotonic() - start_s
     note(
         "fetch",
         {
             "clients": len(fetched_s),
+            "broken_off": num_failed,
             "wall_s": wall_s,
             "p99_s": float(np.percentile(fetched_s, 99)),
             "gb_per_s": len(fetched_s) * _NATURE_MB / 1e3 / wall_s,
             "server_cpu_s": server.cpu_s - cpu_s,
         },
     )
-    return result
 
 
 def _ingest(

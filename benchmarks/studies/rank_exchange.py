@@ -102,7 +102,7 @@ def _measure_alone(arguments: ExchangeArguments, network: str) -> float:
     """Returns the median seconds of an update without ranks."""
     state = _make_state(arguments, network, None)
     batch = _make_batch(state, arguments)
-    taken = []
+    taken: list[float] = []
     end_s = time.perf_counter() + arguments.window_s
     while time.perf_counter() < end_s or len(taken) < _LEAST_UPDATES:
         start_s = time.perf_counter()
@@ -120,7 +120,8 @@ def _measure_rank(
     state = _make_state(arguments, network, exchange)
     batch = _make_batch(state, arguments)
     state.apply(batch)  # the other process may have begun later
-    update_s, exchange_s = [], []
+    update_s: list[float] = []
+    exchange_s: list[float] = []
     begun_s = time.perf_counter()
     num_bytes = 0
     while True:
