@@ -85,7 +85,7 @@ def _train(device: str, folder: Path, rank: int, is_short: bool) -> None:
     exchange, group = None, None
     if rank >= 0:
         stores: Any = dist  # Any: torch's stubs leave out stores
-        group = RankGroup(stores.FileStore(str(folder / "meeting"), 2), rank, 2, 30.0)
+        group = RankGroup(stores.FileStore(str(folder / "meeting"), 2), rank, 2, 100.0)
         exchange = TorchExchange(group)
     batch_size, unroll_length, num_updates = (2, 3, 2) if is_short else (16, 20, _NUM_UPDATES)
     config = TrainConfig(
