@@ -143,6 +143,10 @@ compose-smoke: $(STAMP) ## Build the images; train, kill and resume in container
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: gpu
+gpu: $(STAMP) ## Measure on a GPU in nine minutes; without one, rehearse it (ARGS="--only vtrace")
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
 RUNG ?= cartpole
 .PHONY: ladder
 ladder: $(STAMP) ## Train a rung of the ladder over its seeds (RUNG=lunarlander): docs/results/ladder.md

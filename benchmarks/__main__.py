@@ -24,6 +24,7 @@ from benchmarks.suite.targets import load_targets
 
 JSON_PATH = RESULTS / "performance.json"
 PAGE_PATH = RESULTS.parent / "performance.md"
+GPU_PATH = RESULTS / "gpu.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def main() -> None:
     if not arguments.render:
         _measure(arguments, sections)
     sections = {name: sections[name] for name in SECTIONS if name in sections}
-    page = render_page(sections, load_targets())
+    gpu = json.loads(GPU_PATH.read_text()) if GPU_PATH.exists() else None
+    page = render_page(sections, load_targets(), gpu)
     print(page)
     if not arguments.quick:
         _save(sections)

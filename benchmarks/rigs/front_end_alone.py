@@ -70,7 +70,15 @@ _Learner = TypeVar("_Learner", bound=SomeLearner)
 
 
 class FrontEndAlone(Generic[_Learner]):
-    """A front end that serves; stopped at the end of the context."""
+    """A front end that serves; stopped at the end of the context.
+
+    Attributes:
+      learner: what holds the learner's ends.
+      address: of the service for actors.
+      prometheus_address: HOST:PORT of the metrics; None where the settings ask for none.
+      run_path: folder of the run, by which impala-admin finds it.
+      process: the front end.
+    """
 
     def __init__(
         self, config: TrainConfig, make_learner: Callable[[ProcessEnds, Path], _Learner]
@@ -94,7 +102,9 @@ class FrontEndAlone(Generic[_Learner]):
         self._child = Child("front_end", spec, self._pipe)
         self._child.start_process(run.path, ends["front_end"], ("ERROR", "text"), None, settings)
         ends["front_end"].close_pipes()
-        self.address = _wait_until_bound(self._pipe)
+        bound = _wait_until_bound(self._pipe)
+        self.address, self.prometheus_address = bound.address, bound.prometheus
+        self.run_path = run.path
         self.process = psutil.Process(self._child.pid)
 
     def __enter__(self) -> FrontEndAlone[_Learner]:
@@ -137,11 +147,11 @@ def stand_in(config: TrainConfig, weights_bytes: int = 1 << 16) -> FrontEndAlone
     )
 
 
-def _wait_until_bound(pipe: ControlPipe) -> str:
+def _wait_until_bound(pipe: ControlPipe) -> Bound:
     message = pipe.receive(_START_S)
     if not isinstance(message, Bound):
         raise SystemExit(f"the front end did not start: {message}")
-    return message.address
+    return message
 
 
 class StandInLearner:

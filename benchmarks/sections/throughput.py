@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,13 +55,20 @@ def measure_windows(
         run = TrainingProcess(env, path, *ENDLESS, *options, variables=variables)
         with run:
             run.wait_for_updates(1)
-            time.sleep(warm_up_s)
-            marks = [_Mark(run)]
-            for _ in range(num_windows):
-                time.sleep(window_s)
-                marks.append(_Mark(run))
-            lines = run.lines()
-    return [_compare(a, b, lines) for a, b in itertools.pairwise(marks)]
+            return list(take_windows(run, warm_up_s, window_s, num_windows))
+
+
+def take_windows(
+    run: TrainingProcess, warm_up_s: float, window_s: float, num_windows: int
+) -> Iterator[Window]:
+    """Yields each window of a training that has begun, when it is over."""
+    time.sleep(warm_up_s)
+    before = _Mark(run)
+    for _ in range(num_windows):
+        time.sleep(window_s)
+        after = _Mark(run)
+        yield _compare(before, after, run.lines())
+        before = after
 
 
 def measure_throughput(env: str, *options: str, warm_up_s: float, window_s: float) -> Json:

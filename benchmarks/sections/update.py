@@ -11,54 +11,41 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.rigs.update_alone import ATARI, CARTPOLE, UpdateAlone, UpdateNetwork
 from benchmarks.suite.section import BenchSettings, Json, interleave, summarise
-from impala_common.config import ModelConfig, TrainConfig
-from impala_common.models.contract import ModelInputs
-from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.numerics import vtrace
-from impala_common.spec.action_spec import ActionSpec
-from impala_common.spec.specs import EnvironmentSpec, TensorSpec
-from impala_server.learner.batch_loader import Batch
-from impala_server.learner.optimizers import make_optimizer
-from impala_server.learner.update import Updater
 
 TITLE = "The update alone"
 
-_ATARI = EnvironmentSpec(
-    (TensorSpec("observation", (4, 84, 84), "uint8"),), ActionSpec.discrete(6), frame_stack=4
-)
-_CARTPOLE = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), ActionSpec.discrete(2))
-# Weights stay as they began, so that every update is as expensive as the first.
-_LEARNING_RATE = 1e-12
 _VTRACE_SHAPE = (80, 32)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Network:
-    """A network and a batch for it."""
-
-    name: str
-    model: str
-    environment: EnvironmentSpec
-    unroll_length: int
-    batch_size: int
-    has_encoder: bool = True
-
-
 _CPU_NETWORKS = (
-    _Network(name="nature_b32", model="nature_cnn", environment=_ATARI, unroll_length=20,
-             batch_size=32),
-    _Network(name="resnet_b4", model="impala_resnet", environment=_ATARI, unroll_length=20,
-             batch_size=4),
-    _Network(name="mlp_b8", model="mlp", environment=_CARTPOLE, unroll_length=32, batch_size=8,
-             has_encoder=False),
-    _Network(name="mlp_b256", model="mlp", environment=_CARTPOLE, unroll_length=32, batch_size=256,
-             has_encoder=False),
-)  # fmt: skip
+    UpdateNetwork(
+        name="nature_b32", model="nature_cnn", environment=ATARI, unroll_length=20, batch_size=32
+    ),
+    UpdateNetwork(
+        name="resnet_b4", model="impala_resnet", environment=ATARI, unroll_length=20, batch_size=4
+    ),
+    UpdateNetwork(
+        name="mlp_b8",
+        model="mlp",
+        environment=CARTPOLE,
+        unroll_length=32,
+        batch_size=8,
+        has_encoder=False,
+    ),
+    UpdateNetwork(
+        name="mlp_b256",
+        model="mlp",
+        environment=CARTPOLE,
+        unroll_length=32,
+        batch_size=256,
+        has_encoder=False,
+    ),
+)
 _CUDA_NETWORKS = (
     dataclasses.replace(_CPU_NETWORKS[0], name="nature_b256", batch_size=256),
     dataclasses.replace(_CPU_NETWORKS[1], name="resnet_b256", batch_size=256),
@@ -70,10 +57,10 @@ def measure(settings: BenchSettings) -> Json:
     """Measures every network on the CPU, and on CUDA where there is one."""
     torch.set_num_threads(1)
     rows = [_measure_network(network, "cpu", settings) for network in _CPU_NETWORKS]
-    scans = [_measure_vtrace("cpu", settings)]
+    scans = [measure_vtrace("cpu", settings)]
     if torch.cuda.is_available():
         rows += [_measure_network(network, "cuda", settings) for network in _CUDA_NETWORKS]
-        scans.append(_measure_vtrace("cuda", settings))
+        scans.append(measure_vtrace("cuda", settings))
     return {"rows": rows, "vtrace": scans}
 
 
@@ -130,69 +117,17 @@ def figures(result: Json) -> dict[str, float]:
     return found
 
 
-class _Variant:
-    """One network in one precision, compiled or not."""
-
-    def __init__(
-        self, network: _Network, device: str, dtype: torch.dtype, is_compiled: bool
-    ) -> None:
-        config = TrainConfig(model=ModelConfig(model=network.model))
-        spec = resolve_model_spec(config.model, network.environment)
-        model = make_model(spec, network.environment, seed=1).to(device)
-        if is_compiled:
-            model.compile()
-        optimizer = make_optimizer(config.optimizer, model)
-        self._updater = Updater(config, model, optimizer, network.environment.action, dtype)
-        self._batch = _make_batch(network, device)
-        self._device = device
-        self.cpu_us: list[float] = []
-        start_s = time.perf_counter()
-        self._update()
-        self.first_call_s = time.perf_counter() - start_s
-        self._update()
-
-    def run(self, window_s: float) -> float:
-        """Updates for `window_s`, twice at least; returns wall us per step, notes those of CPU."""
-        num_updates = 0
-        cpu_s, start_s = time.process_time(), time.perf_counter()
-        while num_updates < 2 or time.perf_counter() < start_s + window_s:
-            self._update()
-            num_updates += 1
-        passed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
-        num_steps = num_updates * self._batch.num_steps
-        self.cpu_us.append(1e6 * cpu_s / num_steps)
-        return 1e6 * passed_s / num_steps
-
-    def kernel_us(self, num_updates: int = 5) -> float | None:
-        """Returns the us per step in which CUDA kernels ran; None on a CPU."""
-        if self._device == "cpu":
-            return None
-        activities = [torch.profiler.ProfilerActivity.CUDA]
-        with torch.profiler.profile(activities=activities) as profiler:
-            for _ in range(num_updates):
-                self._update()
-        total_us = sum(event.self_device_time_total for event in profiler.key_averages())
-        return float(total_us) / (num_updates * self._batch.num_steps)
-
-    def _update(self) -> None:
-        result = self._updater.apply(self._batch, _LEARNING_RATE)
-        if not result.is_applied:
-            raise RuntimeError(f"an update was not applied: {result}")
-        if self._device == "cuda":
-            torch.cuda.synchronize()
-
-
-def _measure_network(network: _Network, device: str, settings: BenchSettings) -> Json:
+def _measure_network(network: UpdateNetwork, device: str, settings: BenchSettings) -> Json:
     # Compiling takes a minute and more: once on a CPU, where it is worth looking at all.
     compiles = not settings.is_quick and (device == "cuda" or network.name == "nature_b32")
     dtypes = {"float32": torch.float32}
     if network.has_encoder:
         dtypes["bfloat16"] = torch.bfloat16
-    variants: dict[str, _Variant] = {}
+    variants: dict[str, UpdateAlone] = {}
     for name, dtype in dtypes.items():
-        variants[name] = _Variant(network, device, dtype, is_compiled=False)
+        variants[name] = UpdateAlone(network, device, dtype)
         if compiles:
-            variants[f"{name}, compiled"] = _Variant(network, device, dtype, is_compiled=True)
+            variants[f"{name}, compiled"] = UpdateAlone(network, device, dtype, compiled="default")
     walls = interleave(
         {name: _window(variant, settings.part_window_s) for name, variant in variants.items()},
         settings.num_windows,
@@ -211,15 +146,17 @@ def _measure_network(network: _Network, device: str, settings: BenchSettings) ->
     return row
 
 
-def _window(variant: _Variant, window_s: float) -> Callable[[], float]:
+def _window(variant: UpdateAlone, window_s: float) -> Callable[[], float]:
     return lambda: variant.run(window_s)
 
 
-def _measure_vtrace(device: str, settings: BenchSettings) -> Json:
-    """Measures the recursion as V-trace computes it beside a step-by-step loop."""
+def measure_vtrace(
+    device: str, settings: BenchSettings, shape: tuple[int, int] = _VTRACE_SHAPE
+) -> Json:
+    """Measures the recursion over `shape` as V-trace computes it beside a step-by-step loop."""
     generator = torch.Generator().manual_seed(1)
-    offsets = torch.randn(_VTRACE_SHAPE, generator=generator).to(device)
-    factors = torch.rand(_VTRACE_SHAPE, generator=generator).to(device)
+    offsets = torch.randn(shape, generator=generator).to(device)
+    factors = torch.rand(shape, generator=generator).to(device)
     difference = _loop(offsets, factors) - vtrace.compute_suffix_recursion(offsets, factors)
     ways = {"loop": _loop, "scan": vtrace.compute_suffix_recursion}
     times = interleave(
@@ -254,35 +191,3 @@ def _repeat(
         return 1e6 * (time.perf_counter() - start_s) / count
 
     return run
-
-
-def _make_batch(network: _Network, device: str) -> Batch:
-    random = np.random.default_rng(1)
-    (leaf,) = network.environment.observation_leaves
-    rows, columns = network.unroll_length, network.batch_size
-    shape = (rows + 1, columns, *leaf.shape)
-    if leaf.dtype == "uint8":
-        observations = torch.from_numpy(random.integers(0, 256, shape, np.uint8))
-    else:
-        observations = torch.from_numpy(random.standard_normal(shape, np.float32))
-    action = network.environment.action
-    actions = torch.from_numpy(random.integers(0, action.num_logits, (rows, columns)))
-    rewards = torch.from_numpy(random.standard_normal((rows, columns), np.float32))
-    no = torch.zeros(rows, columns, dtype=torch.bool, device=device)
-    inputs = ModelInputs(
-        {leaf.name: observations.to(device)},
-        torch.zeros(rows + 1, columns, dtype=torch.bool, device=device),
-        torch.zeros(rows + 1, columns, dtype=torch.int64, device=device),
-        torch.zeros(rows + 1, columns, device=device),
-    )
-    return Batch(
-        inputs=inputs,
-        initial_agent_state=(),
-        actions=actions.to(device),
-        behaviour_policy_logits=torch.zeros(rows, columns, action.num_logits, device=device),
-        rewards=rewards.to(device),
-        terminated=no,
-        is_padding=no,
-        policy_versions=np.zeros(columns, np.int64),
-        num_steps=rows * columns,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from benchmarks.gpu.gpu_page import find_gpu_figures, render_gpu
 from benchmarks.suite.section import Json
 from benchmarks.suite.section_table import SECTIONS
 from benchmarks.suite.targets import Target
@@ -17,16 +18,20 @@ and system time of all threads.
 """
 
 
-def render_page(sections: Mapping[str, Json], targets: Sequence[Target]) -> str:
+def render_page(
+    sections: Mapping[str, Json], targets: Sequence[Target], gpu: Json | None = None
+) -> str:
     """Returns the whole page.
 
     Args:
       sections: by name, what `section_process.measure_section` returned, and `command`, `machine`
         and `when_utc` beside it.
       targets: rows of the first table.
+      gpu: the result of `make gpu`, or of its rehearsal; None: there is none.
     """
     results = {name: s["result"] for name, s in sections.items() if "result" in s}
     figures = {name: SECTIONS[name].figures(result) for name, result in results.items()}
+    figures["gpu"] = find_gpu_figures(gpu)
     parts = [_HEAD, "## Targets\n", _render_targets(targets, figures)]
     for name, section in sections.items():
         parts += [f"## {SECTIONS[name].TITLE}\n", _render_origin(section)]
@@ -34,6 +39,7 @@ def render_page(sections: Mapping[str, Json], targets: Sequence[Target]) -> str:
             parts.append(SECTIONS[name].render(results[name]))
         else:
             parts.append(f"Not measured: the section {section['error']}.\n")
+    parts.append(render_gpu(gpu))
     return "\n".join(parts)
 
 

@@ -10,6 +10,7 @@ import pytest
 from running_ranks import RunningRanks
 from running_server import RunningServer, make_config
 
+from impala_actor import admin_cli
 from impala_common.config import TrainConfig
 from impala_common.process.exit_codes import CONFIG, OK, TEMPORARY
 from impala_common.run import metrics
@@ -80,6 +81,19 @@ def test_ranks_end_soon_after_one_stops_answering(tmp_path: Path) -> None:
         assert ranks.wait(0, END_S) == TEMPORARY
         assert "has not answered for 6 s" in ranks.error(0)
     assert newest_checkpoint(tmp_path)[1] > 20
+
+
+@pytest.mark.extended
+def test_drain_and_shutdown_at_rank_0_end_all_ranks_after_the_same_update(tmp_path: Path) -> None:
+    with RunningRanks(tmp_path, make_settings(10**9)) as ranks:
+        ranks.run_actors(SIGNED_ID)
+        ranks.wait_until(lambda: ranks.newest(metrics.UPDATES) > 20, "updates", 150.0)
+
+        assert admin_cli.run(["--run", str(ranks.run.path), "drain"]) == OK
+        assert admin_cli.run(["--run", str(ranks.run.path), "shutdown"]) == OK
+        assert ranks.wait(0, 60.0) == ranks.wait(1, 60.0) == OK, ranks.error(1)
+        last = [ranks.metrics(rank)[-1][metrics.UPDATES] for rank in (0, 1)]
+    assert last[0] == last[1] == newest_checkpoint(tmp_path)[1] > 20
 
 
 def test_rank_that_is_slow_is_named(tmp_path: Path) -> None:

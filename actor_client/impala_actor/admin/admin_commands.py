@@ -35,6 +35,8 @@ from impala_common.process.exit_codes import OK
 from impala_common.run.run_directory import RunDirectory
 
 _MAX_PAGES = 1000  # of clients: no answer keeps this command for ever
+_PAGE = 1000  # actors of one answer
+_MAX_ACTORS = 1 << 20
 _WIDTH = 120  # of tables that go into a file or pipe
 
 Json = dict[str, Any]
@@ -179,6 +181,28 @@ def _watch(client: AdminClient, arguments: Arguments, where: Where) -> int:
     return OK
 
 
+def _actors(client: AdminClient, arguments: Arguments, where: Where) -> int:
+    """Shows actors that the options let through, and what all of them do together."""
+    require("--limit", arguments.limit, arguments.limit >= 0, "at least 0")
+    limit = arguments.limit or _MAX_ACTORS
+    fields: Json = {"text": arguments.text, "is_connected": arguments.connected}
+    fields["is_rejected"] = arguments.rejected
+    answer: Json = {"actors": [], "next_page_token": ""}
+    while True:
+        size = min(_PAGE, limit - len(answer["actors"]))
+        fields |= {"page_size": size, "page_token": answer["next_page_token"]}
+        page = to_json(client.call("ListActors", **fields))
+        # A learner older than pages sends all actors at once, and no totals.
+        answer = page | {"actors": (answer["actors"] + page["actors"])[:limit]}
+        if not page["next_page_token"] or len(answer["actors"]) >= limit:
+            break
+    if where.is_json:
+        _print_line(json.dumps(answer))
+    else:
+        _make_console().print(render_actors(answer))
+    return OK
+
+
 def _clients(client: AdminClient, _: Arguments, where: Where) -> int:
     """Shows the clients of a policy server, all pages of them as one table."""
     answer: Json = {"clients": [], "next_page_token": ""}
@@ -235,7 +259,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("watch", "the same, live", run=_watch, arguments=(
         _option("interval_s", "between two answers", float, 1.0),
         _option("count", "answers; 0: until the end", int, 0))),
-    Command("actors", "table of actors", "ListActors", lambda answer, _: render_actors(answer)),
+    Command("actors", "table of actors, and their totals", run=_actors, arguments=(
+        _option("text", "only those whose name or host has this text in it", str, ""),
+        _option("connected", "only those that are connected", tyro.conf.FlagCreatePairsOff[bool],
+                False),
+        _option("rejected", "only those of whose unrolls some were refused",
+                tyro.conf.FlagCreatePairsOff[bool], False),
+        _option("limit", "most rows of the table; 0: all", int, 50))),
     Command("parameters", "table of parameters that can be set, with bounds", "ListParameters",
             lambda answer, _: render_parameters(answer)),
     Command("checkpoints", "table of checkpoints", "ListCheckpoints",

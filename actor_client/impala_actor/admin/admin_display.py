@@ -146,8 +146,24 @@ def render_actors(answer: Json) -> RenderableType:
             f"{actor['rejected_unroll_count']:,}",
             str(actor["session_epoch"]),
         )
-    banned = ", ".join(answer["banned_actor_ids"])
-    return Group(table, Text(f"banned: {banned}")) if banned else table
+    notes = [_describe_totals(answer)] if answer["totals"]["actor_count"] else []
+    if banned := ", ".join(answer["banned_actor_ids"]):
+        notes.append(f"banned: {banned}")
+    return Group(table, *map(Text, notes)) if notes else table
+
+
+def _describe_totals(answer: Json) -> str:
+    """Returns the line below the table: what all actors do, shown or not."""
+    totals = answer["totals"]
+    num_hidden = totals["actor_count"] - len(answer["actors"])
+    hidden = f" ({num_hidden:,} not shown: --limit 0)" if num_hidden > 0 else ""
+    return (
+        f"{totals['actor_count']:,} actors{hidden}, {totals['connected_actor_count']:,} connected "
+        f"with {totals['environment_slot_count']:,} slots, {totals['steps_per_second']:,.0f} "
+        f"steps/s, {totals['accepted_unroll_count']:,} unrolls, "
+        f"{totals['duplicate_unroll_count']:,} duplicates, {totals['rejected_unroll_count']:,} "
+        f"rejects, lag up to {totals['max_policy_lag']:,}"
+    )
 
 
 def render_clients(answer: Json) -> RenderableType:

@@ -153,6 +153,13 @@ BOUNDS: dict[str, dict[str, Bound]] = {
         "length_max": Number(0, 2**48),
         "cut_count": Number(0, 1 << 20),
     },
+    "ListActorsRequest": {
+        "page_size": Number(0, 1000),
+        "page_token": Text(64),
+        "text": Text(64),
+        "is_connected": _FLAG,
+        "is_rejected": _FLAG,
+    },
     "MutationHeader": {"request_id": Text(256), "expected_run_id": _IDENTITY},
     "SaveCheckpointRequest": {"name": _ADMIN_TEXT},
     "RollbackRequest": {"name": _ADMIN_TEXT},

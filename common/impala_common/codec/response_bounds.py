@@ -146,7 +146,21 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "trouble": _TEXT,
         "findings": Items(1024, _TEXT),
     },
-    "ListActorsResponse": {"actors": Items(1 << 16), "banned_actor_ids": Items(1 << 16, _NAME)},
+    "ListActorsResponse": {
+        "actors": Items(1 << 16),
+        "banned_actor_ids": Items(1 << 16, _NAME),
+        "next_page_token": Text(64),
+    },
+    "ActorTotals": {
+        "actor_count": Number(0, _COUNT),
+        "connected_actor_count": Number(0, _COUNT),
+        "environment_slot_count": Number(0, _NUMBER),
+        "steps_per_second": Number(0.0, 1e18),
+        "accepted_unroll_count": Number(0, _NUMBER),
+        "duplicate_unroll_count": Number(0, _NUMBER),
+        "rejected_unroll_count": Number(0, _NUMBER),
+        "max_policy_lag": Number(0, _NUMBER),
+    },
     "ActorStatus": {
         "actor_id": _NAME,
         "host": _NAME,

@@ -122,16 +122,50 @@ class LearnerStatus(_message.Message):
     def __init__(self, learner: _Optional[_Union[_header_pb2.LearnerHeader, _Mapping]] = ..., state: _Optional[_Union[LearnerState, str]] = ..., run_path: _Optional[str] = ..., environment_id: _Optional[str] = ..., total_steps: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., last_checkpoint: _Optional[str] = ..., device: _Optional[str] = ..., model: _Optional[str] = ..., bottleneck: _Optional[str] = ..., storage_bytes: _Optional[int] = ..., connected_actor_count: _Optional[int] = ..., banned_actor_count: _Optional[int] = ..., address: _Optional[str] = ..., software_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., uptime: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., trouble: _Optional[str] = ..., findings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListActorsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token", "text", "is_connected", "is_rejected")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    IS_CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    IS_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    text: str
+    is_connected: bool
+    is_rejected: bool
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., text: _Optional[str] = ..., is_connected: _Optional[bool] = ..., is_rejected: _Optional[bool] = ...) -> None: ...
 
 class ListActorsResponse(_message.Message):
-    __slots__ = ("actors", "banned_actor_ids")
+    __slots__ = ("actors", "banned_actor_ids", "next_page_token", "totals")
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     BANNED_ACTOR_IDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOTALS_FIELD_NUMBER: _ClassVar[int]
     actors: _containers.RepeatedCompositeFieldContainer[ActorStatus]
     banned_actor_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., banned_actor_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    next_page_token: str
+    totals: ActorTotals
+    def __init__(self, actors: _Optional[_Iterable[_Union[ActorStatus, _Mapping]]] = ..., banned_actor_ids: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ..., totals: _Optional[_Union[ActorTotals, _Mapping]] = ...) -> None: ...
+
+class ActorTotals(_message.Message):
+    __slots__ = ("actor_count", "connected_actor_count", "environment_slot_count", "steps_per_second", "accepted_unroll_count", "duplicate_unroll_count", "rejected_unroll_count", "max_policy_lag")
+    ACTOR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_ACTOR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_SLOT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_UNROLL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_UNROLL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_UNROLL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_POLICY_LAG_FIELD_NUMBER: _ClassVar[int]
+    actor_count: int
+    connected_actor_count: int
+    environment_slot_count: int
+    steps_per_second: float
+    accepted_unroll_count: int
+    duplicate_unroll_count: int
+    rejected_unroll_count: int
+    max_policy_lag: int
+    def __init__(self, actor_count: _Optional[int] = ..., connected_actor_count: _Optional[int] = ..., environment_slot_count: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., accepted_unroll_count: _Optional[int] = ..., duplicate_unroll_count: _Optional[int] = ..., rejected_unroll_count: _Optional[int] = ..., max_policy_lag: _Optional[int] = ...) -> None: ...
 
 class ActorStatus(_message.Message):
     __slots__ = ("actor_id", "host", "actor_index", "session_epoch", "is_connected", "environment_slot_count", "steps_per_second", "accepted_unroll_count", "duplicate_unroll_count", "rejected_unroll_count", "policy_lag", "last_seen")

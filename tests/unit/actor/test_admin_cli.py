@@ -8,7 +8,6 @@ from impala_common.process import exit_codes
 
 ASKED = {
     "status": ("GetStatus", {}),
-    "actors": ("ListActors", {}),
     "parameters": ("ListParameters", {}),
     "checkpoints": ("ListCheckpoints", {}),
     "pause": ("Pause", {}),
@@ -30,6 +29,10 @@ ASKED = {
     "profile 3": ("Profile", {"update_count": 3}),
 }
 OWN = {
+    "actors": {"text": "", "connected": False, "rejected": False, "limit": 50},
+    "actors --text rack-7 --connected --rejected --limit 0": {
+        "text": "rack-7", "connected": True, "rejected": True, "limit": 0,
+    },
     "clients": {},
     "watch": {"interval_s": 1.0, "count": 0},
     "watch --interval-s 0.5 --count 2": {"interval_s": 0.5, "count": 2},

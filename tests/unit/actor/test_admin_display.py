@@ -89,6 +89,12 @@ def test_tables_take_names_as_they_are() -> None:
     assert "[bold]h\\n\\x1b[2J" in text
     assert "banned: b" in text
 
+    assert "connected" not in text, "a learner older than totals"
+
+    actors.totals.actor_count, actors.totals.connected_actor_count = 1000, 900
+    text = show(render_actors(to_json(actors)))
+    assert "1,000 actors (999 not shown: --limit 0), 900 connected" in text
+
     checkpoints = admin_pb2.ListCheckpointsResponse()
     checkpoints.checkpoints.add(name="best", trained_steps=1234, is_kept=True)
     assert "1,234" in show(render_checkpoints(to_json(checkpoints)))

@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 import yaml
 
+from impala_server.front_end.monitoring.prometheus_series import SERIES
+
 ROOT = Path(__file__).resolve().parents[3]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("training", "jobset", "thin")
+OVERLAYS = ("training", "jobset", "thin", "ranks")
 SECRETS = ("ca.crt", "server.crt", "server.key", "actor.token", "evaluator.token", "admin.token")
 TOKEN_FILES = ("--actor-token-file", "--evaluator-token-file", "--admin-token-file")
 RUN_S = 30.0
@@ -241,18 +243,23 @@ def test_kustomization_builds_with_the_secrets_that_certs_init_makes(
         assert kind == "Namespace" or each["metadata"]["namespace"] == "impala"
 
 
-def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path: Path) -> None:
-    """With stand-ins for Slurm's commands and ours; no Slurm was there to try it on.
+def run_sbatch_until_time_is_up(
+    tmp_path: Path, script: str, variables: dict[str, str], learner: str
+) -> list[str]:
+    """Plays a batch script on nodes n1 to n5 with stand-ins for Slurm's commands and ours.
 
-    Seen to fail (exit code 138, nothing requeued) with a single `wait`: a signal ends it.
+    Returns what they noted, after the signal that Slurm sends when the time is nearly up.
     """
     log = tmp_path / "log"
     wait_for_term = "trap 'echo $(basename $0) ended >> $LOG; exit 0' TERM; echo up >> $LOG"
+    wait_for_term += "; for _ in $(seq 200); do sleep 0.1; done"
+    num_nodes = int(variables["SLURM_JOB_NUM_NODES"])
+    names = "\\n".join(f"n{number}" for number in range(1, num_nodes + 1))
     stand_ins = {
-        "scontrol": 'case $1 in show) printf "n1\\nn2\\nn3\\n";; *) echo "$@" >> $LOG;; esac',
+        "scontrol": f'case $1 in show) printf "{names}\\n";; *) echo "$@" >> $LOG;; esac',
         "srun": 'echo "srun $*" >> $LOG; while [[ $1 == --* ]]; do shift; done; exec "$@"',
-        "impala-server": f"{wait_for_term}; for _ in $(seq 200); do sleep 0.1; done",
-        "impala-actor": f"{wait_for_term}; for _ in $(seq 200); do sleep 0.1; done",
+        learner: wait_for_term,
+        "impala-actor": wait_for_term,
         "impala-admin": 'echo "$@" >> $LOG; mkdir -p "$3"; touch "$3/admin.token"',
     }
     for name, body in stand_ins.items():
@@ -260,14 +267,12 @@ def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"#!/usr/bin/env bash\n{textwrap.dedent(body)}\n")
         file.chmod(0o755)
-    slurm = {"JOB_ID": "7", "JOB_NUM_NODES": "3", "CPUS_PER_TASK": "4", "JOB_NODELIST": "n[1-3]"}
-    environment = {f"SLURM_{name}": value for name, value in slurm.items()}
-    environment |= {"LOG": str(log), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_NODELIST": "n[1-9]"}
+    paths = {"LOG": str(log), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     job = subprocess.Popen(
-        ["bash", str(ROOT / "deploy/slurm/impala.sbatch"), "CartPole-v1", "--seed", "3"],
+        ["bash", str(ROOT / "deploy" / "slurm" / script), "CartPole-v1", "--seed", "3"],
         cwd=tmp_path,
-        env={**os.environ, **environment},
+        env={**os.environ, **slurm, **paths, **variables},
         start_new_session=True,
     )
     try:
@@ -280,8 +285,18 @@ def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
+    return log.read_text().splitlines()
 
-    lines = log.read_text().splitlines()
+
+def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path: Path) -> None:
+    """With stand-ins for Slurm's commands and ours; no Slurm was there to try it on.
+
+    Seen to fail (exit code 138, nothing requeued) with a single `wait`: a signal ends it.
+    """
+    lines = run_sbatch_until_time_is_up(
+        tmp_path, "impala.sbatch", {"SLURM_JOB_NUM_NODES": "3"}, "impala-server"
+    )
+
     assert lines[0] == "certs init runs/slurm-7.secrets/n1 --name n1"
     (server,) = [line for line in lines if "impala-server --env" in line]
     (actors,) = [line for line in lines if "impala-actor --server" in line]
@@ -294,3 +309,92 @@ def test_sbatch_learner_on_the_first_node_ends_in_order_when_time_is_up(tmp_path
     assert "--server n1:50051" in actors
     assert {"impala-server ended", "impala-actor ended"} <= set(lines)
     assert lines[-1] == "requeue 7"
+
+
+def test_sbatch_of_ranks_starts_them_on_the_first_nodes_and_actors_on_the_others(
+    tmp_path: Path,
+) -> None:
+    """With the same stand-ins. Seen to fail with actors on all nodes."""
+    variables = {"SLURM_JOB_NUM_NODES": "5", "LEARNER_NODES": "2", "RANKS_PER_NODE": "4"}
+
+    lines = run_sbatch_until_time_is_up(tmp_path, "ranks.sbatch", variables, "torchrun")
+
+    assert lines[0] == "certs init runs/slurm-7.secrets/n1-n2 --name n1 --name n2"
+    (ranks,) = [line for line in lines if " torchrun " in line]
+    (actors,) = [line for line in lines if "impala-actor --server" in line]
+    for part in (
+        "--nodelist=n1,n2",
+        "--nnodes 2",
+        "--nproc-per-node 4",
+        "--rdzv-endpoint n1:29400",
+    ):
+        assert part in ranks
+    assert ranks.endswith("--seed 3")
+    for option in ("-m impala_server", "--tls-cert", *TOKEN_FILES, "--resume-if-exists"):
+        assert option in ranks
+    assert "--exclude=n1,n2" in actors
+    assert "--ntasks=12" in actors
+    assert "--server n1:50051" in actors
+    assert {"torchrun ended", "impala-actor ended"} <= set(lines)
+    assert lines[-1] == "requeue 7"
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"SLURM_JOB_NUM_NODES": "2"}, "actors need one"),
+        ({"SLURM_JOB_NUM_NODES": "3", "RANKS_PER_NODE": "3"}, "as many actors as ranks"),
+    ],
+)
+def test_sbatch_of_ranks_without_room_for_actors_is_refused(
+    tmp_path: Path, variables: dict[str, str], text: str
+) -> None:
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'n1\\nn2\\nn3\\n'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_NODELIST": "n[1-3]"}
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    done = subprocess.run(
+        ["bash", str(ROOT / "deploy/slurm/ranks.sbatch"), "CartPole-v1"],
+        env={**os.environ, **slurm, **variables, "PATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+    )
+
+    assert done.returncode == 78
+    assert text in done.stderr
+
+
+def test_jobset_of_ranks_names_its_pods_as_its_certificate_and_rendezvous_do() -> None:
+    """Names are JobSet's: SET-JOB-INDEX-POD.SUBDOMAIN. Seen to fail with a set of another name."""
+    (jobset,) = [
+        document
+        for path, document in manifests()
+        if path.parent.name == "ranks" and document["kind"] == "JobSet"
+    ]
+    (learner,) = jobset["spec"]["replicatedJobs"]
+    job = learner["template"]["spec"]
+    subdomain = jobset["spec"]["network"]["subdomain"]
+    name = f"{jobset['metadata']['name']}-{learner['name']}-0"
+    args = job["template"]["spec"]["containers"][0]["args"]
+
+    assert jobset["spec"]["network"]["enableDNSHostnames"]
+    assert job["completionMode"] == "Indexed"
+    assert job["completions"] == job["parallelism"] == 2
+    assert f"--nnodes={job['completions']}" in args
+    assert f"--rdzv-endpoint={name}-0.{subdomain}:29400" in args
+    assert f"--rank-host={name}-$(RANK_INDEX).{subdomain}" in args
+    text = (KUBERNETES / "ranks" / "kustomization.yaml").read_text()
+    for index in range(job["completions"]):
+        assert f"--name {name}-{index}.{subdomain}" in text
+
+
+def test_autoscaler_follows_a_metric_that_the_learner_has() -> None:
+    (scaler,) = [one for _, one in manifests() if one["kind"] == "HorizontalPodAutoscaler"]
+    (metric,) = scaler["spec"]["metrics"]
+    text = (KUBERNETES / "ranks" / "autoscaler.yaml").read_text()
+
+    assert f"name: {{as: {metric['external']['metric']['name']}}}" in text
+    assert {series.name for series in SERIES} >= set(re.findall(r"impala_storage_fill\w*", text))

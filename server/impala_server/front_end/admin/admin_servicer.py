@@ -15,9 +15,10 @@ from google.protobuf import duration_pb2
 
 from impala_common.errors import CapacityError, InvalidRequestError, LearnerUnavailableError
 from impala_rl.v1 import admin_pb2
+from impala_server.front_end.admin.actor_listing import list_actors
 from impala_server.front_end.admin.admin_changes import AdminChanges
 from impala_server.front_end.admin.admin_journal import AdminJournal
-from impala_server.front_end.admin.admin_views import pack_checkpoints, pack_session, pack_status
+from impala_server.front_end.admin.admin_views import pack_checkpoints, pack_status
 from impala_server.front_end.listener.wire_errors import translated
 from impala_server.front_end.monitoring.server_facts import ServerFacts
 
@@ -64,15 +65,12 @@ class AdminServicer(AdminChanges):
     async def ListActors(  # noqa: N802
         self, request: admin_pb2.ListActorsRequest, context: _Context
     ) -> admin_pb2.ListActorsResponse:
-        """Lists actors."""
+        """Lists a page of the actors that filters let through, and their totals."""
         async with translated(context):
             run = self._facts.link.run
             if run is None:
                 return admin_pb2.ListActorsResponse()
-            return admin_pb2.ListActorsResponse(
-                actors=[pack_session(session) for session in run.sessions.all],
-                banned_actor_ids=run.sessions.banned,
-            )
+            return list_actors(run.sessions, request)
         raise AssertionError("unreachable: translated aborts")
 
     async def ListCheckpoints(  # noqa: N802

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import time
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from impala_common.errors import CheckpointError
+from impala_common.process.installation import find_version
 from impala_common.rpc.limits import PROTOCOL_VERSION
 from impala_common.run import metrics
 from impala_common.run.checkpoints import CheckpointStore
@@ -22,7 +22,7 @@ from impala_server.front_end.monitoring.server_facts import ServerFacts
 
 _MAX_NAMED = 8
 _METRICS = frozenset(metrics.ALL_METRICS)
-_VERSION = importlib.metadata.version("impala-rl")
+_VERSION = find_version()
 
 
 def pack_state(name: str) -> Any:  # Any: the stubs have no type for enum values

@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError
+from impala_common.process.installation import find_version
 from impala_common.rpc.addresses import join_address
 from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.learner_link import LearnerLink
@@ -88,7 +89,7 @@ def _gauge(
 
 def _build_info() -> dict[str, str]:
     return {
-        "version": metadata.version("impala-rl"),
+        "version": find_version(),
         "grpcio": metadata.version("grpcio"),
         "python": platform.python_version(),
     }
