@@ -56,23 +56,30 @@ def render() -> str:
                 text += f" In rllte: {SEED_NAMES[field.name]}."
             value = _show(getattr(default, field.name))
             lines.append(f"| `{field.name}` | {value} | {text} |")
-    lines.append("\n## Presets\n\nWhere they differ from the defaults above.\n")
-    for name, preset in presets.items():
-        document = " ".join((PRESETS[name].__doc__ or "").split())
-        lines.append(f"\n**{name}**: {document}\n")
-        lines.append(", ".join(_differences(preset)) or "nothing")
+    lines.append("\n## Presets\n")
+    for name in presets:
+        lines.append(f"- `{name}`: {' '.join((PRESETS[name].__doc__ or '').split())}")
+    lines.append("\nWhere they differ from the defaults above:\n")
+    lines.append(f"| setting | {' | '.join(f'`{name}`' for name in presets)} |")
+    lines.append("|---" * (len(presets) + 1) + "|")
+    differences = [_differences(preset) for preset in presets.values()]
+    for setting in _differences(TrainConfig(), *presets.values()):
+        cells = [found.get(setting, "") for found in differences]
+        lines.append(f"| `{setting}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _differences(preset: TrainConfig) -> list[str]:
+def _differences(*configs: TrainConfig) -> dict[str, str]:
+    """Returns the settings, in their order, in which any of the configs differs from the defaults."""
     default = TrainConfig()
-    found = []
+    found = {}
     for section in dataclasses.fields(TrainConfig):
-        ours, base = getattr(preset, section.name), getattr(default, section.name)
-        for field in dataclasses.fields(ours):
-            value = getattr(ours, field.name)
-            if value != getattr(base, field.name):
-                found.append(f"`{field.name}` {_show(value)}")
+        base = getattr(default, section.name)
+        for field in dataclasses.fields(base):
+            for config in configs:
+                value = getattr(getattr(config, section.name), field.name)
+                if value != getattr(base, field.name):
+                    found[field.name] = _show(value)
     return found
 
 

@@ -142,13 +142,20 @@ def _summarise(results: dict[str, Any]) -> list[str]:
             run.get("num_violations"),
         ]
         lines.append("| " + " | ".join("-" if c is None else str(c) for c in cells) + " |")
+    names = dict.fromkeys(_name_machine(run["machine"]) for _, run in sorted(results.items()))
+    machines = {name: f"machine {letter}" for name, letter in zip(names, "ABCDEFGH", strict=False)}
     for name, run in sorted(results.items()):
         facts = [f"seed {run['seed']}", f"commit {run['machine']['commit']}"]
-        facts += [f"{run['machine']['cores']} cores", run["machine"]["processor"]]
+        facts.append(machines[_name_machine(run["machine"])])
         if "load_average_before" in run:
             facts.append(f"load {run['load_average_before']} before")
         lines.append(f"\n{name}: {', '.join(facts)}. {run.get('note', '')}".rstrip())
+    lines += [f"\n{letter}: {machine}." for machine, letter in machines.items()]
     return lines
+
+
+def _name_machine(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores, {machine['processor']}"
 
 
 def _render_row(row: Row, run: dict[str, Any]) -> str:
