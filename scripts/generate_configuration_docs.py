@@ -70,7 +70,7 @@ def render() -> str:
 
 
 def _differences(*configs: TrainConfig) -> dict[str, str]:
-    """Returns the settings in which any of the configs differs from the defaults, in their order."""
+    """Returns the settings in which any config differs from the defaults, in their order."""
     default = TrainConfig()
     found = {}
     for section in dataclasses.fields(TrainConfig):

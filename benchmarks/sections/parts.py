@@ -63,7 +63,12 @@ def render(result: Json) -> str:
     ]
     for row in result["rows"]:
         values = row["cpu_us_by_group"]
-        cells = [f"`{row['case']}`: {row['title']}", row["num_slots"], row["unroll_length"], row["batch_size"]]
+        cells = [
+            f"`{row['case']}`: {row['title']}",
+            row["num_slots"],
+            row["unroll_length"],
+            row["batch_size"],
+        ]
         cells += [f"{values[group]:.2f}" for group in GROUPS]
         cells += [f"{sum(values.values()):.2f}", f"**{row['bound_steps_per_s']:,.0f}**"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
