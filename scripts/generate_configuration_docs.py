@@ -30,8 +30,8 @@ SEED_NAMES = {
 
 HEAD = """# Configuration
 
-Every setting is an option of `impala-train` and `impala-server` (`learning_rate` is
-`--learning-rate`) and a key of config.toml. What counts most comes last: preset (`--preset`, or
+With this page you can set everything: each setting is an option of `impala-train` and
+`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. What counts most comes last: preset (`--preset`, or
 chosen by the environment) < `--config FILE` < options. An actor needs none of this: the learner
 tells it what it must know (`impala-actor --help`).
 
