@@ -31,9 +31,9 @@ SEED_NAMES = {
 HEAD = """# Configuration
 
 With this page you can set everything: each setting is an option of `impala-train` and
-`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. What counts most comes last: preset (`--preset`, or
-chosen by the environment) < `--config FILE` < options. An actor needs none of this: the learner
-tells it what it must know (`impala-actor --help`).
+`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. What counts most
+comes last: preset (`--preset`, or chosen by the environment) < `--config FILE` < options. An
+actor needs none of this: the learner tells it what it must know (`impala-actor --help`).
 
 Made from the code by `make docs`.
 """
