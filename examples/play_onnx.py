@@ -38,7 +38,7 @@ for episode in range(num_episodes):
     total, is_over = 0.0, False
     while not is_over:
         inputs["observation"][0] = observation
-        outputs = dict(zip(names, session.run(names, inputs), strict=True))
+        outputs = dict(zip(names, map(np.asarray, session.run(names, inputs)), strict=True))
         logits = outputs["policy_logits"][0]
         if is_gaussian:  # the most probable action: means stand first, then log deviations
             action = logits[: len(low)]

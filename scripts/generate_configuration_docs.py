@@ -30,10 +30,10 @@ SEED_NAMES = {
 
 HEAD = """# Configuration
 
-Every setting is an option of `impala-train` and `impala-server` (`learning_rate` is
-`--learning-rate`) and a key of config.toml. What counts most comes last: preset (`--preset`, or
-chosen by the environment) < `--config FILE` < options. An actor needs none of this: the learner
-tells it what it must know (`impala-actor --help`).
+With this page you can set everything: each setting is an option of `impala-train` and
+`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. What counts most
+comes last: preset (`--preset`, or chosen by the environment) < `--config FILE` < options. An
+actor needs none of this: the learner tells it what it must know (`impala-actor --help`).
 
 Made from the code by `make docs`.
 """
@@ -56,23 +56,30 @@ def render() -> str:
                 text += f" In rllte: {SEED_NAMES[field.name]}."
             value = _show(getattr(default, field.name))
             lines.append(f"| `{field.name}` | {value} | {text} |")
-    lines.append("\n## Presets\n\nWhere they differ from the defaults above.\n")
-    for name, preset in presets.items():
-        document = " ".join((PRESETS[name].__doc__ or "").split())
-        lines.append(f"\n**{name}**: {document}\n")
-        lines.append(", ".join(_differences(preset)) or "nothing")
+    lines.append("\n## Presets\n")
+    for name in presets:
+        lines.append(f"- `{name}`: {' '.join((PRESETS[name].__doc__ or '').split())}")
+    lines.append("\nWhere they differ from the defaults above:\n")
+    lines.append(f"| setting | {' | '.join(f'`{name}`' for name in presets)} |")
+    lines.append("|---" * (len(presets) + 1) + "|")
+    differences = [_differences(preset) for preset in presets.values()]
+    for setting in _differences(TrainConfig(), *presets.values()):
+        cells = [found.get(setting, "") for found in differences]
+        lines.append(f"| `{setting}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _differences(preset: TrainConfig) -> list[str]:
+def _differences(*configs: TrainConfig) -> dict[str, str]:
+    """Returns the settings in which any config differs from the defaults, in their order."""
     default = TrainConfig()
-    found = []
+    found = {}
     for section in dataclasses.fields(TrainConfig):
-        ours, base = getattr(preset, section.name), getattr(default, section.name)
-        for field in dataclasses.fields(ours):
-            value = getattr(ours, field.name)
-            if value != getattr(base, field.name):
-                found.append(f"`{field.name}` {_show(value)}")
+        base = getattr(default, section.name)
+        for field in dataclasses.fields(base):
+            for config in configs:
+                value = getattr(getattr(config, section.name), field.name)
+                if value != getattr(base, field.name):
+                    found[field.name] = _show(value)
     return found
 
 

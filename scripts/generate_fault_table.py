@@ -39,8 +39,8 @@ GROUPS = {
 _HEAD = """<!-- Made by scripts/generate_fault_table.py; do not edit. -->
 # Faults, and what comes of them
 
-What is promised stands in [guarantees.md](guarantees.md). This is how each promise was tried:
-what was broken, what is to happen, what did happen, and which test or command does it again.
+With this page you know how each promise of [guarantees.md](guarantees.md) was tried: what was
+broken, what is to happen, what did happen, and which test or command does it again.
 `nemesis` is `make faults` or `make soak`: a learner server and four actors as real processes on a
 toy environment, a proxy before each actor, faults drawn from a seed, and a checker that compares
 what actors, front end and learner recorded, unroll by unroll
@@ -142,13 +142,20 @@ def _summarise(results: dict[str, Any]) -> list[str]:
             run.get("num_violations"),
         ]
         lines.append("| " + " | ".join("-" if c is None else str(c) for c in cells) + " |")
+    names = dict.fromkeys(_name_machine(run["machine"]) for _, run in sorted(results.items()))
+    machines = {name: f"machine {letter}" for name, letter in zip(names, "ABCDEFGH", strict=False)}
     for name, run in sorted(results.items()):
         facts = [f"seed {run['seed']}", f"commit {run['machine']['commit']}"]
-        facts += [f"{run['machine']['cores']} cores", run["machine"]["processor"]]
+        facts.append(machines[_name_machine(run["machine"])])
         if "load_average_before" in run:
             facts.append(f"load {run['load_average_before']} before")
         lines.append(f"\n{name}: {', '.join(facts)}. {run.get('note', '')}".rstrip())
+    lines += [f"\n{letter}: {machine}." for machine, letter in machines.items()]
     return lines
+
+
+def _name_machine(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores, {machine['processor']}"
 
 
 def _render_row(row: Row, run: dict[str, Any]) -> str:

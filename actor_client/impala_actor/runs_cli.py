@@ -14,6 +14,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from impala_actor.report.run_summary import RunSummary, find_runs, summarise_run
@@ -24,6 +25,7 @@ from impala_common.process.standard_streams import prepare_standard_streams
 
 PROGRAM = "impala-runs"
 _COLOURS = {"running": "green", "finished": "default", "stopped": "yellow", "unreadable": "red"}
+_WIDTH_ELSEWHERE = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         sys.stdout.writelines(json.dumps(summary.to_json()) + "\n" for summary in summaries)
     elif summaries:
-        Console().print(make_table(summaries, arguments.folder))
+        console = Console()
+        if not console.is_terminal:  # a pipe has no width: every run is one line
+            console.width = _WIDTH_ELSEWHERE
+        console.print(make_table(summaries, arguments.folder))
     else:
         sys.stdout.write(f"no runs in {arguments.folder}\n")
     return exit_codes.OK
@@ -61,15 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_table(summaries: Sequence[RunSummary], folder: Path) -> Table:
     """Returns a table with a line for each run, named by its path below `folder`."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("run", "env", "state"):
+    for name in ("run", "env"):
         table.add_column(name, overflow="fold")
+    table.add_column("state", no_wrap=True)
     for name in ("steps", "of", "return", "best", "trained", "age"):
         table.add_column(name, justify="right", no_wrap=True)
     for summary in summaries:
         below = summary.path.relative_to(folder)
         table.add_row(
-            summary.path.resolve().name if below == Path() else str(below),
-            summary.env or "-",
+            escape(summary.path.resolve().name if below == Path() else str(below)),
+            escape(summary.env or "-"),
             f"[{_COLOURS.get(summary.state, 'dim')}]{summary.state}[/]",
             f"{summary.steps:,}",
             f"{summary.total_steps:,}" if summary.total_steps else "-",

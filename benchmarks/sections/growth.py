@@ -184,10 +184,11 @@ def render(result: Json) -> str:
     ]
     for name, rows in result["ingest"].items():
         lines += [
-            f"| {_TITLES[name]} | {row['value']} | {row['steps_per_s']['median']:,.0f} | "
+            f"| {'' if number else _TITLES[name]} | {row['value']} | "
+            f"{row['steps_per_s']['median']:,.0f} | "
             f"{row['messages_per_s']:,.0f} | {row['server_us_per_step']['median']:.2f} "
             f"({row['server_us_per_step']['spread']:.0%}) | {row['server_cores']:.2f} |"
-            for row in rows
+            for number, row in enumerate(rows)
         ]
     lines += [
         "\n| weights to 4 clients, MB | GB/s | x TCP | front end s/GB | clients s/GB |",

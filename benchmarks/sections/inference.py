@@ -122,10 +122,12 @@ def render(result: Json) -> str:
         "| | slots | " + " | ".join(names) + " | differences |",
         "|---" * (len(names) + 3) + "|",
     ]
+    shown = ""
     for row in result["rows"]:
         backends = row["backends"]
         best = min(backends, key=lambda name: backends[name]["us_per_call"]["median"])
-        cells = [row["title"], str(row["slots"])]
+        cells = ["" if row["title"] == shown else row["title"], str(row["slots"])]
+        shown = row["title"]
         for name in names:
             if name not in backends:
                 cells.append("")

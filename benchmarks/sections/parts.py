@@ -63,7 +63,12 @@ def render(result: Json) -> str:
     ]
     for row in result["rows"]:
         values = row["cpu_us_by_group"]
-        cells = [row["title"], row["num_slots"], row["unroll_length"], row["batch_size"]]
+        cells = [
+            f"`{row['case']}`: {row['title']}",
+            row["num_slots"],
+            row["unroll_length"],
+            row["batch_size"],
+        ]
         cells += [f"{values[group]:.2f}" for group in GROUPS]
         cells += [f"{sum(values.values()):.2f}", f"**{row['bound_steps_per_s']:,.0f}**"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -78,7 +83,7 @@ def render(result: Json) -> str:
         "|---" * (len(parts) + 2) + "|",
     ]
     for row in result["rows"]:
-        cells = [row["title"]]
+        cells = [f"`{row['case']}`"]
         for part in parts:
             told = row["cpu_us"][part]
             cells.append(f"{told['median']:.2f} (± {50 * told['spread']:.0f} %)")

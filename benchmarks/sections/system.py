@@ -68,7 +68,8 @@ def render(result: Json) -> str:
     for row in rows:
         speed, bound = row["steps_per_s"], row["bound_steps_per_s"]
         lines.append(
-            f"| {row['title']} | **{speed['median']:,.0f}** | {len(speed['windows'])} | "
+            f"| `{row['case']}`: {row['title']} | **{speed['median']:,.0f}** | "
+            f"{len(speed['windows'])} | "
             f"{speed['spread']:.0%} | {_or_dash(bound, ',.0f')} | "
             f"{_or_dash(row['share_of_bound'], '.0%')} | {row['policy_lag_mean']:.1f} | "
             f"{row['other_cores']:.2f} |"
@@ -147,7 +148,7 @@ def _table(rows: list[Json], key: str, form: str, other_key: str = "") -> list[s
                 cells[position] += f" ({format(others[name], form)})"
         if others:
             cells[-1] += f" ({format(sum(others.values()), form)})"
-        lines.append("| " + " | ".join([row["title"], *cells]) + " |")
+        lines.append("| " + " | ".join([f"`{row['case']}`", *cells]) + " |")
     return lines
 
 

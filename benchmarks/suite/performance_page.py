@@ -11,10 +11,11 @@ from benchmarks.suite.targets import Target
 
 _HEAD = """# Performance
 
-Written by `make bench` from [results/performance.json](results/performance.json); targets and the
-reasons where one is missed are in `benchmarks/suite/targets.toml`. A figure is the median of
-several windows, and what is compared was measured in turn in one run. CPU time per step is user
-and system time of all threads.
+With this page you know how fast each part is, and what bounds it. `make bench` writes it from
+[results/performance.json](results/performance.json); targets and the reasons where one is missed
+are in `benchmarks/suite/targets.toml`. A figure is the median of several windows, and what is
+compared was measured in turn in one run. CPU time per step is user and system time of all
+threads.
 """
 
 
@@ -32,9 +33,13 @@ def render_page(
     results = {name: s["result"] for name, s in sections.items() if "result" in s}
     figures = {name: SECTIONS[name].figures(result) for name, result in results.items()}
     figures["gpu"] = find_gpu_figures(gpu)
-    parts = [_HEAD, "## Targets\n", _render_targets(targets, figures)]
+    machines = list(dict.fromkeys(_name_machine(section) for section in sections.values()))
+    usual = f"Where no machine is named: {machines[0]}.\n" if machines else ""
+    parts = [_HEAD, usual, "## Targets\n", _render_targets(targets, figures)]
     for name, section in sections.items():
-        parts += [f"## {SECTIONS[name].TITLE}\n", _render_origin(section)]
+        machine = _name_machine(section)
+        on = "" if machine == machines[0] else f" on {machine}"
+        parts += [f"## {SECTIONS[name].TITLE}\n", _render_origin(section, on)]
         if name in results:
             parts.append(SECTIONS[name].render(results[name]))
         else:
@@ -66,15 +71,21 @@ def _render_targets(targets: Sequence[Target], figures: Mapping[str, Mapping[str
     return "\n".join(lines) + "\n"
 
 
-def _render_origin(section: Json) -> str:
+def _name_machine(section: Json) -> str:
     machine = section["machine"]
     packages = machine["packages"]
-    changed = " and local changes" if machine["has_local_changes"] else ""
-    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
+    names = ("torch", "numpy", "grpcio", "ale-py")
+    versions = ", ".join(f"{name} {packages[name]}" for name in names)
     return (
-        f"`{section['command']}`, {section['when_utc']} UTC, {section['duration_s']:g} s, load "
-        f"average {section['load_average_before']:g} before; {machine['cores']} cores, "
-        f"{machine['processor']}{gpu}; Python {machine['python']}, torch {packages['torch']}, "
-        f"numpy {packages['numpy']}, grpcio {packages['grpcio']}, ale-py {packages['ale-py']}; "
-        f"commit {machine['commit']}{changed}.\n"
+        f"{machine['cores']} cores, {machine['processor']}, {machine['gpu'] or 'no GPU'}; "
+        f"Python {machine['python']}, {versions}"
+    )
+
+
+def _render_origin(section: Json, on: str) -> str:
+    machine = section["machine"]
+    changed = " and local changes" if machine["has_local_changes"] else ""
+    return (
+        f"`{section['command']}`{on}, {section['when_utc']} UTC, {section['duration_s']:g} s, load "
+        f"average {section['load_average_before']:g} before; commit {machine['commit']}{changed}.\n"
     )

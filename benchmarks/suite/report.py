@@ -60,12 +60,17 @@ def _render_summary(results: dict[str, Result], sections: dict[str, Result]) -> 
         rows.append(f"| `make train` to the first update | {first_s:.1f} s |")
     if not rows:
         return ""
-    machine = (sections.get("system") or next(iter(ladder.values())))["machine"]
     table = "\n".join(["| measured on 2 cores, no GPU | |", "|---|---|", *rows])
+    speeds = ""
+    if "system" in sections:
+        machine, day = sections["system"]["machine"], sections["system"]["when_utc"].split()[0]
+        speeds = (
+            f" Speeds are of {day}, commit {machine['commit']}, {machine['processor']}, torch "
+            f"{machine['packages']['torch']}: [docs/performance.md](docs/performance.md)."
+        )
     return (
-        f"{table}\n\n{machine['processor']}, torch {machine['packages']['torch']}; commands, seeds "
-        "and commits: [docs/results/ladder.md](docs/results/ladder.md), "
-        "[docs/performance.md](docs/performance.md), "
+        f"{table}\n\nReturns, with the processor, commit and seed of each run: "
+        f"[docs/results/ladder.md](docs/results/ladder.md).{speeds} All: "
         "[docs/results](docs/results/README.md).\n"
     )
 

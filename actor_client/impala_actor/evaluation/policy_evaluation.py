@@ -45,7 +45,7 @@ class EvaluablePolicy(Protocol):
     ) -> ChosenActions:
         """Chooses actions; resets recurrent state where `is_first` before it is used."""
 
-    def observe(self, rewards: NDArray[np.float32], is_first_next: NDArray[np.bool_]) -> None:
+    def observe(self, rewards: NDArray[np.float32], is_first: NDArray[np.bool_], /) -> None:
         """Takes the rewards and ends that followed the actions."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from impala_actor.report.run_view import RunView, Value, of, product_of, sum_of
+from impala_actor.report.run_view import RunView, Value, of, share_of, sum_of
 from impala_common.run import metrics
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#e377c2", "#7f7f7f")
@@ -50,7 +50,7 @@ THROUGHPUT = (
     Panel("agent steps per second", {"": of(metrics.STEPS_PER_S)}),
     Panel(
         "learner: share of time in updates",
-        {"": product_of(metrics.UPDATE_S, metrics.UPDATES_PER_S)},
+        {"": share_of(metrics.UPDATE_S, metrics.UPDATES_PER_S)},
     ),
     Panel(
         "learner: wait for a batch, ms",

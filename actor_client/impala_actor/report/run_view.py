@@ -112,9 +112,18 @@ def of(name: str, factor: float = 1.0) -> Value:
     return lambda line: factor * _number(line, name)
 
 
-def product_of(first: str, second: str) -> Value:
-    """Returns a Value that is the product of two metrics."""
-    return lambda line: _number(line, first) * _number(line, second)
+def share_of(seconds: str, per_s: str) -> Value:
+    """Returns a Value that is the share of time which something takes that is done so often.
+
+    The two metrics are means over different windows, so their product may exceed 1 on a busy
+    machine: it is cut there, as the learner's own bottleneck does.
+    """
+
+    def compute(line: Mapping[str, Any]) -> float:  # Any: JSON
+        share = _number(line, seconds) * _number(line, per_s)
+        return 1.0 if share > 1.0 else share
+
+    return compute
 
 
 def sum_of(names: Sequence[str]) -> Value:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from impala_actor import report_cli, runs_cli
 from impala_actor.report.run_summary import find_runs, is_running, summarise_run
-from impala_actor.report.run_view import of, read_views
+from impala_actor.report.run_view import of, read_views, share_of
 from impala_common.config.sections import EnvironmentConfig, OptimizerConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.config.train import TrainConfig
@@ -154,6 +155,20 @@ def test_report_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--output is" in errors
 
 
+def test_listed_run_is_one_line_in_a_pipe_whatever_its_length(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: the state folded to "finishe" and "d" at 80 columns once a run's age took more room."""
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "[red]" + "long-name-" * 12
+    make_run(tmp_path / name)
+
+    assert runs_cli.main([str(tmp_path)]) == exit_codes.OK
+
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:3] == [name, "CartPole-v1", "stopped"]
+
+
 def test_runs_are_listed_with_their_state(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,3 +204,18 @@ def test_run_whose_holder_lives_is_running(tmp_path: Path) -> None:
     descriptor = os.open(RunDirectory(run).lock_path, os.O_RDONLY)
     os.close(descriptor)
     assert not is_running(run)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({metrics.UPDATE_S: 0.02, metrics.UPDATES_PER_S: 30.0}, 0.6),
+        ({metrics.UPDATE_S: 0.1, metrics.UPDATES_PER_S: 22.0}, 1.0),
+        ({metrics.UPDATE_S: 0.1}, math.nan),
+    ],
+)
+def test_share_of_time_is_at_most_one(line: dict[str, float], expected: float) -> None:
+    """Seen: 2.2 on a page of a run on a busy machine."""
+    share = share_of(metrics.UPDATE_S, metrics.UPDATES_PER_S)(line)
+
+    assert share == pytest.approx(expected, nan_ok=True)

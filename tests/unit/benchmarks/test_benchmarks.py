@@ -91,7 +91,7 @@ def test_page_holds_every_section_and_judges_each_target() -> None:
     rows = {line.split(" | ")[0]: line.split(" | ") for line in lines if line.startswith("| ")}
     speed = rows["| ALE Pong, whole system: agent steps/s"]
     assert speed[2:5] == [">= 2,600", "2,000", "0.77"]
-    assert "| ALE Pong | 320.00 (310.00) | 600.00 (590.00) | 920.00 (900.00) |" in lines
+    assert "| `pong` | 320.00 (310.00) | 600.00 (590.00) | 920.00 (900.00) |" in lines
     memory = rows["| ALE Pong, memory of all processes: GiB"]
     assert memory[2:5] == ["<= 1.50", "**0.75**", "2.00"]
     assert rows["| MinAtar Breakout: environment steps/s"][3] == "not measured"
