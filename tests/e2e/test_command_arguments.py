@@ -91,7 +91,10 @@ def test_server_on_a_port_in_use_refuses(tmp_path: Path) -> None:
         (["--host", "learner.example.org"], ["--host", "a loopback address"]),
         (["--resume", "no-such-run"], ["--resume", "no-such-run", "a run's folder"]),
         (["--device", "tpu"], ["--device", "tpu", "auto, cpu, cuda"]),
-        (["--lockstep", "--num-actors", "2"], ["--num-actors", "2", "1 with --lockstep", "not determined"]),
+        (
+            ["--lockstep", "--num-actors", "2"],
+            ["--num-actors", "2", "1 with --lockstep", "not determined"],
+        ),
     ],
 )
 def test_setting_that_cannot_work_is_told_by_name_value_rule_and_consequence(
