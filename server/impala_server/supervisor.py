@@ -39,6 +39,7 @@ from impala_server.storage.process_ends import make_ends
 from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
+_UNHURRIED_PATIENCE_S = 60.0
 
 
 class Supervisor:
@@ -187,11 +188,14 @@ class Supervisor:
         """Ends all children, in order; by force where one does not end in time.
 
         Takes 23 s at most from the first `request_stop` (24 if both must be killed), so that a
-        process manager that waits 25 s sees the command end. `killed` then lists the killed
-        processes.
+        process manager that waits 25 s sees the command end. Where the learner ended by itself
+        nobody is in a hurry, and a busy machine has a minute for each. `killed` then lists the
+        killed processes.
         """
         if not self._children:
             return
+        is_hurried = self._is_stop_requested or self._leader.pipe is not None
+        patience_s = 0.0 if is_hurried else _UNHURRIED_PATIENCE_S
         self.request_stop()
         while self._leader.pipe is not None and time.monotonic() < self._stop_by_s:
             try:
@@ -199,12 +203,12 @@ class Supervisor:
             except ImpalaError as error:
                 if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
-        self._join(self._leader, max(1.0, self._stop_by_s - time.monotonic()))
+        self._join(self._leader, max(1.0, patience_s, self._stop_by_s - time.monotonic()))
         for child in self._followers:
             if child.pipe is not None:
                 child.pipe.send(Stop())
         for child in self._followers:
-            self._join(child, child.spec.stop_patience_s)
+            self._join(child, max(patience_s, child.spec.stop_patience_s))
         for child in self._children.values():
             child.close_pipe()
         for block in self._shared:
