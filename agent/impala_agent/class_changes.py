@@ -101,9 +101,9 @@ def _find_changed(
     for node in body:
         if isinstance(node, ast.Assign):
             for target in node.targets:
-                for name in (it for it in ast.walk(target) if isinstance(it, ast.Name)):
-                    is_plain = target is name
-                    written.setdefault(name.id, []).append(node.value if is_plain else None)
+                for bound in (it for it in ast.walk(target) if isinstance(it, ast.Name)):
+                    is_plain = target is bound
+                    written.setdefault(bound.id, []).append(node.value if is_plain else None)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             written.setdefault(node.target.id, []).append(node.value)
         elif isinstance(node, ast.FunctionDef) and not node.decorator_list:
