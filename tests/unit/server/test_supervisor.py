@@ -168,3 +168,25 @@ def test_poll_when_a_process_says_why_it_failed_raises_that(
         machine.supervisor.poll(1.0)
 
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(("is_asked", "shortest_s"), [(False, 60.0), (True, 0.0)])
+def test_children_of_a_run_that_ends_by_itself_have_a_minute_each(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, is_asked: bool, shortest_s: float
+) -> None:
+    """On a busy machine a learner whose run was over took longer than 17 s, and was killed."""
+    if is_asked:
+        machine.supervisor.request_stop()
+    machine.status("STOPPED", "finished")
+    machine.end("learner")
+    assert machine.supervisor.poll(1.0) is None
+    waits: list[float] = []
+    join = machine.supervisor._join
+    monkeypatch.setattr(
+        machine.supervisor, "_join", lambda child, s: (waits.append(s), join(child, 0.0))
+    )
+
+    machine.supervisor.close()
+
+    assert len(waits) == 2
+    assert all(shortest_s <= wait_s <= shortest_s + 20.0 for wait_s in waits), waits
