@@ -131,6 +131,7 @@ def test_torchrun_on_two_hosts_trains_one_network_and_drains_in_order(
             assert process.wait(TORCHRUN_S) == OK, torchrun.error(host)
 
     lines = metrics.read_metrics(torchrun.run.metrics_path)
-    steps = [lines[-1][metrics.rank_metric(rank, "steps")] for rank in (0, 1)]
-    assert min(steps) > 0
+    for rank in (0, 1):  # of an interval; of the last one, in which they drain, it is 0
+        name = metrics.rank_metric(rank, "steps")
+        assert max(line.get(name) or 0 for line in lines) > 0
     assert CheckpointStore(torchrun.run.checkpoints_path).load_newest().step > 0
