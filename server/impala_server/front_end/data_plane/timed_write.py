@@ -21,11 +21,15 @@ async def write_in_time(context: grpc.aio.ServicerContext[Any, Any], response: A
     """Writes a response; ends the call if the client does not read it in time.
 
     Raises:
-      asyncio.CancelledError: the time is up. The call is over: not even a status can be written.
+      asyncio.CancelledError: the time is up, or the client is gone. The call is over: not even a
+        status can be written.
     """
     try:
         async with asyncio.timeout(WRITE_DEADLINE_S):
             await context.write(response)
     except TimeoutError:
         _LOG.warning("gave up on %s, who reads nothing", printable(context.peer(), 80))
+        raise asyncio.CancelledError from None
+    except grpc.aio.InternalError:
+        _LOG.info("%s left while a message was written", printable(context.peer(), 80))
         raise asyncio.CancelledError from None
