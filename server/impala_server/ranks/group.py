@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from impala_common.process import failpoints
 _LOG = logging.getLogger(__name__)
 _dist: Any = dist  # Any: torch's stubs leave out stores and the methods of process groups
 _REASON_S = 1.0
+_STORE_S = 2.0
 _MAX_REASON = 500
 
 
@@ -125,21 +128,14 @@ class RankGroup:
 
     def leave_reason(self, text: str) -> None:
         """Tells the other ranks why this one ends; they read it when they miss this rank."""
-        with contextlib.suppress(RuntimeError):
-            self._store.set(f"reason/{self.rank}", text[:_MAX_REASON])
+        self._use_store(lambda: self._store.set(f"reason/{self.rank}", text[:_MAX_REASON]))
 
     def _lost(self, error: RuntimeError) -> RankLostError:
         """Returns the error of a meeting that failed, with the reason of a rank that left one."""
-        deadline_s = time.monotonic() + _REASON_S
-        while True:
-            for rank in range(self.num_ranks):
-                with contextlib.suppress(RuntimeError):
-                    if rank != self.rank and self._store.check([f"reason/{rank}"]):
-                        text = self._store.get(f"reason/{rank}").decode(errors="replace")
-                        return RankLostError(f"learner rank {rank} has ended: {text}")
-            if time.monotonic() > deadline_s:
-                break
-            time.sleep(0.05)
+        reasons: list[str] = []
+        self._use_store(lambda: self._read_reason(reasons))
+        if reasons:
+            return RankLostError(reasons[0])
         _LOG.debug("the meeting of ranks failed: %s", error)
         text, _, _ = str(error).strip().partition(". This is typically")  # gloo's advice
         cause = text.splitlines()[0][:300] if text else "no answer"
@@ -152,3 +148,28 @@ class RankGroup:
         return RankLostError(
             f"a learner rank {what} (seen by rank {self.rank} of {self.num_ranks}: {cause})"
         )
+
+    def _read_reason(self, reasons: list[str]) -> None:
+        """Appends the reason that another rank has left, or leaves within a second."""
+        deadline_s = time.monotonic() + _REASON_S
+        while time.monotonic() < deadline_s:
+            for rank in range(self.num_ranks):
+                if rank != self.rank and self._store.check([f"reason/{rank}"]):
+                    text = self._store.get(f"reason/{rank}").decode(errors="replace")
+                    reasons.append(f"learner rank {rank} has ended: {text}")
+                    return
+            time.sleep(0.05)
+
+    def _use_store(self, use: Callable[[], None]) -> None:
+        """Calls `use` on a thread of its own and waits for it, for a while.
+
+        A store on a host that cannot be reached any more answers after minutes, if at all.
+        """
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):
+                use()
+
+        thread = threading.Thread(target=call, name="impala-rank-store", daemon=True)
+        thread.start()
+        thread.join(_STORE_S)

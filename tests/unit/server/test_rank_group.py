@@ -63,3 +63,40 @@ def test_rank_that_left_a_reason_is_quoted() -> None:
         is_over.set()
 
     on_ranks(meet)
+
+
+class UnreachableStore:
+    """A store on a host that a partition cut off: calls wait until the test is over."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def check(self, unused_keys: list[str]) -> bool:
+        self.is_over.wait(60.0)
+        raise RuntimeError("connection reset")
+
+    def set(self, unused_key: str, unused_value: str) -> None:
+        self.is_over.wait(60.0)
+        raise RuntimeError("connection reset")
+
+
+def test_store_that_cannot_be_reached_delays_no_end() -> None:
+    """Seen to fail: a rank that was cut off from the store's host waited, and said nothing."""
+    has_failed = threading.Event()
+
+    def meet(group: RankGroup) -> None:
+        group.timeout_s = 0.5
+        if group.rank == 1:
+            assert has_failed.wait(40.0)
+            return
+        group._store = store = UnreachableStore()
+        start_s = time.monotonic()
+        with pytest.raises(RankLostError, match=r"has not answered for 0\.5 s"):
+            group.add_up(torch.ones(2))
+        group.leave_reason("cut off")
+        took_s = time.monotonic() - start_s
+        store.is_over.set()
+        has_failed.set()
+        assert took_s < 30.0
+
+    on_ranks(meet)
