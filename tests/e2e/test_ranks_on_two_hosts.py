@@ -30,6 +30,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.extended, pytest.mark.timeout(500)]
 START_S = 200.0
 TORCHRUN_S = 60.0
 """torchrun ends after its ranks, and looks for other hosts before."""
+PARTITION_S = 60.0
+"""A meeting counts as missed after 12 s (rank_timeout_s); the rest is for a busy machine."""
+LOST = "learner rank has not answered"
 _INTERFACES = {"one": "bridge0", "two": "eth0"}
 
 
@@ -135,3 +138,18 @@ def test_torchrun_on_two_hosts_trains_one_network_and_drains_in_order(
         name = metrics.rank_metric(rank, "steps")
         assert max(line.get(name) or 0 for line in lines) > 0
     assert CheckpointStore(torchrun.run.checkpoints_path).load_newest().step > 0
+
+
+def test_partition_between_two_hosts_ends_both_ranks_with_a_reason(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    """Each says whom it missed, though one cannot reach the store that reasons are left in."""
+    with Torchrun(hosts, tmp_path, FOR_EVER) as torchrun:
+        torchrun.wait_for_updates(20)
+        start_s = time.monotonic()
+        hosts.unplug("two")
+
+        for host in torchrun.processes:
+            while LOST not in torchrun.error(host):
+                assert time.monotonic() - start_s < PARTITION_S, torchrun.error(host)
+                time.sleep(0.1)
