@@ -96,6 +96,7 @@ def test_drain_and_shutdown_at_rank_0_end_all_ranks_after_the_same_update(tmp_pa
     assert last[0] == last[1] == newest_checkpoint(tmp_path)[1] > 20
 
 
+@pytest.mark.extended
 def test_rank_that_is_slow_is_named(tmp_path: Path) -> None:
     with RunningRanks(
         tmp_path, make_settings(10**9), failpoints={1: "ranks.in_update=sleep:0.05"}
@@ -117,6 +118,7 @@ def test_rank_with_other_settings_is_refused_by_all(tmp_path: Path) -> None:
         assert "discount of learner rank 1" in ranks.error(0)
 
 
+@pytest.mark.extended
 def test_rank_without_actors_ends_the_run_in_time(tmp_path: Path) -> None:
     with RunningRanks(tmp_path, make_settings(rank_wait_s=2.0)) as ranks:
         ranks.run_actors(SIGNED_ID, num_actors=1)

@@ -79,6 +79,7 @@ def test_contextual_bandit_is_solved(tmp_path: Path) -> None:
     assert server.evaluate(env, num_episodes=500, num_slots=50).return_mean >= 0.97
 
 
+@pytest.mark.extended
 def test_constant_reward_with_truncation_is_worth_ten(tmp_path: Path) -> None:
     config = make_canary_config(50_000, loss={"discount": 0.9}, optimizer={"learning_rate": 1e-2})
 
@@ -98,6 +99,7 @@ def test_bait_of_the_next_episode_is_not_taken(tmp_path: Path) -> None:
     assert evaluation.return_mean >= BaitEnv.BEST_RETURN - 0.15
 
 
+@pytest.mark.extended
 def test_cue_is_remembered_across_unrolls_with_memory_on_the_server(tmp_path: Path) -> None:
     server = train(tmp_path, make_memory_config("lstm"), MEMORY_ENV, num_clients=1)
 

@@ -166,16 +166,23 @@ def test_reset_in_mid_episode_forgets_what_had_ended(mode: AutoresetMode) -> Non
 
 
 class OverlappingVectorEnv:
-    """A NEXT_STEP environment that reports nonsense on the row whose action it ignored."""
+    """A NEXT_STEP environment that reports nonsense on the row whose action it ignored.
+
+    Every second step is such a row.
+    """
 
     num_envs = 1
+
+    def __init__(self) -> None:
+        self._num_steps = 0
 
     def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         return np.zeros((1, 3), np.float32), {}
 
     def step(self, _: Any) -> tuple[Any, ...]:
-        yes = np.ones(1, np.bool_)
-        return np.zeros((1, 3), np.float32), np.full(1, np.nan), yes, yes, {}
+        self._num_steps += 1
+        ended = np.full(1, self._num_steps % 2 == 1)
+        return np.zeros((1, 3), np.float32), np.full(1, np.nan), ended, ended, {}
 
     def close(self) -> None: ...
 
