@@ -15,14 +15,13 @@ import sys
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.rigs.fleet_actor import FleetActor
 from benchmarks.rigs.unroll_source import UnrollSource
-from benchmarks.rigs.worker_process import serve, start_workers
+from benchmarks.rigs.worker_process import WorkerGroup, serve
 from benchmarks.suite.section import Json
 
 _MODULE = "benchmarks.rigs.fleet"
@@ -49,34 +48,22 @@ class Traffic(NamedTuple):
     failures: dict[str, int]
 
 
-class Fleet:
+class Fleet(WorkerGroup):
     """Any number of actors, spread over a few processes; they begin unregistered."""
 
     def __init__(self, address: str, source: Path, num_actors: int, num_processes: int = 2) -> None:
         """Starts the processes."""
-        shares = [len(range(k, num_actors, num_processes)) for k in range(num_processes)]
         common = {"address": address, "source": str(source)}
-        self._workers, self._stack = start_workers(
+        super().__init__(
             _MODULE,
-            [{**common, "name": f"fleet-{k}", "num_actors": n} for k, n in enumerate(shares)],
+            num_actors,
+            num_processes,
+            lambda k, share: {**common, "name": f"fleet-{k}", "num_actors": share},
         )
-
-    def __enter__(self) -> Fleet:
-        """The processes run already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends them."""
-        self._stack.close()
 
     def join(self) -> list[float]:
         """Lets all register and open their streams at once; returns the seconds each took."""
-        return [one for answer in self._ask("join") for one in answer["taken_s"]]
+        return [one for answer in self.ask("join") for one in answer["taken_s"]]
 
     def fetch(self) -> tuple[list[float], int]:
         """Lets all fetch the newest weights at once.
@@ -84,7 +71,7 @@ class Fleet:
         Returns:
           The seconds each took, and how many fetches broke off and were tried again.
         """
-        answers = self._ask("fetch")
+        answers = self.ask("fetch")
         taken_s = [one for answer in answers for one in answer["taken_s"]]
         return taken_s, sum(answer["num_failed"] for answer in answers)
 
@@ -97,9 +84,9 @@ class Fleet:
           leavers_per_s: actors that leave and come back at once; every second one says goodbye,
             the others close their connection.
         """
-        cpu_s = sum(worker.cpu_s for worker in self._workers)
-        share = 1 / len(self._workers)
-        answers = self._ask(
+        cpu_s = self.cpu_s
+        share = 1 / self.num_workers
+        answers = self.ask(
             "send",
             messages_per_s=messages_per_s * share,
             window_s=window_s,
@@ -115,15 +102,10 @@ class Fleet:
             num_messages=sum(answer["num_messages"] for answer in answers),
             num_unrolls=sum(answer["num_unrolls"] for answer in answers),
             verdicts_ms=(float(p50), float(p99), float(top)),
-            cpu_s=sum(worker.cpu_s for worker in self._workers) - cpu_s,
+            cpu_s=self.cpu_s - cpu_s,
             num_left=sum(answer["num_left"] for answer in answers),
             failures=failures,
         )
-
-    def _ask(self, kind: str, **fields: object) -> list[Json]:
-        for worker in self._workers:
-            worker.send(kind, **fields)
-        return [worker.receive() for worker in self._workers]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,11 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
-from benchmarks.rigs.worker_process import pin, serve, start_workers
+from benchmarks.rigs.worker_process import WorkerGroup, serve, share_out
 from benchmarks.suite.section import Json
 from impala_common.process.allocator import keep_large_buffers
 
@@ -46,7 +45,7 @@ class ActorTotals(NamedTuple):
     time_s: float
 
 
-class SyntheticActors:
+class SyntheticActors(WorkerGroup):
     """Any number of synthetic actors, spread over a few processes; they begin paused."""
 
     def __init__(
@@ -73,36 +72,20 @@ class SyntheticActors:
           name: what the actors' names begin with.
           cores: cores they may run on; None: all.
         """
-        num_processes = min(num_processes, num_actors)
         self._num_actors = num_actors
-        shares = [len(range(k, num_actors, num_processes)) for k in range(num_processes)]
         common = {
             "address": address,
             "source": str(source),
             "packs_each": packs_each,
             "compress": compress,
         }
-        self._workers, self._stack = start_workers(
+        super().__init__(
             _MODULE,
-            [
-                {**common, "name": f"{name}{k}", "num_actors": share}
-                for k, share in enumerate(shares)
-            ],
+            num_actors,
+            num_processes,
+            lambda k, share: {**common, "name": f"{name}{k}", "num_actors": share},
             cores,
         )
-
-    def __enter__(self) -> SyntheticActors:
-        """They have registered already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Lets them say goodbye."""
-        self._stack.close()
 
     @contextlib.contextmanager
     def at_work(self, warm_up_s: float, num_actors: int = 0) -> Iterator[None]:
@@ -112,32 +95,26 @@ class SyntheticActors:
           warm_up_s: seconds before the context begins.
           num_actors: how many of them; the others stay connected and idle. 0: all.
         """
-        self._ask("run", num_actors or self._num_actors)
+        self._let_run(num_actors or self._num_actors)
         try:
             time.sleep(warm_up_s)
             yield
         finally:
-            self._ask("run", 0)
-
-    def pin(self, cores: Iterable[int]) -> None:
-        """Keeps them on `cores` from now on."""
-        for worker in self._workers:
-            pin(worker.process, cores)
+            self._let_run(0)
 
     def totals(self) -> ActorTotals:
         """Returns what all of them did so far."""
-        answers = self._ask("totals")
+        answers = self.ask("totals")
         return ActorTotals(
             sum(answer["num_unrolls"] for answer in answers),
             sum(answer["num_messages"] for answer in answers),
-            sum(worker.cpu_s for worker in self._workers),
+            self.cpu_s,
             time.monotonic(),
         )
 
-    def _ask(self, kind: str, num_actors: int = 0) -> list[Json]:
-        for k, worker in enumerate(self._workers):
-            worker.send(kind, num_actors=len(range(k, num_actors, len(self._workers))))
-        return [worker.receive() for worker in self._workers]
+    def _let_run(self, num_actors: int) -> None:
+        shares = share_out(num_actors, self.num_workers)
+        self.ask_each("run", [{"num_actors": share} for share in shares])
 
 
 @dataclasses.dataclass(frozen=True)

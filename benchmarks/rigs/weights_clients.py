@@ -14,11 +14,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import NamedTuple
 
 from benchmarks.rigs.synthetic_actors import own_connection
-from benchmarks.rigs.worker_process import serve, start_workers
+from benchmarks.rigs.worker_process import WorkerGroup, serve
 from benchmarks.suite.section import Json
 from impala_common.process.allocator import keep_large_buffers
 
@@ -38,7 +37,7 @@ class Fetched(NamedTuple):
     cpu_s: float
 
 
-class WeightsClients:
+class WeightsClients(WorkerGroup):
     """Any number of clients, spread over a few processes."""
 
     def __init__(
@@ -58,40 +57,20 @@ class WeightsClients:
           num_processes: processes that share them.
           cores: cores they may run on; None: all.
         """
-        num_processes = min(num_processes, num_clients)
-        shares = [len(range(k, num_clients, num_processes)) for k in range(num_processes)]
         common = {"address": address, "environment": environment}
-        self._workers, self._stack = start_workers(
+        super().__init__(
             _MODULE,
-            [{**common, "name": f"w{k}", "num_clients": share} for k, share in enumerate(shares)],
+            num_clients,
+            num_processes,
+            lambda k, share: {**common, "name": f"w{k}", "num_clients": share},
             cores,
         )
 
-    def __enter__(self) -> WeightsClients:
-        """They have registered already."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends them."""
-        self._stack.close()
-
     def fetch(self) -> Fetched:
         """Lets every client fetch the newest weights once, all at the same time."""
-        before_s, start_s = self._cpu_s, time.monotonic()
-        for worker in self._workers:
-            worker.send("fetch")
-        for worker in self._workers:
-            worker.receive(_FETCH_S)
-        return Fetched(time.monotonic() - start_s, self._cpu_s - before_s)
-
-    @property
-    def _cpu_s(self) -> float:
-        return sum(worker.cpu_s for worker in self._workers)
+        before_s, start_s = self.cpu_s, time.monotonic()
+        self.ask("fetch", _FETCH_S)
+        return Fetched(time.monotonic() - start_s, self.cpu_s - before_s)
 
 
 @dataclasses.dataclass(frozen=True)

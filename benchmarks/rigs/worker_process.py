@@ -1,8 +1,8 @@
 """A helper process of a benchmark: it answers JSON requests on its pipes and ends when they close.
 
-`WorkerProcess` is the benchmark's side. The other side is a module of this package that is
-run with its settings as one JSON argument and calls `serve`. Several workers work at the same
-time where all are sent a request before the first answer is received.
+`WorkerProcess` is the benchmark's side, `WorkerGroup` several of them. The other side is a module
+of this package that is run with its settings as one JSON argument and calls `serve`. Several
+workers work at the same time where all are sent a request before the first answer is received.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -115,20 +116,79 @@ class WorkerProcess:
         self._process.stdout.close()
 
 
-def start_workers(
-    module: str, settings_of_each: Iterable[Json], cores: Iterable[int] | None = None
-) -> tuple[list[WorkerProcess], contextlib.ExitStack]:
-    """Starts a helper for each of the settings; closing the stack ends them all.
+class WorkerGroup:
+    """Several helpers that share a number of actors or clients; all are ended with the context."""
 
-    Where one does not start, those before it are ended.
-    """
-    cores = None if cores is None else tuple(cores)
-    with contextlib.ExitStack() as stack:
-        workers = [
-            stack.enter_context(WorkerProcess(module, settings, cores=cores))
-            for settings in settings_of_each
-        ]
-        return workers, stack.pop_all()
+    def __init__(
+        self,
+        module: str,
+        number: int,
+        num_processes: int,
+        settings_of: Callable[[int, int], Json],
+        cores: Iterable[int] | None = None,
+    ) -> None:
+        """Starts them; where one does not start, those before it are ended.
+
+        Args:
+          module: calls `serve` with its settings.
+          number: actors or clients in all.
+          num_processes: helpers that share them, at most `number`.
+          settings_of: returns the settings of helper k, which has so many of them.
+          cores: cores they may run on; None: as this process.
+        """
+        cores = None if cores is None else tuple(cores)
+        num_processes = min(num_processes, number)
+        with contextlib.ExitStack() as stack:
+            self._workers = [
+                stack.enter_context(WorkerProcess(module, settings_of(k, share), cores=cores))
+                for k, share in enumerate(share_out(number, num_processes))
+            ]
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        """They run already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends them."""
+        self._stack.close()
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds they have taken together."""
+        return sum(worker.cpu_s for worker in self._workers)
+
+    def pin(self, cores: Iterable[int]) -> None:
+        """Keeps them on `cores` from now on."""
+        for worker in self._workers:
+            pin(worker.process, cores)
+
+    def ask(self, kind: str, timeout_s: float = _ANSWER_S, **fields: object) -> list[Json]:
+        """Sends all the same request and returns the answers."""
+        return self.ask_each(kind, [fields] * len(self._workers), timeout_s)
+
+    def ask_each(
+        self, kind: str, fields_of_each: Sequence[Json], timeout_s: float = _ANSWER_S
+    ) -> list[Json]:
+        """Sends each a request of its own and returns the answers."""
+        for worker, fields in zip(self._workers, fields_of_each, strict=True):
+            worker.send(kind, **fields)
+        return [worker.receive(timeout_s) for worker in self._workers]
+
+    @property
+    def num_workers(self) -> int:
+        """Helpers there are."""
+        return len(self._workers)
+
+
+def share_out(number: int, num_shares: int) -> list[int]:
+    """Returns shares of a number that differ by one at most."""
+    return [len(range(k, number, num_shares)) for k in range(num_shares)]
 
 
 def pin(process: psutil.Process, cores: Iterable[int]) -> None:

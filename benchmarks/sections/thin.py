@@ -34,7 +34,7 @@ def measure(settings: BenchSettings) -> Json:
     return {
         "cartpole": {name: _describe(windows) for name, windows in cartpole.items()},
         "single_slots": asyncio.run(_measure_single(settings)),
-        "idle": asyncio.run(measure_idle(20 if settings.is_quick else _NUM_IDLE)),
+        "idle": asyncio.run(_measure_idle(20 if settings.is_quick else _NUM_IDLE)),
     }
 
 
@@ -100,7 +100,9 @@ async def _measure_single(settings: BenchSettings) -> Json:
     num_windows = 1 if settings.is_quick else settings.num_windows
     with PlayServer("echo") as echo, PlayServer("policy") as policy:
         servers = {"echo": echo, "policy": policy}
-        clients = {name: await _open(one.address, _NUM_CLIENTS) for name, one in servers.items()}
+        clients = {
+            name: await open_clients(one.address, _NUM_CLIENTS) for name, one in servers.items()
+        }
         rates: dict[str, list[float]] = {name: [] for name in servers}
         cpu_us: dict[str, list[float]] = {name: [] for name in servers}
         for _ in range(num_windows):
@@ -128,19 +130,22 @@ async def _measure_single(settings: BenchSettings) -> Json:
     }
 
 
-async def measure_idle(num_clients: int) -> Json:
+async def _measure_idle(num_clients: int) -> Json:
     """Measures what clients that have played one step each take at the policy server."""
     with PlayServer("policy") as server:
-        first = await _open(server.address, 10, "first")  # what the first ones load is not theirs
+        first = await open_clients(
+            server.address, 10, "first"
+        )  # what the first ones load is not theirs
         before = server.process.memory_info().rss
-        clients = await _open(server.address, num_clients)
+        clients = await open_clients(server.address, num_clients)
         grown = server.process.memory_info().rss - before
         for client in (*first, *clients):
             await client.close()
     return {"num_clients": num_clients, "kib_per_client": grown / 1024 / num_clients}
 
 
-async def _open(address: str, number: int, name: str = "client") -> list[PlayClient]:
+async def open_clients(address: str, number: int, name: str = "client") -> list[PlayClient]:
+    """Returns clients of one slot that have connected."""
     clients = [PlayClient(address, f"{name}-{index}") for index in range(number)]
     for start in range(0, number, 50):
         await asyncio.gather(*(client.open() for client in clients[start : start + 50]))

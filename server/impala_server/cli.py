@@ -190,7 +190,7 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory, place: RankPl
             if policy_server is not None and supervisor.status.reason != "finished":
                 supervisor.request_stop()  # at once: the time it may take counts from here
                 policy_server.terminate()
-            supervisor.close()
+            supervisor.close(interrupts.is_set)
             if policy_server is not None:  # at the end of a run it has told its clients and ends
                 policy_server.join(_POLICY_SERVER_END_S)
             display.update(supervisor.status)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from multiprocessing import connection
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from impala_server.storage.shared_block import SharedBlock
 
 _LOG = logging.getLogger(__name__)
 _UNHURRIED_PATIENCE_S = 60.0
+_LOOK_S = 0.02
 
 
 class Supervisor:
@@ -184,18 +186,22 @@ class Supervisor:
         if (pipe := self._leader.pipe) is not None:
             pipe.send(Stop())
 
-    def close(self) -> None:
+    def close(self, is_stop_wanted: Callable[[], bool] = lambda: False) -> None:
         """Ends all children, in order; by force where one does not end in time.
 
         Takes 23 s at most from the first `request_stop` (24 if both must be killed), so that a
-        process manager that waits 25 s sees the command end. Where the learner ended by itself
-        nobody is in a hurry, and a busy machine has a minute for each. `killed` then lists the
-        killed processes.
+        process manager that waits 25 s sees the command end. If the learner ended by itself, each
+        child has a minute more to leave, as a busy machine may need, or until the stop is wanted.
+        `killed` then lists the killed processes.
+
+        Args:
+          is_stop_wanted: whether somebody waits for the end by now; called again and again.
         """
         if not self._children:
             return
-        is_hurried = self._is_stop_requested or self._leader.pipe is not None
-        patience_s = 0.0 if is_hurried else _UNHURRIED_PATIENCE_S
+        has_ended = not self._is_stop_requested and self._leader.pipe is None
+        if has_ended:
+            self._wait_for((self._leader,), is_stop_wanted)
         self.request_stop()
         while self._leader.pipe is not None and time.monotonic() < self._stop_by_s:
             try:
@@ -203,17 +209,27 @@ class Supervisor:
             except ImpalaError as error:
                 if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
-        self._join(self._leader, max(1.0, patience_s, self._stop_by_s - time.monotonic()))
+        self._join(self._leader, max(1.0, self._stop_by_s - time.monotonic()))
         for child in self._followers:
             if child.pipe is not None:
                 child.pipe.send(Stop())
+        if has_ended:
+            self._wait_for(self._followers, is_stop_wanted)
         for child in self._followers:
-            self._join(child, max(patience_s, child.spec.stop_patience_s))
+            self._join(child, child.spec.stop_patience_s)
         for child in self._children.values():
             child.close_pipe()
         for block in self._shared:
             block.close()
         self._run.address_path.unlink(missing_ok=True)
+
+    def _wait_for(self, children: tuple[Child, ...], is_stop_wanted: Callable[[], bool]) -> None:
+        """Waits until these have ended, for a minute at most and while nobody wants the stop."""
+        until_s = time.monotonic() + _UNHURRIED_PATIENCE_S
+        while time.monotonic() < until_s and not is_stop_wanted():
+            if not any(child.is_alive for child in children):
+                return
+            time.sleep(_LOOK_S)
 
     def raise_if_killed(self) -> None:
         """Raises ImpalaError if a process had to be killed to end it."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from benchmarks.rigs.play_clients import play
+from benchmarks.rigs.play_servers import PlayServer
 from benchmarks.rigs.unroll_source import make_vectors, record_atari
-from benchmarks.sections.thin import measure_idle
+from benchmarks.sections.thin import open_clients
 from benchmarks.sections.wire_ingest import measure_ingest
 from benchmarks.sections.wire_learner import measure_beside_ingest
 from benchmarks.sections.wire_weights import measure_weights
@@ -21,7 +23,6 @@ pytestmark = pytest.mark.timeout(300)
 def test_synthetic_unrolls_are_taken_by_a_front_end_alone() -> None:
     row = measure_ingest(make_vectors(5, 2, 2), 2, num_windows=1, window_s=0.5, batch_size=4)
 
-    assert row["streams"] == 2
     assert row["unrolls_per_s"]["median"] > 0
 
 
@@ -38,9 +39,16 @@ def test_recorded_unrolls_are_taken_beside_a_learner_alone() -> None:
 
 @pytest.mark.extended
 def test_weights_are_fetched_from_a_front_end_alone() -> None:
-    assert measure_weights(2, 1_000_000, 1)["clients"] == 2
+    assert measure_weights(2, 1_000_000, 1)["gb_per_s"]["median"] > 0
 
 
 @pytest.mark.extended
 def test_clients_of_one_slot_play_with_a_policy_server_alone() -> None:
-    assert asyncio.run(measure_idle(5))["num_clients"] == 5
+    async def measure() -> float:
+        with PlayServer("policy") as server:
+            clients = await open_clients(server.address, 3)
+            load = await play(clients, 0.3)
+            await asyncio.gather(*(client.close() for client in clients))
+        return load.steps_per_s
+
+    assert asyncio.run(measure()) > 0

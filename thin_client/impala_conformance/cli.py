@@ -24,7 +24,7 @@ from impala_conformance.kit import (
 )
 from impala_conformance.report import print_table, to_json
 from impala_conformance.rule import Result
-from impala_conformance.standard_streams import prepare_standard_streams
+from impala_rl.standard_streams import prepare_standard_streams
 from impala_rl.v1 import spec_pb2
 
 _PASSED, _FAILED, _UNREACHABLE, _BAD_CONFIGURATION = 0, 1, 69, 78

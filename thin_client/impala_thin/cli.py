@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from impala_rl.standard_streams import prepare_standard_streams
 from impala_thin.environment import Environment
 from impala_thin.errors import (
     RefusedError,
@@ -20,7 +21,6 @@ from impala_thin.errors import (
 from impala_thin.hello import ClientSettings
 from impala_thin.server_address import require_address
 from impala_thin.slots_client import SlotsClient
-from impala_thin.standard_streams import prepare_standard_streams
 
 _CODES: dict[type[ThinError], int] = {
     RunFinishedError: 0,

@@ -8,9 +8,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-import os
 import sys
 from typing import TextIO
+
+from impala_rl.standard_streams import open_closed_descriptors
 
 _HANDLER = "impala-plain"
 _PLAIN = {
@@ -29,12 +30,10 @@ _PLAIN |= dict(zip("▁▂▃▄▅▆▇", "__--==#", strict=True))
 def prepare_standard_streams() -> None:
     """Opens closed streams as /dev/null, and replaces characters that cannot be encoded.
 
-    A closed descriptor 0 to 2 would otherwise be given to the next file or socket, and messages
-    would be written into it. Writing to stderr never raises afterwards: a message may be lost, but
+    Writing to stderr never raises afterwards: a message may be lost, but
     the command goes on.
     """
-    for descriptor in (0, 1, 2):
-        _open_if_closed(descriptor)
+    open_closed_descriptors()
     if sys.stdin is None:
         sys.stdin = open(0)  # noqa: SIM115 (open for as long as the process lives)
     sys.stdout = _make_safe(sys.stdout, 1, io.TextIOWrapper)
@@ -52,14 +51,6 @@ class _UnfailingText(io.TextIOWrapper):
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             super().flush()
-
-
-def _open_if_closed(descriptor: int) -> None:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        # open() takes the lowest free number; the loop goes in order, so it is this descriptor.
-        os.open(os.devnull, os.O_RDWR)
 
 
 def _make_safe(

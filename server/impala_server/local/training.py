@@ -102,7 +102,7 @@ class LocalTraining:
             if actors is not None and not is_finished:
                 supervisor.request_stop()  # at once: the time it may take counts from here
                 actors.stop()
-            supervisor.close()
+            supervisor.close(is_stop_wanted)
             self._ranks.stop()
             if actors is not None:
                 actors.stop(is_run_over=is_finished)

@@ -38,7 +38,7 @@ def main(run_path: str, place_text: str, level: str) -> int:
                 while supervisor.poll(_POLL_S) is not None and not interrupts.is_set():
                     pass
             finally:
-                supervisor.close()
+                supervisor.close(interrupts.is_set)
             supervisor.raise_if_killed()
     except ImpalaError as error:
         write_line("error", f"error: {error}")

@@ -30,6 +30,7 @@ async def write_in_time(context: grpc.aio.ServicerContext[Any, Any], response: A
     except TimeoutError:
         _LOG.warning("gave up on %s, who reads nothing", printable(context.peer(), 80))
         raise asyncio.CancelledError from None
-    except grpc.aio.InternalError:
-        _LOG.info("%s left while a message was written", printable(context.peer(), 80))
+    except grpc.aio.InternalError as error:
+        peer = printable(context.peer(), 80)
+        _LOG.info("%s left while a message was written: %s", peer, error)
         raise asyncio.CancelledError from None

@@ -1,0 +1,37 @@
+"""Makes stdin, stdout and stderr safe to use: closed ones, and encodings without some characters.
+
+Called first in `main` of impala-thin-actor and impala-conformance, which know no other package of
+this project. The other commands call impala_common.process.standard_streams, which does more.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+
+def prepare_standard_streams() -> None:
+    """Opens closed streams as /dev/null; characters that cannot be encoded become escapes."""
+    open_closed_descriptors()
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(descriptor, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)  # as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def open_closed_descriptors() -> None:
+    """Opens those of the descriptors 0 to 2 that are closed as /dev/null.
+
+    They would otherwise be given to the next file or socket, and messages be written into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Takes the lowest free number; the loop goes in order, so it is this descriptor.
+            os.open(os.devnull, os.O_RDWR)
