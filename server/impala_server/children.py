@@ -75,8 +75,13 @@ def make_child_specs(
             main="learner_main",
             thread_name="impala-controller",
             stop_patience_s=17.0,
-            # gloo listens on the address of the machine's name, which may lead nowhere.
-            environment={"GLOO_SOCKET_IFNAME": "lo"} if is_local_group else {},
+            environment={
+                # Threads of one operation wait for each other asleep: spinning, two of them on two
+                # busy cores take eight times as long.
+                "GOMP_SPINCOUNT": "0",
+                # gloo listens on the address of the machine's name, which may lead nowhere.
+                **({"GLOO_SOCKET_IFNAME": "lo"} if is_local_group else {}),
+            },
             arguments=(str(choose_learner_threads(config, place)), place.to_argument(), *options),
             # The learner writes to the run: while it lives, also without us, nobody else may.
             pass_fds=(*fds, *run.lock_descriptors),
