@@ -94,6 +94,8 @@ def main(pattern: str = "*") -> None:
     result = os.dup(1)
     os.dup2(2, 1)
     os.write(result, json.dumps(list_environments(pattern)).encode())
+    sys.stdout.flush()
+    os._exit(0)  # does not wait for threads and exit handlers of packages
 
 
 if __name__ == "__main__":

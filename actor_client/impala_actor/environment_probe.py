@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.factory import make_environment
 from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import ImpalaError, UnknownEnvironmentError
+from impala_common.errors import FOREIGN_ERRORS, ImpalaError, UnknownEnvironmentError
 from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
 
 
-def describe_failure(env: str, error: Exception) -> UnknownEnvironmentError:
+def describe_failure(env: str, error: BaseException) -> UnknownEnvironmentError:
     """Returns the error for an environment whose own code raised while it was made."""
     text = " ".join(str(error).split())[:500]
     hint = ""
@@ -68,7 +68,7 @@ def probe(env: str, config: EnvironmentConfig) -> EnvironmentSpec:
         environment = make_environment(env, 1, config)
     except ImpalaError:
         raise
-    except Exception as error:  # code of users may raise any error
+    except FOREIGN_ERRORS as error:  # code of users may raise any error
         raise describe_failure(env, error) from error
     spec = environment.spec
     try:
@@ -78,9 +78,9 @@ def probe(env: str, config: EnvironmentConfig) -> EnvironmentSpec:
             environment.step(action)
     except ImpalaError:
         raise
-    except Exception as error:  # code of users may raise any error
+    except FOREIGN_ERRORS as error:  # code of users may raise any error
         _LOG.debug("%s raised in its first step: %s", env, error)
-    with contextlib.suppress(Exception):  # an environment that fails to close is still usable
+    with contextlib.suppress(*FOREIGN_ERRORS):  # an environment that fails to close is still usable
         environment.close()
     return spec
 

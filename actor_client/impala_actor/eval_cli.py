@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 
 from impala_actor.acting.signal_guard import guard_signals
+from impala_actor.acting.stop_signals import end_process
 from impala_actor.evaluation.evaluation_display import RunReport, show_reports
 from impala_actor.evaluation.output_places import (
     EXPORT_RULE,
@@ -94,12 +95,17 @@ class EvalArguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code.
 
-    Where `argv` is None it has the process to itself: only results go to stdout then.
+    Where `argv` is None it has the process to itself: only results go to stdout, and it ends the
+    process, whatever threads and exit handlers the environment has left.
     """
-    has_process = argv is None
     if argv is None:
         prepare_standard_streams()
-        argv = sys.argv[1:]
+        end_process(run(sys.argv[1:], has_process=True))
+    return run(argv, has_process=False)
+
+
+def run(argv: Sequence[str], *, has_process: bool) -> int:
+    """Runs the command and returns its exit code."""
     show_version(PROGRAM, argv)
     arguments = tyro.cli(EvalArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
     if not arguments.runs:
@@ -248,4 +254,4 @@ def _choose_num_slots(num_episodes: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from impala_common.process.installation import way_to_install
 
+FOREIGN_ERRORS = (Exception, SystemExit)
+"""What an environment's code may raise; sys.exit() of a simulator is not a wish of the actor."""
+
 
 class ImpalaError(Exception):
     """Base of all errors that users of this project can get."""

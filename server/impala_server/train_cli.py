@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ImpalaError
+from impala_common.process.answering import run_to_its_end
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import is_installed, show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
@@ -58,7 +58,6 @@ _DESCRIPTION = (
     "Trains: starts a learner server and actors on this machine, shows progress, writes "
     "checkpoints and metrics, and evaluates the result. Ctrl-C stops in order; --resume goes on."
 )
-_POLL_S = 0.2
 _EVALUATION_TIMEOUT_S = 3600.0
 
 
@@ -196,29 +195,18 @@ def _evaluate(
     """Returns the evaluation; None if it was interrupted."""
     command = [*python_command("impala_actor.eval_cli"), str(run_directory.path)]
     command += ["--episodes", str(num_episodes), "--json"]
-    deadline_s = time.monotonic() + _EVALUATION_TIMEOUT_S
-    with subprocess.Popen(  # noqa: S603 (our own module)
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        out = err = None
-        while out is None:
-            try:
-                out, err = process.communicate(timeout=_POLL_S)
-            except subprocess.TimeoutExpired:
-                if interrupts.is_set() or time.monotonic() > deadline_s:
-                    process.kill()
+    try:
+        answer = run_to_its_end(command, _EVALUATION_TIMEOUT_S, interrupts.is_set)
+    except TimeoutError as error:
+        raise ImpalaError(
+            f"training is complete, but its evaluation was given up: {error}"
+        ) from None
     if interrupts.is_set():
         return None
-    if process.returncode != OK and not out:  # else: its environment failed after the result
-        raise ImpalaError(
-            f"training is complete, but its evaluation failed: {(err or '').strip()[-500:]}"
-        )
-    evaluation: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    if answer.code != OK and not answer.out:  # else: its environment failed after the result
+        text = answer.err.strip()[-500:] or f"exit code {answer.code}"
+        raise ImpalaError(f"training is complete, but its evaluation failed: {text}")
+    evaluation: dict[str, Any] = json.loads(answer.out.strip().splitlines()[-1])
     return evaluation
 
 

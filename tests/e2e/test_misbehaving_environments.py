@@ -1,4 +1,4 @@
-"""Environments that print, change the folder, take signals and fail to close cost no result."""
+"""Environments that print, take signals, fail to close or leave processes cost no result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impala_common.run.run_directory import RunDirectory
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 _MODULE = """
-import atexit, os, signal, tempfile
+import atexit, os, signal, subprocess, sys, tempfile, threading
 import gymnasium as gym
 import numpy as np
 
@@ -24,6 +24,9 @@ class Bad(gym.Env):
         self.action_space = gym.spaces.Discrete(4)
         atexit.register(print, "simulator closed")
         os.chdir(tempfile.mkdtemp())
+        # A thread and a process that outlive the environment; the process keeps its descriptors.
+        threading.Thread(target=threading.Event().wait).start()
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(200)"], close_fds=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *unused: None)
 
@@ -56,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_train_on_a_misbehaving_environment_ends_with_its_result(folder: Path) -> None:
     """Planted, one at a time: close() passed on; results printed to the environment's stdout;
-    infos joined; the mask left out.
+    infos joined; the mask left out; impala-eval that waits for threads; pipes read to their ends.
     """
     options = ["--env", "bad_environment:Bad-v0", "--run-dir", "run", *SMALL]
     options += ["--total-steps", "3000", "--eval-episodes", "8", "--json"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -32,7 +34,11 @@ _CODES: dict[type[ThinError], int] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = run(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # the reader may be gone
+            stream.flush()
+    os._exit(code)  # does not wait for threads and exit handlers of the environment
 
 
 def run(argv: Sequence[str]) -> int:

@@ -36,6 +36,7 @@ from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.field_bounds import MAX_FAILURES_PER_MESSAGE
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.errors import (
+    FOREIGN_ERRORS,
     ImpalaError,
     LearnerUnavailableError,
     QueueClosedError,
@@ -137,7 +138,7 @@ class Actor:
             return RebuiltEnvironment(make, self.stop, watchdog, self.config.max_env_failures)
         except ImpalaError:
             raise
-        except Exception as error:  # code of users may raise any error
+        except FOREIGN_ERRORS as error:  # code of users may raise any error
             raise describe_failure(self.config.env, error) from error
 
     def reclaim_signals(self) -> None:

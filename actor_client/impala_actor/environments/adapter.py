@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.action_masks import KEY, InfoMasks, can_be_masked
 from impala_actor.environments.outcomes import as_flags, as_rewards
 from impala_actor.environments.step_infos import find_final, join_infos, select_final
-from impala_common.errors import SpecMismatchError
+from impala_common.errors import FOREIGN_ERRORS, SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
 _LOG = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class EnvironmentAdapter:
             observation, infos = self._vector_env.reset(
                 seed=self._pack_seeds(seeds) if self._has_slot_seeds else seeds[0]
             )
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             self._raise_explained(error)
         self._forget_ends()
         if self._masks is not None:
@@ -231,7 +231,7 @@ class EnvironmentAdapter:
             actions = self._decode_actions(actions)
         try:
             observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             self._raise_explained(error)
         num_slots = self.num_slots
         infos = join_infos(infos, num_slots)
@@ -339,7 +339,7 @@ class EnvironmentAdapter:
         """Returns the error for an environment that breaks its own declared space."""
         return SpecMismatchError(f"{self._leaf.name}{what} of the environment", expected, actual)
 
-    def _raise_explained(self, error: Exception) -> NoReturn:
+    def _raise_explained(self, error: BaseException) -> NoReturn:
         explained = error if self._explain is None else self._explain(error)
         if explained is error:
             raise error

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_actor.environments.torch_defaults import kept_torch_defaults
 from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import ConfigError, UnknownEnvironmentError
+from impala_common.errors import FOREIGN_ERRORS, ConfigError, UnknownEnvironmentError
 
 if TYPE_CHECKING:
     import gymnasium
@@ -58,10 +59,16 @@ def make_environment(
       UnsupportedSpaceError: this version cannot train on its spaces.
       ConfigError: backend, wrappers or arguments do not fit the environment.
     """
+    config = dataclasses.replace(config or EnvironmentConfig(), env=env_id)
+    with kept_torch_defaults():
+        return _make(env_id, num_slots, config, num_threads, is_rendered)
+
+
+def _make(
+    env_id: str, num_slots: int, config: EnvironmentConfig, num_threads: int, is_rendered: bool
+) -> EnvironmentAdapter:
     from impala_actor.environments import ale, minatar
 
-    config = config or EnvironmentConfig()
-    config = dataclasses.replace(config, env=env_id)
     if env_id.startswith(OBJECT_PREFIX):
         return _make_registered(env_id, num_slots, config, is_rendered)
     backend = config.env_backend
@@ -170,7 +177,7 @@ def _make_registered(
     def make_one() -> gymnasium.Env[Any, Any]:
         try:
             return maker()
-        except Exception as error:  # code of users may raise any error
+        except FOREIGN_ERRORS as error:  # code of users may raise any error
             rule = "something that makes an environment"
             raise ConfigError("env", name, rule, f"{type(error).__name__}: {error}") from error
 

@@ -23,6 +23,7 @@ from impala_actor.environments.suggestions import suggest_ids
 from impala_actor.environments.wrappers import load_wrappers
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import (
+    FOREIGN_ERRORS,
     ConfigError,
     ImpalaError,
     MissingExtraError,
@@ -94,7 +95,7 @@ def make_gymnasium_environment(
         return make_slots(env_id, make_one, num_slots, backend, load_wrappers(config.env_wrapper))
     except ImpalaError:
         raise
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise _translate(error, env_id, config) from error
 
 
@@ -109,7 +110,7 @@ def _without_windows(
             if isinstance(creator, str):
                 creator = gymnasium.envs.registration.load_env_creator(creator)
             parameters = inspect.signature(creator).parameters if creator is not None else {}
-        except Exception as error:  # making it will say what is wrong
+        except FOREIGN_ERRORS as error:  # making it will say what is wrong
             _LOG.debug("no look at the arguments of %s: %s", spec.id, error)
             return spec
         mode = parameters["render_mode"].default if "render_mode" in parameters else None
@@ -158,7 +159,7 @@ def _make_entry_point(
         raise UnknownEnvironmentError(f"{env_id} cannot be made here: {error}") from error
 
 
-def _translate(error: Exception, env_id: str, config: EnvironmentConfig) -> Exception:
+def _translate(error: BaseException, env_id: str, config: EnvironmentConfig) -> BaseException:
     """Returns the error for an environment that could not be made, or the exception itself."""
     text = str(error)
     if isinstance(error, TypeError) and "Gym is incompatible with Gymnasium" in text:

@@ -27,7 +27,7 @@ from impala_actor.environments.adapter import (
     VectorEnvironment,
 )
 from impala_actor.environments.step_infos import find_final, join_infos, select_final
-from impala_common.errors import SpecMismatchError
+from impala_common.errors import FOREIGN_ERRORS, SpecMismatchError
 from impala_common.spec.specs import EnvironmentSpec
 
 Mode = Literal["same_step", "disabled", "undeclared"]
@@ -93,7 +93,7 @@ class ImmediateResetAdapter(EnvironmentAdapter):
         """Resets the slots that ended; returns the observations of all."""
         try:
             fresh, infos = self._vector_env.reset(options={"reset_mask": ended.copy()})
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             self._raise_explained(error)
         if self._masks is not None:
             self._masks.read(join_infos(infos, self.num_slots), ended)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations, StepResult
 from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.errors import (
+    FOREIGN_ERRORS,
     EnvironmentFailedError,
     ImpalaError,
     QueueClosedError,
@@ -95,7 +96,7 @@ class RebuiltEnvironment:
                     observations = adapter.reset((seed + self.num_failures) % (1 << 31))
             except ImpalaError:
                 raise
-            except Exception as error:
+            except FOREIGN_ERRORS as error:
                 self._fail(error, "reset")
             else:
                 if all_finite(observations):
@@ -116,7 +117,7 @@ class RebuiltEnvironment:
                 result = adapter.step(actions)
         except ImpalaError:
             raise
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             self._fail(error, "step")
             raise UnrollAbandonedError from error
         self._num_since_step = 0
@@ -148,7 +149,7 @@ class RebuiltEnvironment:
                 raise SpecMismatchError("environment made anew", self.spec, self._adapter.spec)
         return self._adapter
 
-    def _fail(self, error: Exception, method: str) -> None:
+    def _fail(self, error: BaseException, method: str) -> None:
         """Counts, closes, and waits before the next try.
 
         Raises:
@@ -159,7 +160,7 @@ class RebuiltEnvironment:
         self._num_since_step += 1
         self._num_since_unroll += 1
         text = f"{method} of the environment raised {type(error).__name__}: {error}"
-        with contextlib.suppress(Exception):  # closing a broken environment may fail, too
+        with contextlib.suppress(*FOREIGN_ERRORS):  # closing a broken environment may fail, too
             self.close()
         self._adapter = None
         is_over = self._num_since_step >= self._max_failures

@@ -20,7 +20,7 @@ from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
 from impala_actor.environments.old_gym import is_of_old_gym, refuse_old_gym
 from impala_actor.environments.outcomes import as_flag, as_reward
-from impala_common.errors import SpecMismatchError, UnknownEnvironmentError
+from impala_common.errors import FOREIGN_ERRORS, SpecMismatchError, UnknownEnvironmentError
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
             return False
         try:
             return self.env.reset()[1].get(KEY) is not None
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             _LOG.debug("no look at infos: %s", error)
             return False
 
@@ -134,7 +134,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
         except SpecMismatchError as error:
             raise _broken(error) from error
 
-    def _translate(self, error: Exception, method: str) -> Exception:
+    def _translate(self, error: BaseException, method: str) -> BaseException:
         """Returns the error for a wrapper that could not unpack an old environment's result."""
         if "values to unpack" in str(error):
             return refuse_old_gym(self._env_name, f"{method} failed with {error!r}")
@@ -174,7 +174,7 @@ def require_gymnasium(env: object, env_name: str) -> None:
     )
 
 
-def explain_failure(vector_env: Any, error: Exception) -> Exception:
+def explain_failure(vector_env: Any, error: BaseException) -> BaseException:
     """Returns a more specific error for an exception of a vector environment, or the exception.
 
     Args:

@@ -24,7 +24,7 @@ from impala_actor.environments.spaces import make_environment_spec
 from impala_actor.environments.step_infos import join_infos
 from impala_actor.environments.text_parts import leave_out_text
 from impala_actor.environments.wrappers import Wrapper
-from impala_common.errors import UnsupportedSpaceError
+from impala_common.errors import FOREIGN_ERRORS, UnsupportedSpaceError
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def has_info_mask(
         if isinstance(vector_env, SyncVectorEnv | AsyncVectorEnv):
             return any(vector_env.call("gives_action_mask"))
         infos = join_infos(vector_env.reset()[1], vector_env.num_envs)
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         _LOG.debug("no look at infos: %s", error)
         return False
     return infos.get(KEY) is not None

@@ -93,7 +93,9 @@ class AgentModel(nn.Module, ABC):
         """Returns the state of B fresh episodes: zeros on the parameters' device."""
         device = next(self.parameters()).device
         return tuple(
-            torch.zeros(spec.shape[0], batch_size, *spec.shape[1:], device=device)
+            torch.zeros(
+                spec.shape[0], batch_size, *spec.shape[1:], dtype=torch.float32, device=device
+            )
             for spec in self.agent_state_specs()
         )
 

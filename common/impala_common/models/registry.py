@@ -8,7 +8,8 @@ the table of encoders; users' own networks are named "module:Class", or "object:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -135,11 +136,12 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
       ModelError: an own network cannot be made, or breaks the contract.
     """
     seen = environment.without_action_mask()
-    network = _make_network(spec, environment if spec.is_own else seen, seed)
-    if environment.action_mask is not None:
-        network = MaskedModel(network, environment)
-    if spec.normalise_observations or spec.normalise_rewards:
-        network = NormalisedModel(network, spec, seen)
+    with _float32_on_cpu():
+        network = _make_network(spec, environment if spec.is_own else seen, seed)
+        if environment.action_mask is not None:
+            network = MaskedModel(network, environment)
+        if spec.normalise_observations or spec.normalise_rewards:
+            network = NormalisedModel(network, spec, seen)
     if spec.is_own:
         try:
             validate_model(network, environment)
@@ -158,6 +160,18 @@ def _make_network(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> A
         if spec.name == "mlp" and spec.recurrence == "none":
             return SeparateMlp(spec, environment)
         return TrunkModel(_ENCODERS[spec.name](spec, environment), spec, environment)
+
+
+@contextlib.contextmanager
+def _float32_on_cpu() -> Iterator[None]:
+    """Makes tensors without a type or device as specifications say, whatever torch's defaults."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _make_own_model(spec: ModelSpec, environment: EnvironmentSpec) -> AgentModel:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import subprocess
 import sys
 
 from impala_common.config import EnvironmentConfig
 from impala_common.config.checks import OBJECT_PREFIX
 from impala_common.errors import rebuild_error
+from impala_common.process.answering import run_to_its_end
 from impala_common.spec.specs import EnvironmentSpec
 
 PROBE_S = 10.0
@@ -50,22 +50,16 @@ def find_environment_spec(
     """
     env = config.env
     command = [sys.executable, "-m", "impala_actor.environment_probe", env]
+    command.append(json.dumps(dataclasses.asdict(config)))
     try:
-        done = subprocess.run(  # noqa: S603 (our own module)
-            [*command, json.dumps(dataclasses.asdict(config))],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
+        done = run_to_its_end(command, timeout_s)
+    except TimeoutError:
         _LOG.info("%s takes longer than %g s to make: it is not checked", env, timeout_s)
         return None
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(done.out)
     except ValueError:  # its process died: the actors' logs will have the reason
-        _LOG.info("%s could not be checked (exit code %d)", env, done.returncode)
+        _LOG.info("%s could not be checked (exit code %d)", env, done.code)
         return None
     if "reason" in answer:
         raise rebuild_error(answer["reason"], answer["text"])

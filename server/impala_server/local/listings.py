@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 from impala_common.config import TrainConfig
 from impala_common.config.presets import PRESETS, example_environments
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import ImpalaError
+from impala_common.process.answering import run_to_its_end
 from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
 from impala_server.local.tuning import estimate_memory_mib, find_machine_facts
 from impala_server.storage.layout import StorageLayout
@@ -41,11 +41,9 @@ def describe_environments(pattern: str) -> str:
     """
     command = [sys.executable, "-m", "impala_actor.environment_list", pattern]
     try:
-        done = subprocess.run(  # noqa: S603 (our own module)
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIST_S, check=True
-        )
-        found = json.loads(done.stdout)
-    except (subprocess.SubprocessError, ValueError) as error:
+        done = run_to_its_end(command, _LIST_S)
+        found = json.loads(done.out)
+    except (TimeoutError, ValueError) as error:
         raise ImpalaError(f"the environments could not be listed: {error}") from error
     if not found:
         return f"no environment that is installed here matches {pattern}\n"

@@ -31,7 +31,7 @@ ACTIONS = np.zeros(2, np.int64)
 
 
 class Script:
-    """Makes real environments whose calls fail as a script says: "" is good, all else is raised."""
+    """Makes real environments whose calls fail as a script says: x raises, s is sys.exit(2)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, resets: str = "", steps: str = "") -> None:
         self.num_made = 0
@@ -41,13 +41,11 @@ class Script:
 
         def scripted_reset(adapter: EnvironmentAdapter, seed: int) -> Any:
             self.seeds.append(seed)
-            if next(self._resets, ".") == "x":
-                raise OSError("no licence")
+            _raise_if_scripted(next(self._resets, "."), OSError("no licence"))
             return reset(adapter, seed)
 
         def scripted_step(adapter: EnvironmentAdapter, actions: Any) -> StepResult:
-            if next(self._steps, ".") == "x":
-                raise ZeroDivisionError("physics")
+            _raise_if_scripted(next(self._steps, "."), ZeroDivisionError("physics"))
             return step(adapter, actions)
 
         monkeypatch.setattr(EnvironmentAdapter, "reset", scripted_reset)
@@ -56,6 +54,13 @@ class Script:
     def make(self) -> EnvironmentAdapter:
         self.num_made += 1
         return make_environment(TINY + "Counting-v0", 2)
+
+
+def _raise_if_scripted(call: str, error: Exception) -> None:
+    if call == "x":
+        raise error
+    if call == "s":
+        sys.exit(2)
 
 
 @contextlib.contextmanager
@@ -83,6 +88,19 @@ def test_step_that_raises_drops_the_slots_and_start_makes_them_anew(
     assert environment.num_failures == 1
     assert script.seeds == [5, 6]  # not the same chance once more: it might fail the same way
     np.testing.assert_array_equal(observations["observation"][:, 0], [0.0, 0.0])
+
+
+def test_environment_that_calls_sys_exit_has_failed_and_ends_no_actor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = Script(monkeypatch, resets=".s.", steps="s")
+    with rebuilt(script) as environment:
+        environment.start(5)
+        with pytest.raises(UnrollAbandonedError):
+            environment.step(ACTIONS)
+        environment.start(5)
+
+    assert environment.num_failures == 2
 
 
 def test_reset_that_raises_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
