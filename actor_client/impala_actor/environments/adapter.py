@@ -29,7 +29,7 @@ BoolArray = NDArray[np.bool_]
 Observations = dict[str, NDArray[Any]]  # Any: each leaf has the dtype its spec names
 DecodeActions = Callable[[NDArray[Any]], Any]  # Any: arrays, or dicts and tuples of them
 """Turns flat actions [N, ...] into the argument of the vector environment's step."""
-Explain = Callable[[Exception], Exception]
+Explain = Callable[[BaseException], BaseException]
 """Returns a more specific error for an exception of the vector environment, or the exception."""
 
 
