@@ -101,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         prepare_standard_streams()
         end_process(run(sys.argv[1:], has_process=True))
-    return run(argv, has_process=False)
+    return run(argv)
 
 
-def run(argv: Sequence[str], *, has_process: bool) -> int:
-    """Runs the command and returns its exit code."""
+def run(argv: Sequence[str], *, has_process: bool = False) -> int:
+    """Runs the command and returns its exit code; see `main` for `has_process`."""
     show_version(PROGRAM, argv)
     arguments = tyro.cli(EvalArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
     if not arguments.runs:
