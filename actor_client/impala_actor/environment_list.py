@@ -21,6 +21,8 @@ from collections.abc import Iterable
 import gymnasium
 
 from impala_common.config.presets import preset_for_environment
+from impala_common.process.exit_codes import OK
+from impala_rl.standard_streams import leave
 
 _PACKAGES = ("ale_py", "minigrid")
 """Packages that register ids when they are imported."""
@@ -94,8 +96,7 @@ def main(pattern: str = "*") -> None:
     result = os.dup(1)
     os.dup2(2, 1)
     os.write(result, json.dumps(list_environments(pattern)).encode())
-    sys.stdout.flush()
-    os._exit(0)  # does not wait for threads and exit handlers of packages
+    leave(OK)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from impala_actor.environments.factory import make_environment
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import FOREIGN_ERRORS, ImpalaError, UnknownEnvironmentError
+from impala_common.process.exit_codes import OK
 from impala_common.spec.specs import EnvironmentSpec
+from impala_rl.standard_streams import leave
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,8 +99,7 @@ def main(env: str, settings: str) -> None:
     except ImpalaError as error:
         answer = {"reason": error.reason, "text": str(error)}
     os.write(result, json.dumps(answer).encode())
-    sys.stdout.flush()
-    os._exit(0)  # does not wait for threads and exit handlers of the environment
+    leave(OK)
 
 
 if __name__ == "__main__":

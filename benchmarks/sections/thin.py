@@ -133,9 +133,8 @@ async def _measure_single(settings: BenchSettings) -> Json:
 async def _measure_idle(num_clients: int) -> Json:
     """Measures what clients that have played one step each take at the policy server."""
     with PlayServer("policy") as server:
-        first = await open_clients(
-            server.address, 10, "first"
-        )  # what the first ones load is not theirs
+        # What the first ones load is not theirs.
+        first = await open_clients(server.address, 10, "first")
         before = server.process.memory_info().rss
         clients = await open_clients(server.address, num_clients)
         grown = server.process.memory_info().rss - before

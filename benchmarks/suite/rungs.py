@@ -16,8 +16,9 @@ _ATARI_BOUND = (
 )
 _MEMORY_ENV = "impala_common.testing.environments:PositionCartPole-v1"
 _TRIED_MINATAR = {
-    "Seaquest": "at 1M steps, seed 0: 8.4 with the preset, 6.0 at 770k with one actor of 16 slots, "
-    "T 20, B 16, rate 1e-3, 4 passes in 2 parts of whole unrolls, advantages as they are"
+    "Seaquest": "seed 0, returns in training: 8.4 at 906k steps with the preset; 6.0 at 770k with "
+    "one actor of 16 slots, T 20, B 16, rate 1e-3, 4 passes in 2 parts of whole unrolls, "
+    "advantages as they are"
 }
 
 

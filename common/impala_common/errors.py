@@ -10,7 +10,7 @@ from __future__ import annotations
 from impala_common.process.installation import way_to_install
 
 FOREIGN_ERRORS = (Exception, SystemExit)
-"""What an environment's code may raise; sys.exit() of a simulator is not a wish of the actor."""
+"""What code of users may raise: sys.exit() of a simulator is not a wish to end our process."""
 
 
 class ImpalaError(Exception):

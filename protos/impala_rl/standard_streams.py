@@ -1,15 +1,18 @@
 """Makes stdin, stdout and stderr safe to use: closed ones, and encodings without some characters.
 
-Called first in `main` of impala-thin-actor and impala-conformance, which know no other package of
-this project. The other commands call impala_common.process.standard_streams, which does more.
+`prepare_standard_streams` is called first in `main` of impala-thin-actor and impala-conformance,
+which know no other package of this project. The other commands call
+impala_common.process.standard_streams, which does more.
 Standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+from typing import NoReturn
 
 
 def prepare_standard_streams() -> None:
@@ -35,3 +38,15 @@ def open_closed_descriptors() -> None:
         except OSError:
             # Takes the lowest free number; the loop goes in order, so it is this descriptor.
             os.open(os.devnull, os.O_RDWR)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process with an exit code, after what was printed has been written.
+
+    Waits for no thread and runs no exit handler: an environment may have left some behind.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # The reader may be gone; code of users may have closed or replaced the stream.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)

@@ -66,7 +66,7 @@ def make_child_specs(
 
     The first one leads: its status is the run's, and the others end after it.
     """
-    is_local_group = place.is_local and not place.is_alone and sys.platform == "linux"
+    num_threads = choose_learner_threads(config, place)
     options = objects.option if objects is not None else ()
     fds = (objects.fd,) if objects is not None else ()
     return {
@@ -75,14 +75,8 @@ def make_child_specs(
             main="learner_main",
             thread_name="impala-controller",
             stop_patience_s=17.0,
-            environment={
-                # Threads of one operation wait for each other asleep: spinning, two of them on two
-                # busy cores take eight times as long.
-                "GOMP_SPINCOUNT": "0",
-                # gloo listens on the address of the machine's name, which may lead nowhere.
-                **({"GLOO_SOCKET_IFNAME": "lo"} if is_local_group else {}),
-            },
-            arguments=(str(choose_learner_threads(config, place)), place.to_argument(), *options),
+            environment=_choose_environment(config, place, num_threads),
+            arguments=(str(num_threads), place.to_argument(), *options),
             # The learner writes to the run: while it lives, also without us, nobody else may.
             pass_fds=(*fds, *run.lock_descriptors),
             more=(None, place),
@@ -222,5 +216,23 @@ def choose_learner_threads(config: TrainConfig, place: RankPlace = ALONE) -> int
     """
     if config.job.learner_threads:
         return config.job.learner_threads
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, ((num_cores or 1) - config.job.num_actors) // place.num_local)
+    return max(1, (_count_cores() - config.job.num_actors) // place.num_local)
+
+
+def _choose_environment(config: TrainConfig, place: RankPlace, num_threads: int) -> dict[str, str]:
+    """Returns what the learner's process finds in its environment where nobody has set it."""
+    environment = {}
+    if place.is_local and not place.is_alone and sys.platform == "linux":
+        # gloo listens on the address of the machine's name, which may lead nowhere.
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+    num_busy = num_threads * place.num_local + config.job.num_actors
+    if num_threads > 1 and num_busy > _count_cores():
+        # Threads of one operation spin while they wait for each other. Where they have to share
+        # cores with actors, that takes up to eight times as long as sleeping.
+        environment["GOMP_SPINCOUNT"] = "0"
+    return environment
+
+
+def _count_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores or 1

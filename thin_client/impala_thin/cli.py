@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.metadata
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from impala_rl.standard_streams import prepare_standard_streams
+from impala_rl.standard_streams import leave, prepare_standard_streams
 from impala_thin.environment import Environment
 from impala_thin.errors import (
     RefusedError,
@@ -34,11 +32,7 @@ _CODES: dict[type[ThinError], int] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    code = run(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the reader may be gone
-            stream.flush()
-    os._exit(code)  # does not wait for threads and exit handlers of the environment
+    leave(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:

@@ -5,17 +5,16 @@ Used by impala-actor and impala-evaluator, on their main threads.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from typing import NoReturn
 
 from impala_actor.acting.signal_guard import set_handlers
 from impala_common.process.exit_codes import INTERRUPTED, OK
+from impala_rl.standard_streams import leave
 
 _LOG = logging.getLogger(__name__)
 _ABANDON_S = 3.0
@@ -63,10 +62,7 @@ def end_process(code: int) -> NoReturn:
     """
     set_handlers({signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_IGN})
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # the reader may be gone
-            stream.flush()
-    os._exit(code)
+    leave(code)
 
 
 def stop_without_parent(stop: threading.Event) -> None:

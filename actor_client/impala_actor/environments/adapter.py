@@ -216,7 +216,7 @@ class EnvironmentAdapter:
         """Frees what the environment holds; what that raises is logged: all is done by then."""
         try:
             self._vector_env.close()
-        except (Exception, SystemExit) as error:
+        except FOREIGN_ERRORS as error:
             _LOG.warning("close() of the environment raised %s: %s", type(error).__name__, error)
 
     def _pack_seeds(self, seeds: list[int]) -> Any:  # Any: what the environment's reset takes

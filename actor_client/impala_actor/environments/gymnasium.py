@@ -191,7 +191,7 @@ def find_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
             )
         try:
             import_own_module(module)
-        except (Exception, SystemExit) as error:
+        except FOREIGN_ERRORS as error:
             kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
             hint = hint_at_import_error(module, error)
             raise UnknownEnvironmentError(

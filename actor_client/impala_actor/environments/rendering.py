@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment
 from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import ConfigError, ImpalaError, MissingExtraError
+from impala_common.errors import FOREIGN_ERRORS, ConfigError, ImpalaError, MissingExtraError
 
 EXTRA = "video"
 DEFAULT_FRAMES_PER_S = 30.0
@@ -46,7 +46,7 @@ class RenderedEnvironment:
             pictures = self.adapter.render()
         except ImpalaError:
             raise
-        except Exception as error:  # drawing libraries may raise any error
+        except FOREIGN_ERRORS as error:  # drawing libraries may raise any error
             raise _explain(self._env_id, error) from error
         picture = pictures[0] if isinstance(pictures, list | tuple) and pictures else None
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
@@ -83,7 +83,7 @@ def prepare_headless() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _explain(env_id: str, error: Exception) -> ImpalaError:
+def _explain(env_id: str, error: BaseException) -> ImpalaError:
     text: Any = str(error) or type(error).__name__
     if "pygame" in text:
         return MissingExtraError(f"drawing {env_id}", EXTRA)

@@ -9,24 +9,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 _LOG = logging.getLogger(__name__)
 _SHIPPED = {"default dtype": "float32", "default device": "cpu", "gradient mode": "True"}
+"""As torch has them when it is imported."""
 
 
 @contextlib.contextmanager
 def kept_torch_defaults() -> Iterator[None]:
     """Puts back what the body changes of torch's defaults, and names it in a warning."""
-    before = _read()
+    before = _SHIPPED | _read()
     try:
         yield
     finally:
         for name, value in _read().items():
-            # Where torch was imported only now, its defaults are as it ships them.
-            if value != before.get(name, _SHIPPED[name]):
-                _put_back(name, before.get(name, _SHIPPED[name]))
+            if value != before[name]:
+                _put_back(name, before[name])
                 _LOG.warning("the environment's change of torch's %s to %s is undone", name, value)
 
 
@@ -44,9 +43,9 @@ def _read() -> dict[str, str]:
 
 def _put_back(name: str, value: str) -> None:
     torch = sys.modules["torch"]
-    setters: dict[str, Callable[[], Any]] = {  # Any: nothing is returned
-        "default dtype": lambda: torch.set_default_dtype(getattr(torch, value)),
-        "default device": lambda: torch.set_default_device(None if value == "cpu" else value),
-        "gradient mode": lambda: torch.set_grad_enabled(value == "True"),
-    }
-    setters[name]()
+    if name == "default dtype":
+        torch.set_default_dtype(getattr(torch, value))
+    elif name == "default device":
+        torch.set_default_device(None if value == "cpu" else value)
+    else:
+        torch.set_grad_enabled(value == "True")

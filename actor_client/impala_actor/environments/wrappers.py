@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 
-from impala_common.errors import ConfigError
+from impala_common.errors import FOREIGN_ERRORS, ConfigError
 from impala_common.process.own_modules import hint_at_import_error, import_own_module
 
 AnyEnv = gymnasium.Env[Any, Any]  # Any: environments of any spaces
@@ -42,7 +42,7 @@ class _Named:
         rule = f"a wrapper that can be put around {env}"
         try:
             wrapped: object = self._wrapper(env)
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             raise ConfigError("env_wrapper", self._name, rule, f"it raised {error!r}") from error
         if not isinstance(wrapped, gymnasium.Env):
             kind = type(wrapped).__name__
@@ -58,7 +58,7 @@ def _load(name: str) -> Wrapper:
         raise ConfigError("env_wrapper", name, _FORM)
     try:
         module = import_own_module(module_name)
-    except (Exception, SystemExit) as error:
+    except FOREIGN_ERRORS as error:
         reason = f"{type(error).__name__}: {error}{hint_at_import_error(module_name, error)}"
         raise ConfigError(
             "env_wrapper", name, _FORM, f"module {module_name} cannot be imported: {reason}"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from impala_common.errors import ModelError
+from impala_common.errors import FOREIGN_ERRORS, ModelError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.own_model import describe_error
 from impala_common.models.random_inputs import count_logits, describe_observations, name_of_dtype
@@ -47,7 +47,7 @@ def call_checked(
     """Calls a method of a network; converts its errors to ModelError."""
     try:
         return function(inputs, state)
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise ModelError(
             f"{what} raised {describe_error(error)}; "
             f"it was called with {describe_observations(inputs)}"

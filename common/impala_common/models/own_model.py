@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from impala_common.errors import ModelError
+from impala_common.errors import FOREIGN_ERRORS, ModelError
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.process.own_modules import hint_at_import_error, import_own_module
 from impala_common.spec.specs import TensorSpec
@@ -55,7 +55,7 @@ def import_model_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = name.partition(":")
     try:
         found: Any = import_own_module(module_name)  # Any: a module, then what is in it
-    except (Exception, SystemExit) as error:
+    except FOREIGN_ERRORS as error:
         hint = hint_at_import_error(module_name, error)
         raise ModelError(f"cannot be imported: {describe_error(error)}{hint}") from error
     for part in class_name.split("."):

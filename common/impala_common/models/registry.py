@@ -16,7 +16,7 @@ from torch import nn
 
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.config.sections import ModelConfig
-from impala_common.errors import ConfigError, ModelError
+from impala_common.errors import FOREIGN_ERRORS, ConfigError, ModelError
 from impala_common.models import impala_resnet, minatar_cnn, nature_cnn
 from impala_common.models.action_mask import MaskedModel
 from impala_common.models.contract import AgentModel
@@ -178,7 +178,7 @@ def _make_own_model(spec: ModelSpec, environment: EnvironmentSpec) -> AgentModel
     maker = find_maker(spec.name)
     try:
         made = maker(spec, environment)
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise ModelError(
             f"model {spec.name} cannot be made from (spec, environment): {describe_error(error)}"
         ) from error

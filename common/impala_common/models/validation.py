@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from impala_common.errors import ModelError
+from impala_common.errors import FOREIGN_ERRORS, ModelError
 from impala_common.models.checked_call import require_tensor, run_checked
 from impala_common.models.comparison import Comparison
 from impala_common.models.contract import AgentModel, ModelOutputs
@@ -65,7 +65,7 @@ def validate_encoder(encoder: Encoder, environment: EnvironmentSpec) -> None:
     with left_as_it_was(encoder), torch.no_grad():
         try:
             features = encoder(inputs.observations)
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             raise ModelError(
                 f"the encoder's forward raised {describe_error(error)}; "
                 f"it was called with {describe_observations(inputs)}"
@@ -109,7 +109,7 @@ def _validate_state_specs(model: AgentModel) -> tuple[TensorSpec, ...]:
     for num_columns in (1, NUM_COLUMNS):
         try:
             state = model.initial_state(num_columns)
-        except Exception as error:
+        except FOREIGN_ERRORS as error:
             raise ModelError(f"initial_state raised {describe_error(error)}") from error
         shapes = [tuple(tensor.shape) for tensor in state]
         expected = [(spec.shape[0], num_columns, *spec.shape[1:]) for spec in specs]
@@ -121,7 +121,7 @@ def _validate_state_specs(model: AgentModel) -> tuple[TensorSpec, ...]:
 def _state_specs_of(model: AgentModel) -> tuple[TensorSpec, ...]:
     try:
         return tuple(model.agent_state_specs())
-    except Exception as error:
+    except FOREIGN_ERRORS as error:
         raise ModelError(f"agent_state_specs raised {describe_error(error)}") from error
 
 

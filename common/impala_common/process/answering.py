@@ -59,7 +59,7 @@ def run_to_its_end(
                     process.kill()
                     code = process.wait()
                     if is_late:
-                        text = f"{command[0]} took longer than {timeout_s:g} s"
+                        text = f"it took longer than {timeout_s:g} s"
                         raise TimeoutError(text) from None
                     break
             except BaseException:  # Ctrl-C

@@ -195,9 +195,11 @@ def test_environment_that_cannot_be_judged_in_time_is_let_through(folder: Path, 
 def test_environment_that_comes_with_gymnasium_needs_no_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("subprocess.run", lambda *unused, **unused_too: pytest.fail("started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *unused, **unused_too: pytest.fail("started"))
 
     require_environment(EnvironmentConfig(env="CartPole-v1"))
+    with pytest.raises(pytest.fail.Exception, match="started"):
+        require_environment(EnvironmentConfig(env="start_check_envs:Env-v0"))
 
     assert "CartPole-v1" in gymnasium.registry
 

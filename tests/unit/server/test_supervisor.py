@@ -16,6 +16,7 @@ import pytest
 from running_server import make_config
 
 from impala_common import errors
+from impala_common.config import JobConfig, TrainConfig
 from impala_common.run.run_directory import RunDirectory
 from impala_server.children import Child, make_child_specs
 from impala_server.messages import Failed, LearnerStatus, StatusNews, Stop
@@ -208,3 +209,21 @@ def test_children_of_a_run_that_ended_by_itself_are_killed_once_a_stop_is_wanted
     machine.supervisor.close(lambda: True)
 
     assert machine.supervisor.killed == ("learner", "front-end")
+
+
+@pytest.mark.parametrize(
+    ("num_threads", "num_actors", "sleeps"), [(1, 4, False), (2, 1, True), (2, 0, False)]
+)
+def test_threads_of_a_learner_wait_asleep_where_actors_need_its_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_threads: int,
+    num_actors: int,
+    sleeps: bool,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda unused_pid: {0, 1})
+    config = TrainConfig(job=JobConfig(learner_threads=num_threads, num_actors=num_actors))
+
+    specs = make_child_specs(config, RunDirectory(tmp_path), None)
+
+    assert ("GOMP_SPINCOUNT" in specs["learner"].environment) is sleeps
