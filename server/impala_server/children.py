@@ -228,7 +228,7 @@ def _choose_environment(config: TrainConfig, place: RankPlace, num_threads: int)
     num_busy = num_threads * place.num_local + config.job.num_actors
     if num_threads > 1 and num_busy > _count_cores():
         # Threads of one operation spin while they wait for each other. Where they have to share
-        # cores with actors, that takes up to eight times as long as sleeping.
+        # cores with actors, an update takes twice as long as with sleeping ones, or longer.
         environment["GOMP_SPINCOUNT"] = "0"
     return environment
 

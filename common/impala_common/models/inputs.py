@@ -99,7 +99,7 @@ def prepare_image(
     """Returns float32 [T*B, C, height, width], scaled.
 
     `memory_format` selects the kernels of the convolutions after it; weights keep their own format.
-    With torch.channels_last, a learner of images runs 1.2 to 2.4 times faster on a CPU. Under
+    With torch.channels_last, large images run 1.2 to 2.4 times faster on a CPU. Under
     torch.autocast, pixels of uint8 become its element type at once (bfloat16 holds 0 to 255
     exactly, so that scaling rounds once, as from float32).
     """
