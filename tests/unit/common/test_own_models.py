@@ -51,7 +51,6 @@ from torch import Tensor, nn
 
 from impala_common.errors import ModelError
 from impala_common.models.contract import ModelInputs, make_state_specs
-from impala_common.models.trunk import Encoder
 from impala_common.models.validation import validate_model
 from impala_common.spec.action_spec import ActionPart, ActionSpec
 from impala_common.spec.specs import EnvironmentSpec, TensorSpec
@@ -160,10 +159,12 @@ def test_shipped_networks_keep_the_contract(
 
 
 def test_networks_of_the_documentation_keep_the_contract() -> None:
-    """Blocks of docs/models.md: a network, an encoder, and what makes the network remember."""
-    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
-    network, encoder, memory = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    names: dict[str, Any] = {"Encoder": Encoder, "make_state_specs": make_state_specs}
+    """A network and its memory in docs/models.md, an encoder in docs/start/own_network.md."""
+    docs = Path(__file__).parents[3] / "docs"
+    blocks = re.compile(r"```python\n(.*?)```", re.DOTALL)
+    network, memory = blocks.findall((docs / "models.md").read_text())
+    encoder = blocks.findall((docs / "start" / "own_network.md").read_text())[0]
+    names: dict[str, Any] = {"make_state_specs": make_state_specs}
     for block in (network, encoder, memory):
         exec(block, names)
 
@@ -175,7 +176,7 @@ def test_networks_of_the_documentation_keep_the_contract() -> None:
             self.cell = nn.GRUCell(64, 128)
             self.policy, self.value = nn.Linear(128, 4), nn.Linear(128, 1)
 
-    for network_class in (names["Net"], names["Encoded"], Remembering):
+    for network_class in (names["Net"], names["Small"], Remembering):
         assert make_object(network_class)
 
 
