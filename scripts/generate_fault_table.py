@@ -39,11 +39,11 @@ GROUPS = {
 _HEAD = """<!-- Made by scripts/generate_fault_table.py; do not edit. -->
 # Faults, and what comes of them
 
-With this page you know how each promise of [guarantees.md](guarantees.md) was tried: what was
-broken, what is to happen, what did happen, and which test or command does it again.
-`nemesis` is `make faults` or `make soak`: a learner server and four actors as real processes on a
-toy environment, a proxy before each actor, faults drawn from a seed, and a checker that compares
-what actors, front end and learner recorded, unroll by unroll
+With this page you know how each promise of [guarantees.md](guarantees.md) was tried: the fault,
+what is to happen, what did, and the test or command that does it again. `nemesis` is `make faults`
+or `make soak`: a learner server and four actors as real processes on a toy environment, a proxy
+before each actor, faults drawn from a seed, and a checker that compares the records of actors,
+front end and learner, unroll by unroll
 ([ADR 0020](adr/0020-failpoints-and-one-history-checker.md)). Tests are functions below tests/.
 """
 
