@@ -12,10 +12,9 @@ from benchmarks.suite.targets import Target
 _HEAD = """# Performance
 
 With this page you know how fast each part is, and what bounds it. `make bench` writes it from
-[results/performance.json](results/performance.json); targets and the reasons where one is missed
-are in `benchmarks/suite/targets.toml`. A figure is the median of several windows, and what is
-compared was measured in turn in one run. CPU time per step is user and system time of all
-threads.
+[results/performance.json](results/performance.json); targets: `benchmarks/suite/targets.toml`. A
+figure is the median of several windows; what is compared was measured in turn in one run. CPU time
+per step is user and system time of all threads.
 """
 
 
