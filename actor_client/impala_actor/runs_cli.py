@@ -22,6 +22,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
 from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.run.return_text import show_return
 
 PROGRAM = "impala-runs"
 _COLOURS = {"running": "green", "finished": "default", "stopped": "yellow", "unreadable": "red"}
@@ -89,7 +90,8 @@ def make_table(summaries: Sequence[RunSummary], folder: Path) -> Table:
 
 def format_number(value: float | None) -> str:
     """Returns a return for people."""
-    return "-" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+    text = show_return(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def format_duration(seconds: float | None) -> str:

@@ -24,6 +24,7 @@ from impala_common.errors import (
     MissingExtraError,
 )
 from impala_common.run import metrics
+from impala_common.run.return_text import show_return
 from impala_common.run.run_data import EvaluationPoint
 
 By = Literal["episodes", "evaluation"]
@@ -129,7 +130,7 @@ class ProgressBar(Callback):
     def _show(self, progress: Progress) -> None:
         mean = progress.metrics.get(metrics.RETURN_MEAN)
         if self._bar is not None:
-            shown = "-" if mean is None else f"{mean:.1f}"
+            shown = show_return(mean, decimals=1)
             self._bar.update(self._bar.task_ids[0], completed=progress.steps, mean=shown)
 
 

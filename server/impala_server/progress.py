@@ -29,6 +29,7 @@ from rich.text import Text
 
 from impala_common.process.logs import write_line
 from impala_common.run import metrics as names
+from impala_common.run.return_text import show_return
 from impala_common.run.sparkline import Sparkline
 from impala_server.findings import THRESHOLDS
 from impala_server.messages import LearnerStatus
@@ -301,15 +302,19 @@ def _bottleneck(status: LearnerStatus) -> str:
 
 def _evaluation(status: LearnerStatus) -> str | None:
     """Returns the newest evaluation as text; None where there is none."""
-    if _number(status, names.EVALUATION_RETURN_MEAN) is None:
+    mean = _number(status, names.EVALUATION_RETURN_MEAN)
+    if mean is None:
         return None
-    mean, error = _show(status, names.EVALUATION_RETURN_MEAN), _show(status, names.EVALUATION_ERROR)
-    return f"{mean} ± {error} at {_show(status, 'evaluation_steps', ',.0f')}"
+    error = show_return(_number(status, names.EVALUATION_ERROR), beside=mean, decimals=1)
+    return (
+        f"{show_return(mean, decimals=1)} ± {error} at {_show(status, 'evaluation_steps', ',.0f')}"
+    )
 
 
 def _best(status: LearnerStatus) -> str:
     best_steps = _show(status, names.EVALUATION_BEST_STEPS, ",.0f")
-    return f"{_show(status, names.EVALUATION_BEST)} at {best_steps}"
+    best = show_return(_number(status, names.EVALUATION_BEST), decimals=1)
+    return f"{best} at {best_steps}"
 
 
 def _number(status: LearnerStatus, name: str) -> float | None:
@@ -323,7 +328,7 @@ def _show_return(status: LearnerStatus) -> str:
     steps = _number(status, names.STEPS_SINCE_EPISODE) or 0.0
     if steps >= OLD_RETURN_STEPS:
         return f"none for {steps:,.0f} steps"
-    return _show(status, names.RETURN_MEAN)
+    return show_return(_number(status, names.RETURN_MEAN), decimals=1)
 
 
 def _show(status: LearnerStatus, name: str, form: str = ",.1f") -> str:

@@ -27,6 +27,7 @@ from impala_common.process.own_modules import python_command
 from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run import metrics
 from impala_common.run.checkpoint_manifest import BEST
+from impala_common.run.return_text import show_return
 from impala_common.run.run_directory import (
     RunDirectory,
     default_run_path,
@@ -235,11 +236,13 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         interval = ""
         if evaluation["confidence_low"] is not None:
             low, high = evaluation["confidence_low"], evaluation["confidence_high"]
-            interval = (
-                f" ± {evaluation['standard_error']:.2f} (95 % interval {low:.2f} to {high:.2f})"
+            error, low, high = (
+                show_return(one, beside=evaluation["return_mean"])
+                for one in (evaluation["standard_error"], low, high)
             )
+            interval = f" ± {error} (95 % interval {low} to {high})"
         console.print(
-            f"[bold]return {evaluation['return_mean']:.2f}[/bold]{interval} over "
+            f"[bold]return {show_return(evaluation['return_mean'])}[/bold]{interval} over "
             f"{evaluation['num_episodes']} episodes with frozen weights",
             soft_wrap=True,
         )
@@ -257,7 +260,9 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
     if evaluation is not None:
         places["evaluation"] = run_directory.evaluation_path
     if result["best_steps"] is not None:
-        judged = f"return {result['best_return_mean']:.2f} at step {result['best_steps']:,}"
+        judged = (
+            f"return {show_return(result['best_return_mean'])} at step {result['best_steps']:,}"
+        )
         places["best"] = f"{run_directory.checkpoints_path / BEST} ({judged})"
     if result["reason"] != "finished":
         places["go on with"] = f"impala-train --resume {path}"

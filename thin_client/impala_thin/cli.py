@@ -149,6 +149,8 @@ def _play(arguments: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     mean = sum(played.returns) / len(played.returns) if played.returns else float("nan")
+    digits = ".4g" if abs(mean) < 1.0 else ",.1f"
     print(
-        f"played {played.num_steps} steps, {len(played.returns)} episodes, mean return {mean:.1f}"
+        f"played {played.num_steps} steps, {len(played.returns)} episodes, "
+        f"mean return {mean:{digits}}"
     )

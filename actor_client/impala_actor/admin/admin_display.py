@@ -16,6 +16,7 @@ from rich.text import Text
 
 from impala_common.process.logs import printable
 from impala_common.run import metrics as names
+from impala_common.run.return_text import show_return
 from impala_common.run.sparkline import Sparkline
 
 Json = dict[str, Any]
@@ -64,7 +65,7 @@ def render_status(status: Json, sparklines: dict[str, str] | None = None) -> Ren
         ("network", f"{status['model'] or '-'} on {status['device'] or '-'}"),
         ("steps", f"{steps:,} of {total:,} ({100 * min(1.0, steps / max(total, 1)):.1f} %)"),
         ("steps/s", course(names.STEPS_PER_S, numbers.show(names.STEPS_PER_S, ",.0f"))),
-        ("return", course(names.RETURN_MEAN, numbers.show(names.RETURN_MEAN, ",.2f"))),
+        ("return", course(names.RETURN_MEAN, numbers.show_return(names.RETURN_MEAN))),
         *_describe_evaluation(numbers),
         (
             "weights",
@@ -118,7 +119,7 @@ def describe_status(status: Json) -> str:
     return (
         f"{status['state']} steps {status['learner']['trained_steps']:,} "
         f"{numbers.show(names.STEPS_PER_S, ',.0f')}/s "
-        f"return {numbers.show(names.RETURN_MEAN)} "
+        f"return {numbers.show_return(names.RETURN_MEAN)} "
         f"version {status['learner']['policy_version']:,} "
         f"lag {numbers.show(names.POLICY_LAG_MEAN)} queue {numbers.show(names.QUEUE_FILL, '.0%')} "
         f"actors {status['connected_actor_count']} bottleneck {status['bottleneck'] or '-'}"
@@ -235,6 +236,12 @@ class _Numbers:
         value = self._values.get(name)
         return "-" if value is None or not math.isfinite(value) else format(value, form)
 
+    def show_return(self, name: str, beside: str = "") -> str:
+        """Returns the return called `name`, with as many digits as that called `beside`."""
+        value = self._values.get(name)
+        is_known = value is not None and math.isfinite(value)
+        return show_return(value if is_known else None, beside=self._values.get(beside))
+
 
 def _make_table(*columns: str) -> Table:
     """Returns a table with these columns; ">" at the end: numbers."""
@@ -250,15 +257,15 @@ def _describe_evaluation(numbers: _Numbers) -> list[tuple[str, str | Text]]:
     if not numbers.has(names.EVALUATION_BEST):
         return []
     best = (
-        f"best {numbers.show(names.EVALUATION_BEST, ',.2f')} "
+        f"best {numbers.show_return(names.EVALUATION_BEST)} "
         f"at step {numbers.show(names.EVALUATION_BEST_STEPS, ',.0f')}"
     )
     if not numbers.has(names.EVALUATION_RETURN_MEAN):
         return [("evaluation", best)]
     newest = (
-        f"{numbers.show(names.EVALUATION_RETURN_MEAN, ',.2f')} "
-        f"± {numbers.show(names.EVALUATION_ERROR, ',.2f')}, "
-        f"greedy {numbers.show(names.GREEDY_RETURN_MEAN, ',.2f')}, "
+        f"{numbers.show_return(names.EVALUATION_RETURN_MEAN)} "
+        f"± {numbers.show_return(names.EVALUATION_ERROR, names.EVALUATION_RETURN_MEAN)}, "
+        f"greedy {numbers.show_return(names.GREEDY_RETURN_MEAN)}, "
     )
     return [("evaluation", newest + best)]
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from impala_common.run.return_text import show_return
+
 if TYPE_CHECKING:
     from impala_actor.evaluation.run_evaluation import RunEvaluation
 
@@ -82,7 +84,8 @@ def _describe(result: RunEvaluation) -> str:
     mode = "greedy" if evaluation.is_greedy else "sampled"
     cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
     return (
-        f"{result.run} {result.env} step {result.step}: return {evaluation.return_mean:.2f} "
+        f"{result.run} {result.env} step {result.step}: "
+        f"return {show_return(evaluation.return_mean)} "
         f"± {_format_error(result) or '?'} (95 % {_format_interval(result) or '?'}) "
         f"min {evaluation.return_min:g} max {evaluation.return_max:g} "
         f"length {evaluation.length_mean:.1f} ({evaluation.num_episodes} episodes, {mode}{cut})"
@@ -93,12 +96,16 @@ def _format_interval(result: RunEvaluation) -> str:
     evaluation = result.evaluation
     if evaluation.confidence_low is None:
         return ""
-    return f"{evaluation.confidence_low:.2f} to {evaluation.confidence_high:.2f}"
+    low, high = (
+        show_return(bound, beside=evaluation.return_mean)
+        for bound in (evaluation.confidence_low, evaluation.confidence_high)
+    )
+    return f"{low} to {high}"
 
 
 def _format_error(result: RunEvaluation) -> str:
     error = result.evaluation.standard_error
-    return "" if error is None else f"{error:.2f}"
+    return "" if error is None else show_return(error, beside=result.evaluation.return_mean)
 
 
 def _print_table(results: Sequence[RunEvaluation]) -> None:
@@ -127,7 +134,7 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
             result.run,
             result.env,
             f"{result.step:,}",
-            f"{evaluation.return_mean:.2f}",
+            show_return(evaluation.return_mean),
             _format_error(result),
             _format_interval(result),
             f"{evaluation.return_min:g}",

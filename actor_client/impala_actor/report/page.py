@@ -21,6 +21,7 @@ from impala_actor.report.run_view import RunView
 from impala_common.errors import MissingExtraError
 from impala_common.process.installation import find_version, is_installed
 from impala_common.run import metrics
+from impala_common.run.return_text import show_return
 
 _STYLE = """
 :root { --line: #ddd; --soft: #666; }
@@ -105,8 +106,8 @@ def _make_summary(views: Sequence[RunView]) -> str:
                 _Number(f"{run.steps:,} of {run.total_steps:,}"),
                 _Number(f"{int(last.get(metrics.EPISODES) or 0):,}"),
                 _Number(_show(run.training_s, "{:,.0f} s")),
-                _Number(_show(run.return_mean)),
-                _Number(_show(run.best_return_mean)),
+                _Number(show_return(run.return_mean)),
+                _Number(show_return(run.best_return_mean)),
                 _Number(_show_evaluation(final)),
                 _Number(_show(_mean_rate(run.steps, run.training_s), "{:,.0f}")),
             ]
@@ -206,7 +207,9 @@ def _show_evaluation(final: Mapping[str, Any]) -> str:  # Any: JSON
     mean, error = final.get("return_mean"), final.get("standard_error")
     if not isinstance(mean, int | float):
         return "-"
-    return f"{mean:,.2f}" + (f" ± {error:.2f}" if isinstance(error, int | float) else "")
+    if not isinstance(error, int | float):
+        return show_return(mean)
+    return f"{show_return(mean)} ± {show_return(error, beside=mean)}"
 
 
 def _mean_rate(steps: int, seconds: float | None) -> float | None:
