@@ -66,6 +66,8 @@ class EvalArguments:
     num_slots: int = 0
     """Environment slots that play side by side, the same number of episodes each; 0: up to 16, as
     many as divide the episodes evenly."""
+    max_episode_steps: int = 0
+    """Agent steps after which episodes are cut; 0: 108,000, or 10,000 while none has ended."""
     env: Annotated[str | None, _option("ID", "(default: the run's)")] = None
     """Judge on this environment in place of the run's; spaces must be the same."""
     env_kwargs: Annotated[str | None, _option("JSON", "(default: the run's)")] = None
@@ -149,6 +151,7 @@ def _validate(arguments: EvalArguments) -> None:
     require_at_least("--episodes", arguments.episodes, 0)
     require_at_least("--seed", arguments.seed, 0)
     require_at_least("--num-slots", arguments.num_slots, 0)
+    require_at_least("--max-episode-steps", arguments.max_episode_steps, 0)
     require(
         "--episodes",
         arguments.episodes,
@@ -233,6 +236,7 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
             seed=arguments.seed,
             is_greedy=arguments.greedy,
             env=arguments.env,
+            max_episode_steps=arguments.max_episode_steps,
         )
     if arguments.export is None:
         return RunReport(str(path), evaluation, tuple(videos))

@@ -233,7 +233,9 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
     path = run_directory.path
     evaluation = result.get("evaluation")
     if evaluation is not None:
-        interval = ""
+        interval, cut = "", ""
+        if evaluation["num_cut"]:
+            cut = f", {evaluation['num_cut']} of them cut after {evaluation['length_max']:,} steps"
         if evaluation["confidence_low"] is not None:
             low, high = evaluation["confidence_low"], evaluation["confidence_high"]
             error, low, high = (
@@ -243,7 +245,7 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
             interval = f" ± {error} (95 % interval {low} to {high})"
         console.print(
             f"[bold]return {show_return(evaluation['return_mean'])}[/bold]{interval} over "
-            f"{evaluation['num_episodes']} episodes with frozen weights",
+            f"{evaluation['num_episodes']} episodes with frozen weights{cut}",
             soft_wrap=True,
         )
     console.print(

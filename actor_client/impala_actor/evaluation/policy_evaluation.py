@@ -22,6 +22,8 @@ from impala_common.errors import ConfigError
 
 DEFAULT_MAX_EPISODE_STEPS = 108_000
 """Agent steps after which an episode is cut: some policies never end one."""
+MAX_ENDLESS_STEPS = 10_000
+"""The same while no episode has ended in any slot: the environment may have no ends."""
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom. The standard library has none,
 # and scipy would add 100 MB to every actor.
@@ -97,7 +99,7 @@ def evaluate(
     seed: int,
     *,
     is_greedy: bool = False,
-    max_episode_steps: int = DEFAULT_MAX_EPISODE_STEPS,
+    max_episode_steps: int = 0,
 ) -> Evaluation:
     """Plays ceil(num_episodes / num_slots) episodes in each slot.
 
@@ -108,7 +110,7 @@ def evaluate(
       seed: of the environment; the policy has its own.
       is_greedy: take the most probable action in place of drawing one.
       max_episode_steps: when an episode gets this long, all episodes under way are cut, and the
-        evaluation ends.
+        evaluation ends; 0: DEFAULT_MAX_EPISODE_STEPS, or MAX_ENDLESS_STEPS while none has ended.
 
     Raises:
       ConfigError: num_episodes is below 1.
@@ -122,7 +124,8 @@ def evaluate(
     tracker = EpisodeTracker(num_slots)
     observations = environment.reset(seed)
     is_first = np.ones(num_slots, np.bool_)
-    while is_short.any() and tracker.num_steps[is_short].max() < max_episode_steps:
+    limit = max_episode_steps or MAX_ENDLESS_STEPS
+    while is_short.any() and tracker.num_steps[is_short].max() < limit:
         actions = policy.act(observations, is_first, is_greedy=is_greedy).actions
         step = environment.step(actions)
         policy.observe(step.rewards, step.is_first)
@@ -131,6 +134,7 @@ def evaluate(
                 records = finished[record.environment_slot]
                 records.append(record)
                 is_short[record.environment_slot] = len(records) < share
+                limit = max_episode_steps or DEFAULT_MAX_EPISODE_STEPS
         observations, is_first = step.observations, step.is_first
     cut = [record for record in tracker.unfinished() if is_short[record.environment_slot]]
     played = [record for records in finished for record in records]

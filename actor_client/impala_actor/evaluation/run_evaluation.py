@@ -51,6 +51,7 @@ def evaluate_run(
     is_greedy: bool = False,
     env: str | None = None,
     checkpoint_name: str | None = None,
+    max_episode_steps: int = 0,
 ) -> RunEvaluation:
     """Evaluates one run with frozen weights, over `num_episodes` or slightly more episodes.
 
@@ -62,6 +63,7 @@ def evaluate_run(
       is_greedy: take the most probable action in place of drawing one.
       env: environment of the evaluation, which must have the same spaces; None: the run's.
       checkpoint_name: None: the newest undamaged one.
+      max_episode_steps: see `evaluate`.
 
     Raises:
       ConfigError: no run there, or settings that cannot work.
@@ -75,6 +77,7 @@ def evaluate_run(
         seed=seed,
         is_greedy=is_greedy,
         env=env,
+        max_episode_steps=max_episode_steps,
     )
 
 
@@ -86,6 +89,7 @@ def evaluate_frozen_run(
     seed: int,
     is_greedy: bool = False,
     env: str | None = None,
+    max_episode_steps: int = 0,
 ) -> RunEvaluation:
     """Evaluates a loaded run; otherwise as `evaluate_run`."""
     env = env or run.env
@@ -94,5 +98,12 @@ def evaluate_frozen_run(
     with contextlib.closing(make_environment(env, num_slots, config)) as environment:
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, num_slots, seed)
-        evaluation = evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
+        evaluation = evaluate(
+            policy,
+            environment,
+            num_episodes,
+            seed,
+            is_greedy=is_greedy,
+            max_episode_steps=max_episode_steps,
+        )
     return RunEvaluation(str(run.path), env, run.checkpoint, run.step, evaluation)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.episode_statistics import EpisodeRecord
 from impala_actor.environments.slots import adapt
+from impala_actor.evaluation import policy_evaluation
 from impala_actor.evaluation.policy_evaluation import compute_t_quantile, evaluate, make_evaluation
 from impala_common.errors import ConfigError
 from impala_common.testing.environments import CountingEnv
@@ -96,6 +97,22 @@ def test_evaluate_with_endless_episode_ends_and_says_so() -> None:
 
     assert evaluation.num_cut == 1
     assert evaluation.returns == (return_of(2), return_of(6))
+
+
+@pytest.mark.parametrize(("ended", "cut_at"), [((), 7), ((2,), 30)])
+def test_episodes_are_cut_early_while_none_has_ended(
+    monkeypatch: pytest.MonkeyPatch, ended: tuple[int, ...], cut_at: int
+) -> None:
+    """Seen to fail: what has no ends was played for 108,000 steps after a run of 200,000."""
+    monkeypatch.setattr(policy_evaluation, "MAX_ENDLESS_STEPS", 7)
+    monkeypatch.setattr(policy_evaluation, "DEFAULT_MAX_EPISODE_STEPS", 30)
+    makers = [lambda length=length: CountingEnv(length) for length in (*ended, 1000)]
+    environment = adapt(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP))
+    num_slots = len(makers)
+
+    evaluation = evaluate(StepCountingPolicy(num_slots), environment, num_slots, seed=0)
+
+    assert (evaluation.num_cut, evaluation.length_max) == (1, cut_at)
 
 
 def test_evaluate_without_episodes_raises() -> None:
