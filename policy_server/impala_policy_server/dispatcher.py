@@ -13,7 +13,12 @@ import time
 
 import numpy as np
 
-from impala_common.errors import ImpalaError, LearnerUnavailableError, RunFinishedError
+from impala_common.errors import (
+    ImpalaError,
+    LearnerUnavailableError,
+    RunFinishedError,
+    StaleSessionError,
+)
 from impala_common.spec.specs import EnvironmentSpec
 from impala_policy_server.action_encoder import ActionEncoder
 from impala_policy_server.clients import Client, ClientStream, ClientTable
@@ -105,12 +110,17 @@ class Dispatcher:
             self._remove(client)
         self._decide_if_due()
 
-    def take(self, client: Client, message: policy_pb2.SlotObservations) -> None:
+    def take(
+        self, client: Client, stream: ClientStream, message: policy_pb2.SlotObservations
+    ) -> None:
         """Takes observations of a client; answers are sent when they are there.
 
         Raises:
           InvalidRequestError: the contract is broken; nothing was taken.
+          StaleSessionError: `stream` is no more the client's; its slots may be others' by now.
         """
+        if client.stream is not stream:
+            raise StaleSessionError(f"a newer stream of client {client.client_id} is open")
         assert self.engine is not None
         assert self._decoder is not None
         given = self._decoder.decode(message, len(client.places))
@@ -194,6 +204,7 @@ class Dispatcher:
 
     def _remove(self, client: Client) -> None:
         assert self.engine is not None
+        client.stream = None  # a stream that ends later finds that the places are not its own
         self.engine.table.is_connected[client.places] = False
         self.engine.close_slots(client.places)
         self.clients.remove(client)

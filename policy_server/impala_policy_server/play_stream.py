@@ -113,7 +113,7 @@ class PlayStream:
                 return
             kind = request.WhichOneof("payload")
             if kind == "observations":
-                self._dispatcher.take(client, request.observations)
+                self._dispatcher.take(client, self, request.observations)
             elif kind == "goodbye":
                 validate_bounds(request)
                 _LOG.info("client %s left", printable(client.client_id))
