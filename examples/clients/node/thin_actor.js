@@ -74,8 +74,10 @@ class ThinActor {
     });
     stream.on('end', again);
     stream.on('data', (response) => {
-      if (response.payload === 'welcome') this.send(stream, this.slots);
-      else if (response.payload === 'actions') this.onActions(stream, response.actions);
+      if (response.payload === 'welcome') {
+        this.maxBytes = response.welcome.max_message_bytes || Infinity;
+        this.send(stream, this.slots);
+      } else if (response.payload === 'actions') this.onActions(stream, response.actions);
       else if (response.payload === 'lost_slots') {
         const lost = response.lost_slots.slots.map((index) => this.slots[index]);
         lost.forEach((slot) => this.open(slot));
@@ -117,11 +119,11 @@ class ThinActor {
     this.send(stream, chosen);
   }
 
-  // Sends the newest observations of these slots in one message.
+  // Sends the newest observations of these slots: in one message, or as many as it takes.
   send(stream, slots) {
     if (!slots.length) return;
     const newest = slots.map((slot) => slot.unanswered);
-    stream.write({
+    const request = {
       observations: {
         slots: slots.map((slot) => this.slots.indexOf(slot)),
         step_numbers: slots.map((slot) => slot.stepNumber),
@@ -131,7 +133,17 @@ class ThinActor {
         truncated: newest.map((one) => Boolean(one.truncated)),
         is_first: newest.map((one) => one.isFirst),
       },
-    });
+    };
+    const size = PolicyService.service.Play.requestSerialize(request).length;
+    if (size <= this.maxBytes) {
+      stream.write(request);
+    } else if (slots.length === 1) {
+      this.reject(new Error(`an observation takes ${size} bytes, max_message_bytes is ${this.maxBytes}`));
+    } else {
+      const middle = Math.floor(slots.length / 2);
+      this.send(stream, slots.slice(0, middle));
+      this.send(stream, slots.slice(middle));
+    }
   }
 }
 
