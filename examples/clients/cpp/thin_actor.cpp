@@ -100,7 +100,7 @@ class ThinActor {
       chosen = TakeSteps(response.actions());
     } else if (response.has_lost_slots()) {
       chosen.assign(response.lost_slots().slots().begin(), response.lost_slots().slots().end());
-      for (int index : chosen) slots_[index].Open();
+      for (int index : chosen) slots_.at(index).Open();
     }
     if (!chosen.empty()) Send(chosen);
   }
@@ -109,7 +109,7 @@ class ThinActor {
   std::vector<int> TakeSteps(const SlotActions& actions) {
     std::vector<int> chosen;
     for (int i = 0; i < actions.slots_size(); ++i) {
-      Slot& slot = slots_[actions.slots(i)];
+      Slot& slot = slots_.at(actions.slots(i));
       if (actions.step_numbers(i) != slot.step_number) continue;  // the answer to a repetition
       chosen.push_back(actions.slots(i));
       if (slot.game.IsOver()) {  // the answer to a final observation holds no action

@@ -79,14 +79,14 @@ class ThinActor {
         this.send(stream, this.slots);
       } else if (response.payload === 'actions') this.onActions(stream, response.actions);
       else if (response.payload === 'lost_slots') {
-        const lost = response.lost_slots.slots.map((index) => this.slots[index]);
+        const lost = response.lost_slots.slots.map((index) => this.slots[index]).filter(Boolean);
         lost.forEach((slot) => this.open(slot));
         this.send(stream, lost);
       } else if (response.drain.reason === 'DRAIN_REASON_FINISHED') {
         isOver = true;
         stream.write({ goodbye: { text: 'the run has finished' } });
         stream.end();
-        this.resolve();
+        stream.on('status', () => this.resolve()); // goodbye has gone out then
       } else stream.end();
     });
     stream.write({ hello: this.hello });
@@ -104,7 +104,7 @@ class ThinActor {
     const chosen = [];
     actions.slots.forEach((index, i) => {
       const slot = this.slots[index];
-      if (!slot.unanswered || actions.step_numbers[i] !== slot.stepNumber) return; // a repetition
+      if (!slot || actions.step_numbers[i] !== slot.stepNumber) return; // a repetition
       chosen.push(slot);
       if (slot.hasEnded) {
         this.open(slot);
