@@ -88,6 +88,7 @@ def _check_foreign(peer: ClientPeer) -> None:
             session.listen(HOLD_S)
             session.play(3)
         except EarlyEndError:
+            session.wait_end()
             _require_refusal(session)
 
 
@@ -130,8 +131,6 @@ def _check_size(peer: ClientPeer) -> None:
         try:
             session.play(2)
         except EarlyEndError:
-            if not session.stream.is_over and session.process.exit_code is None:
-                raise
             session.wait_end()
             _require_refusal(session)
         found = max((size for size, _ in session.message_sizes), default=0)
