@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -61,15 +60,6 @@ def assert_messages_are_bounded(command: list[str]) -> None:
     assert "max_message_bytes" in refused.stderr
 
 
-@pytest.fixture(scope="session")
-def javascript_client() -> list[str]:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    if not (EXAMPLES / "node" / "node_modules" / "@grpc").is_dir():
-        pytest.skip("run `npm install` in examples/clients/node")
-    return ["node", str(EXAMPLES / "node" / "thin_actor.js")]
-
-
 @pytest.mark.timeout(300)
 def test_javascript_client_learns_to_catch(tmp_path: Path, javascript_client: list[str]) -> None:
     train_against(tmp_path, javascript_client)
@@ -78,24 +68,6 @@ def test_javascript_client_learns_to_catch(tmp_path: Path, javascript_client: li
 @pytest.mark.timeout(150)
 def test_javascript_client_sends_no_message_that_is_too_large(javascript_client: list[str]) -> None:
     assert_messages_are_bounded(javascript_client)
-
-
-@pytest.fixture(scope="session")
-def cpp_client() -> Path:
-    """The C++ client, built where it lies (again only after a change), without optimisation."""
-    for program in ("cmake", "g++", "pkg-config", "protoc", "grpc_cpp_plugin"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    if subprocess.run(["pkg-config", "--exists", "grpc++", "protobuf"], timeout=60).returncode:
-        pytest.skip("libgrpc++-dev is not installed")
-    source, build = EXAMPLES / "cpp", EXAMPLES / "cpp" / "build"
-    for command in (
-        ["cmake", "-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Debug"],
-        ["cmake", "--build", str(build), "--parallel", "2"],
-    ):
-        made = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert made.returncode == 0, made.stdout + made.stderr
-    return build / "thin_actor"
 
 
 @pytest.mark.slow

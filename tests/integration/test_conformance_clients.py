@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.timeout(900)
 SIDE = "client"
 ADDRESS = "{address}"
 KIT = Path(__file__).parents[1] / "kit"
-EXAMPLES = Path(__file__).parents[2] / "examples" / "clients"
 PATIENCE_S = 60.0
 # A client that does nothing at all is found by waiting so long.
 SILENT = {"sigterm"}
@@ -58,6 +56,7 @@ def play_all(command: list[str], names: str = "", token_file: str = "") -> list[
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 def test_another_implementation_passes(token: Path) -> None:
     results = play_all(small_client("none", str(token)), token_file=str(token))
 
@@ -84,12 +83,8 @@ def test_thin_actor_with_one_slot_and_numbers_as_actions_passes() -> None:
 
 
 @pytest.mark.slow
-def test_javascript_client_passes() -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    if not (EXAMPLES / "node" / "node_modules" / "@grpc").is_dir():
-        pytest.skip("run `npm install` in examples/clients/node")
-    results = play_all(["node", str(EXAMPLES / "node" / "thin_actor.js"), ADDRESS, "3"])
+def test_javascript_client_passes(javascript_client: list[str]) -> None:
+    results = play_all([*javascript_client, ADDRESS, "3"])
 
     assert_only_skipped(results, {"message-bools", "token"})
 
@@ -155,3 +150,9 @@ def test_command_that_is_no_client_is_refused(
     assert cli.run(["--client", "--", *command]) == code
 
     assert text in capsys.readouterr().err
+
+
+def test_option_of_servers_is_refused_with_a_client(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--client", "--ca-file", "ca.pem", "--", *small_client()]) == 78
+
+    assert "--ca-file: expected without --client" in capsys.readouterr().err

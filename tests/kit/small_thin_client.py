@@ -1,4 +1,4 @@
-"""A thin actor of 200 lines that keeps its contract, but for one planted fault.
+"""A small thin actor that keeps its contract, but for one planted fault.
 
 Written against policy.proto alone; a script, so that it starts fast: ADDRESS FAULT [TOKEN_FILE].
 Faults have the names of the rules that find them.

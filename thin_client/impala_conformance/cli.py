@@ -30,6 +30,15 @@ from impala_rl.v1 import spec_pb2
 
 _PASSED, _FAILED, _UNREACHABLE, _BAD_CONFIGURATION = 0, 1, 69, 78
 _STOP_S = 60.0
+_OF_SERVERS = (
+    "disposable",
+    "environment",
+    "stop_command",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "server_name",
+)
 _ADDRESS = re.compile(
     r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*):[0-9]{1,5}", re.ASCII
 )
@@ -67,6 +76,7 @@ def _play(arguments: argparse.Namespace) -> list[Result]:
     if (side == "client") != bool(arguments.command):
         raise RefusedKitError("the command of a client comes with --client, after --")
     if side == "client":
+        _require_no_server(arguments)
         return play_client(
             arguments.command,
             find_rules(side, arguments.rules),
@@ -117,6 +127,13 @@ def _split_command(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns what stands before and after the first `--`."""
     place = list(argv).index("--") if "--" in argv else len(argv)
     return list(argv[:place]), list(argv[place + 1 :])
+
+
+def _require_no_server(arguments: argparse.Namespace) -> None:
+    """Raises RefusedKitError if an option was given that is about servers alone."""
+    for name in _OF_SERVERS:
+        if getattr(arguments, name):
+            raise RefusedKitError(f"--{name.replace('_', '-')}: expected without --client")
 
 
 def _side_of(arguments: argparse.Namespace) -> tuple[str, str]:
