@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from running_policy_server import RunningPolicyServer
 from running_server import RunningServer, make_config
+from small_policy_server import SmallPolicyServer
 
 from impala_common.run import metrics
+from impala_rl.v1 import learner_pb2
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "clients"
-MAX_LINES = 200
+MAX_LINES = 220
+BOARD_BYTES = 100  # of an observation of both games
 
 
 def train_against(tmp_path: Path, command: list[str]) -> None:
@@ -39,31 +41,33 @@ def train_against(tmp_path: Path, command: list[str]) -> None:
     assert status[metrics.RETURN_MEAN] >= 0.6
 
 
+def assert_messages_are_bounded(command: list[str]) -> None:
+    """Plays 16 slots against servers that read messages of three boards, and of less than one."""
+    limit = 4 * BOARD_BYTES
+    with SmallPolicyServer(slot_timeout_s=30.0, max_bytes=limit) as server:
+        server.drain_reason, server.ends_after = learner_pb2.DRAIN_REASON_FINISHED, 100
+        played = subprocess.run(
+            [*command, server.address, "16"], capture_output=True, text=True, timeout=60
+        )
+        assert played.returncode == 0, played.stderr
+        assert limit / 2 <= max(server.message_sizes) <= limit
+    with SmallPolicyServer(max_bytes=BOARD_BYTES, reads_all=True) as server:
+        refused = subprocess.run(
+            [*command, server.address, "2"], capture_output=True, text=True, timeout=60
+        )
+        assert not server.message_sizes
+    assert refused.returncode == 1
+    assert "max_message_bytes" in refused.stderr
+
+
 @pytest.mark.timeout(300)
-def test_javascript_client_learns_to_catch(tmp_path: Path) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("node is not installed")
-    if not (EXAMPLES / "node" / "node_modules" / "@grpc").is_dir():
-        pytest.skip("run `npm install` in examples/clients/node")
-    train_against(tmp_path, ["node", str(EXAMPLES / "node" / "thin_actor.js")])
+def test_javascript_client_learns_to_catch(tmp_path: Path, javascript_client: list[str]) -> None:
+    train_against(tmp_path, javascript_client)
 
 
-@pytest.fixture(scope="session")
-def cpp_client() -> Path:
-    """The C++ client, built where it lies (again only after a change), without optimisation."""
-    for program in ("cmake", "g++", "pkg-config", "protoc", "grpc_cpp_plugin"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    if subprocess.run(["pkg-config", "--exists", "grpc++", "protobuf"], timeout=60).returncode:
-        pytest.skip("libgrpc++-dev is not installed")
-    source, build = EXAMPLES / "cpp", EXAMPLES / "cpp" / "build"
-    for command in (
-        ["cmake", "-S", str(source), "-B", str(build), "-DCMAKE_BUILD_TYPE=Debug"],
-        ["cmake", "--build", str(build), "--parallel", "2"],
-    ):
-        made = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert made.returncode == 0, made.stdout + made.stderr
-    return build / "thin_actor"
+@pytest.mark.timeout(150)
+def test_javascript_client_sends_no_message_that_is_too_large(javascript_client: list[str]) -> None:
+    assert_messages_are_bounded(javascript_client)
 
 
 @pytest.mark.slow
@@ -104,6 +108,13 @@ def test_cpp_client_goes_on_with_a_policy_server_that_was_restarted(
     assert client.returncode == 0, errors
     assert "episodes" in out
     assert again.source._engine.counts.lost in (0, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.extended
+@pytest.mark.timeout(900)
+def test_cpp_client_sends_no_message_that_is_too_large(cpp_client: Path) -> None:
+    assert_messages_are_bounded([str(cpp_client)])
 
 
 def test_clients_are_short() -> None:

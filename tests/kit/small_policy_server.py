@@ -45,11 +45,30 @@ class Client:
 
 
 class SmallPolicyServer(SmallServer, policy_pb2_grpc.PolicyServiceServicer):
-    """A context manager; `address` once entered."""
+    """A context manager; `address` once entered.
 
-    def __init__(self, fault: str = "", slot_timeout_s: float = 0.5, token: str = "") -> None:
-        super().__init__(fault, token, policy_pb2_grpc.add_PolicyServiceServicer_to_server)
+    Attributes:
+      drain_reason: what streams are told when it stops.
+      ends_after: messages of observations after which it stops; 0: it goes on.
+      message_sizes: serialised sizes of the messages of observations that have come, in bytes.
+    """
+
+    drain_reason = learner_pb2.DRAIN_REASON_STOPPING
+    ends_after = 0
+
+    def __init__(
+        self,
+        fault: str = "",
+        slot_timeout_s: float = 0.5,
+        token: str = "",
+        max_bytes: int = MAX_BYTES,
+        reads_all: bool = False,
+    ) -> None:
+        add_to_server = policy_pb2_grpc.add_PolicyServiceServicer_to_server
+        super().__init__(fault, token, add_to_server, -1 if reads_all else max_bytes)
+        self._told_bytes = max_bytes
         self._slot_timeout_s = slot_timeout_s
+        self.message_sizes: list[int] = []
         self._clients: dict[str, Client] = {}
         self._environment: spec_pb2.EnvironmentSpec | None = None
         self._random = np.random.default_rng(0)
@@ -70,7 +89,7 @@ class SmallPolicyServer(SmallServer, policy_pb2_grpc.PolicyServiceServicer):
             raise errors.InvalidRequestError("expected hello")
         self._check_hello(request.hello)
         client = self._join(request.hello)
-        timeout = policy_pb2.PlayWelcome(protocol_version=1, max_message_bytes=MAX_BYTES)
+        timeout = policy_pb2.PlayWelcome(protocol_version=1, max_message_bytes=self._told_bytes)
         if self.fault != "welcome":
             timeout.slot_timeout.FromMilliseconds(int(1000 * self._slot_timeout_s))
         await context.write(policy_pb2.PlayResponse(welcome=timeout))
@@ -85,7 +104,7 @@ class SmallPolicyServer(SmallServer, policy_pb2_grpc.PolicyServiceServicer):
                     raise errors.StaleSessionError("a newer stream is there")
                 if self._stopping.is_set():
                     if self.fault != "drain":
-                        drain = policy_pb2.PlayDrain(reason=learner_pb2.DRAIN_REASON_STOPPING)
+                        drain = policy_pb2.PlayDrain(reason=self.drain_reason)
                         await context.write(policy_pb2.PlayResponse(drain=drain))
                     return
                 request = read.result()
@@ -93,6 +112,9 @@ class SmallPolicyServer(SmallServer, policy_pb2_grpc.PolicyServiceServicer):
                 if request is grpc.aio.EOF or is_goodbye:
                     return
                 if request.WhichOneof("payload") == "observations":
+                    self.message_sizes.append(request.ByteSize())
+                    if len(self.message_sizes) == self.ends_after:
+                        self._stopping.set()
                     for response in self._observe(client, stream, request.observations):
                         await context.write(response)
                 elif self.fault not in ("hello-twice", "message-empty"):

@@ -20,8 +20,22 @@ class SmallServer:
       fault: name of the one thing that is wrong; empty: nothing is.
     """
 
-    def __init__(self, fault: str, token: str, add_to_server: Callable[[Any, Any], None]) -> None:
-        """Serves on a free port of this machine; `add_to_server` is the generated function."""
+    def __init__(
+        self,
+        fault: str,
+        token: str,
+        add_to_server: Callable[[Any, Any], None],
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Serves on a free port of this machine.
+
+        Args:
+          fault: see the class.
+          token: that clients must show; empty: none.
+          add_to_server: the generated function.
+          max_bytes: of a message that it reads; -1: any.
+        """
+        self._max_bytes = max_bytes
         self.fault = fault
         self.address = ""
         self._token = token
@@ -56,7 +70,7 @@ class SmallServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        size = -1 if self.fault == "message-size" else MAX_BYTES
+        size = -1 if self.fault == "message-size" else self._max_bytes
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", size)])
         self._add_to_server(self, server)
         if self.fault == "unknown-method":

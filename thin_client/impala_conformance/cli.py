@@ -1,4 +1,4 @@
-"""impala-conformance: plays the contract of a policy server or a learner, and prints a table."""
+"""impala-conformance: plays the contract against a server or a client, and prints a table."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from impala_conformance.kit import (
     NotReadyError,
     RefusedKitError,
     find_rules,
+    play_client,
     play_learner,
     play_policy_server,
 )
@@ -29,6 +30,15 @@ from impala_rl.v1 import spec_pb2
 
 _PASSED, _FAILED, _UNREACHABLE, _BAD_CONFIGURATION = 0, 1, 69, 78
 _STOP_S = 60.0
+_OF_SERVERS = (
+    "disposable",
+    "environment",
+    "stop_command",
+    "ca_file",
+    "client_cert",
+    "client_key",
+    "server_name",
+)
 _ADDRESS = re.compile(
     r"unix:.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_][A-Za-z0-9._-]*):[0-9]{1,5}", re.ASCII
 )
@@ -42,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    options, command = _split_command(argv)
+    arguments = _parser().parse_args(options)
+    arguments.command = command
     try:
         results = _play(arguments)
     except NotReadyError as error:
@@ -55,12 +67,23 @@ def run(argv: Sequence[str]) -> int:
     if arguments.json:
         print(to_json(results, address, side))
     else:
-        print_table(results, f"{side} at {address}")
+        print_table(results, f"{side} at {address}" if side != "client" else f"client {address}")
     return _FAILED if any(result.outcome == "failed" for result in results) else _PASSED
 
 
 def _play(arguments: argparse.Namespace) -> list[Result]:
     side, address = _side_of(arguments)
+    if (side == "client") != bool(arguments.command):
+        raise RefusedKitError("the command of a client comes with --client, after --")
+    if side == "client":
+        _require_no_server(arguments)
+        return play_client(
+            arguments.command,
+            find_rules(side, arguments.rules),
+            patience_s=arguments.patience_s,
+            connect_timeout_s=arguments.connect_timeout_s,
+            token_file=arguments.token_file,
+        )
     if not _ADDRESS.fullmatch(address):
         raise RefusedKitError(
             f"the server is {address!r} but must be HOST:PORT, [IPV6]:PORT or unix:PATH"
@@ -100,7 +123,22 @@ def _play(arguments: argparse.Namespace) -> list[Result]:
     )
 
 
+def _split_command(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns what stands before and after the first `--`."""
+    place = list(argv).index("--") if "--" in argv else len(argv)
+    return list(argv[:place]), list(argv[place + 1 :])
+
+
+def _require_no_server(arguments: argparse.Namespace) -> None:
+    """Raises RefusedKitError if an option was given that is about servers alone."""
+    for name in _OF_SERVERS:
+        if getattr(arguments, name):
+            raise RefusedKitError(f"--{name.replace('_', '-')}: expected without --client")
+
+
 def _side_of(arguments: argparse.Namespace) -> tuple[str, str]:
+    if arguments.client:
+        return "client", shlex.join(arguments.command)
     if arguments.policy_server:
         return "policy server", arguments.policy_server
     return "learner", arguments.learner
@@ -136,10 +174,13 @@ def _find_version() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="impala-conformance",
-        description="Plays the contract of policy.proto or learner.proto against a running server "
-        "and prints which rules hold. Ends with 0 when none is violated, 1 when one is, 69 when "
-        "the server cannot be reached in time, 78 when it refuses the kit (environment, token, "
-        "TLS) or a setting cannot work.",
+        usage="%(prog)s (--policy-server ADDR | --learner ADDR) [OPTIONS]\n"
+        "       %(prog)s --client [OPTIONS] -- COMMAND {address} ...",
+        description="Plays the contract of policy.proto or learner.proto against a running server, "
+        "or against a client that it starts, and prints which rules hold. Ends with 0 when none is "
+        "violated, 1 when one is, 69 when the server cannot be reached or the client does not come "
+        "in time, 78 when the server refuses the kit (environment, token, TLS) or a setting cannot "
+        "work.",
     )
     add = parser.add_argument
     add("--version", action="version", version=f"impala-conformance {_find_version()}")
@@ -148,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
         "--policy-server", default="", help="a policy server, HOST:PORT or unix:PATH"
     )
     sides.add_argument("--learner", default="", help="a learner; needs --disposable")
+    sides.add_argument(
+        "--client",
+        action="store_true",
+        help="a client of a policy server: its command follows after --, with {address} in it, and "
+        "is run once for most rules",
+    )
     add(
         "--disposable",
         action="store_true",
@@ -159,15 +206,29 @@ def _parser() -> argparse.ArgumentParser:
         help="EnvironmentSpec of the run in protobuf's JSON form; default: that of CartPole-v1",
     )
     add("--rules", default="", help="only these, separated by commas")
-    add("--patience-s", type=float, default=10.0, help="time for the answers of a stream")
-    add("--connect-timeout-s", type=float, default=30.0, help="time to wait for the server")
+    add(
+        "--patience-s",
+        type=float,
+        default=10.0,
+        help="time for the next answer, or step of a client",
+    )
+    add(
+        "--connect-timeout-s",
+        type=float,
+        default=30.0,
+        help="time to wait for the server or client",
+    )
     add(
         "--stop-command",
         default="",
         help="command that makes the server stop in order, such as 'kill PID': tries drain",
     )
     add("--ca-file", default="", help="CA of the server's certificate (PEM); default: no TLS")
-    add("--token-file", default="", help="file of the token; default: none is sent")
+    add(
+        "--token-file",
+        default="",
+        help="file of the token; with --client that which the command sends",
+    )
     add("--client-cert", default="", help="certificate to show (PEM, mutual TLS)")
     add("--client-key", default="", help="its private key (PEM)")
     add("--server-name", default="", help="name the server's certificate is for")

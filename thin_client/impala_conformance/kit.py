@@ -1,4 +1,4 @@
-"""The kit: all rules of one side, played against a server that answers."""
+"""The kit: all rules of one side, played against a server that answers or a client that comes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 import grpc
 
 from impala_conformance import (
+    client_answer_rules,
+    client_end_rules,
+    client_recorded_rules,
+    client_stream_rules,
     learner_push_rules,
     learner_session_rules,
     learner_weights_rules,
@@ -18,11 +22,14 @@ from impala_conformance import (
     policy_message_rules,
     policy_order_rules,
 )
+from impala_conformance.client_peer import ClientPeer
+from impala_conformance.client_process import PLACE
+from impala_conformance.client_streams import EarlyEndError, StillnessError
 from impala_conformance.connection import Connection
 from impala_conformance.learner_peer import Actor, LearnerPeer
 from impala_conformance.policy_peer import Player, PolicyPeer
 from impala_conformance.refusal import Refusal, read_refusal
-from impala_conformance.rule import Result, Rule, play
+from impala_conformance.rule import Result, Rule, ViolationError, play
 from impala_rl.v1 import policy_pb2, spec_pb2
 
 POLICY_RULES: list[Rule[PolicyPeer]] = [
@@ -36,13 +43,23 @@ LEARNER_RULES: list[Rule[LearnerPeer]] = [
     *learner_weights_rules.RULES,
     *learner_push_rules.RULES,
 ]
-_RULES: dict[str, Sequence[Rule[Any]]] = {"policy server": POLICY_RULES, "learner": LEARNER_RULES}
+CLIENT_RULES: list[Rule[ClientPeer]] = [
+    *client_recorded_rules.RULES,
+    *client_answer_rules.RULES,
+    *client_stream_rules.RULES,
+    *client_end_rules.RULES,
+]
+_RULES: dict[str, Sequence[Rule[Any]]] = {
+    "policy server": POLICY_RULES,
+    "learner": LEARNER_RULES,
+    "client": CLIENT_RULES,
+}
 _POLL_S = 0.2
 _WAITED_FOR = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 
 class NotReadyError(Exception):
-    """The server could not be reached in time."""
+    """The server could not be reached in time, or the client did not come."""
 
 
 class RefusedKitError(Exception):
@@ -50,7 +67,7 @@ class RefusedKitError(Exception):
 
 
 def find_rules(side: str, names: str = "") -> list[Rule[Any]]:
-    """Returns the rules of "policy server" or "learner".
+    """Returns the rules of "policy server", "learner" or "client".
 
     Args:
       side: which.
@@ -116,6 +133,43 @@ def play_learner(
         return list(play(rules, peer))
     finally:
         peer.close()
+
+
+def play_client(
+    command: Sequence[str],
+    rules: Sequence[Rule[ClientPeer]],
+    *,
+    patience_s: float = 10.0,
+    connect_timeout_s: float = 30.0,
+    token_file: str = "",
+) -> list[Result]:
+    """Plays rules against a client, which is started anew for most of them.
+
+    Args:
+      command: of the client; `{address}` in it stands for the server's address.
+      rules: of a client.
+      patience_s: longest wait for what the client must do next.
+      connect_timeout_s: longest wait for its first stream.
+      token_file: file of the token that the command gives the client; empty: none.
+
+    Raises:
+      NotReadyError: it does not come in time.
+      RefusedKitError: the command has no place for the address.
+      OSError: there is no such program, or no such file.
+    """
+    if not any(PLACE in part for part in command):
+        raise RefusedKitError(f"--client: expected {PLACE} in the command, got {list(command)}")
+    peer = ClientPeer(
+        command, patience_s=patience_s, start_s=connect_timeout_s, token_file=token_file
+    )
+    with peer.start() as first:
+        try:
+            first.accept()
+        except (EarlyEndError, StillnessError) as error:
+            raise NotReadyError(f"the client does not come: {error}") from error
+        except ViolationError:
+            pass  # it has come; the rules tell what is wrong
+    return list(play(rules, peer))
 
 
 def _try_register(peer: LearnerPeer) -> Refusal | None:

@@ -18,7 +18,7 @@ from impala_thin.batches import Actions, Observations, join
 from impala_thin.environment import Environment
 from impala_thin.errors import EpisodeLostError, ThinError
 from impala_thin.hello import ClientSettings
-from impala_thin.play_state import GOODBYE, GOODBYE_S, Attempts, BrokenStreamError, PlayState
+from impala_thin.play_state import GOODBYE, GOODBYE_S, BrokenStreamError, PlayState
 
 _Answer = Actions | EpisodeLostError
 
@@ -75,12 +75,12 @@ class AsyncSlotsClient:
           RunFinishedError: the run has finished.
           ThinError: the server refuses this client, or cannot be reached in time.
         """
-        request = self._state.pack(given)
+        requests = self._state.pack(given)
         loop = asyncio.get_running_loop()
         futures = {slot: loop.create_future() for slot in given.slots}
         self._waiting.update(futures)
         if self._call is not None:  # a new stream sends all that has no answer
-            await self._write(self._call, request)
+            await self._write(self._call, *requests)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_on())
         answers = await asyncio.gather(*futures.values())
@@ -144,11 +144,12 @@ class AsyncSlotsClient:
         if future is not None and not future.done():
             future.set_result(answer)
 
-    async def _write(self, call: Any, request: policy_pb2.PlayRequest) -> None:
+    async def _write(self, call: Any, *requests: policy_pb2.PlayRequest) -> None:
         """Writes to a stream; that it is broken shows where answers are read."""
         async with self._writing:
             try:
-                await call.write(request)
+                for request in requests:
+                    await call.write(request)
             except (grpc.RpcError, asyncio.InvalidStateError):
                 pass
             except asyncio.CancelledError:
@@ -172,7 +173,10 @@ class AsyncSlotsClient:
         Raises:
           ThinError: the server refuses this client, or cannot be reached in time.
         """
-        attempts = Attempts(self._settings)
+        attempts = self._state.attempts
+        attempts.begin()
+        if self.num_reconnects >= 0:
+            await asyncio.sleep(attempts.next_wait_s("the stream broke"))
         while True:
             self._state.require_running()
             call = self._stub.Play()
@@ -184,8 +188,7 @@ class AsyncSlotsClient:
                 await asyncio.sleep(attempts.next_wait_s(error))
         self.num_reconnects += 1
         self._call = call
-        for request in list(self._state.repeat()):
-            await self._write(call, request)
+        await self._write(call, *self._state.repeat())
 
 
 def _raise_if_cancelled(call: Any) -> None:

@@ -16,7 +16,8 @@ from impala_thin.errors import RefusedError
 from impala_thin.server_address import is_here, require_address
 
 PROTOCOL_VERSION = 1
-_MAX_MESSAGE_BYTES = 64 << 20
+MAX_MESSAGE_BYTES = 64 << 20
+"""Largest message that clients send or read, whatever a server says."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,8 @@ class ClientSettings:
     def options(self) -> list[tuple[str, int | str]]:
         """Returns the channel's options; gRPC ignores misspelt ones without a word."""
         options: list[tuple[str, int | str]] = [
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # A dead server is noticed within 10 s; both names, as versions differ.
             ("grpc.keepalive_time_ms", 3_500),
             ("grpc.keepalive_timeout_ms", 6_000),

@@ -7,26 +7,23 @@ answers as it did, or would have done, the first time.
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 
 from impala_rl.v1 import learner_pb2, policy_pb2
+from impala_thin.attempts import Attempts
 from impala_thin.batches import Actions, Observations
 from impala_thin.environment import Environment
 from impala_thin.errors import (
     EpisodeLostError,
     RefusedError,
     RunFinishedError,
-    ServerUnavailableError,
     StoppedError,
 )
-from impala_thin.hello import ClientSettings
-from impala_thin.server_address import describe_proxy
+from impala_thin.hello import MAX_MESSAGE_BYTES, ClientSettings
+from impala_thin.message_pieces import select, split
 
 GOODBYE = policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="the client ends"))
 GOODBYE_S = 2.0
@@ -38,9 +35,6 @@ _RETRIED = (
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 )
-_LISTS = ("terminated", "truncated", "is_first")
-_FIRST_WAIT_S = 0.1
-_MAX_WAIT_S = 2.0
 
 
 class BrokenStreamError(Exception):
@@ -55,6 +49,7 @@ class PlayState:
       num_slots: N.
       hello: first message of each stream.
       is_stopped: whether the client was asked to end.
+      attempts: waits before new streams.
     """
 
     def __init__(self, environment: Environment, num_slots: int, settings: ClientSettings) -> None:
@@ -63,6 +58,8 @@ class PlayState:
         self.num_slots = num_slots
         self.hello = settings.make_hello(environment, num_slots)
         self.is_stopped = False
+        self.attempts = Attempts(settings)
+        self._max_bytes = MAX_MESSAGE_BYTES
         self._next_steps = [0] * num_slots
         self._unanswered: dict[int, tuple[policy_pb2.SlotObservations, int]] = {}
 
@@ -71,11 +68,12 @@ class PlayState:
         """Slots that wait for an action."""
         return len(self._unanswered)
 
-    def pack(self, given: Observations) -> policy_pb2.PlayRequest:
-        """Returns observations as a message, and notes that they wait for their actions.
+    def pack(self, given: Observations) -> list[policy_pb2.PlayRequest]:
+        """Returns observations as messages, one if it may be that large, and notes that they wait.
 
         Raises:
           ValueError: a slot has no action of its last observation yet.
+          RefusedError: the observation of one slot is more than the server reads.
           StoppedError: the client was asked to end.
         """
         self.require_running()
@@ -91,10 +89,11 @@ class PlayState:
             truncated=given.truncated,
             is_first=given.is_first,
         )
+        requests = list(split(message, self._max_bytes))
         for index, slot in enumerate(given.slots):
             self._unanswered[slot] = (message, index)
             self._next_steps[slot] += 1
-        return policy_pb2.PlayRequest(observations=message)
+        return requests
 
     def unpack(self, response: policy_pb2.PlayResponse | None) -> Actions | None:
         """Returns the actions that were waited for in a response; None: there are none.
@@ -136,6 +135,8 @@ class PlayState:
     def require_welcome(self, response: policy_pb2.PlayResponse | None) -> None:
         """Raises BrokenStreamError or RunFinishedError unless this first response is a welcome."""
         if response is not None and response.WhichOneof("payload") == "welcome":
+            limit = response.welcome.max_message_bytes
+            self._max_bytes = min(limit, MAX_MESSAGE_BYTES) if limit > 0 else MAX_MESSAGE_BYTES
             return
         if response is None:
             raise BrokenStreamError("the stream ended")
@@ -147,10 +148,23 @@ class PlayState:
         if self.is_stopped:
             raise StoppedError("the client was asked to stop")
 
-    def repeat(self) -> Iterator[policy_pb2.PlayRequest]:
-        """Yields what has no answer, one message for each there was: first on a new stream."""
-        for message in _repeat(self._unanswered.values()):
-            yield policy_pb2.PlayRequest(observations=message)
+    def repeat(self) -> list[policy_pb2.PlayRequest]:
+        """Returns what has no answer, as the messages there were: first on a new stream.
+
+        Raises:
+          RefusedError: the observation of one slot is more than the server reads.
+        """
+        messages: dict[int, tuple[policy_pb2.SlotObservations, list[int]]] = {}
+        for message, index in self._unanswered.values():
+            messages.setdefault(id(message), (message, []))[1].append(index)
+        return [
+            request
+            for message, chosen in messages.values()
+            for request in split(
+                message if len(chosen) == len(message.slots) else select(message, chosen),
+                self._max_bytes,
+            )
+        ]
 
     def _take(self, message: policy_pb2.SlotActions) -> Actions | None:
         slots, num = list(message.slots), len(message.slots)
@@ -168,64 +182,13 @@ class PlayState:
         actions = Actions(slots, values, message.policy_version, logits)
         for index in wanted:
             del self._unanswered[slots[index]]
+        if wanted:
+            self.attempts.note_answer()
         if len(wanted) == num:
             return actions
         return actions.select(wanted) if wanted else None
 
 
-class Attempts:
-    """Waits between attempts to reach a server: ever longer, with a limit for all together."""
-
-    def __init__(self, settings: ClientSettings) -> None:
-        """Begins now."""
-        self._settings = settings
-        self._start_s = time.monotonic()
-        self._wait_s = _FIRST_WAIT_S
-
-    def next_wait_s(self, why: object) -> float:
-        """Returns the seconds to wait before the next attempt.
-
-        Raises:
-          ServerUnavailableError: the time is over; `why` is in the text.
-        """
-        limit_s = self._settings.connect_timeout_s
-        if limit_s and time.monotonic() - self._start_s > limit_s:
-            server = self._settings.server
-            raise ServerUnavailableError(
-                f"no policy server at {server}{describe_proxy(server)} within {limit_s:g} s: {why}"
-            )
-        wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-        self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)
-        return wait_s
-
-
 def _raise_if_finished(response: policy_pb2.PlayResponse) -> None:
     if response.drain.reason == learner_pb2.DRAIN_REASON_FINISHED:
         raise RunFinishedError("the run has finished")
-
-
-def _repeat(
-    unanswered: Iterable[tuple[policy_pb2.SlotObservations, int]],
-) -> Iterator[policy_pb2.SlotObservations]:
-    """Yields messages with the observations that have no answer, one for each message there was."""
-    messages: dict[int, tuple[policy_pb2.SlotObservations, list[int]]] = {}
-    for message, index in unanswered:
-        messages.setdefault(id(message), (message, []))[1].append(index)
-    for message, chosen in messages.values():
-        num = len(message.slots)
-        if len(chosen) == num:
-            yield message
-            continue
-        part = policy_pb2.SlotObservations(
-            slots=[message.slots[index] for index in chosen],
-            step_numbers=[message.step_numbers[index] for index in chosen],
-            rewards=[message.rewards[index] for index in chosen],
-        )
-        for leaf in message.leaves:
-            size = len(leaf) // num
-            part.leaves.append(b"".join(leaf[at * size : (at + 1) * size] for at in chosen))
-        for name in _LISTS:
-            flags = getattr(message, name)
-            if flags:
-                getattr(part, name).extend(flags[index] for index in chosen)
-        yield part

@@ -5,6 +5,7 @@ For one thread. `send` does not wait; `receive` waits for the next answers; `act
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from impala_thin.batches import Actions, Observations, join
 from impala_thin.environment import Environment
 from impala_thin.errors import EpisodeLostError
 from impala_thin.hello import ClientSettings
-from impala_thin.play_state import GOODBYE, GOODBYE_S, Attempts, BrokenStreamError, PlayState
+from impala_thin.play_state import GOODBYE, GOODBYE_S, BrokenStreamError, PlayState
 
 __all__ = ["Actions", "Observations", "SlotsClient"]
 
@@ -50,6 +51,7 @@ class SlotsClient:
         self._stub = policy_pb2_grpc.PolicyServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._call: Any = None  # Any: a grpc.Call that iterates over PlayResponse
         self._requests: queue.SimpleQueue[policy_pb2.PlayRequest | None] = queue.SimpleQueue()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> SlotsClient:
         """Returns itself."""
@@ -83,10 +85,11 @@ class SlotsClient:
         Raises:
           ThinError: the server refuses this client, or cannot be reached in time.
         """
-        request = self._state.pack(given)
+        requests = self._state.pack(given)
         if self._call is None:
             self._connect()  # sends all that has no answer
-        else:
+            return
+        for request in requests:
             self._requests.put(request)
 
     def receive(self) -> Actions:
@@ -122,6 +125,7 @@ class SlotsClient:
         self._state.is_stopped = True
         self._requests.put(GOODBYE)
         self._requests.put(None)
+        self._wakes.put(None)
 
     def break_stream(self) -> None:
         """Breaks the stream, as a network would; the next `receive` opens another."""
@@ -156,7 +160,10 @@ class SlotsClient:
         Raises:
           ThinError: the server refuses this client, or cannot be reached in time.
         """
-        attempts = Attempts(self._settings)
+        attempts = self._state.attempts
+        attempts.begin()
+        if self._call is not None:
+            self._pause(attempts.next_wait_s("the stream broke"))
         while True:
             self._state.require_running()
             self._requests.put(None)  # ends the old stream's generator
@@ -167,10 +174,15 @@ class SlotsClient:
                 self._state.require_welcome(self._read())
                 break
             except BrokenStreamError as error:
-                time.sleep(attempts.next_wait_s(error))
+                self._pause(attempts.next_wait_s(error))
         self.num_reconnects += 1
         for request in self._state.repeat():
             self._requests.put(request)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits so long, or until `stop`; an event's lock is not for signal handlers."""
+        with contextlib.suppress(queue.Empty):
+            self._wakes.get(timeout=seconds)
 
 
 def _generate(

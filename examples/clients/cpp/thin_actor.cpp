@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <limits>
 #include <numeric>
 #include <thread>
 
@@ -90,13 +92,15 @@ class ThinActor {
   void Answer(const PlayResponse& response) {
     std::vector<int> chosen;
     if (response.has_welcome()) {  // the newest observations have no answer: sent, or sent again
+      const int64_t limit = response.welcome().max_message_bytes();
+      max_bytes_ = limit > 0 ? limit : std::numeric_limits<int64_t>::max();
       chosen.resize(slots_.size());
       std::iota(chosen.begin(), chosen.end(), 0);
     } else if (response.has_actions()) {
       chosen = TakeSteps(response.actions());
     } else if (response.has_lost_slots()) {
       chosen.assign(response.lost_slots().slots().begin(), response.lost_slots().slots().end());
-      for (int index : chosen) slots_[index].Open();
+      for (int index : chosen) slots_.at(index).Open();
     }
     if (!chosen.empty()) Send(chosen);
   }
@@ -105,7 +109,7 @@ class ThinActor {
   std::vector<int> TakeSteps(const SlotActions& actions) {
     std::vector<int> chosen;
     for (int i = 0; i < actions.slots_size(); ++i) {
-      Slot& slot = slots_[actions.slots(i)];
+      Slot& slot = slots_.at(actions.slots(i));
       if (actions.step_numbers(i) != slot.step_number) continue;  // the answer to a repetition
       chosen.push_back(actions.slots(i));
       if (slot.game.IsOver()) {  // the answer to a final observation holds no action
@@ -120,7 +124,7 @@ class ThinActor {
     return chosen;
   }
 
-  // Sends the newest observations of these slots in one message.
+  // Sends the newest observations of these slots: in one message, or as many as it takes.
   void Send(const std::vector<int>& chosen) {
     PlayRequest request;
     SlotObservations& message = *request.mutable_observations();
@@ -135,7 +139,18 @@ class ThinActor {
       message.add_terminated(slot.game.IsOver());
       message.add_is_first(slot.is_first);
     }
-    stream_->Write(request);  // a broken stream shows at the next Read
+    const int64_t size = request.ByteSizeLong();
+    if (size <= max_bytes_) {
+      stream_->Write(request);  // a broken stream shows at the next Read
+    } else if (chosen.size() == 1) {
+      std::cerr << "error: an observation takes " << size << " bytes, max_message_bytes is "
+                << max_bytes_ << std::endl;
+      std::exit(1);
+    } else {
+      const auto middle = chosen.begin() + chosen.size() / 2;
+      Send({chosen.begin(), middle});
+      Send({middle, chosen.end()});
+    }
   }
 
   int Leave() {
@@ -151,6 +166,7 @@ class ThinActor {
   std::unique_ptr<PolicyService::Stub> stub_;
   std::unique_ptr<grpc::ClientReaderWriter<PlayRequest, PlayResponse>> stream_;
   PlayRequest hello_;
+  int64_t max_bytes_ = 0;  // of a message that the server reads
   std::vector<Slot> slots_;
   std::vector<float> returns_;
 };

@@ -74,17 +74,19 @@ class ThinActor {
     });
     stream.on('end', again);
     stream.on('data', (response) => {
-      if (response.payload === 'welcome') this.send(stream, this.slots);
-      else if (response.payload === 'actions') this.onActions(stream, response.actions);
+      if (response.payload === 'welcome') {
+        this.maxBytes = response.welcome.max_message_bytes || Infinity;
+        this.send(stream, this.slots);
+      } else if (response.payload === 'actions') this.onActions(stream, response.actions);
       else if (response.payload === 'lost_slots') {
-        const lost = response.lost_slots.slots.map((index) => this.slots[index]);
+        const lost = response.lost_slots.slots.map((index) => this.slots[index]).filter(Boolean);
         lost.forEach((slot) => this.open(slot));
         this.send(stream, lost);
       } else if (response.drain.reason === 'DRAIN_REASON_FINISHED') {
         isOver = true;
         stream.write({ goodbye: { text: 'the run has finished' } });
         stream.end();
-        this.resolve();
+        stream.on('status', () => this.resolve()); // goodbye has gone out then
       } else stream.end();
     });
     stream.write({ hello: this.hello });
@@ -102,7 +104,7 @@ class ThinActor {
     const chosen = [];
     actions.slots.forEach((index, i) => {
       const slot = this.slots[index];
-      if (!slot.unanswered || actions.step_numbers[i] !== slot.stepNumber) return; // a repetition
+      if (!slot || actions.step_numbers[i] !== slot.stepNumber) return; // a repetition
       chosen.push(slot);
       if (slot.hasEnded) {
         this.open(slot);
@@ -117,11 +119,11 @@ class ThinActor {
     this.send(stream, chosen);
   }
 
-  // Sends the newest observations of these slots in one message.
+  // Sends the newest observations of these slots: in one message, or as many as it takes.
   send(stream, slots) {
     if (!slots.length) return;
     const newest = slots.map((slot) => slot.unanswered);
-    stream.write({
+    const request = {
       observations: {
         slots: slots.map((slot) => this.slots.indexOf(slot)),
         step_numbers: slots.map((slot) => slot.stepNumber),
@@ -131,7 +133,17 @@ class ThinActor {
         truncated: newest.map((one) => Boolean(one.truncated)),
         is_first: newest.map((one) => one.isFirst),
       },
-    });
+    };
+    const size = PolicyService.service.Play.requestSerialize(request).length;
+    if (size <= this.maxBytes) {
+      stream.write(request);
+    } else if (slots.length === 1) {
+      this.reject(new Error(`an observation takes ${size} bytes, max_message_bytes is ${this.maxBytes}`));
+    } else {
+      const middle = Math.floor(slots.length / 2);
+      this.send(stream, slots.slice(0, middle));
+      this.send(stream, slots.slice(middle));
+    }
   }
 }
 

@@ -1,0 +1,118 @@
+"""The Python clients against servers that read small messages, or end each stream at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from small_policy_server import SmallPolicyServer
+
+from impala_rl.v1 import learner_pb2, policy_pb2
+from impala_thin import AsyncSlotsClient, Environment, Observations, RefusedError, SlotsClient
+from impala_thin.hello import ClientSettings
+
+CARTPOLE = Environment.simple((4,), num_actions=2)
+NUM_SLOTS, SLOT_BYTES = 40, 16
+SHORTEST_S = 0.05  # half of a client's first wait: jitter takes no more
+
+
+def observe(num_slots: int, *, is_first: bool) -> Observations:
+    rewards = [0.0 if is_first else 1.0] * num_slots
+    values = np.arange(4 * num_slots, dtype=np.float32).reshape(num_slots, 4)
+    return Observations(list(range(num_slots)), values, rewards, is_first=[is_first] * num_slots)
+
+
+def act_blocking(address: str, num_slots: int, num_breaks: int) -> int:
+    settings = ClientSettings(server=address, connect_timeout_s=30.0)
+    with SlotsClient(CARTPOLE, num_slots, settings=settings) as client:
+        client.act(observe(num_slots, is_first=True))
+        for _ in range(num_breaks):
+            client.send(observe(num_slots, is_first=False))
+            client.break_stream()
+            client.settle()
+        return client.num_reconnects
+
+
+def act_asyncio(address: str, num_slots: int, num_breaks: int) -> int:
+    async def act() -> int:
+        settings = ClientSettings(server=address, connect_timeout_s=30.0)
+        async with AsyncSlotsClient(CARTPOLE, num_slots, settings=settings) as client:
+            await client.act(observe(num_slots, is_first=True))
+            for _ in range(num_breaks):
+                client.break_stream()
+                await client.act(observe(num_slots, is_first=False))
+            return client.num_reconnects
+
+    return asyncio.run(act())
+
+
+Act = Callable[[str, int, int], int]
+both_clients = pytest.mark.parametrize("act", [act_blocking, act_asyncio])
+
+
+@both_clients
+def test_message_above_the_servers_limit_goes_in_pieces(act: Act) -> None:
+    """Before and after a broken stream; the server reads no message that is larger."""
+    with SmallPolicyServer(slot_timeout_s=30.0) as server:
+        act(server.address, NUM_SLOTS, 1)
+        whole = max(server.message_sizes)
+    with SmallPolicyServer(slot_timeout_s=30.0, max_bytes=whole // 3) as server:
+        assert act(server.address, NUM_SLOTS, 1) == 1
+
+        assert max(server.message_sizes) <= whole // 3 < whole
+        assert len(server.message_sizes) >= 2 * 4
+
+
+@both_clients
+def test_observation_above_the_servers_limit_is_refused_by_name(act: Act) -> None:
+    with (
+        SmallPolicyServer(max_bytes=SLOT_BYTES + 4, reads_all=True) as server,
+        pytest.raises(RefusedError, match="max_message_bytes"),
+    ):
+        act(server.address, 2, 0)
+
+
+class Turnstile(SmallPolicyServer):
+    """Welcomes a client and drains it at once, so many times; then it plays."""
+
+    def __init__(self, num_turns: int) -> None:
+        super().__init__(slot_timeout_s=30.0)
+        self._num_turns = num_turns
+
+    async def _play(self, context: Any) -> None:
+        if not self._num_turns:
+            return await super()._play(context)
+        self._num_turns -= 1
+        assert await context.read() is not grpc.aio.EOF
+        await context.write(policy_pb2.PlayResponse(welcome=policy_pb2.PlayWelcome()))
+        drain = policy_pb2.PlayDrain(reason=learner_pb2.DRAIN_REASON_STOPPING)
+        await context.write(policy_pb2.PlayResponse(drain=drain))
+        return None
+
+
+@both_clients
+def test_server_that_welcomes_and_drains_is_asked_ever_more_rarely(act: Act) -> None:
+    """A welcome is no progress; seen to fail with 300 streams in a second."""
+    num_turns = 5
+    with Turnstile(num_turns) as server:
+        start_s = time.monotonic()
+        assert act(server.address, 2, 0) == num_turns
+
+    assert time.monotonic() - start_s >= SHORTEST_S * (2**num_turns - 1)
+
+
+def test_wait_is_short_again_once_an_answer_has_come() -> None:
+    with SmallPolicyServer(slot_timeout_s=30.0) as server:
+        settings = ClientSettings(server=server.address, connect_timeout_s=30.0)
+        with SlotsClient(CARTPOLE, 1, settings=settings) as client:
+            attempts = client._state.attempts
+            for _ in range(10):
+                longest_s = attempts.next_wait_s("no reason")
+            client.act(observe(1, is_first=True))
+
+            assert attempts.next_wait_s("no reason") <= 2 * SHORTEST_S < 1.0 <= longest_s
