@@ -41,6 +41,7 @@ class Client:
       places: int64 [N]: places of its slots in the SlotTable.
       peer: address of its newest stream.
       wants_logits: whether answers hold logits.
+      older_lives: client_run_id of lives that this one has replaced, the newest last.
       stream: the open stream, if any.
       left_s: when its last stream ended.
       heard_s: when its last observations came, or its hello.
@@ -56,6 +57,7 @@ class Client:
     places: Array
     peer: str = ""
     wants_logits: bool = False
+    older_lives: tuple[int, ...] = ()
     stream: ClientStream | None = None
     left_s: float = 0.0
     heard_s: float = 0.0

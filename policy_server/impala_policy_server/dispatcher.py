@@ -31,6 +31,7 @@ from impala_rl.v1 import learner_pb2, policy_pb2
 
 _LOG = logging.getLogger(__name__)
 _RATE_S = 1.0
+_MAX_OLDER_LIVES = 16
 
 
 class Dispatcher:
@@ -81,6 +82,7 @@ class Dispatcher:
 
         Raises:
           CapacityError: no room for it.
+          StaleSessionError: a newer life of it is there.
           SpecMismatchError: it plays another environment.
           LearnerUnavailableError: there is no policy yet, or none any more.
         """
@@ -91,9 +93,11 @@ class Dispatcher:
             self.engine = engine
             self._decoder = ObservationDecoder(engine.environment)
             self._encoder = ActionEncoder(engine.environment.action)
-        client = self._find(hello)
+        before = self.clients.find(hello.client_id)
+        client = None if before is None else self._succeed(before, hello)
         if client is None:
             client = self._add(engine, hello)
+            client.older_lives = _lives_before(before, hello)
         client.stream, client.peer, client.heard_s = stream, peer, time.monotonic()
         client.wants_logits = hello.wants_logits
         engine.table.is_connected[client.places] = True
@@ -175,11 +179,15 @@ class Dispatcher:
                     self._remove(client)
             self._decide_if_due()
 
-    def _find(self, hello: policy_pb2.PlayHello) -> Client | None:
-        """Returns the client if this is its same life, and ends what this hello replaces."""
-        client = self.clients.find(hello.client_id)
-        if client is None:
-            return None
+    def _succeed(self, client: Client, hello: policy_pb2.PlayHello) -> Client | None:
+        """Returns the client if this is its same life, and ends what this hello replaces.
+
+        Raises:
+          StaleSessionError: this is a life that the client has replaced. Such a one may come back
+            without knowing, as gRPC can lose the status that its stream was ended with.
+        """
+        if hello.client_run_id in client.older_lives:
+            raise StaleSessionError(f"a newer life of client {client.client_id} is there")
         if client.stream is not None:
             client.stream.replace()
         is_same = client.client_run_id == hello.client_run_id
@@ -281,6 +289,16 @@ class Dispatcher:
         if client.wants_logits:
             actions.logits = table.logits[places].tobytes()
         client.stream.send(response)
+
+
+def _lives_before(before: Client | None, hello: policy_pb2.PlayHello) -> tuple[int, ...]:
+    """Returns the lives that a new one has replaced."""
+    if before is None:
+        return ()
+    lives = before.older_lives
+    if before.client_run_id != hello.client_run_id:
+        lives = (*lives, before.client_run_id)
+    return lives[-_MAX_OLDER_LIVES:]
 
 
 def _slots_of(hello: policy_pb2.PlayHello) -> tuple[int, bool, bool]:

@@ -38,6 +38,12 @@ RETRIED = {
 """Code -> fault of a client that takes it for the other kind."""
 
 
+def details_of(error: Any) -> bytes:  # Any: grpc.RpcError and grpc.Call
+    """Returns the google.rpc.Status of an error, whose ErrorInfo names the domain impala_rl."""
+    found: bytes = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    return found
+
+
 class Slot:
     def __init__(self, length: int) -> None:
         self.length = length
@@ -133,7 +139,9 @@ class Client:
                     self.on(kind, response)
             except grpc.RpcError as error:
                 code = error.code().name
-                if (FINAL.get(code, self.fault) != self.fault) or self.fault == RETRIED.get(code):
+                is_refused = self.fault == "foreign-status" or b"impala_rl" in details_of(error)
+                is_final = is_refused and FINAL.get(code, self.fault) != self.fault
+                if is_final or self.fault == RETRIED.get(code):
                     sys.stderr.write(f"error: {code}: {error.details()}\n")
                     return 1
             self.requests.put(None)

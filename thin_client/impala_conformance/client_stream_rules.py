@@ -21,6 +21,7 @@ _UNANSWERED = "what has no answer is sent again on the new stream, before anythi
 _REPETITION = "an observation that is sent again has the same number and the same content"
 _UNAVAILABLE = "after UNAVAILABLE without a reason the client goes on with another stream"
 _UNKNOWN = "after UNKNOWN without a reason the client goes on with another stream"
+_FOREIGN = "after UNAUTHENTICATED without a reason (of a proxy) the client goes on, too"
 _RESTART = "after a restart of the server at its address the client goes on, and resets lost slots"
 _GOAWAY = "after GOAWAY the stream goes on, and the next one has another connection"
 _STOPPING = "after drain with STOPPING the client comes back as after a broken stream"
@@ -79,6 +80,10 @@ def _end_unavailable(session: ClientSession) -> None:
 
 def _end_unknown(session: ClientSession) -> None:
     session.end(grpc.StatusCode.UNKNOWN, text="Stream removed")
+
+
+def _end_foreign(session: ClientSession) -> None:
+    session.end(grpc.StatusCode.UNAUTHENTICATED, text="the proxy lets nobody pass")
 
 
 def _restart(session: ClientSession) -> None:
@@ -144,6 +149,7 @@ RULES: list[Rule[ClientPeer]] = [
     make_recorded_rule("repetition", _REPETITION, break_stream),
     Rule("unavailable", _UNAVAILABLE, _check_break(_end_unavailable)),
     Rule("unknown-status", _UNKNOWN, _check_break(_end_unknown)),
+    Rule("foreign-status", _FOREIGN, _check_break(_end_foreign)),
     Rule("restart", _RESTART, _check_break(_restart)),
     Rule("goaway", _GOAWAY, _check_break(_go_away)),
     Rule("drain-stopping", _STOPPING, _check_break(_drain)),

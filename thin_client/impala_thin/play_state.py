@@ -7,6 +7,7 @@ answers as it did, or would have done, the first time.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import grpc
@@ -28,13 +29,17 @@ from impala_thin.message_pieces import select, split
 GOODBYE = policy_pb2.PlayRequest(goodbye=policy_pb2.PlayGoodbye(text="the client ends"))
 GOODBYE_S = 2.0
 """Longest wait for the end of a stream after goodbye."""
-_RETRIED = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_OF_BROKEN_STREAMS = (
+    *_RETRIED,
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.INTERNAL,
 )
+_DETAILS = "grpc-status-details-bin"
+_DOMAIN = b"\x12\x09impala_rl"
+"""Field `domain` of google.rpc.ErrorInfo on the wire: found without a package for its messages."""
+_LOG = logging.getLogger(__name__)
 
 
 class BrokenStreamError(Exception):
@@ -60,6 +65,7 @@ class PlayState:
         self.is_stopped = False
         self.attempts = Attempts(settings)
         self._max_bytes = MAX_MESSAGE_BYTES
+        self._told: set[grpc.StatusCode] = set()
         self._next_steps = [0] * num_slots
         self._unanswered: dict[int, tuple[policy_pb2.SlotObservations, int]] = {}
 
@@ -123,14 +129,21 @@ class PlayState:
     def unpack_error(self, error: Any) -> BrokenStreamError:  # Any: grpc.RpcError and grpc.Call
         """Returns the error of a broken stream, after which another may be opened.
 
+        Only a policy server's own refusal, which has a reason of this project, ends a client: all
+        other errors are of the network, or of something on the way such as a proxy.
+
         Raises:
           RefusedError: trying again does not help.
           StoppedError: the client was asked to end.
         """
-        if error.code() not in _RETRIED:
-            raise RefusedError(f"{error.code().name}: {error.details()}") from error
+        code, text = error.code(), f"{error.code().name}: {error.details()}"
+        if _has_reason(error) and code not in _RETRIED:
+            raise RefusedError(text) from error
         self.require_running()
-        return BrokenStreamError(error.details())
+        if code not in _OF_BROKEN_STREAMS and code not in self._told:
+            self._told.add(code)
+            _LOG.warning("no policy server said this, so it is tried again: %s", text)
+        return BrokenStreamError(text)
 
     def require_welcome(self, response: policy_pb2.PlayResponse | None) -> None:
         """Raises BrokenStreamError or RunFinishedError unless this first response is a welcome."""
@@ -192,3 +205,9 @@ class PlayState:
 def _raise_if_finished(response: policy_pb2.PlayResponse) -> None:
     if response.drain.reason == learner_pb2.DRAIN_REASON_FINISHED:
         raise RunFinishedError("the run has finished")
+
+
+def _has_reason(error: Any) -> bool:  # Any: grpc.RpcError and grpc.Call
+    """Returns whether the status of an error names this project as the one that made it."""
+    metadata = error.trailing_metadata() or ()
+    return any(key == _DETAILS and _DOMAIN in bytes(value) for key, value in metadata)

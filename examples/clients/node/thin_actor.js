@@ -65,11 +65,11 @@ class ThinActor {
       isOver = true;
     };
     stream.on('error', (error) => {
-      const isFinal = [
-        grpc.status.INVALID_ARGUMENT, grpc.status.FAILED_PRECONDITION, grpc.status.ABORTED,
-        grpc.status.UNAUTHENTICATED, grpc.status.PERMISSION_DENIED,
-      ].includes(error.code);
-      if (isFinal) this.reject(error);
+      // Only an error with a reason of the server's ends a client; a proxy's does not.
+      const details = error.metadata.get('grpc-status-details-bin');
+      const hasReason = details.some((one) => one.includes('impala_rl'));
+      const mayPass = [grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUSTED];
+      if (hasReason && !mayPass.includes(error.code)) this.reject(error);
       else again();
     });
     stream.on('end', again);

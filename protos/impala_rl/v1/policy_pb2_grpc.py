@@ -87,7 +87,8 @@ class PolicyServiceServicer:
         and goes on with is_first. Nothing of the observation was used.
         - A stream of a client_id with another client_run_id ends the older life:
         its stream ends with ABORTED, reason STALE_SESSION. A second stream of
-        the same life replaces the first in the same way.
+        the same life replaces the first in the same way. While the newer life is
+        there, further streams of the older one end so, too.
         - After the end of a stream without goodbye its slots stay for
         slot_timeout; after goodbye they are closed at once.
         - `drain` asks the client to stop: the run has finished, or the server

@@ -109,6 +109,26 @@ def test_stream_that_was_replaced_touches_no_slot_of_the_newer_one(life: int) ->
     serve(play)
 
 
+def test_life_that_was_replaced_cannot_come_back_while_the_newer_one_is_there() -> None:
+    """gRPC can lose the status that told it so: it tries again as after a broken stream."""
+
+    async def play(dispatcher: Dispatcher) -> None:
+        streams = [Stream() for _ in range(4)]
+        await dispatcher.join(streams[0], hello(1), SPEC.environment, "")
+        await dispatcher.join(streams[1], hello(2), SPEC.environment, "")
+        newest = await dispatcher.join(streams[2], hello(3), SPEC.environment, "")
+
+        for life in (1, 2):
+            with pytest.raises(StaleSessionError, match="newer life"):
+                await dispatcher.join(streams[3], hello(life), SPEC.environment, "")
+
+        assert not streams[2].is_replaced
+        dispatcher.leave(newest, streams[2], is_goodbye=True)
+        await dispatcher.join(streams[3], hello(1), SPEC.environment, "")
+
+    serve(play)
+
+
 def test_stream_that_ends_after_all_were_closed_ends_quietly() -> None:
     async def play(dispatcher: Dispatcher) -> None:
         stream = Stream()
