@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import grpc
@@ -12,8 +15,15 @@ import numpy as np
 import pytest
 from small_policy_server import SmallPolicyServer
 
-from impala_rl.v1 import learner_pb2, policy_pb2
-from impala_thin import AsyncSlotsClient, Environment, Observations, RefusedError, SlotsClient
+from impala_rl.v1 import learner_pb2, policy_pb2, policy_pb2_grpc
+from impala_thin import (
+    AsyncSlotsClient,
+    Environment,
+    Observations,
+    RefusedError,
+    SlotsClient,
+    StoppedError,
+)
 from impala_thin.hello import ClientSettings
 
 CARTPOLE = Environment.simple((4,), num_actions=2)
@@ -49,6 +59,19 @@ def act_asyncio(address: str, num_slots: int, num_breaks: int) -> int:
             return client.num_reconnects
 
     return asyncio.run(act())
+
+
+class DeafServicer(policy_pb2_grpc.PolicyServiceServicer):
+    """Welcomes, answers nothing, and never ends a stream."""
+
+    def __init__(self) -> None:
+        self.left_in_time: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def Play(self, requests: Any, context: Any) -> Iterator[policy_pb2.PlayResponse]:  # noqa: N802
+        was_left = threading.Event()
+        context.add_callback(was_left.set)
+        yield policy_pb2.PlayResponse(welcome=policy_pb2.PlayWelcome(protocol_version=1))
+        self.left_in_time.put(was_left.wait(60.0))
 
 
 Act = Callable[[str, int, int], int]
@@ -116,3 +139,18 @@ def test_wait_is_short_again_once_an_answer_has_come() -> None:
             client.act(observe(1, is_first=True))
 
             assert attempts.next_wait_s("no reason") <= 2 * SHORTEST_S < 1.0 <= longest_s
+
+
+def test_client_that_stops_leaves_a_server_that_ends_no_stream() -> None:
+    servicer = DeafServicer()
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    settings = ClientSettings(server=f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+    server.start()
+    with SlotsClient(CARTPOLE, 1, settings=settings) as client:
+        client.send(observe(1, is_first=True))
+        client.stop()
+        with pytest.raises(StoppedError):
+            client.receive()
+    assert servicer.left_in_time.get(timeout=90.0), "the client waited for the server"
+    server.stop(0.0)

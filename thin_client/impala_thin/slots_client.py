@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -121,8 +122,13 @@ class SlotsClient:
         """Says goodbye; `send` and `receive` raise StoppedError. From any thread or signal handler.
 
         A handler must not raise through `receive` itself: gRPC cannot read the stream on after it.
+        A server that does not end the stream after goodbye is left after GOODBYE_S.
         """
         self._state.is_stopped = True
+        if self._call is not None:
+            leaving = threading.Timer(GOODBYE_S, self._call.cancel)
+            leaving.daemon = True
+            leaving.start()
         self._requests.put(GOODBYE)
         self._requests.put(None)
         self._wakes.put(None)
