@@ -143,7 +143,8 @@ def test_wait_is_short_again_once_an_answer_has_come() -> None:
 
 def test_client_that_stops_leaves_a_server_that_ends_no_stream() -> None:
     servicer = DeafServicer()
-    server = grpc.server(futures.ThreadPoolExecutor(2))
+    allowing_pings = [("grpc.http2.max_ping_strikes", 0)]
+    server = grpc.server(futures.ThreadPoolExecutor(2), options=allowing_pings)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     settings = ClientSettings(server=f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
     server.start()
