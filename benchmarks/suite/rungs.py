@@ -114,7 +114,12 @@ RUNGS: dict[str, Rung] = {
         for name, bar in (("HalfCheetah", 3041.0), ("Hopper", 733.0), ("Walker2d", 1200.0))
     },
     "position_cartpole": Rung(
-        env=_MEMORY_ENV, bar=475.0, num_seeds=5, aim="475 by 500k, with memory"
+        env=_MEMORY_ENV,
+        bar=475.0,
+        num_seeds=5,
+        aim="475 by 500k, with memory",
+        tried="two passes with the surrogate at a constant rate of 1e-3: 500, 440 and 434 on seeds "
+        "100 to 102; the runs of the preset all reach 500 on the way",
     ),
     "pong": Rung(
         env="ALE/Pong-v5",
