@@ -14,9 +14,10 @@ from typing import Any, Self
 import grpc
 
 from impala_conformance.client_process import ClientProcess
-from impala_conformance.hello_checks import PROTOCOL_VERSION, find_hello_faults
+from impala_conformance.hello_checks import find_hello_faults
 from impala_conformance.play_judge import PlayJudge, UnreadableError
 from impala_conformance.play_server import PlayServer, ServedStream
+from impala_conformance.policy_peer import PROTOCOL_VERSION
 from impala_conformance.rule import ViolationError
 from impala_rl.v1 import learner_pb2, policy_pb2
 

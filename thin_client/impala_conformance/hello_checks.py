@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 
 from impala_conformance.environment import count_logits
+from impala_conformance.policy_peer import PROTOCOL_VERSION
 from impala_rl.v1 import policy_pb2, spec_pb2, tensor_pb2
 
-PROTOCOL_VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MAX_DIMENSIONS, _MAX_PARTS, _MAX_LOGITS = 8, 256, 65536
 

@@ -14,12 +14,11 @@ import grpc
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from impala_conformance.refusal import DOMAIN
+from impala_conformance.refusal import DETAILS_KEY, DOMAIN
 from impala_conformance.relay import Relay
 from impala_rl.v1 import policy_pb2, policy_pb2_grpc
 
 _NUM_THREADS = 64
-_DETAILS = "grpc-status-details-bin"
 _GRACE_S = 0.2
 
 
@@ -102,7 +101,7 @@ class ServedStream:
             status = status_pb2.Status(
                 code=response.code.value[0], message=response.text, details=[info]
             )
-            self._context.set_trailing_metadata([(_DETAILS, status.SerializeToString())])
+            self._context.set_trailing_metadata([(DETAILS_KEY, status.SerializeToString())])
         self._context.abort(response.code, response.text)
 
     def _on_end(self) -> None:

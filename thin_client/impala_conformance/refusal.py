@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DOMAIN = "impala_rl"
-_DETAILS = "grpc-status-details-bin"
+DETAILS_KEY = "grpc-status-details-bin"
 
 
 class Refusal(NamedTuple):
@@ -43,7 +43,7 @@ def read_refusal(error: Any) -> Refusal:  # Any: grpc.RpcError that is a grpc.Ca
 
 def _find_info(call: grpc.Call) -> error_details_pb2.ErrorInfo:
     for key, value in call.trailing_metadata() or ():
-        if key != _DETAILS or not isinstance(value, bytes):
+        if key != DETAILS_KEY or not isinstance(value, bytes):
             continue
         try:
             details = status_pb2.Status.FromString(value).details

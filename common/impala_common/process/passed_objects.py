@@ -2,7 +2,7 @@
 
 A user of the class IMPALA may pass a function or a class without an importable name. The user's
 process writes such objects into anonymous memory and starts learner and actors with the descriptor
-(`--objects-fd`); they make the objects from it. The objects never go to a file or another machine,
+(`--objects-fd`); they make the objects from it. The objects get no name and go to no other machine,
 and only the parent's memory is read: ADR 0019. Only this module may use cloudpickle.
 """
 
@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import cloudpickle
 
-from impala_common.errors import ConfigError
+from impala_common.errors import FOREIGN_ERRORS, ConfigError
 
 Kind = Literal["environment", "model", "registration"]
 """A maker of an environment, a maker of a network, or a Gymnasium id's EnvSpec."""
@@ -129,7 +129,7 @@ def pack_object(name: str, value: object, way_round: str) -> bytes:
     try:
         with _modules_by_value():
             data: bytes = cloudpickle.dumps(value)
-    except Exception as error:  # __reduce__ of a user's object may raise any error
+    except FOREIGN_ERRORS as error:  # __reduce__ of a user's object may raise any error
         raise ConfigError(
             name,
             value,
@@ -147,7 +147,7 @@ def unpack_object(name: str, data: bytes) -> Any:  # Any: the user's object
     """
     try:
         return cloudpickle.loads(data)
-    except Exception as error:  # importing or making a user's object may raise any error
+    except FOREIGN_ERRORS as error:  # importing or making a user's object may raise any error
         raise ConfigError(
             name,
             "",

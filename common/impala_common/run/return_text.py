@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 _SIGNIFICANT = 3
-_MAX_DECIMALS = 6
-_MAX_PLAIN = 1e12
+_MIN_PLAIN, _MAX_PLAIN = 1e-6, 1e12
 
 
 def show_return(value: float | None, *, beside: float | None = None, decimals: int = 2) -> str:
@@ -24,8 +23,8 @@ def show_return(value: float | None, *, beside: float | None = None, decimals: i
     if value is None:
         return "-"
     scale = max(abs(value), abs(value if beside is None else beside))
-    if not math.isfinite(value) or not 10**-_MAX_DECIMALS <= scale < _MAX_PLAIN:
+    if not math.isfinite(value) or not _MIN_PLAIN <= scale < _MAX_PLAIN:
         return f"{value:.{_SIGNIFICANT}g}" if value else f"{0.0:.{decimals}f}"
     wanted = _SIGNIFICANT - 1 - math.floor(math.log10(scale))
-    text = f"{value:,.{min(max(decimals, wanted), _MAX_DECIMALS + 2)}f}"
+    text = f"{value:,.{max(decimals, wanted)}f}"
     return text.removeprefix("-") if not text.strip("-0.,") else text

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,26 @@ def test_pack_object_that_cannot_be_copied_says_why_and_the_way_round() -> None:
 def test_unpack_object_that_cannot_be_made_says_which() -> None:
     with pytest.raises(ConfigError, match=r"object:mine .*made again in another process"):
         unpack_object("object:mine", b"\x80\x04 no pickle")
+
+
+class Exiting:
+    """An object whose code calls sys.exit() when it is copied, or when it is made again."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, ...]]:
+        if self.when == "copied":
+            sys.exit("no display")
+        return sys.exit, ("no display",)
+
+
+def test_object_whose_code_calls_sys_exit_is_refused_by_name() -> None:
+    """Seen to fail: SystemExit ended the process that copied it, or was to make it."""
+    with pytest.raises(ConfigError, match=r"env is .*SystemExit: no display"):
+        pack_object("env", Exiting("copied"), "pass a factory")
+    with pytest.raises(ConfigError, match=r"object:mine .*SystemExit: no display"):
+        unpack_object("object:mine", pack_object("env", Exiting("made"), ""))
 
 
 def test_read_objects_of_other_memory_is_refused() -> None:
