@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -125,10 +124,7 @@ class SlotsClient:
         A server that does not end the stream after goodbye is left after GOODBYE_S.
         """
         self._state.is_stopped = True
-        if self._call is not None:
-            leaving = threading.Timer(GOODBYE_S, self._call.cancel)
-            leaving.daemon = True
-            leaving.start()
+        self._leave_in_time()
         self._requests.put(GOODBYE)
         self._requests.put(None)
         self._wakes.put(None)
@@ -143,14 +139,21 @@ class SlotsClient:
         if self._call is not None:
             if not self._state.is_stopped:
                 self.stop()
-            timeout = time.monotonic() + GOODBYE_S
+            self._leave_in_time()  # `stop` may have come while another stream was opened
             try:
-                while next(self._call, None) is not None and time.monotonic() < timeout:
+                while next(self._call, None) is not None:
                     pass
             except grpc.RpcError:
                 pass  # it is over, one way or the other
         self._call = None
         self._channel.close()
+
+    def _leave_in_time(self) -> None:
+        """Breaks the stream that is there in GOODBYE_S, if the server has not ended it by then."""
+        if self._call is not None:
+            leaving = threading.Timer(GOODBYE_S, self._call.cancel)
+            leaving.daemon = True
+            leaving.start()
 
     def _read(self) -> policy_pb2.PlayResponse | None:
         """Returns the next response; None at the end of the stream."""
@@ -176,6 +179,7 @@ class SlotsClient:
             self._requests = queue.SimpleQueue()
             self._requests.put(self._state.hello)
             self._call = self._stub.Play(_generate(self._requests))
+            self._state.require_running()  # from here on `stop` knows of this stream
             try:
                 self._state.require_welcome(self._read())
                 break

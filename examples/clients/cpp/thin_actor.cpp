@@ -157,6 +157,9 @@ class ThinActor {
     PlayRequest request;
     request.mutable_goodbye()->set_text("the run has finished");
     stream_->WriteLast(request, grpc::WriteOptions());
+    PlayResponse response;
+    while (stream_->Read(&response)) {}  // goodbye has gone out once the server ends the stream
+    stream_->Finish();
     const size_t num = std::min<size_t>(returns_.size(), 200);
     const float sum = std::accumulate(returns_.end() - num, returns_.end(), 0.0f);
     std::cout << "played " << returns_.size() << " episodes; the last ones: " << sum / num << "\n";
