@@ -1,4 +1,4 @@
-"""Thin actors: CartPole against ordinary actors, single slots against a bare echo, idle memory."""
+"""Thin actors: against ordinary ones on CartPole and Pong, against a bare echo, and memory."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ TITLE = "Thin actors"
 TIMEOUT_S = 1800.0
 _NUM_CLIENTS = 64
 _NUM_IDLE = 1000
+_PONG = ("--preset", "atari_paper", "--num-actors", "1", "--envs-per-actor", "32")
 _CARTPOLE = (*ONE_PASS, "--preset", "cartpole_wide", "--num-actors", "1", "--envs-per-actor", "64")
 
 
 def measure(settings: BenchSettings) -> Json:
-    """Measures the three, what is compared in turn."""
-    cartpole: dict[str, list[Window]] = {"ordinary": [], "thin": []}
-    for _ in range(1 if settings.is_quick else 3):
-        for name, options in (("ordinary", ()), ("thin", ("--thin",))):
-            cartpole[name] += measure_windows(
-                "CartPole-v1",
-                *_CARTPOLE,
-                *options,
-                warm_up_s=min(settings.warm_up_s, 5.0),
-                window_s=settings.window_s,
-                num_windows=max(1, settings.num_windows // 3),
-            )
+    """Measures all, what is compared in turn."""
+    games = {"cartpole": ("CartPole-v1", _CARTPOLE), "pong": ("ALE/Pong-v5", _PONG)}
+    systems: dict[str, dict[str, list[Window]]] = {}
+    for game, (env, options) in games.items():
+        systems[game] = {"ordinary": [], "thin": []}
+        for _ in range(1 if settings.is_quick else 3):
+            for name, more in (("ordinary", ()), ("thin", ("--thin",))):
+                systems[game][name] += measure_windows(
+                    env,
+                    *options,
+                    *more,
+                    warm_up_s=min(settings.warm_up_s, 5.0),
+                    window_s=settings.window_s,
+                    num_windows=max(1, settings.num_windows // 3),
+                )
     return {
-        "cartpole": {name: _describe(windows) for name, windows in cartpole.items()},
+        **{
+            game: {name: _describe(windows) for name, windows in found.items()}
+            for game, found in systems.items()
+        },
         "single_slots": asyncio.run(_measure_single(settings)),
         "idle": asyncio.run(_measure_idle(20 if settings.is_quick else _NUM_IDLE)),
     }
@@ -41,14 +48,16 @@ def measure(settings: BenchSettings) -> Json:
 def render(result: Json) -> str:
     """Returns tables."""
     lines = [
-        "CartPole, 64 slots in one message, one pass, the same settings but for `--thin`:",
+        "CartPole, 64 slots in one message, and Pong, 32 slots, of which thin actors send single "
+        "frames; one pass, the same settings but for `--thin`:",
         "",
-        "| actors | steps/s | CPU us per step, by process |",
-        "|---|---|---|",
+        "| environment | actors | steps/s | CPU us per step, by process |",
+        "|---|---|---|---|",
     ]
-    for name, one in result["cartpole"].items():
-        cpu = ", ".join(f"{who} {us:.1f}" for who, us in one["cpu_us_by_process"].items())
-        lines.append(f"| {name} | {one['steps_per_s']['median']:,.0f} | {cpu} |")
+    for game, title in (("cartpole", "CartPole-v1"), ("pong", "ALE/Pong-v5")):
+        for name, one in result.get(game, {}).items():
+            cpu = ", ".join(f"{who} {us:.1f}" for who, us in one["cpu_us_by_process"].items())
+            lines.append(f"| {title} | {name} | {one['steps_per_s']['median']:,.0f} | {cpu} |")
     lines += [
         "",
         f"{_NUM_CLIENTS} clients of one slot, 4 floats, a connection each, and a bare grpc.aio "
@@ -72,7 +81,9 @@ def figures(result: Json) -> dict[str, float]:
     """Returns what targets.toml judges."""
     cartpole, single = result["cartpole"], result["single_slots"]
     thin = cartpole["thin"]["steps_per_s"]["median"]
+    pong = {name: one["steps_per_s"]["median"] for name, one in result.get("pong", {}).items()}
     return {
+        **({"pong_share_of_ordinary": pong["thin"] / pong["ordinary"]} if pong else {}),
         "cartpole_steps_per_s": thin,
         "cartpole_share_of_ordinary": thin / cartpole["ordinary"]["steps_per_s"]["median"],
         "single_slots_share_of_echo": single["policy"]["steps_per_s"]["median"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from impala_common.process.exit_codes import CONFIG, OK, TEMPORARY
 from impala_common.run.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+_ATARI = ("--thin", "--env", "ALE/Pong-v5")
 
 
 def test_train_with_thin_actors_finishes_and_is_evaluated(tmp_path: Path) -> None:
@@ -28,6 +31,21 @@ def test_train_with_thin_actors_finishes_and_is_evaluated(tmp_path: Path) -> Non
     assert (run.log_path / "thin-actor-0.log").read_text().startswith("played ")
     assert not (run.log_path / "actor-0.log").exists(), "an ordinary actor was started, too"
     assert not run.policy_address_path.exists(), "nobody listens there any more"
+
+
+@pytest.mark.extended
+def test_train_with_thin_actors_plays_atari_in_single_frames(tmp_path: Path) -> None:
+    pytest.importorskip("ale_py")
+    options = ["--total-steps", "500", "--eval-episodes", "0", "--run-dir", "run", "--json"]
+    options += ["--num-actors", "1", "--envs-per-actor", "4", "--batch-size", "2"]
+    with Command(tmp_path, "impala-train", *_ATARI, *options, "--unroll-length", "10") as train:
+        assert train.wait() == OK, train.err
+        assert train.result()["steps"] >= 500
+
+    run = RunDirectory(tmp_path / "run")
+    (leaf,) = json.loads(run.specs_path.read_text())["observation_leaves"]
+    assert leaf["shape"] == [4, 84, 84]
+    assert "played " in (run.log_path / "thin-actor-0.log").read_text()
 
 
 @pytest.mark.extended
@@ -117,7 +135,8 @@ def test_server_whose_policy_port_is_taken_ends_at_once_and_says_so(tmp_path: Pa
 @pytest.mark.parametrize(
     ("command", "options", "text"),
     [
-        ("impala-train", ["--thin", "--env", "ALE/Pong-v5"], "--thin .* out for ALE/Pong"),
+        ("impala-train", [*_ATARI, "--atari-episodic-life"], "--atari-episodic-life .* --thin"),
+        ("impala-train", [*_ATARI, "--env-backend", "envpool"], "--env-backend is .envpool. .*ale"),
         (
             "impala-train",
             ["--thin", "--env", ENV, "--env-backend", "ale"],

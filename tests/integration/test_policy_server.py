@@ -108,6 +108,18 @@ def test_two_clients_share_a_batch_and_keep_their_own_answers(policy: RunningPol
     assert (a.logits[0] != b.logits[0]).any()
 
 
+def test_compressed_observations_are_those_that_were_sent(policy: RunningPolicyServer) -> None:
+    """As many slots as make a message worth compressing; a second one as it is."""
+    num = 300
+    with policy.client(CARTPOLE, num, wants_logits=True) as client:
+        squeezed = client.act(first(num, 0.5))
+        plain = client.act(Observations([0], first(1, 0.5).values, [1.0]))
+
+    assert squeezed.logits is not None
+    assert plain.logits is not None
+    np.testing.assert_allclose(squeezed.logits[0], plain.logits[0], rtol=1e-6)
+
+
 def test_broken_stream_gets_the_same_actions_again(policy: RunningPolicyServer) -> None:
     """Seen to fail with a server that decides a repetition anew."""
     with policy.client(CARTPOLE, 8, wants_logits=True) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,48 @@ def test_observation_above_the_servers_limit_is_refused_by_name(act: Act) -> Non
         pytest.raises(RefusedError, match="max_message_bytes"),
     ):
         act(server.address, 2, 0)
+
+
+IMAGES = Environment.simple((64, 64), num_actions=2, dtype="uint8")
+
+
+def images(num_slots: int, *, is_first: bool, has_noise: bool) -> Observations:
+    rewards = [0.0 if is_first else 1.0] * num_slots
+    values = np.zeros((num_slots, 64, 64), np.uint8)
+    if has_noise:
+        values = np.random.default_rng(0).integers(0, 256, values.shape, np.uint8)
+    return Observations(list(range(num_slots)), values, rewards, is_first=[is_first] * num_slots)
+
+
+@pytest.mark.parametrize(("has_noise", "is_smaller"), [(False, True), (True, False)])
+def test_observations_are_compressed_where_that_makes_them_smaller(
+    has_noise: bool, is_smaller: bool
+) -> None:
+    """Also what is sent again after a broken stream."""
+    with SmallPolicyServer(slot_timeout_s=30.0) as server:
+        settings = ClientSettings(server=server.address, connect_timeout_s=30.0)
+        with SlotsClient(IMAGES, 4, settings=settings) as client:
+            client.act(images(4, is_first=True, has_noise=has_noise))
+            client.send(images(4, is_first=False, has_noise=has_noise))
+            client.break_stream()
+            client.settle()
+
+        assert len(server.message_sizes) >= 2
+        assert all((size < 1000) is is_smaller for size in server.message_sizes)
+
+
+@pytest.mark.parametrize("has_package", [True, False])
+def test_observations_go_as_they_are_if_asked_for_or_without_the_package(
+    monkeypatch: pytest.MonkeyPatch, has_package: bool
+) -> None:
+    with SmallPolicyServer(slot_timeout_s=30.0) as server:
+        if not has_package:
+            monkeypatch.setitem(sys.modules, "zstandard", None)
+        settings = ClientSettings(server=server.address, compresses=not has_package)
+        with SlotsClient(IMAGES, 4, settings=settings) as client:
+            client.act(images(4, is_first=True, has_noise=False))
+
+        assert min(server.message_sizes) > 4 * 64 * 64
 
 
 class Turnstile(SmallPolicyServer):

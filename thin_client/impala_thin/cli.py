@@ -89,12 +89,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--env", required=True, help="environment id, such as CartPole-v1 or module:MyEnv-v0")
     add("--env-kwargs", default="{}", help="arguments for the environment, a JSON object")
     add("--slots", type=int, default=1, help="environment slots (default: 1)")
-    add("--frame-stack", type=int, default=0, help="observations that the server stacks")
+    add(
+        "--frame-stack",
+        type=int,
+        default=None,
+        help="observations that the server stacks (default: 4 for Atari, else none)",
+    )
     add("--client-id", default="", help="name of this client, unique at its server")
     add("--ca-file", default="", help="CA of the server's certificate (PEM); default: no TLS")
     add("--token-file", default="", help="file of the token; default: none is sent")
     add("--server-name", default="", help="name the server's certificate is for")
     add("--connect-timeout-s", type=float, default=0.0, help="0: wait for the server for ever")
+    add("--no-compress", action="store_true", help="send observations as they are")
     add("--evaluation", action="store_true", help="only play: nothing is trained")
     add("--greedy", action="store_true", help="take the likeliest actions; with --evaluation")
     add("--episodes", type=int, default=0, help="end after so many episodes; 0: never")
@@ -103,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _play(arguments: argparse.Namespace) -> None:
+    from impala_thin.atari import FRAME_STACK, find_atari_game
     from impala_thin.gymnasium_driver import gives_mask, make_vector, play_vector
 
     if arguments.slots < 1:
@@ -115,15 +122,19 @@ def _play(arguments: argparse.Namespace) -> None:
         raise RefusedError(text) from None
     try:
         vector_env = make_vector(arguments.env, arguments.slots, env_kwargs)
-    except ImportError:
+    except (ImportError, RefusedError):
         raise
     except Exception as error:  # whatever an environment's own code raises
         text = f"--env {arguments.env} cannot be made here: {type(error).__name__}: {error}"
         raise RefusedError(" ".join(text.split())) from None
+    frame_stack = arguments.frame_stack
+    if frame_stack is None:
+        is_atari = find_atari_game(arguments.env) is not None
+        frame_stack = FRAME_STACK if is_atari else 0
     environment = Environment.from_spaces(
         vector_env.single_observation_space,
         vector_env.single_action_space,
-        arguments.frame_stack,
+        frame_stack,
         has_mask=gives_mask(vector_env),
     )
     settings = ClientSettings(
@@ -135,6 +146,7 @@ def _play(arguments: argparse.Namespace) -> None:
         connect_timeout_s=arguments.connect_timeout_s,
         is_evaluation=arguments.evaluation or arguments.greedy,
         is_greedy=arguments.greedy,
+        compresses=not arguments.no_compress,
     )
     with SlotsClient(environment, arguments.slots, settings=settings) as client:
         _on_signals(client.stop)

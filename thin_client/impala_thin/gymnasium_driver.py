@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from impala_thin.atari import find_atari_game, make_atari_vector
 from impala_thin.batches import Observations
 from impala_thin.environment import Array
 from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
@@ -27,12 +28,18 @@ class Played(NamedTuple):
 
 
 def make_vector(env: str, num_slots: int, env_kwargs: dict[str, Any]) -> Any:  # Any: a VectorEnv
-    """Returns Gymnasium's own vector form of an environment, or as many copies of it."""
+    """Returns Gymnasium's own vector form of an environment, or as many copies of it.
+
+    Atari is played as ordinary actors play it, but with single frames.
+    """
     import gymnasium
 
     module, colon, name = env.rpartition(":")
     if colon:
         __import__(module)
+    game = find_atari_game(name or env)
+    if game is not None:
+        return make_atari_vector(game, num_slots, env_kwargs)
     spec = gymnasium.spec(name or env)
     mode = "vector_entry_point" if spec.vector_entry_point is not None else "sync"
     return gymnasium.make_vec(

@@ -42,6 +42,8 @@ class ClientSettings:
     """Take the likeliest actions; evaluation only."""
     wants_logits: bool = False
     """Whether answers hold logits."""
+    compresses: bool = True
+    """Whether observations are compressed where that makes them smaller and zstandard is there."""
 
     def __post_init__(self) -> None:
         """Raises RefusedError for an address that is none."""

@@ -16,6 +16,7 @@ import numpy as np
 from impala_rl.v1 import learner_pb2, policy_pb2
 from impala_thin.attempts import Attempts
 from impala_thin.batches import Actions, Observations
+from impala_thin.compression import Compressor
 from impala_thin.environment import Environment
 from impala_thin.errors import (
     EpisodeLostError,
@@ -64,6 +65,7 @@ class PlayState:
         self.hello = settings.make_hello(environment, num_slots)
         self.is_stopped = False
         self.attempts = Attempts(settings)
+        self._compressor = Compressor(is_on=settings.compresses)
         self._max_bytes = MAX_MESSAGE_BYTES
         self._told: set[grpc.StatusCode] = set()
         self._next_steps = [0] * num_slots
@@ -95,7 +97,7 @@ class PlayState:
             truncated=given.truncated,
             is_first=given.is_first,
         )
-        requests = list(split(message, self._max_bytes))
+        requests = self._cut(message)
         for index, slot in enumerate(given.slots):
             self._unanswered[slot] = (message, index)
             self._next_steps[slot] += 1
@@ -173,11 +175,17 @@ class PlayState:
         return [
             request
             for message, chosen in messages.values()
-            for request in split(
-                message if len(chosen) == len(message.slots) else select(message, chosen),
-                self._max_bytes,
+            for request in self._cut(
+                message if len(chosen) == len(message.slots) else select(message, chosen)
             )
         ]
+
+    def _cut(self, message: policy_pb2.SlotObservations) -> list[policy_pb2.PlayRequest]:
+        """Returns a message as requests that the server reads, compressed where that pays."""
+        requests = list(split(message, self._max_bytes))
+        for request in requests:
+            self._compressor.compress(request)
+        return requests
 
     def _take(self, message: policy_pb2.SlotActions) -> Actions | None:
         slots, num = list(message.slots), len(message.slots)

@@ -6,6 +6,8 @@ imported.
 
 from __future__ import annotations
 
+import json
+
 from impala_common.config import TrainConfig
 from impala_common.config.checks import require
 from impala_common.process.own_modules import python_command
@@ -14,6 +16,7 @@ from impala_server.local.security import local_address, local_client_security
 from impala_server.local.tuning import find_environment_kind
 
 _BACKENDS = ("auto", "sync", "entry-point")
+_ATARI_BACKENDS = ("auto", "ale")
 _CONNECT_S = 20.0  # one that outlives impala-train ends after it
 
 
@@ -27,18 +30,27 @@ def validate_thin_run(config: TrainConfig, objects: ObjectMemory | None = None) 
     if not config.policy_server.thin:
         return
     environment = config.environment
+    is_atari = find_environment_kind(config) == "atari"
+    backends = _ATARI_BACKENDS if is_atari else _BACKENDS
     require(
         "--env-backend",
         environment.env_backend,
-        environment.env_backend in _BACKENDS,
-        f"one of {', '.join(_BACKENDS)} with --thin",
+        environment.env_backend in backends,
+        f"one of {', '.join(backends)} with --thin",
     )
     require(
-        "--thin",
-        True,
-        find_environment_kind(config) != "atari",
-        f"left out for {environment.env}",
-        "a thin actor plays environments as Gymnasium makes them, without Atari's preprocessing",
+        "--atari-episodic-life",
+        environment.atari_episodic_life,
+        not (is_atari and environment.atari_episodic_life),
+        "left out with --thin",
+        "a thin actor's episodes are whole games",
+    )
+    require(
+        "--env-kwargs",
+        environment.env_kwargs,
+        not (is_atari and environment.parsed_env_kwargs),
+        "left out with --thin and Atari",
+        "Atari has options of its own, such as --atari-frame-skip",
     )
     require(
         "--env-wrapper",
@@ -70,10 +82,26 @@ def thin_actor_command(config: TrainConfig, address: str, client_id: str, seed: 
     command += ["--client-id", client_id, "--env", environment.env, "--seed", str(seed)]
     command += ["--slots", str(environment.envs_per_actor)]
     command += ["--connect-timeout-s", str(_CONNECT_S)]
-    if environment.env_kwargs:
+    if find_environment_kind(config) == "atari":
+        command += ["--frame-stack", str(environment.atari_frame_stack)]
+        command += ["--env-kwargs", json.dumps(_atari_options(config))]
+    elif environment.env_kwargs:
         command += ["--env-kwargs", environment.env_kwargs]
     security = local_client_security(config.security, address)
     for name in ("ca_file", "token_file", "server_name"):
         value = getattr(security, name)
         command += [f"--{name.replace('_', '-')}", value] if value else []
     return command
+
+
+def _atari_options(config: TrainConfig) -> dict[str, float]:
+    """Returns the options of ale-py's vector environment that these settings choose."""
+    environment = config.environment
+    options: dict[str, float] = {
+        "frameskip": environment.atari_frame_skip,
+        "noop_max": environment.atari_noop_max,
+        "use_fire_reset": environment.atari_fire_reset,
+        "num_threads": max(1, min(config.job.env_threads, environment.envs_per_actor)),
+    }
+    sticky = environment.atari_sticky_action_probability
+    return options if sticky is None else {**options, "repeat_action_probability": sticky}
