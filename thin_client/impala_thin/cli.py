@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--client-id", default="", help="name of this client, unique at its server")
     add("--ca-file", default="", help="CA of the server's certificate (PEM); default: no TLS")
     add("--token-file", default="", help="file of the token; default: none is sent")
+    add("--client-cert", default="", help="certificate to show the server (PEM, mutual TLS)")
+    add("--client-key", default="", help="its private key (PEM)")
     add("--server-name", default="", help="name the server's certificate is for")
     add("--connect-timeout-s", type=float, default=0.0, help="0: wait for the server for ever")
     add("--no-compress", action="store_true", help="send observations as they are")
@@ -142,6 +144,8 @@ def _play(arguments: argparse.Namespace) -> None:
         client_id=arguments.client_id,
         ca_file=arguments.ca_file,
         token_file=arguments.token_file,
+        client_cert=arguments.client_cert,
+        client_key=arguments.client_key,
         server_name=arguments.server_name,
         connect_timeout_s=arguments.connect_timeout_s,
         is_evaluation=arguments.evaluation or arguments.greedy,

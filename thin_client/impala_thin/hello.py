@@ -32,6 +32,10 @@ class ClientSettings:
     """CA that the server's certificate comes from (PEM); empty: no TLS."""
     token_file: str = ""
     """File of the token; empty: none is sent."""
+    client_cert: str = ""
+    """Certificate to show the server (PEM, mutual TLS); with `ca_file` and `client_key`."""
+    client_key: str = ""
+    """Its private key (PEM)."""
     server_name: str = ""
     """Name the server's certificate is for; empty: the host in `server`."""
     connect_timeout_s: float = 0.0
@@ -46,8 +50,12 @@ class ClientSettings:
     """Whether observations are compressed where that makes them smaller and zstandard is there."""
 
     def __post_init__(self) -> None:
-        """Raises RefusedError for an address that is none."""
+        """Raises RefusedError for an address that is none, or half a client certificate."""
         require_address(self.server)
+        if bool(self.client_cert) != bool(self.client_key):
+            raise RefusedError("client_cert and client_key belong together: expected both or none")
+        if self.client_cert and not self.ca_file:
+            raise RefusedError("client_cert is for TLS: expected ca_file with it")
 
     def make_hello(self, environment: Environment, num_slots: int) -> policy_pb2.PlayRequest:
         """Returns the hello of this life of the client, for all its streams."""
@@ -94,7 +102,12 @@ class ClientSettings:
         """
         transport = None
         if self.ca_file:
-            transport = grpc.ssl_channel_credentials(_read("ca_file", self.ca_file))
+            pair = (
+                (_read("client_key", self.client_key), _read("client_cert", self.client_cert))
+                if self.client_cert
+                else ()
+            )
+            transport = grpc.ssl_channel_credentials(_read("ca_file", self.ca_file), *pair)
         if not self.token_file:
             return transport
         if transport is None:

@@ -60,13 +60,6 @@ def validate_thin_run(config: TrainConfig, objects: ObjectMemory | None = None) 
         "a thin actor does not wrap environments: register the wrapped one under an id of its own",
     )
     require(
-        "--tls-client-ca",
-        config.security.tls_client_ca,
-        not config.security.tls_client_ca,
-        "left out with --thin",
-        "impala-thin-actor shows no certificate; an actor token authenticates it",
-    )
-    require(
         "--thin",
         True,
         objects is None,
@@ -88,7 +81,7 @@ def thin_actor_command(config: TrainConfig, address: str, client_id: str, seed: 
     elif environment.env_kwargs:
         command += ["--env-kwargs", environment.env_kwargs]
     security = local_client_security(config.security, address)
-    for name in ("ca_file", "token_file", "server_name"):
+    for name in ("ca_file", "token_file", "client_cert", "client_key", "server_name"):
         value = getattr(security, name)
         command += [f"--{name.replace('_', '-')}", value] if value else []
     return command
