@@ -53,6 +53,13 @@ RUNGS: dict[str, Rung] = {
     "cartpole": Rung(
         env="CartPole-v1", bar=475.0, num_seeds=20, aim="475 by 100k steps", total_steps=100_000
     ),
+    "cartpole_held": Rung(
+        env="CartPole-v1",
+        bar=400.0,
+        num_seeds=20,
+        aim="400 after 5M: no collapse",
+        total_steps=5_000_000,
+    ),
     "acrobot": Rung(
         env="Acrobot-v1", bar=-90.0, num_seeds=5, aim="-90 by 500k", total_steps=200_000
     ),
@@ -61,6 +68,13 @@ RUNGS: dict[str, Rung] = {
     ),
     "lunarlander": Rung(
         env="LunarLander-v3", bar=200.0, num_seeds=5, aim="200 by 1M", total_steps=300_000
+    ),
+    "lunarlander_held": Rung(
+        env="LunarLander-v3",
+        bar=200.0,
+        num_seeds=5,
+        aim="200 after 3M: not falling",
+        total_steps=3_000_000,
     ),
     "mountaincar_continuous": Rung(
         env="MountainCarContinuous-v0",
