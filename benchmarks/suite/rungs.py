@@ -57,7 +57,7 @@ RUNGS: dict[str, Rung] = {
         env="CartPole-v1",
         bar=400.0,
         num_seeds=20,
-        aim="400 after 5M: no collapse",
+        aim="400 still by 5M",
         total_steps=5_000_000,
     ),
     "acrobot": Rung(
@@ -73,7 +73,7 @@ RUNGS: dict[str, Rung] = {
         env="LunarLander-v3",
         bar=200.0,
         num_seeds=5,
-        aim="200 after 3M: not falling",
+        aim="200 still by 3M",
         total_steps=3_000_000,
     ),
     "mountaincar_continuous": Rung(
