@@ -1,7 +1,7 @@
 """What evaluation during training costs: `python -m benchmarks.studies.evaluation_cost`.
 
-Trains the same environment with an evaluator that never rests and without one, by turns, and
-compares steps/s. The learner should lose no more than the CPU time that the evaluator takes.
+Trains the same environment by turns with and without evaluation, as often as impala-train evaluates
+a run of a million steps by itself, and compares steps/s and the evaluator's share of CPU time.
 Written to docs/results/evaluation_cost.json.
 """
 
@@ -29,8 +29,10 @@ class CostArguments:
     """Seconds of each throughput window."""
     warm_up_s: float = 10.0
     """Seconds of training before each window."""
-    interval_steps: int = 20_000
+    interval_steps: int = 40_000
     """Agent steps between two candidates."""
+    episodes: int = 10
+    """Episodes of each evaluation, with drawn actions, and as many with the likeliest."""
     name: str = "evaluation_cost"
     """Name of the result file; empty: not written."""
 
@@ -62,6 +64,8 @@ def _measure_pair(arguments: CostArguments) -> dict[str, Any]:  # Any: JSON
             arguments.env,
             "--eval-interval-steps",
             str(interval),
+            "--eval-interval-episodes",
+            str(arguments.episodes),
             warm_up_s=arguments.warm_up_s,
             window_s=arguments.window_s,
         )
