@@ -13,7 +13,11 @@ from impala_common.run import metrics
 TENSORBOARD_FLUSH_S = 5
 """Seconds after which TensorBoard events are on disk at the latest."""
 
-_HPARAM_SECTIONS = ("environment.", "job.", "model.", "rollout.", "loss.", "optimizer.", "reuse.")
+_HPARAM_PREFIXES = (
+    *("environment.env", "optimizer.", "reuse.", "loss.", "rollout.", "model.", "job."),
+    "environment.",
+)
+"""Settings that learning depends on, in the order of their columns in TensorBoard."""
 _HPARAM_METRICS = (metrics.RETURN_MEAN, metrics.EVALUATION_RETURN_MEAN, metrics.EVALUATION_BEST)
 _LAYOUT = {
     "1 return and evaluation": {
@@ -98,7 +102,10 @@ class EventFile:
         from tensorboardX import summary
 
         hparams = {
-            name: value for name, value in settings.items() if name.startswith(_HPARAM_SECTIONS)
+            name: value
+            for prefix in _HPARAM_PREFIXES
+            for name, value in settings.items()
+            if name.startswith(prefix)
         }
         experiment, session, _end = summary.hparams(hparams, dict.fromkeys(_HPARAM_METRICS, 0.0))
         rows = [f"| {name} | `{value}` |" for name, value in settings.items()]

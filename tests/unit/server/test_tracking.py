@@ -66,6 +66,12 @@ def test_tensorboard_reads_settings_hparams_and_layout(run: RunDirectory) -> Non
     session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
     assert session.hparams["optimizer.learning_rate"].number_value == 0.25
     assert session.hparams["environment.env"].string_value == "CartPole-v1"
+    content = events.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = plugin_data_pb2.HParamsPluginData.FromString(content).experiment.hparam_infos
+    names = [column.name for column in columns]
+    assert names[0] == "environment.env"
+    assert names.index("optimizer.learning_rate") < names.index("environment.atari_frame_skip")
+    assert len(set(names)) == len(names)
     (layout,) = events.Tensors("custom_scalars__config__")
     groups = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category
     assert [group.title for group in groups[:2]] == ["1 return and evaluation", "2 losses"]
