@@ -121,6 +121,7 @@ def test_agent_in_a_spawned_process_trains_on_a_function_of_the_main_script(tmp_
     assert done.stdout.strip() == "finished"
 
 
+@pytest.mark.extended
 def test_notebook_cell_trains_on_a_class_of_another_cell(tmp_path: Path) -> None:
     cells = [
         "import gymnasium\nclass MyEnv(gymnasium.Wrapper):\n    pass",

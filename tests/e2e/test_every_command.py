@@ -110,7 +110,7 @@ def test_closed_streams_change_no_exit_code(name: str, redirection: str, tmp_pat
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("redirection", ["2>&- <&-", ""])
+@pytest.mark.parametrize("redirection", ["2>&- <&-", pytest.param("", marks=pytest.mark.extended)])
 def test_training_to_its_end_with_streams_of_any_kind(redirection: str, tmp_path: Path) -> None:
     """The result is whole, and what is said is ASCII."""
     options = ["--total-steps", "3000", "--eval-episodes", "4", "--run-dir", "run", "--json"]

@@ -114,7 +114,7 @@ def test_train_interrupted_stops_in_order_and_resumes(tmp_path: Path) -> None:
     assert saved["learner_life"] == 1
 
 
-@pytest.mark.parametrize("name", ["learner", "front_end"])
+@pytest.mark.parametrize("name", [pytest.param("learner", marks=pytest.mark.extended), "front_end"])
 def test_train_with_killed_process_names_it_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     """Seen to fail with shared memory that has a name in /dev/shm."""
     temporary, run = tmp_path / "tmp", RunDirectory(tmp_path / "run")

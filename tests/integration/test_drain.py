@@ -78,7 +78,7 @@ def test_draining_server_tells_actors_and_health_why(tmp_path: Path) -> None:
     assert "stopping" in str(error) or "refused" in str(error) or "closed" in str(error)
 
 
-@pytest.mark.parametrize("name", ["learner", "front_end"])
+@pytest.mark.parametrize("name", [pytest.param("learner", marks=pytest.mark.extended), "front_end"])
 def test_process_that_hangs_while_stopping_is_killed_at_the_bound_and_named(
     tmp_path: Path, name: str
 ) -> None:

@@ -74,7 +74,7 @@ def test_lockstep_twice_with_one_seed_gives_the_same_bits(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("model", "loss", "optimizer"),
     [
-        ({}, {}, {}),
+        pytest.param({}, {}, {}, marks=pytest.mark.extended),
         (LSTM, {}, {}),
         (
             NORMALISED | {"recurrence": "gru"},

@@ -93,8 +93,10 @@ def serving(path: Path, num_storages: int) -> Iterator[Running]:
 
 @pytest.mark.parametrize(
     ("num_storages", "num_messages", "num_episodes"),
-    [(1700, 420, 0), (400, 98, 512)],
-    ids=["many slots", "many episodes"],
+    [
+        pytest.param(1700, 420, 0, marks=pytest.mark.extended, id="many slots"),
+        pytest.param(400, 98, 512, id="many episodes"),
+    ],
 )
 def test_paused_learner_with_full_storage_leaves_the_front_end_answering(
     tmp_path: Path, num_storages: int, num_messages: int, num_episodes: int

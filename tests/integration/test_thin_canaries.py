@@ -69,6 +69,7 @@ def play(policy: RunningPolicyServer, env: str, num_slots: int, seed: int) -> No
     vector_env.close()
 
 
+@pytest.mark.extended
 def test_contextual_bandit_is_solved(tmp_path: Path) -> None:
     """Alignment. Seen: .998; planted, the reward one row early: .25."""
     env = TINY + "ContextualBandit-v0"
