@@ -33,6 +33,8 @@ class CostArguments:
     """Agent steps between two candidates."""
     episodes: int = 10
     """Episodes of each evaluation, with drawn actions, and as many with the likeliest."""
+    max_share: float = 0.06
+    """Steps that evaluations play at most, as a share of those trained."""
     name: str = "evaluation_cost"
     """Name of the result file; empty: not written."""
 
@@ -66,6 +68,8 @@ def _measure_pair(arguments: CostArguments) -> dict[str, Any]:  # Any: JSON
             str(interval),
             "--eval-interval-episodes",
             str(arguments.episodes),
+            "--eval-max-share",
+            str(arguments.max_share if interval else 0),
             warm_up_s=arguments.warm_up_s,
             window_s=arguments.window_s,
         )

@@ -20,6 +20,9 @@ class EvaluationConfig:
     takes longer than training to the next, the newest weights are judged and others left out."""
     eval_interval_episodes: int = 20
     """Episodes of each of them: so many drawing actions, and so many taking the likeliest."""
+    eval_max_share: float = 0.0
+    """Most agent steps that evaluations play, as a share of the steps trained meanwhile: candidates
+    that come too early are left out, but never the last. 0: any number of steps."""
     eval_env: str = ""
     """Environment id they are played in, with the same spaces; empty: the one trained on."""
     eval_video_every: int = 0
@@ -36,6 +39,7 @@ class EvaluationConfig:
         """Checks the rules of single fields."""
         require_at_least("eval_interval_steps", self.eval_interval_steps, 0)
         require_positive("eval_interval_episodes", self.eval_interval_episodes)
+        require_at_least("eval_max_share", self.eval_max_share, 0)
         require_at_least("eval_video_every", self.eval_video_every, 0)
         require_at_least("eval_last_wait_s", self.eval_last_wait_s, 0)
         require_one_of("eval_best_by", self.eval_best_by, ("sampled", "greedy"))

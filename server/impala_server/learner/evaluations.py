@@ -85,6 +85,8 @@ class Evaluations:
         self._candidates: OrderedDict[str, _Candidate] = OrderedDict()
         self._judged: OrderedDict[str, tuple[bool, bool]] = OrderedDict()  # best? doubtful?
         self._best: tuple[float, int] | None = None  # mean return, step
+        self._num_played = 0.0  # agent steps of the last evaluation
+        self._next_step = 0.0  # candidates of earlier steps are left out
 
     def begin(self) -> None:
         """Removes candidates of earlier lives and reads the return of the best checkpoint."""
@@ -100,7 +102,7 @@ class Evaluations:
             _LOG.info("the best so far is of step %d: return %g", self._best[1], self._best[0])
 
     def tick(self, learner: Learner, life_s: float) -> None:
-        """Writes the candidate that was set aside since the last call, if any.
+        """Writes the candidate that was set aside since the last call, if any and if it is due.
 
         Args:
           learner: sets candidates aside.
@@ -112,6 +114,8 @@ class Evaluations:
         state["counters"]["wall_time_s"] += life_s
         counters = state["counters"]
         step, version = counters["trained_steps"], counters["policy_version"]
+        if step < self._next_step and not learner.state.is_finished:
+            return
         name = f"candidate-{step:012d}-{version}"
         try:
             self._store.save(step, tensors, state, name)
@@ -119,6 +123,7 @@ class Evaluations:
             _LOG.error("the weights of step %d are not evaluated: %s", step, error)
             return
         self._candidates[name] = _Candidate(step, counters["wall_time_s"])
+        self._rest_after(step)
         while len(self._candidates) > _MAX_CANDIDATES:
             self.drop(next(iter(self._candidates)))
         self._tell_front_end(CandidateReady(name, step, version))
@@ -189,6 +194,10 @@ class Evaluations:
             "evaluator_id": evaluator_id,
             "seed": seed,
         }
+        self._num_played = sum(
+            one["length_mean"] * one["num_episodes"] for one in (sampled, greedy)
+        )
+        self._rest_after(candidate.step)
         is_best = not is_doubtful and self._keep_if_best(name, candidate.step, evaluation)
         self.drop(name)
         self._judged[name] = is_best, is_doubtful
@@ -220,6 +229,12 @@ class Evaluations:
         self._drop_shown(metrics.EVALUATION_BEST, metrics.EVALUATION_BEST_STEPS)
         _LOG.warning("the best checkpoint was set aside as %s", name)
         return {"name": name, "return_mean": return_mean}
+
+    def _rest_after(self, step: int) -> None:
+        """Leaves candidates out until enough is trained for what evaluations play."""
+        if self._config.eval_max_share:
+            due = step + self._num_played / self._config.eval_max_share
+            self._next_step = max(self._next_step, due)
 
     def _largest_believed(
         self, max_abs_return: float | None, max_abs_reward: float, length: int

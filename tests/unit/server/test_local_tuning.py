@@ -114,6 +114,7 @@ def test_runs_that_are_not_short_are_evaluated(
 
     assert chosen.evaluation.eval_interval_steps == interval
     assert chosen.evaluation.eval_interval_episodes == num_episodes
+    assert (chosen.evaluation.eval_max_share > 0) is (interval > 0)
 
 
 def test_interval_of_evaluations_that_the_settings_have_stays() -> None:
