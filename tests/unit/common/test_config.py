@@ -286,7 +286,7 @@ def test_load_takes_what_is_missing_from_base_and_whole_numbers_for_floats(tmp_p
         ("Pendulum-v1", "generic"),
         ("HalfCheetah-v5", "mujoco"),
         ("Reacher-v5", "mujoco"),
-        ("Hopper-v5", "generic"),
+        ("HumanoidStandup-v5", "mujoco"),
         ("minigrid:MiniGrid-MemoryS7-v0", "minigrid"),
         ("Acrobot-v1", "generic"),
         ("LunarLander-v3", "lunarlander"),
