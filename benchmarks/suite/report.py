@@ -25,8 +25,10 @@ def main() -> None:
     """Writes both."""
     sections = read_sections()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    # Figures of speed, faults and fuzzers have pages of their own.
-    results = {name: result for name, result in found.items() if "command" in result}
+    # Figures of speed, of a GPU, of faults and fuzzers have pages of their own.
+    results = {
+        name: result for name, result in found.items() if "command" in result and name != "gpu"
+    }
     (RESULTS / "README.md").write_text(_render_page(results))
     readme = _ROOT / "README.md"
     head, rest = readme.read_text().split(_BEGIN)
