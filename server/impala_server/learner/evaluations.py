@@ -86,7 +86,7 @@ class Evaluations:
         self._judged: OrderedDict[str, tuple[bool, bool]] = OrderedDict()  # best? doubtful?
         self._best: tuple[float, int] | None = None  # mean return, step
         self._num_played = 0.0  # agent steps of the last evaluation
-        self._next_step = 0.0  # candidates of earlier steps are left out
+        self._last_step = 0  # of the newest candidate
 
     def begin(self) -> None:
         """Removes candidates of earlier lives and reads the return of the best checkpoint."""
@@ -114,7 +114,7 @@ class Evaluations:
         state["counters"]["wall_time_s"] += life_s
         counters = state["counters"]
         step, version = counters["trained_steps"], counters["policy_version"]
-        if step < self._next_step and not learner.state.is_finished:
+        if not self._is_due(step) and not learner.state.is_finished:
             return
         name = f"candidate-{step:012d}-{version}"
         try:
@@ -123,7 +123,7 @@ class Evaluations:
             _LOG.error("the weights of step %d are not evaluated: %s", step, error)
             return
         self._candidates[name] = _Candidate(step, counters["wall_time_s"])
-        self._rest_after(step)
+        self._last_step = step
         while len(self._candidates) > _MAX_CANDIDATES:
             self.drop(next(iter(self._candidates)))
         self._tell_front_end(CandidateReady(name, step, version))
@@ -197,7 +197,6 @@ class Evaluations:
         self._num_played = sum(
             one["length_mean"] * one["num_episodes"] for one in (sampled, greedy)
         )
-        self._rest_after(candidate.step)
         is_best = not is_doubtful and self._keep_if_best(name, candidate.step, evaluation)
         self.drop(name)
         self._judged[name] = is_best, is_doubtful
@@ -230,11 +229,11 @@ class Evaluations:
         _LOG.warning("the best checkpoint was set aside as %s", name)
         return {"name": name, "return_mean": return_mean}
 
-    def _rest_after(self, step: int) -> None:
-        """Leaves candidates out until enough is trained for what evaluations play."""
-        if self._config.eval_max_share:
-            due = step + self._num_played / self._config.eval_max_share
-            self._next_step = max(self._next_step, due)
+    def _is_due(self, step: int) -> bool:
+        """Returns whether enough was trained for what evaluations play; always after a rollback."""
+        share = self._config.eval_max_share
+        rest = self._num_played / share if share else 0.0
+        return not self._last_step <= step < self._last_step + rest
 
     def _largest_believed(
         self, max_abs_return: float | None, max_abs_reward: float, length: int

@@ -33,7 +33,7 @@ _MIN_EVALUATION_STEPS = 25_000
 _MIN_EVALUATED_RUN_STEPS = 150_000
 _EVALUATION_EPISODES = 10
 _EVALUATION_SHARE = 0.06
-"""Of agent steps; on CartPole, whose learner is the cheapest, that is 3 % of CPU time."""
+"""Of agent steps; on CartPole, whose learner is the cheapest, that is 2 % of CPU time."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,15 @@ def test_last_candidate_is_judged_however_early_it_comes(bench: Bench) -> None:
     assert bench.offered == [1000, 2500]
 
 
+def test_rollback_ends_the_rest(bench: Bench) -> None:
+    bench.set_aside(50_000)
+    bench.report(50_000)
+
+    bench.set_aside(3000)
+
+    assert bench.offered == [50_000, 3000]
+
+
 def test_without_a_share_every_candidate_is_offered(tmp_path: Path) -> None:
     bench = Bench(tmp_path, share=0.0)
     bench.set_aside(1000)
