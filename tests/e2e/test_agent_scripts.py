@@ -105,6 +105,7 @@ SPAWNED = """
 """
 
 
+@pytest.mark.extended
 def test_agent_in_a_spawned_process_trains_on_a_function_of_the_main_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SPAWNED))

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "seed_example.py"
 
 
+@pytest.mark.extended
 def test_seed_example_trains_judges_and_saves(tmp_path: Path) -> None:
     options = ["--num-train-steps", "1500", "--num-actors", "1", "--run-dir", str(tmp_path / "run")]
 

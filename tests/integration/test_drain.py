@@ -33,6 +33,7 @@ TRAIN = ["--env", "CartPole-v1", "--port", "0", "--total-steps", "100000000", "-
 TRAIN += ["--eval-interval-steps", "0"]
 
 
+@pytest.mark.extended
 def test_train_with_four_actors_drains_in_time(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     options = [*TRAIN, "--num-actors", "4", "--log-interval-s", "0.2", "--json"]

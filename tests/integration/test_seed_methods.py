@@ -123,6 +123,7 @@ def test_seed_row_train_writes_checkpoints_and_leaves_the_agent_trained(trained:
     assert min(gaps[:-1]) >= 500
 
 
+@pytest.mark.extended
 def test_seed_row_train_replaces_an_actor_that_dies(tmp_path: Path) -> None:
     agent = make_agent(num_actors=1, run_dir=tmp_path / "run")
     killed: list[psutil.Process] = []

@@ -147,6 +147,7 @@ def test_stopped_learner_with_many_calls_leaves_the_front_end_answering(tmp_path
         running.end()
 
 
+@pytest.mark.extended
 def test_stopped_learner_with_full_storage_goes_on_where_it_was(tmp_path: Path) -> None:
     with serving(tmp_path, 1700) as running:
         learner = running.learner()

@@ -19,6 +19,7 @@ from impala_thin.gymnasium_driver import gives_mask, play_vector
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.extended
 def test_masked_bandit_is_solved_by_thin_actors_without_an_illegal_action(tmp_path: Path) -> None:
     """The mask comes in infos beside the observation. An illegal action raises: the test fails."""
     register_environment("object:thin-masked-bandit", MaskedBandit)
