@@ -37,13 +37,13 @@ def test_train_with_thin_actors_finishes_and_is_evaluated(tmp_path: Path) -> Non
 def test_train_with_thin_actors_plays_atari_in_single_frames(tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
     options = ["--total-steps", "500", "--eval-episodes", "0", "--run-dir", "run", "--json"]
-    options += ["--num-actors", "1", "--envs-per-actor", "4", "--batch-size", "2"]
+    options += ["--num-actors", "1", "--envs-per-actor", "4", "--batch-size", "2", "--parts", "2"]
     with Command(tmp_path, "impala-train", *_ATARI, *options, "--unroll-length", "10") as train:
         assert train.wait() == OK, train.err
         assert train.result()["steps"] >= 500
 
     run = RunDirectory(tmp_path / "run")
-    (leaf,) = json.loads(run.specs_path.read_text())["observation_leaves"]
+    (leaf,) = json.loads(run.specs_path.read_text())["environment"]["observation_leaves"]
     assert leaf["shape"] == [4, 84, 84]
     assert "played " in (run.log_path / "thin-actor-0.log").read_text()
 
@@ -139,8 +139,8 @@ def test_server_whose_policy_port_is_taken_ends_at_once_and_says_so(tmp_path: Pa
         ("impala-train", [*_ATARI, "--env-backend", "envpool"], "--env-backend is .envpool. .*ale"),
         (
             "impala-train",
-            ["--thin", "--env", ENV, "--env-backend", "ale"],
-            "--env-backend is .ale. .*with",
+            ["--thin", "--env", ENV, "--env-backend", "async"],
+            "--env-backend is .async. .*with",
         ),
         ("impala-train", ["--thin", "--env", ENV, "--env-wrapper", "a:B"], "--env-wrapper is .a:B"),
         ("impala-train", ["--thin", "--env", ENV, "--num-actors", "0"], "--num-actors"),
