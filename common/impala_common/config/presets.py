@@ -285,7 +285,7 @@ def example_environments(preset: str) -> str:
 _EXAMPLES = {
     r"CartPole-v\d+": "CartPole-*",
     r"PositionCartPole-v\d+": "PositionCartPole-*",
-    _MUJOCO: "HalfCheetah-*, Walker2d-*, Ant-*, ...",
+    _MUJOCO: "HalfCheetah-*, Ant-*, ...",
     r"MiniGrid-(Memory|RedBlueDoors).+": "MiniGrid-Memory*",
     r"LunarLander(Continuous)?-v\d+": "LunarLander-*",
     r"MinAtar/.+": "MinAtar/*",
