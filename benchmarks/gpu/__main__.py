@@ -82,7 +82,7 @@ def main() -> None:
     if result["is_rehearsal"]:
         print("no CUDA, or a rehearsal was asked for: figures mean nothing", flush=True)
 
-    is_writing = threading.Lock()
+    is_writing, stop = threading.Lock(), threading.Event()
 
     def keep(step: Step, told: Json) -> None:
         with is_writing:
@@ -95,11 +95,11 @@ def main() -> None:
         left_s = arguments.total_s - (time.monotonic() - start_s)
         if not step.takes_rest:
             left_s -= sum(one.limit_s for one in PLAN if one.takes_rest)
-        _run(step, left_s, result["is_rehearsal"], functools.partial(keep, step))
+        _run(step, left_s, result["is_rehearsal"], functools.partial(keep, step), stop)
 
     chosen = [step for step in PLAN if not arguments.only or step.name in arguments.only]
     if result["is_rehearsal"]:
-        _run_at_once(run, chosen)
+        _run_at_once(run, chosen, stop)
     else:
         for step in chosen:
             run(step)
@@ -120,16 +120,23 @@ def _look_for_device(step: Step) -> Json:
     return row
 
 
-def _run_at_once(run: Callable[[Step], None], steps: Sequence[Step]) -> None:
-    """Runs steps side by side; those under way end before an interruption goes on."""
+def _run_at_once(run: Callable[[Step], None], steps: Sequence[Step], stop: threading.Event) -> None:
+    """Runs steps side by side; an interruption ends those under way."""
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         list(pool.map(run, steps))
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _run(step: Step, left_s: float, is_rehearsal: bool, keep: Callable[[Json], None]) -> None:
+def _run(
+    step: Step,
+    left_s: float,
+    is_rehearsal: bool,
+    keep: Callable[[Json], None],
+    stop: threading.Event,
+) -> None:
     """Runs a step and hands what it has told to `keep`, whenever a row has come."""
     limit_s = min(left_s, left_s if step.takes_rest else step.limit_s)
     if is_rehearsal:
@@ -143,7 +150,7 @@ def _run(step: Step, left_s: float, is_rehearsal: bool, keep: Callable[[Json], N
         keep({"rows": rows, "error": "was not seen to end"})
 
     settings = StepSettings(is_rehearsal=is_rehearsal, limit_s=limit_s, words=step.words)
-    told = run_step(step, settings, keep_rows)
+    told = run_step(step, settings, keep_rows, stop)
     summary = {name: value for name, value in told.items() if name != "rows"}
     print(json.dumps({"step": step.name, "num_rows": len(told["rows"]), **summary}), flush=True)
     keep(told)

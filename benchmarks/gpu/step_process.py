@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +30,14 @@ _SOURCES = (
 )
 """Folders of the project's packages, as `dev-mode-dirs` of pyproject.toml lists them."""
 _END_S = 5.0
+_POLL_S = 0.2
 
 
 def run_step(
-    step: Step, settings: StepSettings, keep: Callable[[list[Json]], None] = lambda _: None
+    step: Step,
+    settings: StepSettings,
+    keep: Callable[[list[Json]], None] = lambda _: None,
+    stop: threading.Event | None = None,
 ) -> Json:
     """Runs a step within `settings.limit_s`.
 
@@ -40,6 +45,7 @@ def run_step(
       step: what to run.
       settings: what it is told.
       keep: called with all rows so far after each new one.
+      stop: ends it by force when set.
 
     Returns:
       `rows`, `duration_s`, and `error` where the step did not end well.
@@ -57,11 +63,14 @@ def run_step(
     )
     rows: list[Json] = []
     try:
-        is_whole = _read_rows(process, rows, start_s + settings.limit_s, keep)
+        deadline_s = start_s + settings.limit_s
+        is_whole = _read_rows(process, rows, deadline_s, keep, stop or threading.Event())
     finally:
         _end(process)
     told_back: Json = {"rows": rows, "duration_s": round(time.monotonic() - start_s, 1)}
-    if not is_whole:
+    if stop is not None and stop.is_set():
+        told_back["error"] = "interrupted"
+    elif not is_whole:
         told_back["error"] = f"ended by force after {settings.limit_s:.0f} s"
     elif process.returncode:
         told_back["error"] = f"ended with {process.returncode}; its messages are above"
@@ -80,13 +89,14 @@ def _read_rows(
     rows: list[Json],
     deadline_s: float,
     keep: Callable[[list[Json]], None],
+    stop: threading.Event,
 ) -> bool:
-    """Reads rows until the process closes its end; returns whether that was before the deadline."""
+    """Reads rows until the process closes its end; False if the deadline or `stop` came first."""
     assert process.stdout is not None
     descriptor, pending = process.stdout.fileno(), b""
-    while (left_s := deadline_s - time.monotonic()) > 0:
-        if not select.select([descriptor], [], [], left_s)[0]:
-            return False
+    while not stop.is_set() and (left_s := deadline_s - time.monotonic()) > 0:
+        if not select.select([descriptor], [], [], min(left_s, _POLL_S))[0]:
+            continue
         data = os.read(descriptor, 1 << 16)
         if not data:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -160,8 +160,8 @@ def _render_evaluation_cost(result: Result) -> str:
         for row in result["rounds"]
     ]
     lines.append(
-        f"\n{result['env']}, a candidate every {result['interval_steps']:,} steps; medians: ratio "
-        f"{result['median_ratio']:.3f}, share {result['median_evaluator_share']:.1%}.\n"
+        f"\n{result['env']}, a candidate every {result['interval_steps']:,} steps at most; "
+        f"medians: ratio {result['median_ratio']:.3f}, share {result['median_evaluator_share']:.1%}.\n"
     )
     return "\n".join(lines)
 

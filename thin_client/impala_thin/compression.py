@@ -1,8 +1,7 @@
 """Compressor: observations compressed with zstd, where that makes them smaller.
 
-Frames of games shrink to a hundredth, which spares the server more time than it costs here, even on
-one machine. Uses the package zstandard where it is installed (extra `zstd` of impala-rl-thin; part
-of impala-rl); without it, messages go as they are.
+Uses the package zstandard where it is installed (extra `zstd` of impala-rl-thin; part of
+impala-rl); without it, messages go as they are.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ def well(settings, emit):
 """
 
 
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit_s: float) -> Json:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit_s: float, **more: Any
+) -> Json:
     (tmp_path / "odd_steps.py").write_text(STEPS_TEXT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     step = Step(name=name, function=f"odd_steps:{name}", limit_s=limit_s)
-    return run_step(step, StepSettings(is_rehearsal=True, limit_s=limit_s, words=("a",)))
+    settings = StepSettings(is_rehearsal=True, limit_s=limit_s, words=("a",))
+    return run_step(step, settings, **more)
 
 
 @pytest.mark.extended  # waits for the limit, which leaves time to start on a busy machine
@@ -65,6 +69,21 @@ def test_step_that_hangs_is_ended_with_what_it_started_and_keeps_its_rows(
     assert not psutil.pid_exists(second["child"]) or (
         psutil.Process(second["child"]).status() == psutil.STATUS_ZOMBIE
     )
+
+
+@pytest.mark.timeout(120)
+def test_step_is_ended_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far before its limit: an interruption of a rehearsal does not wait for steps under way."""
+    stop = threading.Event()
+
+    def interrupt(rows: list[Json]) -> None:
+        if len(rows) == 2:
+            stop.set()
+
+    told = run(tmp_path, monkeypatch, "hang", 1000.0, keep=interrupt, stop=stop)
+
+    assert told["error"] == "interrupted"
+    assert len(told["rows"]) == 2
 
 
 @pytest.mark.timeout(120)

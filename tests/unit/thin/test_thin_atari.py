@@ -14,9 +14,11 @@ import pytest
 from impala_actor.environments.ale import make_ale_environment, parse_game_id
 from impala_common.codec.specs import pack_environment_spec
 from impala_common.config import EnvironmentConfig, TrainConfig
+from impala_rl.v1 import policy_pb2
 from impala_server.local.thin_actors import thin_actor_command
 from impala_thin import Environment, RefusedError
 from impala_thin.atari import FRAME_STACK, find_atari_game
+from impala_thin.compression import Compressor
 from impala_thin.gymnasium_driver import make_vector
 
 pytest.importorskip("ale_py")
@@ -45,6 +47,23 @@ def test_thin_actor_plays_atari_as_ordinary_actors_do(env: str) -> None:
         np.testing.assert_array_equal(ends, wanted_ends)
         rewards = max(rewards, float(given.max()))
     assert rewards > 1.0, "clipped"
+
+
+def test_frames_of_pong_shrink_to_less_than_a_fiftieth() -> None:
+    """As docs/thin_actors.md says."""
+    num = 32
+    thin = make_vector("ALE/Pong-v5", num, {})
+    thin.reset(seed=1)
+    random = np.random.default_rng(0)
+    for _ in range(NUM_STEPS):
+        frames = thin.step(random.integers(6, size=num))[0]
+    plain = frames.tobytes()
+    request = policy_pb2.PlayRequest()
+    request.observations.leaves.append(plain)
+
+    Compressor().compress(request)
+
+    assert 50 * len(request.observations.leaves[0]) < len(plain) == num * 84 * 84
 
 
 def test_specification_is_that_of_ordinary_actors() -> None:
