@@ -159,9 +159,10 @@ def _render_evaluation_cost(result: Result) -> str:
         f"{row['ratio']:.3f} | {row['evaluator_cpu_share']:.1%} |"
         for row in result["rounds"]
     ]
+    ratio, share = result["median_ratio"], result["median_evaluator_share"]
     lines.append(
         f"\n{result['env']}, a candidate every {result['interval_steps']:,} steps at most; "
-        f"medians: ratio {result['median_ratio']:.3f}, share {result['median_evaluator_share']:.1%}.\n"
+        f"medians: ratio {ratio:.3f}, share {share:.1%}.\n"
     )
     return "\n".join(lines)
 
