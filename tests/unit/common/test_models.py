@@ -12,6 +12,7 @@ from impala_common.config.sections import INIT_METHODS, ModelConfig
 from impala_common.errors import ConfigError
 from impala_common.models.contract import AgentModel, ModelInputs
 from impala_common.models.inputs import append_previous_step, find_image_layout
+from impala_common.models.minatar_cnn import MinAtarCnnEncoder
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.spec.specs import OBSERVATION, ActionSpec, EnvironmentSpec, TensorSpec
 
@@ -250,6 +251,23 @@ def test_image_channels_last_and_first_give_one_result() -> None:
     moved = make(first)(inputs._replace(observations={OBSERVATION: pixels}), ())
 
     torch.testing.assert_close(outputs.policy_logits, moved.policy_logits)
+
+
+@pytest.mark.parametrize("num_rows", [32, 33, 100])
+def test_minatar_cnn_computes_its_layers_with_few_rows_and_with_many(num_rows: int) -> None:
+    model = make_model(resolve_model_spec(SMALL, MINATAR), MINATAR, seed=1)
+    encoder = next(part for part in model.modules() if isinstance(part, MinAtarCnnEncoder))
+    pixels = torch.rand(1, num_rows, 10, 10, 7, generator=torch.Generator().manual_seed(2)).round()
+    convolution, dense = encoder.convolution[0], encoder.dense[0]
+    maps = torch.relu(convolution(pixels[0].permute(0, 3, 1, 2).contiguous()))
+    expected = torch.relu(dense(maps.flatten(1)))
+    features = encoder({OBSERVATION: pixels.bool()})
+    torch.testing.assert_close(features, expected)
+    weights = (convolution.weight, dense.weight)
+    gradients = torch.autograd.grad(features.square().sum(), weights)
+    wanted = torch.autograd.grad(expected.square().sum(), weights)
+    # Sums of up to 6,400 float32 products in another order.
+    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-3)
 
 
 @torch.no_grad()
