@@ -101,6 +101,7 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
             command = ["impala-policy-server", "--learner", address, "--port", "0"]
             stack.enter_context(_started([*command, "--address-file", str(file)]))
             address = _wait_for_file(file, server)
+        clients = []
         for index in range(arguments.num_actors):
             if side == "thin":
                 slots = ["--slots", str(arguments.slots), "--seed", str(1000 * seed + index)]
@@ -108,8 +109,8 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
             else:
                 slots = ["--num-envs", str(arguments.slots)]
                 command = ["impala-actor", "--server", address, *envs, *slots]
-            stack.enter_context(_started(command))
-        server.wait(arguments.run_timeout_s)
+            clients.append(stack.enter_context(_started(command)))
+        _wait_for_end(server, clients, arguments.run_timeout_s)
         if server.returncode:
             raise SystemExit(f"{side} seed {seed}: impala-server ended with {server.returncode}")
         wall_time_s = time.monotonic() - start_s
@@ -135,9 +136,7 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
 @contextlib.contextmanager
 def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process of this project; ended at the end of the context, if it has not ended itself."""
-    process = subprocess.Popen(
-        [_find(command[0]), *command[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([_find(command[0]), *command[1:]], stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -146,6 +145,28 @@ def _started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _wait_for_end(
+    server: subprocess.Popen[bytes], clients: list[subprocess.Popen[bytes]], timeout_s: float
+) -> None:
+    """Waits until the server has ended.
+
+    Raises:
+      SystemExit: it takes too long, or all actors have failed.
+    """
+    end_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            server.wait(1.0)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > end_s:
+                raise SystemExit(f"a run takes longer than {timeout_s:g} s") from None
+            codes = [client.poll() for client in clients]
+            if all(codes):
+                raise SystemExit(f"no actor is left: they ended with {codes}") from None
+        else:
+            return
 
 
 def _wait_for_file(path: Path, server: subprocess.Popen[bytes]) -> str:

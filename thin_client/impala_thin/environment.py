@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from impala_rl.v1 import spec_pb2, tensor_pb2
 from impala_thin.errors import RefusedError
+from impala_thin.nested_spaces import Path, walk_action, walk_observation, with_tuples
 
 Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings say
-_Path = tuple[Any, ...]
 _MASK = "observation/action_mask"
 _CHW = tensor_pb2.TENSOR_ROLE_IMAGE_CHW
 
@@ -36,7 +34,7 @@ class Leaf:
     """
 
     spec: tensor_pb2.TensorSpec
-    path: _Path
+    path: Path
     dtype: np.dtype[Any]
     starts: Array | None = None
     sizes: Array | None = None
@@ -61,7 +59,7 @@ class Leaf:
 class Part:
     """One leaf of an action: its element type, its shape and the path that leads to it."""
 
-    path: _Path
+    path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
@@ -143,8 +141,9 @@ class Environment:
         """Returns the environment with these Gymnasium spaces, those of one slot.
 
         Args:
-          observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or Dict or Tuple of these.
-          action_space: the same.
+          observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or Dict or Tuple of these,
+            in which text is left out.
+          action_space: the same, without text.
           frame_stack: observations that the server stacks; 0: none.
           has_mask: whether a mask of legal actions comes with each observation, beside it (as in
             `info["action_mask"]`). A part "action_mask" of a Dict is one anyhow.
@@ -154,12 +153,9 @@ class Environment:
         """
         leaves = [
             _make_leaf(space, path, name)
-            for name, path, space in _walk(observation_space, (), "observation", is_quoted=True)
+            for name, path, space in walk_observation(observation_space)
         ]
-        parts = [
-            _make_part(space, path, name)
-            for name, path, space in _walk(action_space, (), "action", is_quoted=False)
-        ]
+        parts = [_make_part(space, path, name) for name, path, space in walk_action(action_space)]
         return cls(leaves, parts, frame_stack, has_mask)
 
     def encode(self, observation: Any, num_slots: int, masks: Any = None) -> list[bytes]:
@@ -204,32 +200,7 @@ class Environment:
             for key in part.path[:-1]:
                 level = level.setdefault(key, {})
             level[part.path[-1]] = array
-        return _with_tuples(nested)
-
-
-def _walk(
-    space: Any, path: _Path, name: str, *, is_quoted: bool
-) -> Iterator[tuple[str, _Path, Any]]:
-    kind = type(space).__name__
-    if kind not in ("Dict", "Tuple"):
-        yield name, path, space
-        return
-    children = (
-        sorted(space.spaces.items(), key=lambda item: str(item[0]))
-        if kind == "Dict"
-        else enumerate(space.spaces)
-    )
-    for key, child in children:
-        text = quote(str(key), safe=" ") if is_quoted else str(key)
-        yield from _walk(child, (*path, key), f"{name}/{text}", is_quoted=is_quoted)
-
-
-def _with_tuples(nested: Any) -> Any:
-    """Returns dicts with keys 0, 1 ... as tuples."""
-    if not isinstance(nested, dict):
-        return nested
-    values = {key: _with_tuples(value) for key, value in nested.items()}
-    return tuple(values.values()) if all(isinstance(key, int) for key in values) else values
+        return with_tuples(nested)
 
 
 def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> tensor_pb2.TensorSpec:
@@ -244,7 +215,7 @@ def _make_mask_leaf(num_logits: int) -> Leaf:
     return Leaf(_tensor(_MASK, (num_logits,), "bool"), (), np.dtype(np.bool_))
 
 
-def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:
+def _make_leaf(space: Any, path: Path, name: str) -> Leaf:
     kind = type(space).__name__
     if kind in ("Box", "MultiBinary"):
         dtype = np.dtype(space.dtype)
@@ -257,7 +228,7 @@ def _make_leaf(space: Any, path: _Path, name: str) -> Leaf:
     raise RefusedError(f"{name}: observation space {space} is not supported")
 
 
-def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, spec_pb2.ActionPart]:
+def _make_part(space: Any, path: Path, name: str) -> tuple[Part, spec_pb2.ActionPart]:
     kind = type(space).__name__
     if kind not in ("Discrete", "MultiDiscrete", "MultiBinary", "Box"):
         raise RefusedError(f"{name}: action space {space} is not supported")
@@ -281,7 +252,7 @@ def _make_part(space: Any, path: _Path, name: str) -> tuple[Part, spec_pb2.Actio
 
 
 def _choice(
-    name: str, path: _Path, shape: tuple[int, ...], dtype: str, sizes: list[int], starts: list[int]
+    name: str, path: Path, shape: tuple[int, ...], dtype: str, sizes: list[int], starts: list[int]
 ) -> tuple[Part, spec_pb2.ActionPart]:
     assert len(sizes) == math.prod(shape)
     spec = spec_pb2.ActionPart(

@@ -6,6 +6,7 @@ after an end returns the first observation of the next episode.
 
 from __future__ import annotations
 
+import importlib
 import threading
 from typing import Any, NamedTuple
 
@@ -18,6 +19,13 @@ from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
 from impala_thin.slots_client import SlotsClient
 
 _MASK = "action_mask"
+_MINIGRID = ("minigrid", "register_minigrid_envs")
+_REGISTRATIONS = {
+    "MinAtar/": ("minatar.gym", "register_envs"),
+    "MiniGrid-": _MINIGRID,
+    "BabyAI-": _MINIGRID,
+}
+"""Functions that make ids known which Gymnasium does not find by itself, by prefix."""
 
 
 class Played(NamedTuple):
@@ -30,21 +38,24 @@ class Played(NamedTuple):
 def make_vector(env: str, num_slots: int, env_kwargs: dict[str, Any]) -> Any:  # Any: a VectorEnv
     """Returns Gymnasium's own vector form of an environment, or as many copies of it.
 
-    Atari is played as ordinary actors play it, but with single frames.
+    Atari is played as ordinary actors play it, but with single frames. MinAtar is its package's own
+    environment.
     """
     import gymnasium
 
     module, colon, name = env.rpartition(":")
     if colon:
         __import__(module)
-    game = find_atari_game(name or env)
+    if name not in gymnasium.registry:
+        for prefix, (package, function) in _REGISTRATIONS.items():
+            if name.startswith(prefix):
+                getattr(importlib.import_module(package), function)()
+    game = find_atari_game(name)
     if game is not None:
         return make_atari_vector(game, num_slots, env_kwargs)
-    spec = gymnasium.spec(name or env)
+    spec = gymnasium.spec(name)
     mode = "vector_entry_point" if spec.vector_entry_point is not None else "sync"
-    return gymnasium.make_vec(
-        name or env, num_envs=num_slots, vectorization_mode=mode, **env_kwargs
-    )
+    return gymnasium.make_vec(name, num_envs=num_slots, vectorization_mode=mode, **env_kwargs)
 
 
 def gives_mask(vector_env: Any) -> bool:

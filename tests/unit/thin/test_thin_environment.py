@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -14,6 +15,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from impala_actor.environments.actions import ActionDecoder, make_action_spec
 from impala_actor.environments.observations import ObservationEncoder
 from impala_actor.environments.spaces import make_environment_spec
+from impala_actor.environments.text_parts import leave_out_text
 from impala_common.codec.specs import pack_environment_spec
 from impala_policy_server.action_encoder import ActionEncoder
 from impala_thin import Environment, RefusedError
@@ -58,6 +60,39 @@ def test_observation_space_has_the_specification_and_bytes_of_an_actor(
     assert ours.encode(observation, 3) == [
         encoded[leaf.name].tobytes() for leaf in theirs.observation_leaves
     ]
+
+
+class Mission(spaces.Space[str]):
+    """As MiniGrid's: a space of its own whose values are strings."""
+
+    def __init__(self) -> None:
+        super().__init__(None, str)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """Returns some text."""
+        return "go"
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict({"image": BOX, "mission": Mission()}),
+        spaces.Tuple([spaces.Text(5), BOX, spaces.Dict({"words": Mission()}), spaces.Discrete(3)]),
+    ],
+    ids=["dict", "tuple"],
+)
+def test_text_beside_numbers_is_left_out_as_by_an_actor(
+    space: spaces.Dict | spaces.Tuple, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Talking(gymnasium.Env[Any, Any]):
+        observation_space = space
+
+    theirs = leave_out_text(Talking()).observation_space
+    assert Environment.from_spaces(space, ACTIONS[0]).spec == pack_environment_spec(
+        make_environment_spec(theirs, ACTIONS[0])
+    )
+    (record,) = [record for record in caplog.records if record.name.startswith("impala_thin")]
+    assert "is text and is left out" in record.message
 
 
 @pytest.mark.parametrize("space", ACTIONS, ids=str)
