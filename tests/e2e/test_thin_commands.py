@@ -136,13 +136,14 @@ def test_server_whose_policy_port_is_taken_ends_at_once_and_says_so(tmp_path: Pa
     ("command", "options", "text"),
     [
         ("impala-train", [*_ATARI, "--atari-episodic-life"], "--atari-episodic-life .* --thin"),
+        ("impala-train", [*_ATARI, "--env-wrapper", "a:B"], "env_wrapper is .*left out for ALE"),
         ("impala-train", [*_ATARI, "--env-backend", "envpool"], "--env-backend is .envpool. .*ale"),
         (
             "impala-train",
             ["--thin", "--env", ENV, "--env-backend", "async"],
             "--env-backend is .async. .*with",
         ),
-        ("impala-train", ["--thin", "--env", ENV, "--env-wrapper", "a:B"], "--env-wrapper is .a:B"),
+        ("impala-train", ["--thin", "--env", ENV, "--env-wrapper", "a:B"], "env_wrapper is .a:B"),
         ("impala-train", ["--thin", "--env", ENV, "--num-actors", "0"], "--num-actors"),
         ("impala-train", ["--thin", "--env", ENV, "--host", "unix:/x"], "--thin .*Unix socket"),
         ("impala-server", ["--policy-port", "50051"], "--policy-port is 50051"),

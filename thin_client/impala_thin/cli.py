@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -47,7 +48,12 @@ def run(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return next((code for kind, code in _CODES.items() if isinstance(error, kind)), 1)
     except ImportError as error:
-        print(f"error: --env needs gymnasium and its extras: {error}", file=sys.stderr)
+        print(
+            f"error: --env cannot be made here: {error}. Gymnasium is an extra: pip install "
+            "'impala-rl-thin[gymnasium]'; modules of your own are looked for where Python looks, "
+            f"then in {os.getcwd()}",
+            file=sys.stderr,
+        )
         return 78
     return 0
 
@@ -88,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--server", required=True, help="policy server, HOST:PORT or unix:PATH")
     add("--env", required=True, help="environment id, such as CartPole-v1 or module:MyEnv-v0")
     add("--env-kwargs", default="{}", help="arguments for the environment, a JSON object")
+    add(
+        "--env-wrapper",
+        nargs="+",
+        default=[],
+        help="wrappers around each slot's environment, module:Wrapper, the first innermost",
+    )
     add("--slots", type=int, default=1, help="environment slots (default: 1)")
     add(
         "--frame-stack",
@@ -123,7 +135,7 @@ def _play(arguments: argparse.Namespace) -> None:
         text = f"--env-kwargs is {arguments.env_kwargs!r} but must be a JSON object: {error}"
         raise RefusedError(text) from None
     try:
-        vector_env = make_vector(arguments.env, arguments.slots, env_kwargs)
+        vector_env = make_vector(arguments.env, arguments.slots, env_kwargs, arguments.env_wrapper)
     except (ImportError, RefusedError):
         raise
     except Exception as error:  # whatever an environment's own code raises

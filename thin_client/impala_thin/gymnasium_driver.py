@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from impala_thin.atari import find_atari_game, make_atari_vector
 from impala_thin.batches import Observations
 from impala_thin.environment import Array
-from impala_thin.errors import EpisodeLostError, RunFinishedError, StoppedError
+from impala_thin.errors import EpisodeLostError, RefusedError, RunFinishedError, StoppedError
+from impala_thin.own_modules import import_own_module, load_wrapper
 from impala_thin.slots_client import SlotsClient
 
 _MASK = "action_mask"
@@ -35,27 +37,46 @@ class Played(NamedTuple):
     returns: list[float]
 
 
-def make_vector(env: str, num_slots: int, env_kwargs: dict[str, Any]) -> Any:  # Any: a VectorEnv
+def make_vector(
+    env: str, num_slots: int, env_kwargs: dict[str, Any], wrappers: Sequence[str] = ()
+) -> Any:  # Any: a VectorEnv
     """Returns Gymnasium's own vector form of an environment, or as many copies of it.
 
     Atari is played as ordinary actors play it, but with single frames. MinAtar is its package's own
     environment.
+
+    Args:
+      env: its id, with or without `module:`.
+      num_slots: N.
+      env_kwargs: of the environment.
+      wrappers: `module:Wrapper` around each copy, the first innermost.
+
+    Raises:
+      RefusedError: a wrapper cannot be found, or is asked for around Atari.
     """
     import gymnasium
 
     module, colon, name = env.rpartition(":")
     if colon:
-        __import__(module)
+        import_own_module(module)
     if name not in gymnasium.registry:
         for prefix, (package, function) in _REGISTRATIONS.items():
             if name.startswith(prefix):
                 getattr(importlib.import_module(package), function)()
     game = find_atari_game(name)
     if game is not None:
+        if wrappers:
+            raise RefusedError("--env-wrapper is for single environments, which Atari has not here")
         return make_atari_vector(game, num_slots, env_kwargs)
     spec = gymnasium.spec(name)
-    mode = "vector_entry_point" if spec.vector_entry_point is not None else "sync"
-    return gymnasium.make_vec(name, num_envs=num_slots, vectorization_mode=mode, **env_kwargs)
+    is_sync = bool(wrappers) or spec.vector_entry_point is None
+    return gymnasium.make_vec(
+        name,
+        num_envs=num_slots,
+        vectorization_mode="sync" if is_sync else "vector_entry_point",
+        wrappers=[load_wrapper(wrapper) for wrapper in wrappers] or None,
+        **env_kwargs,
+    )
 
 
 def gives_mask(vector_env: Any) -> bool:

@@ -53,13 +53,6 @@ def validate_thin_run(config: TrainConfig, objects: ObjectMemory | None = None) 
         "Atari has options of its own, such as --atari-frame-skip",
     )
     require(
-        "--env-wrapper",
-        " ".join(environment.env_wrapper),
-        not environment.env_wrapper,
-        "left out with --thin",
-        "a thin actor does not wrap environments: register the wrapped one under an id of its own",
-    )
-    require(
         "--thin",
         True,
         objects is None,
@@ -78,8 +71,10 @@ def thin_actor_command(config: TrainConfig, address: str, client_id: str, seed: 
     if find_environment_kind(config) == "atari":
         command += ["--frame-stack", str(environment.atari_frame_stack)]
         command += ["--env-kwargs", json.dumps(_atari_options(config))]
-    elif environment.env_kwargs:
-        command += ["--env-kwargs", environment.env_kwargs]
+    else:
+        command += ["--env-kwargs", environment.env_kwargs] if environment.env_kwargs else []
+        wrappers = environment.env_wrapper
+        command += ["--env-wrapper", *wrappers] if wrappers else []
     security = local_client_security(config.security, address)
     for name in ("ca_file", "token_file", "client_cert", "client_key", "server_name"):
         value = getattr(security, name)

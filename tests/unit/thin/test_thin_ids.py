@@ -1,13 +1,14 @@
 """A thin actor makes what an ordinary actor makes of an id, whichever package registers it.
 
-Seen to fail with: ids left to Gymnasium alone, which knows MiniGrid's and MinAtar's only after their
-packages were asked to register them.
+Seen to fail with: ids left to Gymnasium alone, which knows MiniGrid's and MinAtar's only after
+their packages were asked to register them.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +47,53 @@ def test_thin_actor_knows_an_id_without_help(env: str, package: str) -> None:
         [sys.executable, "-c", _CHECK, env], capture_output=True, text=True, timeout=50, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+_OWN = """
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+gymnasium.register("MyCart-v0", entry_point=CartPoleEnv)
+
+
+def wrapped(env):
+    print("wrapped")
+    return env
+
+
+NUMBER = 1
+"""
+_HERE = ("-P", "-X", "impala_own_modules")  # as impala-train starts thin actors
+
+
+@pytest.mark.parametrize(
+    ("python_options", "env", "wrapper", "code", "expected"),
+    [
+        (_HERE, "my_own:MyCart-v0", "my_own:wrapped", 69, "wrapped"),
+        ((), "my_own:MyCart-v0", "my_own:wrapped", 69, "wrapped"),
+        (("-P",), "my_own:MyCart-v0", "my_own:wrapped", 78, "No module named 'my_own'"),
+        (_HERE, "my_own:MyCart-v0", "my_own:missing", 78, "must be module:Wrapper"),
+        (_HERE, "my_own:MyCart-v0", "nowhere:missing", 78, "must be module:Wrapper"),
+        (_HERE, "my_own:MyCart-v0", "my_own:NUMBER", 78, "no class or function"),
+    ],
+)
+def test_modules_of_the_working_directory_are_found(
+    tmp_path: Path,
+    python_options: tuple[str, ...],
+    env: str,
+    wrapper: str,
+    code: int,
+    expected: str,
+) -> None:
+    (tmp_path / "my_own.py").write_text(_OWN)
+    options = ["--server", "127.0.0.1:1", "--connect-timeout-s", "0.2", "--env", env]
+    done = subprocess.run(
+        [sys.executable, *python_options, "-m", "impala_thin", *options, "--env-wrapper", wrapper],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert expected in done.stdout + done.stderr

@@ -1,0 +1,48 @@
+"""Imports modules that a person names on the command line.
+
+As ordinary actors do: searched where Python searches, then in the working directory, unless Python
+was told not to (-P, PYTHONSAFEPATH). Never called with a name that came over the wire.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import Any
+
+from impala_thin.errors import RefusedError
+
+# What `impala-train --thin` passes by -X: the working directory counts in spite of -P.
+_SEARCHES_HERE = "impala_own_modules"
+
+
+def import_own_module(name: str) -> ModuleType:
+    """Returns the module; errors of the import pass through."""
+    here = os.getcwd()
+    is_searched = not sys.flags.safe_path or _SEARCHES_HERE in sys._xoptions
+    if not is_searched or here in sys.path or "" in sys.path:
+        return importlib.import_module(name)
+    sys.path.append(here)  # last: its modules must not replace installed packages
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)
+
+
+def load_wrapper(name: str) -> Any:  # Any: takes an environment and returns one
+    """Returns the class or function `module:Wrapper`.
+
+    Raises:
+      RefusedError: there is none of that name.
+    """
+    module, _colon, attribute = name.partition(":")
+    try:
+        wrapper = getattr(import_own_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        text = f"--env-wrapper is {name!r} but must be module:Wrapper: {error}"
+        raise RefusedError(text) from None
+    if not callable(wrapper):
+        raise RefusedError(f"--env-wrapper is {name!r}, which is no class or function")
+    return wrapper
