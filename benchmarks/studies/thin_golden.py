@@ -104,7 +104,8 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
         clients = []
         for index in range(arguments.num_actors):
             if side == "thin":
-                slots = ["--slots", str(arguments.slots), "--seed", str(1000 * seed + index)]
+                first_seed = 1_000_003 * seed + index * arguments.slots  # one for each slot
+                slots = ["--slots", str(arguments.slots), "--seed", str(first_seed)]
                 command = ["impala-thin-actor", "--server", address, *envs, *slots]
             else:
                 slots = ["--num-envs", str(arguments.slots)]
