@@ -162,7 +162,11 @@ def _describe(name: str, rung: Rung, result: Result) -> list[str]:
 
 
 def _is_met(rung: Rung, result: Result | None) -> bool:
-    return result is not None and all(
+    if result is None:
+        return False
+    seconds = [run["time_to_bar_s"] for run in result["runs"] if run["time_to_bar_s"] is not None]
+    is_late = rung.within_s > 0 and (not seconds or statistics.median(seconds) > rung.within_s)
+    return not is_late and all(
         _judged(rung, run)["return_mean"] >= rung.bar for run in result["runs"]
     )
 

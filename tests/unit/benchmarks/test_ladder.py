@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def test_bootstrap_draws_within_strata() -> None:
     strata = [[0.0] * 4, [10.0] * 4]
 
     assert bootstrap_interval(strata, lambda drawn: drawn.mean(axis=-1)) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize(("within_s", "is_missed"), [(0.0, False), (4.0, False), (3.9, True)])
+def test_bar_that_is_reached_too_late_is_missed(within_s: float, is_missed: bool) -> None:
+    rung = dataclasses.replace(RUNG, within_s=within_s)
+    runs = [make_run(100, 12.0, 1.0), make_run(101, 12.0, 4.0), make_run(102, 12.0, 9.0)]
+
+    page = render_page({"mine": {"machine": MACHINE, "runs": runs}}, {"mine": rung})
+
+    assert ("- **mine**: one setting" in page) is is_missed
 
 
 def test_page_counts_seeds_at_the_bar_and_keeps_what_was_missed() -> None:
