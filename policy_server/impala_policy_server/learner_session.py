@@ -162,7 +162,9 @@ class LearnerSession:
                 session,
                 lambda version: self._on_version(version, subscriber),
                 self._history,
+                self._outbox.note_answered,
             )
+            self._outbox.window = session.window
             self._sender = sender
             self._send_all(session, sender)
         finally:

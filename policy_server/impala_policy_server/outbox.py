@@ -1,7 +1,8 @@
 """Outbox: complete unrolls and finished episodes on their way to the learner.
 
 Filled by the policy engine on the event loop, emptied by the thread of the learner's session.
-Bounded by the engine, which decides nothing while `has_room` is False.
+Bounded by the engine, which decides nothing while `has_room` is False: as an ordinary actor, a slot
+begins no unroll while as many of it as the window allows are unanswered. More would only be older.
 """
 
 from __future__ import annotations
@@ -32,16 +33,22 @@ class Load(NamedTuple):
 
 
 class Outbox:
-    """Unrolls in the order of their completion."""
+    """Unrolls in the order of their completion.
+
+    Attributes:
+      window: messages of an ordinary actor that may be unanswered; the learner says how many.
+    """
 
     def __init__(self, on_room: Callable[[], None]) -> None:
-        """Calls `on_room`, from the session's thread, each time unrolls were taken out."""
+        """Calls `on_room`, from other threads, each time the learner has answered unrolls."""
+        self.window = 1
         self._on_room = on_room
         self._changed = threading.Condition()
         self._parts: list[CompleteUnrolls] = []
         self._episodes: list[EpisodeRecord] = []
         self._inference_s = 0.0
         self._num_unrolls = 0
+        self._num_unanswered = 0
 
     @property
     def num_unrolls(self) -> int:
@@ -49,8 +56,10 @@ class Outbox:
         return self._num_unrolls
 
     def has_room(self, num_slots: int) -> bool:
-        """Returns whether fewer than one unroll of each slot waits here."""
-        return self._num_unrolls < max(num_slots, 1)
+        """Returns whether fewer than `window` unrolls of each slot wait here or are unanswered."""
+        with self._changed:
+            num_pending = self._num_unrolls + self._num_unanswered
+        return num_pending < max(num_slots, 1) * self.window
 
     def put(self, complete: CompleteUnrolls) -> None:
         """Adds unrolls."""
@@ -84,10 +93,16 @@ class Outbox:
                 parts.append(self._parts.pop(0))
                 num_unrolls += parts[-1].unrolls.num_unrolls
             self._num_unrolls -= num_unrolls
+            self._num_unanswered += num_unrolls
             load = Load(parts, self._episodes, self._inference_s)
             self._episodes, self._inference_s = [], 0.0
-        self._on_room()
         return load
+
+    def note_answered(self, num_unrolls: int) -> None:
+        """Notes that the learner has answered so many of the unrolls that were taken."""
+        with self._changed:
+            self._num_unanswered = max(0, self._num_unanswered - num_unrolls)
+        self._on_room()
 
     def clear(self) -> None:
         """Drops everything: it belongs to a session that is over."""
@@ -95,4 +110,5 @@ class Outbox:
             self._parts.clear()
             self._episodes.clear()
             self._num_unrolls, self._inference_s = 0, 0.0
+            self._num_unanswered = 0
         self._on_room()

@@ -48,6 +48,7 @@ class UnrollSender:
         session: Session,
         on_version: Callable[[int], None],
         history: EventHistory | None = None,
+        on_answered: Callable[[int], None] = lambda num_unrolls: None,
     ) -> None:
         """Starts the stream's thread.
 
@@ -56,11 +57,13 @@ class UnrollSender:
           session: from Register.
           on_version: called with the learner's newest version at every verdict.
           history: records each message sent, and its verdict.
+          on_answered: called with the unrolls of each message that will not be sent again.
         """
         self._history = history or EventHistory(None)
         self._client = client
         self._session = session
         self._on_version = on_version
+        self._on_answered = on_answered
         self._changed = threading.Condition()
         self._unanswered: OrderedDict[int, learner_pb2.PushUnrollsRequest] = OrderedDict()
         self._marks: dict[int, Sequence[str]] = {}  # of unanswered messages, for the history
@@ -228,12 +231,15 @@ class UnrollSender:
             request = self._unanswered.pop(verdict.sequence_number, None)
             marks = self._marks.pop(verdict.sequence_number, ())
             self.outcomes[name] = self.outcomes.get(name, 0) + 1
-            if request is not None and name == "CAPACITY":
+            is_again = request is not None and name == "CAPACITY"
+            if request is not None and is_again:
                 self._enqueue(request, marks)  # refused: send the same unrolls under a new number
             self._changed.notify_all()
         if name in ("INVALID", "STALE", "CAPACITY"):
             _LOG.warning("unrolls %d: %s: %s", verdict.sequence_number, name, verdict.text)
         self._on_version(verdict.learner.policy_version)
+        if request is not None and not is_again:
+            self._on_answered(request.unrolls.unroll_count)
 
     def _on_drain(self, drain: learner_pb2.Drain) -> None:
         if drain.reason == learner_pb2.DRAIN_REASON_FINISHED:
