@@ -69,6 +69,9 @@ CASES = [
     )
     for shift, (recurrence, action) in enumerate(zip(("none", "lstm", "gru"), actions, strict=True))
 ]
+# Every network, memory and option once; tracing is slow: the others are for `make test-extended`.
+TRIED_ALWAYS = {("mlp", "none"), ("nature_cnn", "lstm"), ("minatar_cnn", "gru"), ("mlp", "gru")}
+TRIED_ALWAYS |= {("impala_resnet", "none")}
 
 
 def make_case(
@@ -98,7 +101,13 @@ def scramble(model: AgentModel) -> None:
             tensor.copy_(noise + 0.5 if "variance" in name else tensor + 0.4 * (noise - 0.5))
 
 
-@pytest.mark.parametrize(("name", "recurrence", "action", "with_options"), CASES)
+@pytest.mark.parametrize(
+    ("name", "recurrence", "action", "with_options"),
+    [
+        pytest.param(*case, marks=[] if case[:2] in TRIED_ALWAYS else pytest.mark.extended)
+        for case in CASES
+    ],
+)
 def test_onnx_graph_decides_as_the_policy_does(
     name: str, recurrence: str, action: str, with_options: bool
 ) -> None:
@@ -111,8 +120,15 @@ def test_onnx_graph_decides_as_the_policy_does(
     assert b".py" not in data  # no names of source files
 
 
-@pytest.mark.parametrize("action", ["discrete", "multi_discrete"])
-@pytest.mark.parametrize("recurrence", ["none", "gru"])
+@pytest.mark.parametrize(
+    ("action", "recurrence"),
+    [
+        ("discrete", "none"),
+        ("multi_discrete", "gru"),
+        pytest.param("discrete", "gru", marks=pytest.mark.extended),
+        pytest.param("multi_discrete", "none", marks=pytest.mark.extended),
+    ],
+)
 def test_onnx_graph_of_a_masked_policy_never_prefers_an_illegal_action(
     action: str, recurrence: str
 ) -> None:

@@ -51,7 +51,7 @@ def test_thin_actor_plays_atari_as_ordinary_actors_do(env: str) -> None:
 
 def test_frames_of_pong_shrink_to_less_than_a_fiftieth() -> None:
     """As docs/thin_actors.md says."""
-    num = 32
+    num = 8
     thin = make_vector("ALE/Pong-v5", num, {})
     thin.reset(seed=1)
     random = np.random.default_rng(0)
