@@ -103,7 +103,9 @@ def test_policy_that_is_missing_is_named_before_torch(tmp_path: Path) -> None:
     assert not re.search(r"\| +torch$", err, re.MULTILINE)
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "redirection", [pytest.param("2>&-", marks=pytest.mark.extended), ">&- 2>&- <&-"]
+)
 @pytest.mark.parametrize("name", sorted(SCRIPTS))
 def test_closed_streams_change_no_exit_code(name: str, redirection: str, tmp_path: Path) -> None:
     assert play(name, REFUSED[name], tmp_path, redirection)[0] == 78

@@ -71,6 +71,7 @@ def test_ranks_end_soon_after_one_is_killed_and_go_on_from_one_checkpoint(
     assert newest_checkpoint(tmp_path)[0] >= steps + 2000
 
 
+@pytest.mark.extended
 def test_ranks_end_soon_after_one_stops_answering(tmp_path: Path) -> None:
     """As after a partition, or the death of a host: no connection is closed."""
     with RunningRanks(tmp_path, make_settings(10**9, rank_timeout_s=6.0)) as ranks:
