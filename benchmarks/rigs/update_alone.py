@@ -12,7 +12,8 @@ import time
 import numpy as np
 import torch
 
-from impala_common.config import ModelConfig, TrainConfig
+from impala_common.config import TrainConfig
+from impala_common.config.presets import make_preset
 from impala_common.models.contract import ModelInputs
 from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.spec.action_spec import ActionSpec
@@ -25,13 +26,18 @@ ATARI = EnvironmentSpec(
     (TensorSpec("observation", (4, 84, 84), "uint8"),), ActionSpec.discrete(6), frame_stack=4
 )
 CARTPOLE = EnvironmentSpec((TensorSpec("observation", (4,), "float32"),), ActionSpec.discrete(2))
+MINATAR = EnvironmentSpec((TensorSpec("observation", (10, 10, 4), "bool"),), ActionSpec.discrete(6))
 # Weights stay as they began, so that every update is as expensive as the first.
 _LEARNING_RATE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UpdateNetwork:
-    """A network and a batch for it."""
+    """A network and a batch for it.
+
+    Attributes:
+      preset: whose passes and losses an update has; empty: one pass, the settings' defaults.
+    """
 
     name: str
     model: str
@@ -39,6 +45,7 @@ class UpdateNetwork:
     unroll_length: int
     batch_size: int
     has_encoder: bool = True
+    preset: str = ""
 
 
 class UpdateAlone:
@@ -61,7 +68,9 @@ class UpdateAlone:
           compiled: "" for eager; a mode of torch.compile ("reduce-overhead" is CUDA graphs), or
             a backend of it that traces and generates no code ("aot_eager").
         """
-        config = TrainConfig(model=ModelConfig(model=network.model))
+        config = make_preset(network.preset) if network.preset else TrainConfig()
+        model_config = dataclasses.replace(config.model, model=network.model)
+        config = dataclasses.replace(config, model=model_config)
         spec = resolve_model_spec(config.model, network.environment)
         model = make_model(spec, network.environment, seed=1).to(device)
         if compiled == "aot_eager":
@@ -126,6 +135,8 @@ def make_batch(network: UpdateNetwork, device: str) -> Batch:
     shape = (rows + 1, columns, *leaf.shape)
     if leaf.dtype == "uint8":
         observations = torch.from_numpy(random.integers(0, 256, shape, np.uint8))
+    elif leaf.dtype == "bool":
+        observations = torch.from_numpy(random.random(shape) < 0.1)
     else:
         observations = torch.from_numpy(random.standard_normal(shape, np.float32))
     action = network.environment.action

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.rigs.update_alone import ATARI, CARTPOLE, UpdateAlone, UpdateNetwork
+from benchmarks.rigs.update_alone import ATARI, CARTPOLE, MINATAR, UpdateAlone, UpdateNetwork
 from benchmarks.suite.section import BenchSettings, Json, interleave, summarise
 from impala_common.numerics import vtrace
 
@@ -28,6 +28,14 @@ _CPU_NETWORKS = (
     ),
     UpdateNetwork(
         name="resnet_b4", model="impala_resnet", environment=ATARI, unroll_length=20, batch_size=4
+    ),
+    UpdateNetwork(
+        name="minatar_4_passes",
+        model="minatar_cnn",
+        environment=MINATAR,
+        unroll_length=32,
+        batch_size=32,
+        preset="minatar",
     ),
     UpdateNetwork(
         name="mlp_b8",

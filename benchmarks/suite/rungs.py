@@ -17,9 +17,9 @@ _ATARI_BOUND = (
 _MEMORY_ENV = "impala_common.testing.environments:PositionCartPole-v1"
 _TRIED_MINATAR_15 = (
     "400,000 steps are needed, so 60 s are 6,700 steps/s. An update of 1,024 steps, four passes "
-    "with V-trace anew in each, takes 200 ms of a core of an AMD EPYC (family 25): 5.4 MFLOP a "
-    "step. It took 260 ms before the convolution had its channels last. Keeping freed memory, or "
-    "ReLU in place alone, changed nothing that could be told from noise"
+    "with V-trace anew in each, takes 225 to 278 ms of a core of an AMD EPYC (family 25), so "
+    "3,700 to 4,500 steps/s (the benchmark `update`); it took 317 to 351 ms before the convolution "
+    "had its channels last"
 )
 _TRIED_MINATAR = {
     "Seaquest": "seed 0, returns in training: 8.4 at 906k steps with the preset; 6.0 at 770k with "

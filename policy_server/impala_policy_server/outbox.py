@@ -2,7 +2,8 @@
 
 Filled by the policy engine on the event loop, emptied by the thread of the learner's session.
 Bounded by the engine, which decides nothing while `has_room` is False: as an ordinary actor, a slot
-begins no unroll while as many of it as the window allows are unanswered. More would only be older.
+begins no unroll while as many of its unrolls as the window allows are unanswered. The learner would
+train any further ones later, when the weights that chose their actions are older.
 """
 
 from __future__ import annotations

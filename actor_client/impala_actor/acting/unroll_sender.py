@@ -231,14 +231,14 @@ class UnrollSender:
             request = self._unanswered.pop(verdict.sequence_number, None)
             marks = self._marks.pop(verdict.sequence_number, ())
             self.outcomes[name] = self.outcomes.get(name, 0) + 1
-            is_again = request is not None and name == "CAPACITY"
-            if request is not None and is_again:
+            if request is not None and name == "CAPACITY":
                 self._enqueue(request, marks)  # refused: send the same unrolls under a new number
+                request = None
             self._changed.notify_all()
         if name in ("INVALID", "STALE", "CAPACITY"):
             _LOG.warning("unrolls %d: %s: %s", verdict.sequence_number, name, verdict.text)
         self._on_version(verdict.learner.policy_version)
-        if request is not None and not is_again:
+        if request is not None:
             self._on_answered(request.unrolls.unroll_count)
 
     def _on_drain(self, drain: learner_pb2.Drain) -> None:

@@ -30,7 +30,9 @@ class MinAtarCnnEncoder(Encoder):
             nn.Conv2d(self.layout.num_channels, 16, kernel_size=3), nn.ReLU(inplace=True)
         )
         num_pixels = (self.layout.height - 2) * (self.layout.width - 2)
-        self.dense = nn.Sequential(nn.Linear(16 * num_pixels, spec.feature_dim), nn.ReLU())
+        self.dense = nn.Sequential(
+            nn.Linear(16 * num_pixels, spec.feature_dim), nn.ReLU(inplace=True)
+        )
         initialise_layers(self, spec.init_method, "relu")
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
@@ -38,7 +40,8 @@ class MinAtarCnnEncoder(Encoder):
         pixels = prepare_image(
             observations, self.layout, self.observation_scale, torch.channels_last
         )
-        return functional.relu(self._apply_dense(self.convolution(pixels)), inplace=True)
+        features: Tensor = self.dense[1](self._apply_dense(self.convolution(pixels)))
+        return features
 
     def _apply_dense(self, maps: Tensor) -> Tensor:
         """Applies the dense layer, whose weights count channels first, to maps of channels last.

@@ -15,7 +15,6 @@ import os
 import struct
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from types import ModuleType
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 import cloudpickle
 
+from impala_common.config.checks import require
 from impala_common.errors import FOREIGN_ERRORS, ConfigError
 
 Kind = Literal["environment", "model", "registration"]
@@ -45,21 +45,27 @@ class ObjectMemory:
     """
 
     def __init__(self, objects: Objects) -> None:
-        """Writes `objects` and this process's module search path; sealed on Linux."""
+        """Writes `objects` and this process's module search path, and seals the memory.
+
+        Raises:
+          ConfigError: this system has no such memory. A file would put pickle on a disk.
+        """
+        require(
+            "environment or network",
+            ", ".join(name for _kind, name in objects),
+            hasattr(os, "memfd_create"),
+            "named by its module (module:MyEnv-v0) on this system",
+            "Python objects reach other processes through anonymous memory, which Linux has",
+        )
         index = [[kind, name, len(data)] for (kind, name), data in objects.items()]
         search_path = [os.path.abspath(entry) for entry in sys.path]
         header = json.dumps({"search_path": search_path, "objects": index}).encode()
         data = b"".join([_LENGTH.pack(len(header)), header, *objects.values()])
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("impala-objects", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        else:  # not Linux: a file without a name
-            with tempfile.TemporaryFile(prefix="impala-objects") as file:
-                self.fd = os.dup(file.fileno())
+        self.fd = os.memfd_create("impala-objects", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         with open(self.fd, "wb", closefd=False) as writer:
             writer.write(data)
-        if hasattr(os, "memfd_create"):
-            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
 
     @property
     def option(self) -> tuple[str, ...]:

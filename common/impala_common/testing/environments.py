@@ -7,6 +7,7 @@ hand, and reveals one family of mistakes.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ Observation = NDArray[np.float32]
 Info = dict[str, Any]  # Any: Gymnasium's type
 
 
-class TinyEnv(gymnasium.Env[Observation, np.int64]):
+class TinyEnv(gymnasium.Env[Observation, np.int64], abc.ABC):
     """Base: float32 vector observations, discrete actions, seeding."""
 
     def __init__(self, observation_width: int, num_actions: int, action_start: int = 0) -> None:
@@ -33,8 +34,9 @@ class TinyEnv(gymnasium.Env[Observation, np.int64]):
         super().reset(seed=seed, options=options)
         return self._start(), {}
 
+    @abc.abstractmethod
     def _start(self) -> Observation:
-        raise NotImplementedError
+        """Returns the first observation of an episode."""
 
 
 class CountingEnv(TinyEnv):

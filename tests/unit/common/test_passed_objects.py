@@ -110,6 +110,16 @@ def test_memory_read_by_two_children_gives_both_everything(tmp_path: Path) -> No
     assert printed == [word, word]
 
 
+def test_objects_are_refused_where_they_would_lie_on_a_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before: without memfd they went into a temporary file."""
+    monkeypatch.delattr(os, "memfd_create")
+
+    with pytest.raises(ConfigError, match="'mine' but must be named by its module"):
+        ObjectMemory({("environment", "mine"): b"1"})
+
+
 def test_memory_once_written_cannot_be_changed() -> None:
     objects = ObjectMemory({})
     try:
