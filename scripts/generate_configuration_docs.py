@@ -18,25 +18,20 @@ from impala_common.config.toml_io import document_fields
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
-# What the project's seed, rllte's IMPALA class, calls the same thing.
-SEED_NAMES = {
-    "unroll_length": "num_steps",
-    "learning_rate": "lr",
-    "entropy_cost": "ent_coef",
-    "baseline_cost": "baseline_coef",
-    "init_method": "network_init_method, init_fn",
-    "total_steps": "num_train_steps",
-}
-
 HEAD = """# Configuration
 
-With this page you can set everything: each setting is an option of `impala-train` and
-`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. What counts most
-comes last: preset (`--preset`, or chosen by the environment) < `--config FILE` < options. An
-actor needs none of this: the learner tells it what it must know (`impala-actor --help`).
+With this page you can set everything. Each setting is an option of `impala-train` and
+`impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. Options overrule
+`--config FILE`, which overrules the preset.
 
-Made from the code by `make docs`.
+Made by `make docs`.
 """
+
+PRESETS_HEAD = """`--preset` names one, else the environment chooses
+(`impala-train --list-presets`). They change these defaults:"""
+
+BASES = {"mujoco": "generic", "lunarlander": "generic", "minatar": "atari"}
+"""Presets that are shown as changes of another one."""
 
 
 def render() -> str:
@@ -52,34 +47,27 @@ def render() -> str:
         default = getattr(TrainConfig(), section.name)
         for field in dataclasses.fields(kind):
             text = documentation[field.name].replace("|", "\\|")
-            if field.name in SEED_NAMES:
-                text += f" In rllte: {SEED_NAMES[field.name]}."
             value = _show(getattr(default, field.name))
             lines.append(f"| `{field.name}` | {value} | {text} |")
-    lines.append("\n## Presets\n")
-    for name in presets:
-        lines.append(f"- `{name}`: {' '.join((PRESETS[name].__doc__ or '').split())}")
-    lines.append("\nWhere they differ from the defaults above:\n")
-    lines.append(f"| setting | {' | '.join(f'`{name}`' for name in presets)} |")
-    lines.append("|---" * (len(presets) + 1) + "|")
-    differences = [_differences(preset) for preset in presets.values()]
-    for setting in _differences(TrainConfig(), *presets.values()):
-        cells = [found.get(setting, "") for found in differences]
-        lines.append(f"| `{setting}` | {' | '.join(cells)} |")
+    lines.append(f"\n## Presets\n\n{PRESETS_HEAD}\n")
+    for name, preset in presets.items():
+        based_on = BASES.get(name)
+        changes = _differences(preset, presets[based_on] if based_on else TrainConfig())
+        text = " ".join((PRESETS[name].__doc__ or "").split())
+        more = f"As `{based_on}`, but " if based_on else ""
+        lines.append(f"- `{name}`: {text} {more}{', '.join(changes)}.")
     return "\n".join(lines) + "\n"
 
 
-def _differences(*configs: TrainConfig) -> dict[str, str]:
-    """Returns the settings in which any config differs from the defaults, in their order."""
-    default = TrainConfig()
-    found = {}
+def _differences(config: TrainConfig, base: TrainConfig) -> list[str]:
+    """Returns the settings in which a config differs from `base`, with its values."""
+    found = []
     for section in dataclasses.fields(TrainConfig):
-        base = getattr(default, section.name)
-        for field in dataclasses.fields(base):
-            for config in configs:
-                value = getattr(getattr(config, section.name), field.name)
-                if value != getattr(base, field.name):
-                    found[field.name] = _show(value)
+        changed, usual = getattr(config, section.name), getattr(base, section.name)
+        for field in dataclasses.fields(usual):
+            value = getattr(changed, field.name)
+            if value != getattr(usual, field.name):
+                found.append(f"`{field.name}={_show(value)}`")
     return found
 
 

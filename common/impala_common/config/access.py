@@ -16,22 +16,19 @@ class SecurityConfig:
     """TLS and tokens, as paths of files that `impala-admin certs init` makes."""
 
     tls_cert: str = ""
-    """File of the server's certificate (PEM, with its chain); empty: no TLS. Read again when it
-    changes."""
+    """Server certificate file (PEM, with chain), reread when it changes; empty: no TLS."""
     tls_key: str = ""
-    """File of the certificate's private key (PEM), readable by its owner only."""
+    """Private key file of tls_cert (PEM), readable by its owner only."""
     tls_client_ca: str = ""
-    """File of the CA whose certificates clients must show (mutual TLS); empty: they need none."""
+    """CA file for client certificates (mutual TLS); empty: none needed."""
     tls_ca: str = ""
-    """File of the CA by which actors of impala-train know the server; empty: ca.crt beside
-    tls_cert."""
+    """CA file by which impala-train's actors verify the server; empty: ca.crt beside tls_cert."""
     actor_token_file: str = ""
-    """File of the token actors must send, readable by its owner only; empty: none is needed."""
+    """Actors' token file, readable by its owner only; empty: none needed."""
     evaluator_token_file: str = ""
-    """File of the token evaluators must send, readable by its owner only; empty: the token of
-    actors is theirs too."""
+    """Evaluators' token file, readable by its owner only; empty: the actors'."""
     admin_token_file: str = ""
-    """File of the token for administration, readable by its owner only; empty: none is needed."""
+    """Administrators' token file, readable by its owner only; empty: none needed."""
 
     def __post_init__(self) -> None:
         """Checks the rules of this section; files are checked when they are used."""
@@ -63,8 +60,8 @@ class AdminConfig:
     """Administration of a running learner: impala-admin."""
 
     admin_address: str = "unix"
-    """Where the admin service listens: unix (a Unix socket in the run's folder that only its owner
-    may use), unix:PATH, HOST:PORT of this machine (port 0: any free one), or none."""
+    """Where the admin service listens: unix (the owner's socket in the run's folder), unix:PATH, a
+    loopback HOST:PORT (0: any port), or none."""
 
     def __post_init__(self) -> None:
         """Checks the rules of this section."""

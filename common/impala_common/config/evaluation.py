@@ -16,24 +16,22 @@ class EvaluationConfig:
     """Evaluation during training, by a process of its own."""
 
     eval_interval_steps: int = 0
-    """Agent steps between two evaluations during training; 0: none. Where an evaluation
-    takes longer than training to the next, the newest weights are judged and others left out."""
+    """Agent steps between evaluations during training; 0: none. Unless set, impala-train
+    chooses."""
     eval_interval_episodes: int = 20
-    """Episodes of each of them: so many drawing actions, and so many taking the likeliest."""
+    """Episodes per evaluation during training, with drawn and again with likeliest actions."""
     eval_max_share: float = 0.0
-    """Most agent steps that evaluations play, as a share of the steps trained meanwhile: candidates
-    that come too early are left out, but never the last. 0: any number of steps."""
+    """Share of trained steps that evaluations may play; early candidates are left out, never the
+    last. 0: no limit."""
     eval_env: str = ""
-    """Environment id they are played in, with the same spaces; empty: the one trained on."""
+    """Environment id for evaluations during training, with the same spaces; empty: env."""
     eval_video_every: int = 0
-    """Which evaluations impala-train's evaluator films: the first and then every so many, one
-    episode each, for TensorBoard and RUN/videos, where the newest 20 stay; 0: none. Needs the
-    extra `video`."""
+    """impala-train films the first and every n-th evaluation, for TensorBoard and RUN/videos
+    (newest 20); 0: none. Extra: video."""
     eval_last_wait_s: float = 30.0
-    """Seconds that the end of a run waits for the evaluation of its last weights, if an evaluator
-    is connected; 0: not at all."""
+    """Seconds the end waits for the last weights' evaluation, if an evaluator is connected."""
     eval_best_by: Literal["sampled", "greedy"] = "sampled"
-    """By which mean return the checkpoint `best` is chosen: of drawn or of likeliest actions."""
+    """Checkpoint `best` by mean return of drawn (sampled) or likeliest (greedy) actions."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

@@ -23,31 +23,31 @@ class JobConfig:
     """The job as a whole."""
 
     total_steps: Annotated[int, tyro.conf.arg(aliases=["--num-train-steps"])] = 1_000_000
-    """Agent steps to train on; the run ends there."""
+    """Agent steps after which the run ends."""
     num_actors: int = 2
-    """Actor processes of impala-train; where nothing says, it fits them to cores and memory."""
+    """Actor processes of impala-train; unless set, fitted to cores and memory."""
     seed: int = 1
-    """Seed from which all others derive: network, actors, environment slots, sampling."""
+    """Seed of network, actors, environment slots and sampling."""
     tag: str = "default"
-    """Name of the run: part of its folder's name when none is given."""
+    """Name of the run, part of its default folder's name."""
     init_model_path: str = ""
-    """Folder of a checkpoint whose weights the run starts from; empty: drawn from the seed."""
+    """Checkpoint folder of the initial weights; empty: drawn from the seed."""
     device: str = "auto"
     """Learner's device: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Numbers that the learner's encoder computes in; weights, heads, losses and V-trace are always
-    float32. auto: bfloat16 for nature_cnn where that is measured to be faster."""
+    """Number type of the learner's encoder; all else is float32. auto: bfloat16 for nature_cnn
+    where faster."""
     learner_threads: int = 0
-    """CPU threads of the learner's tensor operations; 0: what the local actors leave over."""
+    """CPU threads of the learner's tensor operations; 0: chosen for the machine."""
     env_threads: int = 0
-    """Threads that step the emulators of one local actor; 0: impala-train fits them to cores."""
+    """Threads that step one local actor's emulators; 0: impala-train chooses."""
     inference_backend: InferenceBackendName = "auto"
-    """How actors run the network: eager (torch), numpy (vectors), bfloat16 (encoders), onnxruntime
-    (extra onnx); auto: the fastest of the first three, by a measurement; eager with lockstep."""
+    """How actors run the network: eager (torch), numpy (MLP), bfloat16 (encoders), onnxruntime
+    (extra onnx); auto: the fastest of the first three. Lockstep uses eager."""
     lockstep: bool = False
-    """Deterministic mode: one actor that waits for each update; slow, for checks."""
+    """Slow deterministic mode: one actor waits for each update."""
     eval_episodes: int = 100
-    """Episodes of the frozen-weight evaluation at the end of impala-train; 0: none."""
+    """Episodes of impala-train's final evaluation; 0: none."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

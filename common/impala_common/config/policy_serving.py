@@ -18,18 +18,17 @@ class PolicyServingConfig:
     """
 
     thin: bool = False
-    """impala-train: thin actors, with a policy server, in place of ordinary actors; num_actors and
-    envs_per_actor count them and their slots."""
+    """impala-train starts thin actors and a policy server instead of actors; num_actors and
+    envs_per_actor count those."""
     policy_port: int = 0
-    """Port of a policy server that impala-server or impala-train starts beside the learner; 0: none
-    (with thin: any free port), -1: any free port (written to RUN/policy_address)."""
+    """Port of a policy server beside the learner; 0: none (with thin: any), -1: any free one
+    (written to RUN/policy_address)."""
     policy_batch_wait_ms: float = 2.0
-    """Longest wait of a thin actor's observation for those of other slots."""
+    """Most milliseconds a thin actor's observation waits for others."""
     policy_slot_timeout_s: float = 60.0
-    """Silence after which the policy server gives up a slot."""
+    """Seconds of silence before the policy server gives up a slot."""
     policy_prometheus_port: int = 0
-    """Port of the policy server's Prometheus endpoint, at prometheus_host; 0: none, -1: any free
-    one."""
+    """Policy server's Prometheus port, at prometheus_host; 0: none, -1: any free one."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

@@ -12,21 +12,20 @@ class RanksConfig:
     """Learner ranks: learners that make each update together, each on batches of its own."""
 
     learner_ranks: int = 1
-    """Learners that impala-train starts on this machine; each takes batches of batch_size, so that
-    an update has learner_ranks times as many rows. With torchrun, as many as torchrun starts."""
+    """Learners that impala-train starts, each adding batch_size unrolls to every update; with
+    torchrun, as many as it starts."""
     rank_wait_s: float = 60.0
-    """Seconds that a rank may be without a batch while another one has one; then the run ends, or
-    goes on without it where allow_empty_rank says so."""
+    """Seconds a rank may lack a batch while another has one; then the run ends, or allow_empty_rank
+    applies."""
     allow_empty_rank: bool = False
-    """Whether updates are made without the ranks that have no batch for rank_wait_s."""
+    """Whether updates go on without ranks that lack a batch for rank_wait_s."""
     rank_timeout_s: float = 12.0
-    """Longest time that the ranks wait for one of them within an update; then it counts as dead.
-    (A rank that is killed is noticed at once.) More than a rank's own part of an update takes."""
+    """Seconds ranks wait for another within an update before it counts as dead."""
     rank_join_s: float = 300.0
-    """Longest time until all ranks have come, at the start."""
+    """Seconds for all ranks to join at the start."""
     rank_host: str = ""
-    """Name or address by which actors reach this rank; empty: host, or the machine's name where
-    host is every address of the machine."""
+    """Name or address of this rank for actors; empty: host, or the machine's name if host is
+    0.0.0.0 or ::."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

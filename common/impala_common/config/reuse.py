@@ -21,36 +21,29 @@ class ReuseConfig:
     """Sample reuse: passes over each batch, the clipped surrogate, replay. Defaults: IMPALA."""
 
     passes: int = 1
-    """Times that the learner goes through each batch."""
+    """Passes over each batch."""
     max_passes: int = 0
-    """Most passes over a batch: after `passes` of them the learner begins a further one while no
-    other batch waits, so that it trains instead of waiting for actors. 0: no further ones."""
+    """Most passes over a batch: beyond `passes` only while no other batch waits; 0: none beyond."""
     parts: int = 1
-    """Parts of about equal size that a batch is cut into for a pass, anew for each pass; one
-    optimizer step is made on each. With loss_reduction sum, each sums over its own rows."""
+    """Parts, about equal, into which each pass cuts a batch anew; one optimizer step each."""
     part_kind: PartKind = "unrolls"
-    """What is shuffled into parts: whole unrolls, each from its stored recurrent state, or single
-    rows of the whole batch, for networks without memory. auto: rows where the network has no
-    memory, else unrolls, in as many parts as there are unrolls at most."""
+    """What is shuffled into parts: unrolls, or rows for networks without memory. auto: rows if
+    possible, else unrolls, at least one a part."""
     vtrace_per_pass: bool = True
-    """Whether V-trace is computed anew, with the network as it is then, in each pass; else once,
-    before the first pass. For parts that are unrolls it is computed anew for each part."""
+    """Whether each pass computes V-trace anew, or only the first."""
     surrogate_clip: float = 0.0
-    """Clip of the ratio pi/mu in the surrogate of PPO (usually 0.1 to 0.3), which takes the place
-    of the policy gradient of V-trace; 0: no surrogate."""
+    """PPO's clip of pi/mu (usually 0.1 to 0.3); its surrogate replaces V-trace's policy gradient.
+    0: none."""
     advantage_normalisation: AdvantageNormalisation = "none"
-    """Whether advantages are shifted and scaled to mean 0 and deviation 1, over the batch or over
-    each part."""
+    """Normalise advantages to mean 0 and deviation 1: over the batch, each part, or none."""
     kl_stop: float = 0.0
-    """Largest mean KL divergence, in nats, of a part's target policy from its behaviour policy: the
-    passes over a batch end before the first step, the first of the batch excepted, that would begin
-    beyond it. 0: they never end early."""
+    """Mean KL divergence in nats, from behaviour to target policy, beyond which a batch's passes
+    end; 0: never."""
     replay_ratio: float = 0.0
-    """Older unrolls that are mixed into each batch, for each fresh one; 0: none. A batch then has
-    batch_size x (1 + replay_ratio) unrolls."""
+    """Older unrolls mixed into a batch per fresh unroll; 0: none."""
     replay_capacity_bytes: int = 256_000_000
-    """Memory for older unrolls, on the learner's device; the oldest are overwritten. They are not
-    part of checkpoints."""
+    """Memory for older unrolls, on the learner's device; the oldest are overwritten. Checkpoints
+    lack them."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""

@@ -50,38 +50,36 @@ class EnvironmentConfig:
     """The environment, and how actors preprocess it."""
 
     env: str = ""
-    """Gymnasium environment id, such as CartPole-v1, ALE/Pong-v5 or MinAtar/Breakout-v1."""
+    """Gymnasium environment id, such as CartPole-v1 or ALE/Pong-v5."""
     envs_per_actor: int = 8
-    """Environment slots of each actor; one batched policy call serves them all."""
+    """Environment slots of each actor."""
     specs_file: str = ""
-    """JSON file that says what the environment looks like, as specs.json of a run does; empty:
-    the first actor says it."""
+    """JSON file of environment specifications, as a run's specs.json; empty: from the first
+    actor."""
     env_backend: EnvironmentBackendName = "auto"
-    """How environments are vectorised; auto: ale-py's own for Atari, the environment's vector
-    entry point where it has one, else one process with a loop (sync). With env_kwargs or
-    env_wrapper, auto is sync: they are for single environments."""
+    """How environments are vectorised. auto: ale for Atari; else the environment's vector entry
+    point, unless env_kwargs or env_wrapper are set; else one loop (sync)."""
     env_kwargs: str = ""
-    """Arguments for the environment as a JSON object, such as {"is_slippery": false}. Named where
-    actors start: a learner never tells actors of other machines."""
+    """Environment arguments as a JSON object, such as {"is_slippery": false}. Set them where actors
+    start: the learner does not send them."""
     env_wrapper: tuple[str, ...] = ()
-    """Wrappers around each environment, the first innermost: module:Wrapper, a class or function
-    that takes an environment and returns one, such as minigrid.wrappers:ImgObsWrapper. As
-    env_kwargs, named where actors start."""
+    """Wrappers (module:Wrapper, a class or function) around each environment, innermost first. Set
+    them where actors start."""
     env_timeout_s: float = 600.0
-    """Seconds that one step or reset of all slots may take before the actor ends and is replaced;
-    0: any time. Of actors that impala-train starts; impala-actor has the option, too."""
+    """Seconds for one step or reset of all slots before impala-train replaces the actor; 0: no
+    limit."""
     atari_frame_skip: int = 4
     """Emulator frames per agent step."""
     atari_frame_stack: int = 4
-    """Newest frames stacked into one observation."""
+    """Newest frames in one observation."""
     atari_sticky_action_probability: float | None = None
-    """Probability that the emulator repeats an action; none: as the id says (v5 0.25, v4 0)."""
+    """Probability that the emulator repeats an action; none: the id's (v5 0.25, v4 0)."""
     atari_episodic_life: bool = False
-    """Whether losing a life ends a training episode (reported returns stay those of the game)."""
+    """Whether losing a life ends a training episode; reported returns are of whole games."""
     atari_fire_reset: bool = True
     """Whether FIRE is pressed after a reset in games that wait for it."""
     atari_noop_max: int = 30
-    """Upper bound of random no-op actions after a reset."""
+    """Most random no-op actions after a reset."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -120,36 +118,34 @@ class ModelConfig:
     model: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODEL_NAMES) + ",MODULE:CLASS}")] = (
         "auto"
     )
-    """Network; auto: mlp for vectors, minatar_cnn for small images, nature_cnn for large ones,
-    multi for images along with other parts; module:Class: a network or encoder of your own,
-    which every actor needs, too."""
+    """Network. auto: mlp for vectors, minatar_cnn for images below 36 pixels, nature_cnn for larger
+    ones, multi for images with other parts. Also impala_resnet, or your own module:Class, which
+    every actor needs."""
     hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of the MLP's hidden layers; policy and value have separate networks."""
+    """Widths of the MLP's hidden layers."""
     activation: Literal["tanh", "relu"] = "tanh"
     """Activation of the MLP's hidden layers."""
     feature_dim: int = 512
-    """Width of the encoder's output (image networks)."""
+    """Width of an image encoder's output."""
     hidden_dim: int = 0
-    """Width of a hidden layer between encoder and heads, or of the LSTM or GRU; 0: no such layer,
-    and an LSTM or GRU as wide as the encoder's output."""
+    """Width of memory, or of a dense layer before the heads; 0: memory of the encoder's width, no
+    dense layer."""
     recurrence: Literal["none", "lstm", "gru"] = "none"
-    """Memory of width hidden_dim after the encoder: an LSTM, a GRU, or none."""
+    """Memory after the encoder: lstm, gru or none."""
     init_method: Annotated[InitMethod, _alias("network-init-method", "init-fn")] = "orthogonal"
-    """Weight initialisation; identity keeps torch's own defaults."""
+    """Weight initialisation; identity keeps torch's defaults."""
     use_previous_action_and_reward: bool = False
-    """Whether the last action and (clipped) reward are inputs of the network."""
+    """Whether the network gets the last action and (clipped) reward."""
     observation_scale: float | None = None
-    """Factor on observations before the network; none: 1/255 for uint8 of rank 2 or more, else 1.
-    multi always scales those by 1/255, and by this factor everything else."""
+    """Factor on observations; none: 1/255 if all are uint8 of rank 2 or more, else 1. multi uses
+    1/255 for those."""
     normalise_observations: bool = False
-    """Whether observations of floating-point type are shifted and scaled to mean 0 and deviation 1,
-    by running statistics that the learner keeps. Other observations stay as they are. Comes before
-    observation_scale."""
+    """Whether running statistics normalise floating-point observations to mean 0 and deviation 1,
+    before observation_scale."""
     observation_clip: float = 10.0
     """Normalised observations are clipped to [-observation_clip, observation_clip]."""
     log_std_init: float = 0.0
-    """Initial log of the standard deviation of continuous actions, in [-5, 2]; 0: as wide as half
-    the range of a bounded action."""
+    """Initial log deviation of continuous actions, in [-5, 2]; 0: half a bounded action's range."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -184,12 +180,12 @@ class RolloutConfig:
     batch_size: int = 32
     """B: unrolls of one update."""
     num_storages: int = 96
-    """Unrolls that rollout storage holds, rounded up to whole batches, at least two: more hides
-    hiccups, fewer keeps data fresh."""
+    """Unrolls in rollout storage, rounded up to at least two whole batches; fewer keeps data
+    fresh."""
     num_learners: int = 2
-    """Learner threads: while one updates, the others prepare batches."""
+    """Learner threads: one updates, the others prepare batches."""
     max_policy_lag: int = 0
-    """Updates an arriving unroll may lag behind before it is refused as STALE; 0: no limit."""
+    """Updates an arriving unroll may lag before it is refused as STALE; 0: no limit."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -224,24 +220,22 @@ class LossConfig:
     clip_pg_rho_threshold: float | None = 1.0
     """Clip of importance ratios in the policy gradient; none: unclipped."""
     clip_c_threshold: float | None = 1.0
-    """c-bar: clip of the trace coefficients; none: unclipped."""
+    """c-bar: clip of the trace coefficients, at most rho-bar; none: unclipped."""
     vtrace_lambda: float = 1.0
-    """lambda in [0, 1]: 1 is the paper's; on-policy it is GAE's lambda."""
+    """lambda in [0, 1]: 1 is the paper's; on-policy it is GAE's."""
     entropy_cost: Annotated[float, _alias("ent-coef")] = 0.01
     """Weight of the entropy bonus."""
     baseline_cost: Annotated[float, _alias("baseline-coef")] = 0.5
     """Weight of the value loss."""
     reward_normalisation: Literal["none", "return_std"] = "none"
     """return_std: rewards are divided by the running standard deviation of their discounted sums,
-    which start at 0 with each unroll and each episode. Comes before scale and clipping."""
+    before reward_scale."""
     reward_clipping: Literal["none", "clip", "sign"] = "none"
-    """What the learner does to rewards: clip to [-1, 1], keep the sign, or nothing. Reported
-    returns are never clipped."""
+    """Learner's rewards: clip to [-1, 1], sign, or unchanged. Reported returns stay unclipped."""
     reward_scale: float = 1.0
-    """Factor on rewards, after normalisation and before clipping."""
+    """Factor on rewards, before clipping."""
     loss_reduction: Literal["sum", "mean"] = "sum"
-    """Whether losses are summed over T and B (the paper's, to which its eps .01 and clip 40
-    belong) or averaged over the rows that count."""
+    """Sum losses over rows (the paper's, with eps 0.01 and max_grad_norm 40) or average them."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -272,13 +266,13 @@ class OptimizerConfig:
     """The optimizer and its schedule."""
 
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-    """RMSProp as torch has it (eps outside the root, average from 0), or Adam."""
+    """RMSProp as in torch (eps outside the root, average from 0), or Adam."""
     learning_rate: Annotated[float, _alias("lr")] = 6e-4
     """Learning rate at step 0."""
     learning_rate_schedule: Literal["linear", "constant"] = "linear"
-    """Linear: from learning_rate to 0 at total_steps, in trained agent steps."""
+    """Constant, or linear down to 0 at total_steps."""
     eps: float = 0.01
-    """Term added to the denominator."""
+    """Term added to the optimizer's denominator."""
     rmsprop_alpha: float = 0.99
     """Decay of RMSProp's average of squares."""
     rmsprop_momentum: float = 0.0
@@ -290,12 +284,10 @@ class OptimizerConfig:
     max_grad_norm: float = 40.0
     """Gradients are scaled down to this global norm; 0: never."""
     max_nonfinite_updates: int = 5
-    """Updates in a row that may be skipped for a non-finite loss or gradient before
-    training is held, with its last good weights."""
+    """Non-finite updates skipped in a row, after which when_diverged applies."""
     when_diverged: Literal["auto", "pause", "end"] = "auto"
-    """What then happens, and where the device has no memory for an update: pause waits for an
-    administrator (rollback, set, resume), end ends the run with an error; auto: impala-server
-    pauses, impala-train and the class IMPALA end."""
+    """After max_nonfinite_updates, or without device memory for an update: pause for an
+    administrator, or end with an error. auto: impala-server pauses, others end."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -321,22 +313,21 @@ class TransportConfig:
     host: str = "127.0.0.1"
     """Address the learner listens on."""
     port: int = 50051
-    """Port the learner listens on; 0: any free one (written to RUN/address)."""
+    """Learner's port; 0: any free one (written to RUN/address)."""
     front_end: Literal["process", "in-process"] = "process"
-    """Whether the gRPC front end is a process of its own, or a thread (tests, debugging)."""
+    """gRPC front end: its own process, or a thread for debugging."""
     window: int = 2
-    """Messages an actor may have without a verdict."""
+    """Messages, 1 to 16, an actor may have without a verdict."""
     max_actors: int = 256
-    """Actors that may take part at a time."""
+    """Most actors connected at a time."""
     capacity_timeout_s: float = 30.0
-    """Seconds a message waits for room in rollout storage before its verdict is CAPACITY."""
+    """Seconds a message waits for rollout storage before its verdict is CAPACITY."""
     publish_interval_updates: int = 1
-    """Updates between two published weight snapshots."""
+    """Updates between published weight snapshots."""
     weights_refresh: Literal["unroll", "step"] = "unroll"
-    """When an actor takes over newer weights: before an unroll, or before any step of it. Each row
-    has the logits it was acted with, so V-trace corrects both; with step, data is fresher."""
+    """Actors take newer weights before each unroll, or before each step (fresher data)."""
     allow_insecure_public_bind_without_tls: bool = False
-    """Let anyone who can reach the port read weights and inject data. Not for open networks."""
+    """Let anyone who reaches the port read weights and inject data. Not for open networks."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
@@ -354,28 +345,28 @@ class CheckpointConfig:
     """Checkpoints and logs of a run."""
 
     checkpoint_interval_s: float = 60.0
-    """Seconds between checkpoints; one is always written at the end."""
+    """Seconds between checkpoints; one more comes at the end."""
     checkpoint_interval_steps: int = 0
-    """Agent steps after which one is written as well; 0: by time only."""
+    """Agent steps between checkpoints, too; 0: by time only."""
     keep_checkpoints: int = 3
-    """Newest checkpoints kept; older ones are removed."""
+    """Newest checkpoints kept."""
     log_interval_s: float = 1.0
-    """Seconds between two lines of metrics.jsonl and TensorBoard."""
+    """Seconds between lines of metrics.jsonl and TensorBoard."""
     tensorboard: bool = True
     """Whether TensorBoard event files are written."""
     wandb_project: str = ""
-    """W&B project that metrics, settings and videos go to as well; empty: none (extra: wandb)."""
+    """W&B project for metrics, settings and videos; empty: none (extra: wandb)."""
     wandb_entity: str = ""
-    """Account or team of the W&B project; empty: the login's."""
+    """W&B account or team; empty: the login's."""
     wandb_group: str = ""
-    """Group of the run in W&B, such as all seeds of one experiment; empty: none."""
+    """W&B group, such as an experiment's seeds; empty: none."""
     mlflow_experiment: str = ""
-    """MLflow experiment that they go to; empty: none (extra: mlflow). MLFLOW_TRACKING_URI names the
-    server."""
+    """MLflow experiment for metrics, settings and videos; empty: none (extra: mlflow; server:
+    MLFLOW_TRACKING_URI)."""
     prometheus_port: int = 0
-    """Port of the Prometheus endpoint, /metrics over HTTP; 0: none, -1: any free one."""
+    """Prometheus port, /metrics over HTTP; 0: none, -1: any free one."""
     prometheus_host: str = "127.0.0.1"
-    """Address of the Prometheus endpoint. It is read-only, but open to every client."""
+    """Address of the Prometheus endpoint, which every client may read."""
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
