@@ -30,7 +30,7 @@ from impala_agent.results import TrainResult, make_train_result
 from impala_agent.seed_settings import replace_settings
 from impala_common.config import TrainConfig
 from impala_common.errors import ConfigError, ImpalaError
-from impala_common.process.passed_objects import Kind, ObjectMemory
+from impala_common.process.passed_objects import Kind, ObjectMemory, has_object_memory
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.training import LocalTraining
@@ -109,8 +109,10 @@ class Training:
             if not self._own.is_fresh:  # else the learner builds the same state from the seed
                 write_state(self._run, self.config, *self._own.export())
             self._own.run_path = self._run.path
-            memory = ObjectMemory(self._objects)
-            stack.callback(memory.close)
+            memory = None
+            if self._objects or has_object_memory():  # it passes the module search path as well
+                memory = ObjectMemory(self._objects)
+                stack.callback(memory.close)
             self._local = LocalTraining(
                 self.config, self._run, objects=memory, has_log_files=True, log_level="WARNING"
             )

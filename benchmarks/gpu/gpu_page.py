@@ -24,7 +24,7 @@ def render_gpu(result: Json | None) -> str:
         f"{machine['commit']}{changed}."
     )
     if result["is_rehearsal"]:
-        lines += [_render_rehearsal(result), f"\n{origin}\n"]
+        lines.append(f"{_render_rehearsal(result)}\n")
         return "\n".join(lines)
     lines.append(f"{origin}\n")
     steps = result["steps"]
@@ -65,15 +65,14 @@ def _render_rehearsal(result: Json) -> str:
     steps = result["steps"]
     well = [name for name, told in steps.items() if "error" not in told]
     failed = [f"{name} ({told['error']})" for name, told in steps.items() if "error" in told]
+    origin = f"{result['when_utc'].split()[0]}, commit {result['machine']['commit']}"
     text = (
         "**No GPU was at hand: nothing below this line was measured on one.** `make gpu` measures "
-        "it in nine minutes: the tests marked gpu, the learner alone by network, precision and "
-        "batch with the share of time that the device is busy, copies beside updates, frames "
-        "gathered on the device, V-trace's scan, two ranks on one device, the whole system, and "
-        "Pong. Without a GPU it takes the same steps on the CPU in small sizes; that rehearsal is "
-        f"all that ran: {len(well)} of {len(steps)} steps ended well"
+        "the learner, its parts and the whole system in nine minutes "
+        "([CONTRIBUTING.md](../CONTRIBUTING.md)). Only its rehearsal ran, the same steps on the "
+        f"CPU in small sizes ({origin}): {len(well)} of {len(steps)} steps ended well."
     )
-    return f"{text} ({', '.join(well)})." + (f" Not: {', '.join(failed)}." if failed else "")
+    return text + (f" Not: {', '.join(failed)}." if failed else "")
 
 
 def _rows(steps: Json, name: str) -> list[Json]:

@@ -226,10 +226,10 @@ def _us_per_step(cores: list[float], rates: list[float]) -> list[float]:
 def render_front_ends(result: Json) -> str:
     """Returns a table."""
     lines = [
-        f"\n{TITLE}: {result['num_actors']} actors that pack once, an equal share to each "
-        "front end; these share nothing, so the product's own could not bring more. Pinned: front "
-        f"ends on one half of the {result['cores']} cores, actors on the other. Ratios are of "
-        "windows taken in turn.\n",
+        f"\n{TITLE}, with {result['num_actors']} actors: the front ends share nothing, which "
+        "bounds what several for one learner could bring "
+        "([ADR 0027](adr/0027-one-front-end-process.md)). Pinned: front ends have one half of the "
+        f"{result['cores']} cores, actors the other.\n",
         "| unrolls | where | front ends | steps/s | x one (spread) | front ends us/step | actors "
         "us/step | cores of front ends | of actors |",
         "|---" * 9 + "|",
@@ -241,6 +241,7 @@ def render_front_ends(result: Json) -> str:
         f"{row['actor_us_per_step']['median']:.2f} | {row['front_end_cores']['median']:.2f} | "
         f"{row['actor_cores']['median']:.2f} |"
         for row in result["rows"]
+        if row["front_ends"] > 1  # one is what the others are held against
     ]
     return "\n".join(lines)
 

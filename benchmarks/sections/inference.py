@@ -36,6 +36,7 @@ from impala_common.spec.specs import OBSERVATION, EnvironmentSpec, TensorSpec
 TITLE = "Inference in an actor"
 
 SLOTS = (1, 8, 32, 64, 256)
+_TOLD_SLOTS = (1, 8, 32)
 _NUM_COMPARED_STEPS = 5
 _HEAD_GAIN = 500.0
 
@@ -113,33 +114,35 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns one table: a row for each network and number of slots."""
-    names = list(dict.fromkeys(name for row in result["rows"] for name in row["backends"]))
+    """Returns one table: a row for each network and backend, a column for each number of slots."""
+    rows = [row for row in result["rows"] if row["slots"] in _TOLD_SLOTS]
+    counts = list(dict.fromkeys(row["slots"] for row in rows))
     lines = [
-        "CPU microseconds of one thread per agent step (a call of all slots, divided by them), "
-        "and in brackets for taking over new weights once; then the largest difference of a logit "
-        "to eager float32, relative where logits are above 1. The fastest is bold.\n",
-        "| | slots | " + " | ".join(names) + " | differences |",
-        "|---" * (len(names) + 3) + "|",
+        "CPU microseconds of one thread per agent step, by the number of slots of a call. The "
+        "fastest is bold.\n",
+        "| | backend | " + " | ".join(map(str, counts)) + " |",
+        "|---" * (len(counts) + 2) + "|",
     ]
-    shown = ""
-    for row in result["rows"]:
-        backends = row["backends"]
-        best = min(backends, key=lambda name: backends[name]["us_per_call"]["median"])
-        cells = ["" if row["title"] == shown else row["title"], str(row["slots"])]
-        shown = row["title"]
-        for name in names:
-            if name not in backends:
-                cells.append("")
-                continue
-            step_us = backends[name]["us_per_call"]["median"] / row["slots"]
-            load_us = backends[name]["us_per_load"]["median"]
-            mark = "**" if name == best else ""
-            cells.append(f"{mark}{step_us:.2f}{mark} ({load_us:,.0f})")
-        told = [
-            f"{name} {told['difference']:.0e}" for name, told in backends.items() if name != "eager"
-        ]
-        lines.append("| " + " | ".join([*cells, ", ".join(told)]) + " |")
+    for title in dict.fromkeys(row["title"] for row in rows):
+        of_network = {row["slots"]: row["backends"] for row in rows if row["title"] == title}
+        for number, name in enumerate(next(iter(of_network.values()))):
+            cells = ["" if number else title, name]
+            for num_slots, backends in of_network.items():
+                times = {key: told["us_per_call"]["median"] for key, told in backends.items()}
+                mark = "**" if times[name] == min(times.values()) else ""
+                cells.append(f"{mark}{times[name] / num_slots:.2f}{mark}")
+            lines.append("| " + " | ".join(cells) + " |")
+    every = [(name, told) for row in result["rows"] for name, told in row["backends"].items()]
+    loads_us = [told["us_per_load"]["median"] for _, told in every]
+    differences = ", ".join(
+        f"{name} {max(told['difference'] for key, told in every if key == name):.0e}"
+        for name in dict.fromkeys(key for key, _ in every if key != "eager")
+    )
+    lines.append(
+        f"\nTaking over new weights costs {min(loads_us):,.0f} to {max(loads_us):,.0f} us. Largest "
+        "difference of a logit to eager float32, relative where logits are above 1: "
+        f"{differences}."
+    )
     return "\n".join(lines) + "\n"
 
 

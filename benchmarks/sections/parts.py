@@ -53,41 +53,23 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns the tables of groups and of single parts."""
+    """Returns a table of sums; the section `system` tells each part beside the whole."""
     lines = [
-        "CPU microseconds per agent step, medians of windows in turn, in a process of its own with "
-        f"one thread; in brackets how far the windows spread. The bound is {result['cores']} cores "
-        "/ the sum.\n",
-        "| | slots | T | B | " + " | ".join(GROUPS) + " | sum | bound, steps/s |",
-        "|---" * (len(GROUPS) + 6) + "|",
+        f"The bound is {result['cores']} cores / the CPU time of all parts per agent step, each "
+        "run alone with one thread. The next section has them in brackets. Bytes are "
+        "compressed.\n",
+        "| | slots, T, B | inference | bound, steps/s | bytes per step |",
+        "|---" * 5 + "|",
     ]
     for row in result["rows"]:
-        values = row["cpu_us_by_group"]
         cells = [
-            f"`{row['case']}`: {row['title']}",
-            row["num_slots"],
-            row["unroll_length"],
-            row["batch_size"],
+            f"`{row['case']}`",
+            f"{row['num_slots']}, {row['unroll_length']}, {row['batch_size']}",
+            row["inference"],
+            f"**{row['bound_steps_per_s']:,.0f}**",
+            f"{row['wire_bytes_per_step']:,.0f}",
         ]
-        cells += [f"{values[group]:.2f}" for group in GROUPS]
-        cells += [f"{sum(values.values()):.2f}", f"**{row['bound_steps_per_s']:,.0f}**"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    backends = ", ".join(f"{row['case']} {row['inference']}" for row in result["rows"])
-    lines.append(f"\nInference, as an actor chooses it: {backends}.\n")
-    parts = [part for group in GROUPS.values() for part in group]
-    lines += [
-        "Wire is encode + decode, batch is build (rows side by side in the actor) + store "
-        "(columns of rollout storage) + load (tensors of them). One by one, with bytes on the "
-        "wire:\n",
-        "| | " + " | ".join(parts) + " | bytes |",
-        "|---" * (len(parts) + 2) + "|",
-    ]
-    for row in result["rows"]:
-        cells = [f"`{row['case']}`"]
-        for part in parts:
-            told = row["cpu_us"][part]
-            cells.append(f"{told['median']:.2f} (± {50 * told['spread']:.0f} %)")
-        lines.append("| " + " | ".join([*cells, f"{row['wire_bytes_per_step']:,.0f}"]) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

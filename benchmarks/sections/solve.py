@@ -36,16 +36,15 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns a table by seed."""
+    """Returns a paragraph and a line for each seed."""
     lines = [
-        f"`impala-train --env {result['env']} --seed N` with default settings, until it has "
-        f"printed its evaluation; solved: a mean return of at least {result['bar']:g}.\n",
-        "| seed | agent steps | return | episodes | training s | all s |",
-        "|---|---|---|---|---|---|",
+        f"`impala-train --env {result['env']} --seed N`, with the defaults of that commit, until "
+        f"it has printed its evaluation; solved: a mean return of at least {result['bar']:g}. More "
+        "seeds, with 100,000 steps: [ladder.md](results/ladder.md#cartpole).\n",
     ]
     lines += [
-        f"| {run['seed']} | {run['steps']:,} | {run['return_mean']:.1f} | {run['num_episodes']} | "
-        f"{run['training_time_s']:.1f} | {run['wall_time_s']:.1f} |"
+        f"- Seed {run['seed']}: {run['wall_time_s']:.1f} s, {run['training_time_s']:.1f} of them "
+        f"training; return {run['return_mean']:.1f}."
         for run in result["runs"]
     ]
     return "\n".join(lines) + "\n"

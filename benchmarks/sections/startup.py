@@ -23,15 +23,17 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns a table."""
-    lines = ["| | median s | lowest | highest |", "|---|---|---|---|"]
+    """Returns a line for each, lowest and highest in brackets."""
     titles = {
         "first_update_s": "`make train` to the first update",
         "help_s": "`impala-actor --help`",
     }
+    lines = []
     for name, title in titles.items():
         told = result[name]
-        lines.append(f"| {title} | {told['median']:.2f} | {told['low']:.2f} | {told['high']:.2f} |")
+        lines.append(
+            f"- {title}: {told['median']:.2f} s ({told['low']:.2f} to {told['high']:.2f})."
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -56,34 +56,35 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns tables of speed, CPU time by part and by process, and memory."""
+    """Returns tables of speed and memory, and of CPU time by part."""
     rows = result["rows"]
+    num_windows = max(len(row["steps_per_s"]["windows"]) for row in rows)
     lines = [
-        f"Windows of {result['window_s']:g} s after {result['warm_up_s']:g} s of training: agent "
-        "steps that the learner trained on. Spread: highest less lowest window, of the median. "
-        "Other cores: what everything else on the machine took meanwhile.\n",
-        "| | steps/s | windows | spread | bound | of the bound | policy lag | other cores |",
-        "|---|---|---|---|---|---|---|---|",
+        f"Agent steps that the learner trained on, in {num_windows} windows of "
+        f"{result['window_s']:g} s after {result['warm_up_s']:g} s of training, one pass over each "
+        "batch. The presets `cartpole` (2 passes), `minatar` and `atari` (4) are slower; Pong has "
+        "`atari_paper` here. Spread: highest less lowest window, of the median. Memory: "
+        "proportional share of all processes, in the largest window.\n",
+        "| | steps/s | spread | of the bound | policy lag | MiB (learner) |",
+        "|---" * 6 + "|",
     ]
     for row in rows:
-        speed, bound = row["steps_per_s"], row["bound_steps_per_s"]
-        lines.append(
-            f"| `{row['case']}`: {row['title']} | **{speed['median']:,.0f}** | "
-            f"{len(speed['windows'])} | "
-            f"{speed['spread']:.0%} | {_or_dash(bound, ',.0f')} | "
-            f"{_or_dash(row['share_of_bound'], '.0%')} | {row['policy_lag_mean']:.1f} | "
-            f"{row['other_cores']:.2f} |"
-        )
+        speed, mib = row["steps_per_s"], row["pss_mib_by_process"]
+        cells = [
+            f"`{row['case']}`: {row['title']}",
+            f"**{speed['median']:,.0f}**",
+            f"{speed['spread']:.0%}",
+            _or_dash(row["share_of_bound"], ".0%"),
+            f"{row['policy_lag_mean']:.1f}",
+            f"{sum(mib.values()):,.0f} ({_or_dash(mib.get('learner'), ',.0f')})",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    rows = [row for row in rows if row["cpu_us_alone"]] or rows  # without variants
     lines += [
-        "\nCPU microseconds per agent step by part, in brackets the same part alone. Actors and "
-        "learner report wall time of their parts; their CPU time is shared out in that "
-        "proportion.\n",
+        "\nCPU microseconds per agent step; in brackets, the part alone. The first three are the "
+        "actor's, the fourth the front end's, the next two the learner's. The sum of a process is "
+        "exact; its parts are estimates from wall time.\n",
         *_table(rows, "cpu_us_by_part", ".2f", "cpu_us_alone"),
-        "\nThe same by process:\n",
-        *_table(rows, "cpu_us_by_process", ".2f"),
-        "\nMemory in MiB: proportional share of each process, at the end of the window in which "
-        "all together had most:\n",
-        *_table(rows, "pss_mib_by_process", ",.0f"),
     ]
     return "\n".join(lines) + "\n"
 
@@ -134,13 +135,13 @@ def _medians(values: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _table(rows: list[Json], key: str, form: str, other_key: str = "") -> list[str]:
+def _table(rows: list[Json], key: str, form: str, other_key: str) -> list[str]:
     """Returns a table of what is under `key`, with what is under `other_key` in brackets."""
-    names = list(dict.fromkeys(name for row in rows for name in row[key]))
+    names = list(dict.fromkeys(name for row in rows for name in row[key] if name != "command"))
     lines = ["| | " + " | ".join(names) + " | sum |", "|---" * (len(names) + 2) + "|"]
     for row in rows:
         values = row[key]
-        others = row[other_key] if other_key else {}
+        others = row[other_key]
         cells = [_or_dash(values.get(name), form) for name in names]
         cells.append(format(sum(values.values()), form))
         for position, name in enumerate(names):

@@ -73,37 +73,40 @@ def measure(settings: BenchSettings) -> Json:
 
 
 def render(result: Json) -> str:
-    """Returns the table of variants and that of V-trace."""
+    """Returns the table of precisions, and lines of compilation and V-trace."""
+    has_busy = any(
+        v["busy"] is not None for row in result["rows"] for v in row["variants"].values()
+    )
     lines = [
-        "`Updater.apply` on a batch that is there; one thread on a CPU. Medians of windows, "
-        "ratios are of CPU time on a CPU. The first call of a compiled variant is what compilation "
-        "costs a run, with what was in the cache on disk.\n",
-        "| | device | variant | CPU us/step | wall us/step | steps/s | to float32 | first call, s "
-        "| device busy |",
-        "|---" * 9 + "|",
+        "`Updater.apply` on a batch on the device: CPU time of one thread on a CPU, wall time on a "
+        "GPU.\n",
+        "| | device | variant | us/step |" + " device busy |" * has_busy,
+        "|---" * (4 + has_busy) + "|",
     ]
+    compiled = []
     for row in result["rows"]:
         judged = "wall_us" if row["device"] == "cuda" else "cpu_us"
-        base = row["variants"]["float32"][judged]["median"]
+        times = {name: variant[judged]["median"] for name, variant in row["variants"].items()}
         for name, variant in row["variants"].items():
-            wall_us = variant["wall_us"]["median"]
+            precision, _, is_compiled = name.partition(", ")
+            if is_compiled:
+                compiled.append(
+                    f"{row['name']}, {row['device']}, {precision} "
+                    f"{times[precision] / times[name]:.2f}x after {variant['first_call_s']:.1f} s"
+                )
+                continue
             busy = f"{variant['busy']:.0%}" if variant["busy"] is not None else "-"
             lines.append(
-                f"| {row['name']} | {row['device']} | {name} "
-                f"| {variant['cpu_us']['median']:.2f} | {wall_us:.2f} | {1e6 / wall_us:,.0f} "
-                f"| {base / variant[judged]['median']:.2f}x "
-                f"| {variant['first_call_s']:.1f} | {busy} |"
+                f"| {row['name']} | {row['device']} | {name} | {times[name]:.2f} |"
+                + f" {busy} |" * has_busy
             )
-    lines += [
-        "",
-        "| V-trace's recursion | device | loop, us | scan, us | ratio |",
-        "|---" * 5 + "|",
-    ]
+    if compiled:
+        lines.append(f"\ntorch.compile, which is no setting, gains: {'; '.join(compiled)}.")
     for scan in result["vtrace"]:
         loop_us, scan_us = scan["us"]["loop"]["median"], scan["us"]["scan"]["median"]
         lines.append(
-            f"| T {_VTRACE_SHAPE[0]}, B {_VTRACE_SHAPE[1]} | {scan['device']} | {loop_us:.0f} "
-            f"| {scan_us:.0f} | {loop_us / scan_us:.1f}x |"
+            f"\nV-trace's recursion, T {_VTRACE_SHAPE[0]}, B {_VTRACE_SHAPE[1]}, {scan['device']}: "
+            f"loop {loop_us:.0f} us, scan {scan_us:.0f} us."
         )
     return "\n".join(lines) + "\n"
 

@@ -9,12 +9,12 @@ from benchmarks.suite.section import Json
 from benchmarks.suite.section_table import SECTIONS
 from benchmarks.suite.targets import Target
 
+_USUAL_CORES = "2 cores"
 _HEAD = """# Performance
 
 With this page you know how fast each part is, and what bounds it. `make bench` writes it from
-[results/performance.json](results/performance.json); targets: `benchmarks/suite/targets.toml`. A
-figure is the median of several windows; what is compared was measured in turn in one run. CPU time
-per step is user and system time of all threads.
+[results/performance.json](results/performance.json). A figure is the median of several windows, and
+variants took turns ([ADR 0023](adr/0023-one-benchmark-run-with-its-own-bound.md)).
 """
 
 
@@ -32,13 +32,19 @@ def render_page(
     results = {name: s["result"] for name, s in sections.items() if "result" in s}
     figures = {name: SECTIONS[name].figures(result) for name, result in results.items()}
     figures["gpu"] = find_gpu_figures(gpu)
-    machines = list(dict.fromkeys(_name_machine(section) for section in sections.values()))
-    usual = f"Where no machine is named: {machines[0]}.\n" if machines else ""
-    parts = [_HEAD, usual, "## Targets\n", _render_targets(targets, figures)]
+    usual = next(iter(sections.values()), None)
+    parts = [_HEAD]
+    if usual is not None:
+        minutes = sum(section["duration_s"] for section in sections.values()) / 60
+        loads = [section["load_average_before"] for section in sections.values()]
+        parts.append(
+            f"Where nothing else is said: {_name_origin(usual)}, {_name_hardware(usual)}; "
+            f"{_name_versions(usual)}. All sections took {minutes:.0f} minutes; the load "
+            f"before them was {min(loads):.1f} to {max(loads):.1f}.\n"
+        )
+    parts += ["## Targets\n", _render_targets(targets, figures)]
     for name, section in sections.items():
-        machine = _name_machine(section)
-        on = "" if machine == machines[0] else f" on {machine}"
-        parts += [f"## {SECTIONS[name].TITLE}\n", _render_origin(section, on)]
+        parts += [f"## {SECTIONS[name].TITLE}\n", *_render_origin(section, usual or section)]
         if name in results:
             parts.append(SECTIONS[name].render(results[name]))
         else:
@@ -49,9 +55,10 @@ def render_page(
 
 def _render_targets(targets: Sequence[Target], figures: Mapping[str, Mapping[str, float]]) -> str:
     lines = [
-        "Ratio: measured / target, or target / measured where less is better; 1 or more is met.\n",
-        "| | on | target | measured | ratio | why it falls short | others |",
-        "|---|---|---|---|---|---|---|",
+        "Bold is met: its ratio is 1 or more. Others were measured earlier on the same two cores, "
+        "with the same environment, network, T and B.\n",
+        "| | on | target | measured | ratio | notes |",
+        "|---|---|---|---|---|---|",
     ]
     for target in targets:
         judged = target.judge(figures)
@@ -63,28 +70,41 @@ def _render_targets(targets: Sequence[Target], figures: Mapping[str, Mapping[str
             measured, ratio = format(judged.value, target.form), f"{judged.ratio:.2f}"
         if judged.is_met:
             measured, reason = f"**{measured}**", ""
+        on = "" if target.on == _USUAL_CORES else target.on
+        notes = [reason, f"others: {target.others}" if target.others else ""]
         lines.append(
-            f"| {target.what} | {target.on} | {sign} {format(bound, target.form)} | {measured} | "
-            f"{ratio} | {reason} | {target.others} |"
+            f"| {target.what} | {on} | {sign} {format(bound, target.form)} | {measured} | "
+            f"{ratio} | {'; '.join(filter(None, notes))} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _name_machine(section: Json) -> str:
+def _name_hardware(section: Json) -> str:
+    machine = section["machine"]
+    return f"{machine['cores']} cores, {machine['processor']}, {machine['gpu'] or 'no GPU'}"
+
+
+def _name_versions(section: Json) -> str:
     machine = section["machine"]
     packages = machine["packages"]
     names = ("torch", "numpy", "grpcio", "ale-py")
     versions = ", ".join(f"{name} {packages[name]}" for name in names)
-    return (
-        f"{machine['cores']} cores, {machine['processor']}, {machine['gpu'] or 'no GPU'}; "
-        f"Python {machine['python']}, {versions}"
-    )
+    return f"Python {machine['python']}, {versions}"
 
 
-def _render_origin(section: Json, on: str) -> str:
+def _name_origin(section: Json) -> str:
+    """Returns command, day and commit."""
     machine = section["machine"]
     changed = " and local changes" if machine["has_local_changes"] else ""
-    return (
-        f"`{section['command']}`{on}, {section['when_utc']} UTC, {section['duration_s']:g} s, load "
-        f"average {section['load_average_before']:g} before; commit {machine['commit']}{changed}.\n"
-    )
+    day = section["when_utc"].split()[0]
+    return f"`{section['command']}`, {day}, commit {machine['commit']}{changed}"
+
+
+def _render_origin(section: Json, usual: Json) -> list[str]:
+    """Returns a line of what differs from the usual origin, if anything does."""
+    told = [
+        name(section)
+        for name in (_name_origin, _name_hardware, _name_versions)
+        if name(section) != name(usual)
+    ]
+    return ["; ".join(told) + ".\n"] if told else []

@@ -1,7 +1,7 @@
 """What is wrong with learning, in words, and what to change: findings made from metrics.
 
-The controller passes in each line of metrics, on its thread. A finding is made from the
-median of the last lines, so that one odd line is none. Thresholds are in one table,
+The controller passes in each line of metrics, on its thread. Most findings are made
+from the median of the last lines, so that one odd line is none. Thresholds are in one table,
 `THRESHOLDS`. Knows neither gRPC nor torch.
 docs/troubleshooting.md has a section for each finding.
 """

@@ -37,11 +37,17 @@ OBJECTS_OPTION = "--objects-fd"
 _LENGTH = struct.Struct("<Q")
 
 
+def has_object_memory() -> bool:
+    """Returns whether this system has memory for objects: Linux has."""
+    return hasattr(os, "memfd_create")
+
+
 class ObjectMemory:
     """Anonymous memory with packed objects; children inherit its descriptor.
 
     Attributes:
       fd: the descriptor, until closed.
+      names: names of the objects; none if it passes the module search path alone.
     """
 
     def __init__(self, objects: Objects) -> None:
@@ -53,10 +59,11 @@ class ObjectMemory:
         require(
             "environment or network",
             ", ".join(name for _kind, name in objects),
-            hasattr(os, "memfd_create"),
+            has_object_memory(),
             "named by its module (module:MyEnv-v0) on this system",
             "Python objects reach other processes through anonymous memory, which Linux has",
         )
+        self.names = tuple(name for _kind, name in objects)
         index = [[kind, name, len(data)] for (kind, name), data in objects.items()]
         search_path = [os.path.abspath(entry) for entry in sys.path]
         header = json.dumps({"search_path": search_path, "objects": index}).encode()

@@ -45,7 +45,7 @@ class LocalTraining:
         self._config = config
         self._run = run
         self._objects = objects
-        if objects is not None and config.ranks.learner_ranks > 1:
+        if objects is not None and objects.names and config.ranks.learner_ranks > 1:
             raise ConfigError(
                 "learner_ranks",
                 config.ranks.learner_ranks,

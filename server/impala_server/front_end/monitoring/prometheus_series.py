@@ -255,7 +255,7 @@ OWN = {
     "impala_state": "1 for the state the learner is in, 0 for the others.",
     "impala_bottleneck": "1 for the part of the machine that bounds the run, 0 for the others.",
     "impala_draining": "1 while no more unrolls are taken.",
-    "impala_insecure_bind": "1 if other machines reach the learner without TLS and a token.",
+    "impala_insecure_bind": "1 if other machines reach the learner without TLS or without a token.",
     "impala_status_age_seconds": "Seconds since the learner process was last heard of.",
     "impala_max_actors": "Actors that may take part at a time.",
 }
