@@ -76,6 +76,7 @@ RESPONSE_BOUNDS: dict[str, dict[str, Bound]] = {
         "normalise_rewards": _BOOL,
         "recurrence": _NAME,
         "log_std_init": Number(-1e3, 1e3),
+        "normalise_integers": _BOOL,
     },
     "LearnerLimits": {
         "window": Number(1, 1024),

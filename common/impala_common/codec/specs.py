@@ -104,6 +104,7 @@ def pack_model_spec(spec: ModelSpec) -> pb.ModelSpec:
         observation_clip=spec.observation_clip,
         normalise_rewards=spec.normalise_rewards,
         log_std_init=spec.log_std_init,
+        normalise_integers=spec.normalise_integers,
     )
 
 
@@ -123,6 +124,7 @@ def unpack_model_spec(message: pb.ModelSpec) -> ModelSpec:
         observation_clip=message.observation_clip,
         normalise_rewards=message.normalise_rewards,
         log_std_init=message.log_std_init,
+        normalise_integers=message.normalise_integers,
     )
 
 

@@ -8,6 +8,7 @@ place: a tensor of `state_dict` always has the present numbers.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,8 @@ Combine = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 VARIANCE_EPS = 1e-8
 """Added to variances before the root, so that a constant input has a deviation above 0."""
+_WIDE_TYPES = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)
+_MIN_PICTURE_SIDE = 36  # nature_cnn's
 
 
 class RunningMoments(nn.Module):
@@ -81,12 +84,38 @@ class RunningMoments(nn.Module):
     def normalise(self, rows: Tensor, clip: float) -> Tensor:
         """Returns float32 rows of mean 0 and deviation 1, clipped to [-clip, clip].
 
-        Rows of float64 are shifted in float64, which keeps a small spread around a large mean.
+        Rows of types wider than float32 holds exactly (float64, integers of 32 and 64 bits) are
+        shifted in float64, which keeps a small spread around a large mean.
         """
-        if rows.dtype != torch.float64:
-            rows = rows.to(torch.float32)
+        rows = rows.to(torch.float64 if rows.dtype in _WIDE_TYPES else torch.float32)
         shifted = (rows - self.mean.to(rows.dtype)) * self.std.reciprocal().to(rows.dtype)
         return shifted.clamp(-clip, clip).to(torch.float32)
+
+
+def is_normalised(leaf: TensorSpec, has_integers: bool) -> bool:
+    """Returns whether a leaf is among those that normalisation of observations is for.
+
+    These are leaves of floating-point type and, with `has_integers`, of integer type, except for
+    pictures: two sides of at least 36. The numbers of a smaller image, such as MiniGrid's grid of
+    7 x 7 codes in a space of 0 to 255, say nothing of their range, and 1/255 may leave too little
+    of them.
+    """
+    return leaf.dtype.startswith("float") or (has_integers and _is_integer(leaf))
+
+
+def _is_integer(leaf: TensorSpec) -> bool:
+    """Returns whether a leaf is of integer type and no picture."""
+    is_picture = sum(side >= _MIN_PICTURE_SIDE for side in leaf.shape) >= 2
+    return "int" in leaf.dtype and not is_picture
+
+
+def with_normalised_integers(environment: EnvironmentSpec) -> EnvironmentSpec:
+    """Returns `environment` as a network behind the normalisation of integers sees it."""
+    leaves = (
+        dataclasses.replace(leaf, dtype="float32") if _is_integer(leaf) else leaf
+        for leaf in environment.observation_leaves
+    )
+    return dataclasses.replace(environment, observation_leaves=tuple(leaves))
 
 
 class NormalisedModel(AgentModel):
@@ -94,7 +123,7 @@ class NormalisedModel(AgentModel):
 
     Attributes:
       network: the wrapped network.
-      leaf_names: leaves that are normalised: those of floating-point type.
+      leaf_names: leaves that are normalised, as `is_normalised` says.
       observation_moments: their statistics, in the order of leaf_names.
       reward_moments: statistics of discounted sums of rewards; None without reward normalisation.
     """
@@ -107,7 +136,7 @@ class NormalisedModel(AgentModel):
         leaves = [
             leaf
             for leaf in environment.observation_leaves
-            if spec.normalise_observations and leaf.dtype.startswith("float")
+            if spec.normalise_observations and is_normalised(leaf, spec.normalise_integers)
         ]
         self.leaf_names = tuple(leaf.name for leaf in leaves)
         self.observation_moments = nn.ModuleList(RunningMoments(leaf.shape) for leaf in leaves)

@@ -28,7 +28,11 @@ from impala_common.models.inputs import (
 )
 from impala_common.models.mlp import MlpEncoder, SeparateMlp
 from impala_common.models.multi import MultiEncoder, find_images
-from impala_common.models.normalisation import NormalisedModel
+from impala_common.models.normalisation import (
+    NormalisedModel,
+    is_normalised,
+    with_normalised_integers,
+)
 from impala_common.models.own_model import ForwardModel, describe_error, import_model_class
 from impala_common.models.trunk import Encoder, TrunkModel
 from impala_common.models.validation import validate_encoder, validate_model
@@ -88,7 +92,10 @@ def find_maker(name: str) -> Maker:
 
 
 def resolve_model_spec(
-    config: ModelConfig, environment: EnvironmentSpec, normalise_rewards: bool = False
+    config: ModelConfig,
+    environment: EnvironmentSpec,
+    normalise_rewards: bool = False,
+    normalise_integers: bool = True,
 ) -> ModelSpec:
     """Returns the specification of the network, with every "auto" and None resolved.
 
@@ -96,6 +103,8 @@ def resolve_model_spec(
       config: the settings.
       environment: specification of its inputs and actions.
       normalise_rewards: whether it holds statistics of rewards.
+      normalise_integers: whether normalisation of observations includes integers; not in runs
+        that began before this was possible, and never for own networks, which scale their inputs.
 
     Raises:
       ConfigError: the chosen network cannot process the environment's observations.
@@ -104,6 +113,15 @@ def resolve_model_spec(
     name = config.model if config.model != "auto" else _choose_model(environment)
     if name in _MIN_SIDES:
         require_image_layout(environment, name, _MIN_SIDES[name])
+    normalised = [
+        leaf
+        for leaf in environment.observation_leaves
+        if config.normalise_observations
+        and is_normalised(leaf, normalise_integers and not is_own_model(name))
+    ]
+    has_integers = not all(leaf.dtype.startswith("float") for leaf in normalised)
+    if has_integers:
+        environment = with_normalised_integers(environment)
     scale = config.observation_scale
     return ModelSpec(
         name=name,
@@ -115,12 +133,11 @@ def resolve_model_spec(
         activation=config.activation,
         use_previous_action_and_reward=config.use_previous_action_and_reward,
         observation_scale=_choose_scale(name, environment) if scale is None else scale,
-        # Only leaves of floating-point type are normalised.
-        normalise_observations=config.normalise_observations
-        and any(leaf.dtype.startswith("float") for leaf in environment.observation_leaves),
+        normalise_observations=bool(normalised),
         observation_clip=config.observation_clip,
         normalise_rewards=normalise_rewards,
         log_std_init=config.log_std_init,
+        normalise_integers=has_integers,
     )
 
 
@@ -136,8 +153,9 @@ def make_model(spec: ModelSpec, environment: EnvironmentSpec, seed: int) -> Agen
       ModelError: an own network cannot be made, or breaks the contract.
     """
     seen = environment.without_action_mask()
+    inner = with_normalised_integers(seen) if spec.normalise_integers else seen
     with _float32_on_cpu():
-        network = _make_network(spec, environment if spec.is_own else seen, seed)
+        network = _make_network(spec, environment if spec.is_own else inner, seed)
         if environment.action_mask is not None:
             network = MaskedModel(network, environment)
         if spec.normalise_observations or spec.normalise_rewards:

@@ -246,6 +246,8 @@ class ModelSpec:
     """Specification of the network; ModelConfig explains the fields.
 
     `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
+    `normalise_integers` is normalise_observations for leaves of integer type, except pictures; it
+    is False in runs of earlier versions.
 
     Attributes:
       name: a shipped network, or an own one: "module:Class" or "object:Name".
@@ -264,6 +266,7 @@ class ModelSpec:
     observation_clip: float = 10.0
     normalise_rewards: bool = False
     log_std_init: float = 0.0
+    normalise_integers: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelSpec:  # Any: JSON

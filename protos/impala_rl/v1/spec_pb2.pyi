@@ -70,7 +70,7 @@ class UnrollLeaf(_message.Message):
     def __init__(self, tensor: _Optional[_Union[_tensor_pb2.TensorSpec, _Mapping]] = ..., rows: _Optional[int] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence", "log_std_init")
+    __slots__ = ("name", "hidden_sizes", "feature_dim", "hidden_dim", "init_method", "activation", "use_previous_action_and_reward", "observation_scale", "normalise_observations", "observation_clip", "normalise_rewards", "recurrence", "log_std_init", "normalise_integers")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_SIZES_FIELD_NUMBER: _ClassVar[int]
     FEATURE_DIM_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class ModelSpec(_message.Message):
     NORMALISE_REWARDS_FIELD_NUMBER: _ClassVar[int]
     RECURRENCE_FIELD_NUMBER: _ClassVar[int]
     LOG_STD_INIT_FIELD_NUMBER: _ClassVar[int]
+    NORMALISE_INTEGERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     hidden_sizes: _containers.RepeatedScalarFieldContainer[int]
     feature_dim: int
@@ -97,4 +98,5 @@ class ModelSpec(_message.Message):
     normalise_rewards: bool
     recurrence: str
     log_std_init: float
-    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ..., log_std_init: _Optional[float] = ...) -> None: ...
+    normalise_integers: bool
+    def __init__(self, name: _Optional[str] = ..., hidden_sizes: _Optional[_Iterable[int]] = ..., feature_dim: _Optional[int] = ..., hidden_dim: _Optional[int] = ..., init_method: _Optional[str] = ..., activation: _Optional[str] = ..., use_previous_action_and_reward: _Optional[bool] = ..., observation_scale: _Optional[float] = ..., normalise_observations: _Optional[bool] = ..., observation_clip: _Optional[float] = ..., normalise_rewards: _Optional[bool] = ..., recurrence: _Optional[str] = ..., log_std_init: _Optional[float] = ..., normalise_integers: _Optional[bool] = ...) -> None: ...

@@ -95,8 +95,12 @@ class TrainingState:
         """
         self.config = config
         self.environment = environment
+        trained = {} if checkpoint is None else checkpoint.state.get("model", {})
         self.model_spec = resolve_model_spec(
-            config.model, environment, config.loss.reward_normalisation != "none"
+            config.model,
+            environment,
+            normalise_rewards=config.loss.reward_normalisation != "none",
+            normalise_integers=checkpoint is None or trained.get("normalise_integers", False),
         )
         self.parameters = ParameterTable(config)
         self.counters = Counters()

@@ -46,6 +46,7 @@ PARTS = EnvironmentSpec(
         TensorSpec("observation/a", (3,), "float64"),
         TensorSpec("observation/b", (2, 2), "uint8"),
         TensorSpec("observation/c", (), "float32"),
+        TensorSpec("observation/d", (2,), "int64"),
     ),
     ActionSpec(
         (

@@ -36,8 +36,10 @@ MIXED = EnvironmentSpec(
     (
         TensorSpec("observation/double", (2,), "float64"),
         TensorSpec("observation/half", (), "float16"),
-        TensorSpec("observation/image", (2, 2, 3), "uint8"),
-        TensorSpec("observation/index", (), "int64"),
+        TensorSpec("observation/grid", (2, 2, 3), "uint8"),
+        TensorSpec("observation/counter", (), "int64"),
+        TensorSpec("observation/picture", (36, 36, 1), "uint8"),
+        TensorSpec("observation/flag", (3,), "bool"),
     ),
     VECTOR.action,
 )
@@ -218,40 +220,103 @@ def test_optimizer_and_plain_networks_know_nothing_of_statistics() -> None:
         assert torch.equal(model.state_dict()[f"network.{name}"], value)
 
 
-def test_only_leaves_of_floating_point_type_are_normalised_and_clipped() -> None:
-    """Planted: clip left out; a large float64 made float32 before it is shifted."""
+def observe_mixed() -> dict[str, Tensor]:
+    """One row of MIXED."""
+    return {
+        "observation/double": torch.tensor([[[1e9 + 0.5, 1e9 - 7.0]]], dtype=torch.float64),
+        "observation/half": torch.tensor([[3.0]], dtype=torch.float16),
+        "observation/grid": torch.full((1, 1, 2, 2, 3), 200, dtype=torch.uint8),
+        "observation/counter": torch.tensor([[10**9 + 7]]),
+        "observation/picture": torch.full((1, 1, 36, 36, 1), 200, dtype=torch.uint8),
+        "observation/flag": torch.ones(1, 1, 3, dtype=torch.bool),
+    }
+
+
+def run_on_mixed(model: NormalisedModel) -> dict[str, Tensor]:
+    """Runs `model` on that row; returns what the network behind it was given."""
+    seen: list[dict[str, Tensor]] = []
+    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[0].observations))
+    is_first, zeros = torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1)
+    model(ModelInputs(observe_mixed(), is_first, zeros.long(), zeros), ())
+    return seen[0]
+
+
+def test_floats_and_integers_but_no_pictures_and_flags_are_normalised_and_clipped() -> None:
+    """Planted: clip left out; a large float64, or int64, made float32 before it is shifted."""
     spec = resolve_model_spec(ModelConfig(normalise_observations=True, observation_clip=2.0), MIXED)
     model = make_model(spec, MIXED, 1)
     assert isinstance(model, NormalisedModel)
-    double, half = model.observation_moments
+    double, half, grid, counter = model.observation_moments
     assert isinstance(double, RunningMoments)
     assert isinstance(half, RunningMoments)
+    assert isinstance(grid, RunningMoments)
+    assert isinstance(counter, RunningMoments)
     double.mean.fill_(1e9)
     half.variance.fill_(4.0)
-    seen = []
-    model.network.register_forward_pre_hook(lambda _, args: seen.append(args[0].observations))
-    observations = {
-        "observation/double": torch.tensor([1e9 + 0.5, 1e9 - 7.0], dtype=torch.float64).view(
-            1, 1, 2
-        ),
-        "observation/half": torch.tensor([[3.0]], dtype=torch.float16),
-        "observation/image": torch.full((1, 1, 2, 2, 3), 200, dtype=torch.uint8),
-        "observation/index": torch.tensor([[7]]),
-    }
-    is_first, zeros = torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1)
+    grid.mean.fill_(201.0)
+    counter.mean.fill_(1e9)
+    counter.variance.fill_(49.0)
 
-    model(ModelInputs(observations, is_first, zeros.long(), zeros), ())
+    got = run_on_mixed(model)
 
-    (got,) = seen
-    assert model.leaf_names == ("observation/double", "observation/half")
+    assert model.leaf_names == tuple(leaf.name for leaf in MIXED.observation_leaves[:4])
     assert got["observation/double"].flatten().tolist() == [0.5, -2.0]
     assert got["observation/half"].item() == 1.5
-    assert got["observation/double"].dtype == got["observation/half"].dtype == torch.float32
-    for name in ("observation/image", "observation/index"):
-        assert got[name] is observations[name]
+    assert got["observation/grid"].flatten().tolist() == pytest.approx([-1.0] * 12)
+    assert got["observation/counter"].item() == pytest.approx(1.0)
+    for name in model.leaf_names:
+        assert got[name].dtype == torch.float32
+    for name in ("observation/picture", "observation/flag"):
+        assert torch.equal(got[name], observe_mixed()[name])
+        assert got[name].dtype == observe_mixed()[name].dtype
 
 
-def test_observations_without_floats_have_nothing_to_normalise() -> None:
+def test_networks_of_earlier_versions_keep_their_integers_as_they_are() -> None:
+    """Planted: integers normalised whatever the specification says."""
+    config = ModelConfig(normalise_observations=True)
+    spec = resolve_model_spec(config, MIXED, normalise_integers=False)
+
+    model = make_model(spec, MIXED, 1)
+
+    assert isinstance(model, NormalisedModel)
+    assert model.leaf_names == ("observation/double", "observation/half")
+    assert run_on_mixed(model)["observation/grid"].dtype == torch.uint8
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3), (10, 10), (128,)])
+def test_small_integers_reach_the_layers_with_deviation_1(shape: tuple[int, ...]) -> None:
+    """A grid of codes in a space of 0 to 255 says nothing of its range.
+
+    Planted: normalised codes divided by 255 as if they still were pixels.
+    """
+    environment = EnvironmentSpec(
+        (TensorSpec("observation", shape, "uint8", "image_hwc" if len(shape) == 3 else ""),),
+        ActionSpec.discrete(2),
+    )
+    spec = resolve_model_spec(ModelConfig(normalise_observations=True), environment)
+    model = make_model(spec, environment, 1)
+    assert isinstance(model, NormalisedModel)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randint(0, 4, (65, 8, *shape), generator=generator).to(torch.uint8)
+    no = torch.zeros(65, 8, dtype=torch.bool)
+    inputs = ModelInputs({"observation": rows}, no, no.long(), torch.zeros(65, 8))
+    model.update_statistics(inputs, torch.zeros(64, 8), no[:-1], 0.99)
+    seen: list[Tensor] = []
+    layers = [
+        module
+        for module in model.network.modules()
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+    ]
+    layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+
+    model(inputs, ())
+
+    assert spec.normalise_integers
+    assert float(seen[0].mean()) == pytest.approx(0.0, abs=0.02)
+    assert float(seen[0].std()) == pytest.approx(1.0, abs=0.02)
+
+
+def test_observations_of_flags_have_nothing_to_normalise() -> None:
     """Planted: the wish passed on as it is, so that the network has a wrapper around it."""
     environment = EnvironmentSpec(
         (TensorSpec("observation", (10, 10, 4), "bool"),), ActionSpec.discrete(2)

@@ -100,6 +100,7 @@ MODEL_SPECS = st.builds(
     observation_clip=st.floats(allow_nan=False),
     normalise_rewards=st.booleans(),
     log_std_init=st.floats(allow_nan=False),
+    normalise_integers=st.booleans(),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from update_batches import VECTOR, make_batches
 
 from impala_common.config import TrainConfig
 from impala_common.errors import CheckpointError
+from impala_common.models.registry import make_model, resolve_model_spec
 from impala_common.run.checkpoints import Checkpoint
+from impala_common.spec.specs import EnvironmentSpec, TensorSpec
 from impala_server.learner.training_state import StateSnapshot, TrainingState
 
 NORMALISED = {"normalise_observations": True, "hidden_sizes": (8,)}
@@ -66,6 +70,28 @@ def test_state_from_a_copy_goes_on_as_the_state_itself() -> None:
 
     assert_same(state.export(), other.export(), ("weights", "optimizer"))
     assert state.counters == other.counters
+
+
+def test_run_of_an_earlier_version_resumes_with_its_integers_as_they_are() -> None:
+    """Planted: the network resolved as for a new run."""
+    grid = EnvironmentSpec((TensorSpec("observation", (7, 7, 3), "uint8"),), VECTOR.action)
+    config = make_config(model=NORMALISED, job={"total_steps": 10_000})
+    snapshot = TrainingState(config, grid, None).export()
+    old_spec = resolve_model_spec(config.model, grid, normalise_integers=False)
+    old_model = make_model(old_spec, grid, seed=3)
+    snapshot.state["model"] = dataclasses.asdict(old_spec)
+    del snapshot.state["model"]["normalise_integers"]
+    snapshot.tensors["weights"] = {
+        name: value.numpy() for name, value in old_model.state_dict().items()
+    }
+    snapshot.tensors["optimizer"] = {}
+
+    state = TrainingState(config, grid, as_checkpoint(snapshot))
+
+    assert state.model_spec == old_spec
+    assert state.model_spec.observation_scale == 1 / 255
+    for name, value in old_model.state_dict().items():
+        assert torch.equal(state.model.state_dict()[name], value)
 
 
 def test_roll_back_restores_all_but_what_only_grows() -> None:

@@ -119,8 +119,8 @@ class NumpyMlpInference(InferenceBackend):
             leaf = observations[name]
             if name in self._normalisers:
                 mean, inverse_std = self._normalisers[name]
-                # Leaves of float64 are shifted in float64, as RunningMoments.normalise does.
-                dtype = np.float64 if leaf.dtype == np.float64 else np.float32
+                # As RunningMoments.normalise: float64 and wide integers are shifted in float64.
+                dtype = np.result_type(leaf.dtype, np.float32)
                 leaf = (leaf - mean.astype(dtype)) * inverse_std.astype(dtype)
                 leaf = leaf.clip(-self._clip, self._clip)
             rows = leaf.reshape(len(leaf), -1).astype(np.float32, copy=False)
