@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
+from impala_common.models.inputs import find_leaf_layout
 from impala_common.numerics.vtrace import compute_suffix_recursion
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
@@ -67,8 +68,9 @@ class RunningMoments(nn.Module):
         mask = is_counted.view(*is_counted.shape, *(1,) * self.mean.ndim)
         num_new = is_counted.sum().to(torch.float64)
         rows = rows.to(torch.float64).where(mask, 0.0)
-        mean_new = rows.sum(dim=(0, 1)) / num_new.clamp(min=1.0)
-        squares_new = (rows - mean_new).where(mask, 0.0).square_().sum(dim=(0, 1))
+        mean_new = self._average(rows).sum(dim=(0, 1)) / num_new.clamp(min=1.0)
+        deviations = (rows - mean_new).where(mask, 0.0)
+        squares_new = self._average(deviations.square_()).sum(dim=(0, 1))
         if combine is not None:
             num_new, mean_new, squares_new = combine(num_new, mean_new, squares_new)
         total = (self.count + num_new).clamp_(min=1.0)
@@ -80,6 +82,15 @@ class RunningMoments(nn.Module):
         self.variance.copy_(torch.where(has_new, squares / total, self.variance))
         self.mean.add_(torch.where(has_new, difference * (num_new / total), 0.0))
         self.count.add_(num_new)
+
+    def _average(self, rows: Tensor) -> Tensor:
+        """Returns rows averaged over the elements that share a mean: [T, B, *mean.shape]."""
+        shared = [
+            axis + 2
+            for axis, (side, kept) in enumerate(zip(rows.shape[2:], self.mean.shape, strict=True))
+            if side != kept
+        ]
+        return rows.mean(dim=shared, keepdim=True) if shared else rows
 
     def normalise(self, rows: Tensor, clip: float) -> Tensor:
         """Returns float32 rows of mean 0 and deviation 1, clipped to [-clip, clip].
@@ -118,6 +129,15 @@ def with_normalised_integers(environment: EnvironmentSpec) -> EnvironmentSpec:
     return dataclasses.replace(environment, observation_leaves=tuple(leaves))
 
 
+def _moments_shape(leaf: TensorSpec, frame_stack: int) -> tuple[int, ...]:
+    """Returns the shape of a leaf's mean: one for each channel of an image of integers."""
+    layout = find_leaf_layout(leaf, frame_stack) if _is_integer(leaf) else None
+    if layout is None:
+        return leaf.shape
+    channels = layout.num_channels
+    return (1, 1, channels) if layout.has_channels_last else (channels, 1, 1)
+
+
 class NormalisedModel(AgentModel):
     """A network with normalised observations as inputs, and the statistics of rewards.
 
@@ -139,7 +159,9 @@ class NormalisedModel(AgentModel):
             if spec.normalise_observations and is_normalised(leaf, spec.normalise_integers)
         ]
         self.leaf_names = tuple(leaf.name for leaf in leaves)
-        self.observation_moments = nn.ModuleList(RunningMoments(leaf.shape) for leaf in leaves)
+        self.observation_moments = nn.ModuleList(
+            RunningMoments(_moments_shape(leaf, environment.frame_stack)) for leaf in leaves
+        )
         self.reward_moments = RunningMoments(()) if spec.normalise_rewards else None
 
     def agent_state_specs(self) -> tuple[TensorSpec, ...]:
