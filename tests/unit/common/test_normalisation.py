@@ -283,6 +283,35 @@ def test_networks_of_earlier_versions_keep_their_integers_as_they_are() -> None:
     assert run_on_mixed(model)["observation/grid"].dtype == torch.uint8
 
 
+@pytest.mark.parametrize(("role", "channel_axis"), [("image_hwc", 4), ("image_chw", 2)])
+def test_images_of_integers_have_one_mean_for_each_channel(role: str, channel_axis: int) -> None:
+    """Planted: element by element, padding counted, deviations from each row's mean."""
+    shape = (5, 6, 3) if role == "image_hwc" else (3, 5, 6)
+    environment = EnvironmentSpec(
+        (TensorSpec("observation", shape, "uint8", role),), ActionSpec.discrete(2)
+    )
+    spec = resolve_model_spec(ModelConfig(normalise_observations=True), environment)
+    model = make_model(spec, environment, 1)
+    assert isinstance(model, NormalisedModel)
+    generator = torch.Generator().manual_seed(2)
+    counted = []
+    for _ in range(3):
+        rows = torch.randint(0, 9, (5, 2, *shape), generator=generator).to(torch.uint8)
+        is_padding = torch.rand(4, 2, generator=generator) < 0.3
+        no = torch.zeros(5, 2, dtype=torch.bool)
+        inputs = ModelInputs({"observation": rows}, no, no.long(), torch.zeros(5, 2))
+        model.update_statistics(inputs, torch.zeros(4, 2), is_padding, 0.99)
+        counted.append(rows[:-1][~is_padding].movedim(channel_axis - 1, -1).flatten(0, -2))
+    rows_at_once = torch.cat(counted).double()
+
+    (moments,) = model.observation_moments
+
+    assert isinstance(moments, RunningMoments)
+    assert moments.mean.shape == ((1, 1, 3) if role == "image_hwc" else (3, 1, 1))
+    torch.testing.assert_close(moments.mean.flatten(), rows_at_once.mean(dim=0))
+    torch.testing.assert_close(moments.variance.flatten(), rows_at_once.var(dim=0, correction=0))
+
+
 @pytest.mark.parametrize("shape", [(7, 7, 3), (10, 10), (128,)])
 def test_small_integers_reach_the_layers_with_deviation_1(shape: tuple[int, ...]) -> None:
     """A grid of codes in a space of 0 to 255 says nothing of its range.
