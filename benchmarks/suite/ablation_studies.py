@@ -87,6 +87,13 @@ STUDIES: dict[str, AblationStudy] = {
     "normalisation_cliffwalking": AblationStudy(
         "Normalisation, CliffWalking", "CliffWalking-v1", 200_000, -15.0, _NORMALISATION
     ),
+    "normalisation_doorkey": AblationStudy(
+        "Normalisation, MiniGrid DoorKey-5x5",
+        "MiniGrid-DoorKey-5x5-v0",
+        200_000,
+        0.9,
+        {name: _NORMALISATION[name] for name in ("generic preset", "observations as they are")},
+    ),
     "normalisation_mountaincar": AblationStudy(
         "Normalisation, MountainCarContinuous",
         "MountainCarContinuous-v0",

@@ -113,6 +113,13 @@ RUNGS: dict[str, Rung] = {
         total_steps=500_000,
         eval_episodes=10_000,
     ),
+    "doorkey": Rung(
+        env="MiniGrid-DoorKey-5x5-v0",
+        bar=0.9,
+        num_seeds=5,
+        aim=".9 by 200k, generic preset",
+        total_steps=200_000,
+    ),
     "minatar_breakout_15": Rung(
         env="MinAtar/Breakout-v0",
         bar=15.0,

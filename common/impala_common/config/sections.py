@@ -140,8 +140,8 @@ class ModelConfig:
     """Factor on observations; none: 1/255 if all are uint8 of rank 2 or more, else 1. multi uses
     1/255 for those."""
     normalise_observations: bool = False
-    """Whether running statistics normalise floating-point observations to mean 0 and deviation 1,
-    before observation_scale."""
+    """Whether running statistics normalise observations to mean 0 and deviation 1, before
+    observation_scale: floats and integers, but neither pictures of 36 pixels and more nor bools."""
     observation_clip: float = 10.0
     """Normalised observations are clipped to [-observation_clip, observation_clip]."""
     log_std_init: float = 0.0
