@@ -63,6 +63,8 @@ class ObservationDecoder:
             (leaf.name, np.dtype(leaf.dtype), leaf.shape[skip:])
             for leaf in environment.observation_leaves
         ]
+        mask = environment.action_mask
+        self._mask_name = "" if mask is None else mask.name
 
     def decode(self, message: policy_pb2.SlotObservations, num_slots: int) -> Observations:
         """Returns the observations of a client with `num_slots` slots.
@@ -112,6 +114,8 @@ class ObservationDecoder:
             array = np.frombuffer(plain, dtype).reshape(num, *shape)
             if dtype.kind == "f" and not np.isfinite(array).all():
                 raise InvalidRequestError(f"{name}: expected finite numbers, got NaN or infinity")
+            if name == self._mask_name and not ((array == 0) | (array == 1)).all():
+                raise InvalidRequestError(f"{name}: expected each 0 (illegal) or 1 (legal)")
             leaves[name] = array
         return leaves
 

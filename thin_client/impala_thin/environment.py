@@ -44,6 +44,8 @@ class Leaf:
         for key in self.path:
             observation = observation[key]
         values = np.asarray(observation)
+        if self.spec.role == tensor_pb2.TENSOR_ROLE_ACTION_MASK:
+            _require_flags(self.spec.name, values)
         if self.starts is None or self.sizes is None:
             return np.ascontiguousarray(values, self.dtype).tobytes()
         places = values.reshape(num_slots, -1) - self.starts
@@ -180,7 +182,9 @@ class Environment:
         shape = (num_slots, self.num_logits)
         if masks is None:
             return b"\1" * (num_slots * self.num_logits)
-        array = np.asarray(masks) != 0
+        values = np.asarray(masks)
+        _require_flags("masks", values)
+        array = values != 0
         if array.shape != shape:
             raise ValueError(f"masks: expected shape {shape}, got {array.shape}")
         data: bytes = array.tobytes()
@@ -209,6 +213,13 @@ def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> tensor_pb2.TensorS
         is_chw = 2 * shape[0] <= min(shape[1:])  # as for ordinary actors: docs/adr/0033
         role = _CHW if is_chw else tensor_pb2.TENSOR_ROLE_IMAGE_HWC
     return tensor_pb2.TensorSpec(name=name, dtype=f"DTYPE_{dtype.upper()}", shape=shape, role=role)
+
+
+def _require_flags(name: str, values: Array) -> None:
+    """Raises ValueError for a mask of 0 and -inf, or of other numbers than 0 and 1."""
+    if values.dtype != np.bool_ and not ((values == 0) | (values == 1)).all():
+        found = f"{values.tolist()}"[:200]
+        raise ValueError(f"{name}: expected each 0 (illegal) or 1 (legal), got {found}")
 
 
 def _make_mask_leaf(num_logits: int) -> Leaf:

@@ -19,6 +19,7 @@ from impala_common.spec.specs import OBSERVATION, ActionSpec, TensorSpec
 
 KEY = "action_mask"
 MASK_LEAF = f"{OBSERVATION}/{KEY}"
+_IN_INFOS = "action_mask in the infos of the environment"
 
 BoolArray = NDArray[np.bool_]
 
@@ -98,16 +99,20 @@ def flatten_mask(mask: Any, width: int) -> BoolArray:
     return _as_bools(flat)
 
 
+def require_flags(mask: NDArray[Any], where: str = _IN_INFOS) -> None:
+    """Raises SpecMismatchError for a mask of 0 and -inf, or of other numbers than 0 and 1."""
+    if mask.dtype != np.bool_ and not ((mask == 0) | (mask == 1)).all():
+        raise _mismatch(
+            "each 0 (illegal) or 1 (legal)", f"other numbers: {mask.tolist()}"[:200], where
+        )
+
+
 def _as_bools(mask: NDArray[Any]) -> BoolArray:
-    """Returns a mask as flags; raises SpecMismatchError for 0 and -inf, and other numbers."""
-    if mask.dtype.kind == "f" and not np.isin(mask, (0, 1)).all():
-        raise _mismatch("each 0 (illegal) or 1 (legal)", f"other numbers: {mask.tolist()}"[:200])
+    require_flags(mask)
     return np.asarray(mask != 0)
 
 
-def _mismatch(expected: object, actual: object) -> SpecMismatchError:
+def _mismatch(expected: object, actual: object, where: str = _IN_INFOS) -> SpecMismatchError:
     return SpecMismatchError(
-        "action_mask in the infos of the environment",
-        f"one number for each choice of the action space, {expected}",
-        actual,
+        where, f"one number for each choice of the action space, {expected}", actual
     )

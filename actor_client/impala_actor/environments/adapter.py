@@ -17,7 +17,12 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_actor.environments.action_masks import KEY, InfoMasks, can_be_masked
+from impala_actor.environments.action_masks import (
+    KEY,
+    InfoMasks,
+    can_be_masked,
+    require_flags,
+)
 from impala_actor.environments.outcomes import as_flags, as_rewards
 from impala_actor.environments.step_infos import find_final, join_infos, select_final
 from impala_common.errors import FOREIGN_ERRORS, SpecMismatchError
@@ -157,8 +162,9 @@ class EnvironmentAdapter:
         self._leaf_shape = (self.num_slots, *self._leaf.shape)
         self._leaf_dtype = np.dtype(self._leaf.dtype)
         self._decode_actions = decode_actions
-        has_mask = any(leaf.role == "action_mask" for leaf in spec.observation_leaves)
-        self._can_be_masked = can_be_masked(spec.action) and not has_mask
+        mask = next((leaf for leaf in spec.observation_leaves if leaf.role == "action_mask"), None)
+        self._can_be_masked = can_be_masked(spec.action) and mask is None
+        self._observed_mask = "" if mask is None or masks is not None else mask.name
         self._ended = np.zeros(self.num_slots, np.bool_)
         self._has_ended = False
         self._has_warned = False
@@ -313,6 +319,8 @@ class EnvironmentAdapter:
         leaves = self._make_seen_leaves(observation)
         if self._masks is not None:
             leaves[self._masks.leaf.name] = self._masks.current
+        elif self._observed_mask:
+            require_flags(leaves[self._observed_mask], f"{self._observed_mask} of the environment")
         return leaves
 
     def _make_seen_leaves(self, observation: Any) -> Observations:

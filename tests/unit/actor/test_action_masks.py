@@ -128,6 +128,47 @@ def test_mask_that_comes_with_steps_only_is_refused(backend: str) -> None:
     environment.close()
 
 
+@pytest.mark.parametrize("legal_is", ["0, others -1e9", "0, others -100", "2"])
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("where", ["key", "info"])
+def test_mask_of_other_numbers_than_0_and_1_is_refused(
+    where: str, backend: str, legal_is: str
+) -> None:
+    """Masks that are added to logits mean the opposite: legal actions would never be drawn.
+
+    Planted: only masks in infos checked; only masks of floating-point type checked.
+    """
+
+    class Added(Masked):
+        def __init__(self, where: str) -> None:
+            super().__init__(where)
+            if where == "key":
+                mask = spaces.Box(-np.inf, 2, (5,), np.float32)
+                self.dtype = np.float32 if "1e9" in legal_is else np.int8
+                if self.dtype == np.int8:
+                    mask = spaces.Box(-100, 2, (5,), np.int8)
+                state = spaces.Box(-1, 1, (3,), np.float32)
+                self.observation_space = spaces.Dict(state=state, action_mask=mask)
+
+        def _see(self) -> Any:
+            observation, info = super()._see()
+            legal = self.mask == 1
+            holder = observation if self.where == "key" else info
+            if legal_is == "2":
+                holder["action_mask"] = np.where(legal, 2, 0).astype(np.int8)
+            elif "1e9" in legal_is:
+                holder["action_mask"] = np.where(legal, 0, -1e9).astype(np.float32)
+            else:
+                holder["action_mask"] = np.where(legal, 0, -100).astype(np.int8)
+            return observation, info
+
+    register_environment("object:added", lambda: Added(where))
+    config = EnvironmentConfig(env_backend=backend)  # type: ignore[arg-type]
+
+    with pytest.raises(SpecMismatchError, match=r"action_mask.*each 0 \(illegal\) or 1"):
+        make_environment("object:added", 2, config).reset(0)
+
+
 def test_network_of_a_masked_environment_does_not_read_the_mask() -> None:
     leaves = (
         TensorSpec("observation", (3,), "float32"),

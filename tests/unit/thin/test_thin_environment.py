@@ -155,3 +155,20 @@ def test_clients_load_neither_torch_nor_gymnasium_nor_the_rest_of_impala_rl() ->
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("where", ["beside", "key"])
+@pytest.mark.parametrize("mask", [[0.0, -1e9], [0, -100], [0, 2]])
+def test_mask_of_other_numbers_than_0_and_1_is_refused(where: str, mask: list[float]) -> None:
+    """Seen to fail before: a mask that is added to logits was taken for its opposite."""
+    masks = np.array([mask])
+    space: spaces.Space[Any] = BOX
+    state = np.zeros((1, 3), np.float32)
+    observation: Any = state
+    if where == "key":
+        space = spaces.Dict(state=BOX, action_mask=spaces.Box(-1e9, 2, (2,), np.float64))
+        observation = {"state": state, "action_mask": masks.astype(np.float64)}
+    environment = Environment.from_spaces(space, spaces.Discrete(2), has_mask=where == "beside")
+
+    with pytest.raises(ValueError, match=r"mask.*expected each 0 \(illegal\) or 1 \(legal\)"):
+        environment.encode(observation, 1, masks if where == "beside" else None)
