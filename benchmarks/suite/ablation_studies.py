@@ -84,6 +84,13 @@ STUDIES: dict[str, AblationStudy] = {
     "guard_cartpole": AblationStudy(
         "Guards, CartPole at a constant rate", "CartPole-v1", 300_000, 475.0, _GUARD
     ),
+    "guard_doorkey": AblationStudy(
+        "Guards, MiniGrid DoorKey-5x5",
+        "MiniGrid-DoorKey-5x5-v0",
+        250_000,
+        0.9,
+        {"generic preset (kl_stop 0.05)": "", "no kl_stop": "--kl-stop 0"},
+    ),
     "normalisation_cliffwalking": AblationStudy(
         "Normalisation, CliffWalking", "CliffWalking-v1", 200_000, -15.0, _NORMALISATION
     ),
