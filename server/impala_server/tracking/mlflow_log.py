@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 from impala_common.config import TrainConfig
+from impala_common.config.toml_io import dump_config
 from impala_common.errors import MissingExtraError
 from impala_common.run.run_directory import RunDirectory
 from impala_server.tracking.run_facts import (
@@ -18,6 +19,7 @@ from impala_server.tracking.run_facts import (
     list_settings,
     make_id,
     name_run,
+    without_paths,
 )
 
 
@@ -54,7 +56,7 @@ class MlflowLog:
             params = [Param(key, str(value) or "empty") for key, value in settings.items()]
             for start in range(0, len(params), 100):  # the most that one call takes
                 self._client.log_batch(self._id, params=params[start : start + 100])
-            self._client.log_artifact(self._id, str(run.config_path))
+            self._client.log_text(self._id, dump_config(without_paths(config)), "config.toml")
         self._videos = NewVideos(run)
 
     def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import secrets
@@ -13,6 +14,7 @@ from impala_common.config.toml_io import NONE, setting_names
 from impala_common.run.run_directory import RunDirectory, write_json_atomic
 
 _IDS_FILE = "tracking.json"
+_PATHS = ("security", "admin")  # sections whose values are paths of this machine
 _STEP = re.compile(r"step-(\d+)-return-")
 
 
@@ -21,15 +23,21 @@ def name_run(run: RunDirectory) -> str:
     return run.path.resolve().name
 
 
+def without_paths(config: TrainConfig) -> TrainConfig:
+    """Returns the settings with the defaults of security and admin, whose values are paths here."""
+    defaults = TrainConfig()
+    return dataclasses.replace(config, **{name: getattr(defaults, name) for name in _PATHS})
+
+
 def list_settings(config: TrainConfig) -> dict[str, str | bool | float]:
     """Returns the settings by section.name as values that every log takes; None is "none".
 
-    Those of the sections security and admin, paths of this machine, are left out.
+    Those of the sections security and admin, which are paths of this machine, are left out.
     """
     settings: dict[str, str | bool | float] = {}
     for name in setting_names():
         section, _, setting = name.partition(".")
-        if section in ("security", "admin"):
+        if section in _PATHS:
             continue
         value = getattr(getattr(config, section), setting)
         if isinstance(value, tuple):

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from impala_common.config.sections import CheckpointConfig, EnvironmentConfig, OptimizerConfig
+from impala_common.config.toml_io import dump_config
 from impala_common.config.train import TrainConfig
 from impala_common.errors import MissingExtraError
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 from impala_server.tracking.logs import make_logs
 from impala_server.tracking.metrics_writer import MetricsWriter
-from impala_server.tracking.run_facts import NewVideos, list_settings, make_id
+from impala_server.tracking.run_facts import NewVideos, list_settings, make_id, without_paths
 from impala_server.tracking.scalar_log import OptionalLog
 
 CONFIG = TrainConfig(
@@ -91,6 +92,10 @@ def test_settings_hold_no_paths_of_secrets() -> None:
     assert settings["optimizer.learning_rate"] == 0.25
     assert not any(name.startswith(("security.", "admin.")) for name in settings)
     assert all(isinstance(value, str | bool | int | float) for value in settings.values())
+    secret = dataclasses.replace(CONFIG.security, actor_token_file="/home/me/secret.token")
+    text = dump_config(without_paths(dataclasses.replace(CONFIG, security=secret)))
+    assert "learning_rate = 0.25" in text
+    assert "secret.token" not in text
 
 
 def test_id_is_the_runs_own_and_stays(tmp_path: Path) -> None:
@@ -214,6 +219,8 @@ def test_mlflow_gets_settings_metrics_and_videos_and_resumes_its_run(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow.set_tracking_uri((tmp_path / "store").as_uri())
     config = with_checkpoint(mlflow_experiment="e")
+    secret = dataclasses.replace(config.security, actor_token_file="/home/me/secret.token")
+    config = dataclasses.replace(config, security=secret)
 
     for step in (10, 20):
         writer = MetricsWriter(run, False, make_logs(run, config))
@@ -230,6 +237,9 @@ def test_mlflow_gets_settings_metrics_and_videos_and_resumes_its_run(
     history = client.get_metric_history(logged.info.run_id, metrics.LOSS_TOTAL)
     assert [(m.step, m.value) for m in history] == [(10, 1.0), (20, 2.0)]
     assert len(client.list_artifacts(logged.info.run_id, "videos")) == 2
+    settings = Path(client.download_artifacts(logged.info.run_id, "config.toml")).read_text()
+    assert "learning_rate = 0.25" in settings
+    assert "secret.token" not in settings
 
 
 @pytest.mark.parametrize(
