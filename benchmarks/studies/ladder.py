@@ -20,6 +20,7 @@ from benchmarks.suite import ladder_page
 from benchmarks.suite.machine import RESULTS, save
 from benchmarks.suite.rungs import FIRST_SEED, RUNGS
 from benchmarks.suite.training_run import Row, train_seed
+from impala_common.run.return_text import show_return
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,11 +116,12 @@ def _save(arguments: LadderArguments, rows: dict[int, Row]) -> None:
 
 
 def _print_row(row: Row) -> None:
-    interval = f"{row['confidence_low']:.1f} to {row['confidence_high']:.1f}"
-    greedy = f"{row['greedy']['return_mean']:.2f}" if "greedy" in row else "-"
+    low, high = row["confidence_low"], row["confidence_high"]
+    interval = f"{show_return(low, beside=high)} to {show_return(high, beside=low)}"
+    greedy = show_return(row["greedy"]["return_mean"]) if "greedy" in row else "-"
     bar_s = "-" if row["time_to_bar_s"] is None else f"{row['time_to_bar_s']:.1f}"
     print(
-        f"{row['seed']:>5} {row['steps']:>9,} {row['return_mean']:>8.2f} {interval:>20} "
+        f"{row['seed']:>5} {row['steps']:>9,} {show_return(row['return_mean']):>8} {interval:>20} "
         f"{greedy:>8} {row['policy_lag_mean']:>5.1f} {bar_s:>8} {row['training_time_s']:>8.1f} "
         f"{row['wall_time_s']:>7.1f}",
         flush=True,
