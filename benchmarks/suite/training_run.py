@@ -5,13 +5,17 @@ The ladder and the ablations train each of their seeds with `train_seed`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks.suite.machine import describe_machine
@@ -71,11 +75,31 @@ def _find(program: str) -> str:
 
 
 def _call(command: list[str], what: str) -> Row:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{what} failed: {done.stderr}")
-    answer: Row = json.loads(done.stdout.splitlines()[-1])
+    pipe = subprocess.PIPE
+    with _sigterm_raises(), subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            output, errors = child.communicate()
+        except BaseException:
+            child.terminate()  # it ends its own processes; leaving the block waits for it
+            raise
+    if child.returncode:
+        raise SystemExit(f"{what} failed: {errors}")
+    answer: Row = json.loads(output.splitlines()[-1])
     return answer
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Makes SIGTERM an exception meanwhile, so that no child is left behind."""
+
+    def end(unused_number: int, unused_frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _keep(evaluation: Row) -> Row:
