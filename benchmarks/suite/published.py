@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _ZOO = "https://github.com/DLR-RM/rl-baselines3-zoo/blob/master/benchmark.md"
 _HUB = "https://huggingface.co/sb3/a2c-Hopper-v3"
+_DOORKEY = "https://huggingface.co/sb3/ppo-MiniGrid-DoorKey-5x5-v0"
 
 
 class Published(NamedTuple):
@@ -86,6 +87,9 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "ALE/Breakout-v5": (
         Published("A2C, RL Zoo, BreakoutNoFrameskip-v4", 10_000_000, 279.79, _ONE_RUN_DRAWN, _ZOO),
         Published("PPO, RL Zoo, BreakoutNoFrameskip-v4", 10_000_000, 398.03, _ONE_RUN_DRAWN, _ZOO),
+    ),
+    "MiniGrid-DoorKey-5x5-v0": (
+        Published("PPO, model on the SB3 hub, DoorKey-5x5", 100_000, 0.97, "one run", _DOORKEY),
     ),
     "Hopper-v5": (
         Published("A2C, RL Zoo, Hopper-v3", 1_000_000, 733.45, _ONE_RUN, _ZOO),
