@@ -82,7 +82,7 @@ def validate_fitting(
     """Raises CheckpointError, with the difference, unless spaces and network are these."""
     try:
         saved_environment = EnvironmentSpec.from_json(checkpoint.state["environment"])
-        saved_model = dict(checkpoint.state["model"])
+        saved_model = dataclasses.asdict(ModelSpec.from_json(checkpoint.state["model"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint {checkpoint.name} was not written by a learner: {error!r}"

@@ -30,7 +30,7 @@ from impala_common.spec.specs import EnvironmentSpec
 from impala_server.learner.batch_source import TakenBatch
 from impala_server.learner.learner_health import LearnerHealth
 from impala_server.learner.stats import LearnerStats
-from impala_server.learner.training_state import StateSnapshot, TrainingState
+from impala_server.learner.training_state import StateSnapshot, TrainingState, resolve_spec_with
 from impala_server.storage.handoff import ActorSeconds
 
 Array = np.ndarray[Any, Any]
@@ -91,7 +91,8 @@ class OwnLearner:
           CheckpointError: it belongs to other spaces or another network.
         """
         state = self._state
-        validate_fitting(checkpoint, state.environment, state.model_spec)
+        expected = resolve_spec_with(self._config, state.environment, checkpoint)
+        validate_fitting(checkpoint, state.environment, expected)
         saved = EnvironmentSpec.from_json(checkpoint.state["environment"])
         environment = state.environment.with_roles_of(saved.observation_leaves)
         other = OwnLearner(self._config, environment, checkpoint)

@@ -103,7 +103,7 @@ RUNGS: dict[str, Rung] = {
         bar=-15.0,
         num_seeds=3,
         aim="-15 by 1M, generic preset",
-        total_steps=200_000,
+        total_steps=400_000,
     ),
     "blackjack": Rung(
         env="Blackjack-v1",

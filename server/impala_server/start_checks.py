@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from impala_common.config import SecurityConfig, TrainConfig
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
+from impala_common.config.toml_io import load_config
 from impala_common.errors import CheckpointError, ConfigError, ImpalaError, MissingExtraError
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.installation import is_installed
@@ -164,7 +165,8 @@ def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
     try:
         trained = json.loads(run.specs_path.read_text(encoding="utf-8"))["model"]
         known = {name: trained[name] for name in (*_NETWORK_SETTINGS, "name")}
-    except (OSError, ValueError, KeyError, TypeError):
+        asked_for_normalisation = load_config(run.config_path).model.normalise_observations
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
         return  # not begun, or damaged: the learner reports it
     wanted = dataclasses.asdict(config.model)
     is_normalised = config.loss.reward_normalisation != "none"
@@ -178,6 +180,8 @@ def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
         _refuse("--observation-scale", scale, trained["observation_scale"])
     for name in _NETWORK_SETTINGS:
         value, had = wanted[name], known[name]
+        if name == "normalise_observations" and value and asked_for_normalisation:
+            continue  # even where there was nothing to normalise
         had = tuple(had) if isinstance(had, list) else had
         if value != had:
             _refuse("--" + name.replace("_", "-"), value, had)

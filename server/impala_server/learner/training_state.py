@@ -25,7 +25,7 @@ from impala_common.models.validation import validate_model
 from impala_common.models.weights import restore_weights
 from impala_common.process.devices import resolve_device
 from impala_common.run.checkpoints import Checkpoint, Tensors
-from impala_common.spec.specs import EnvironmentSpec, UnrollSpec
+from impala_common.spec.specs import EnvironmentSpec, ModelSpec, UnrollSpec
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.counters import Counters, require_fitting
 from impala_server.learner.gradient_exchange import BatchTotals, GradientExchange
@@ -55,6 +55,24 @@ class StateSnapshot(NamedTuple):
 
     tensors: Tensors
     state: dict[str, Any]
+
+
+def resolve_spec_with(
+    config: TrainConfig, environment: EnvironmentSpec, checkpoint: Checkpoint | None
+) -> ModelSpec:
+    """Returns the network's specification: new, or as the run of `checkpoint` has it.
+
+    Raises:
+      ConfigError: the network does not fit the environment.
+    """
+    trained = None if checkpoint is None else checkpoint.state.get("model")
+    return resolve_model_spec(
+        config.model,
+        environment,
+        normalise_rewards=config.loss.reward_normalisation != "none",
+        normalise_integers=checkpoint is None
+        or (isinstance(trained, dict) and bool(trained.get("normalise_integers", False))),
+    )
 
 
 class TrainingState:
@@ -95,13 +113,7 @@ class TrainingState:
         """
         self.config = config
         self.environment = environment
-        trained = {} if checkpoint is None else checkpoint.state.get("model", {})
-        self.model_spec = resolve_model_spec(
-            config.model,
-            environment,
-            normalise_rewards=config.loss.reward_normalisation != "none",
-            normalise_integers=checkpoint is None or trained.get("normalise_integers", False),
-        )
+        self.model_spec = resolve_spec_with(config, environment, checkpoint)
         self.parameters = ParameterTable(config)
         self.counters = Counters()
         self.learning_rate = config.optimizer.learning_rate
