@@ -171,7 +171,7 @@ def _read_exported(path: Path, model: object) -> _Saved:
     policy = load_exported_policy(path, model if isinstance(model, str) else "")
     network = dict(about["model"])
     has_rewards = network.pop("normalise_rewards")
-    network.pop("normalise_integers", None)  # follows from the others; the state below has it
+    network.pop("normalise_integers", None)  # no setting; the checkpoint has it
     settings: Settings = {
         "environment": {**about["environment_config"], "env": policy.env},
         "model": {"model": network.pop("name"), **network},

@@ -181,7 +181,7 @@ def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:
     for name in _NETWORK_SETTINGS:
         value, had = wanted[name], known[name]
         if name == "normalise_observations" and value and asked_for_normalisation:
-            continue  # even where there was nothing to normalise
+            continue  # False there only says that no leaf could be normalised
         had = tuple(had) if isinstance(had, list) else had
         if value != had:
             _refuse("--" + name.replace("_", "-"), value, had)

@@ -162,3 +162,15 @@ def test_agent_in_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
     with RunDirectory(tmp_path / "run").lock(), pytest.raises(RunInUseError):
         make_agent(tmp_path).train(100)
+
+
+def test_agent_without_python_objects_trains_where_no_memory_can_hold_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail before: on systems without memfd, which are not Linux, nothing was trained."""
+    monkeypatch.delattr(os, "memfd_create")
+    agent = make_agent(tmp_path)
+
+    result = agent.train(num_train_steps=200)
+
+    assert result.reason == "finished"

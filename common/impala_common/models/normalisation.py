@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from impala_common.models.contract import AgentModel, AgentState, ModelInputs, ModelOutputs
 from impala_common.models.inputs import find_leaf_layout
+from impala_common.models.nature_cnn import MIN_SIDE
 from impala_common.numerics.vtrace import compute_suffix_recursion
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
@@ -25,7 +26,6 @@ Combine = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 VARIANCE_EPS = 1e-8
 """Added to variances before the root, so that a constant input has a deviation above 0."""
 _WIDE_TYPES = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)
-_MIN_PICTURE_SIDE = 36  # nature_cnn's
 
 
 class RunningMoments(nn.Module):
@@ -107,16 +107,15 @@ def is_normalised(leaf: TensorSpec, has_integers: bool) -> bool:
     """Returns whether a leaf is among those that normalisation of observations is for.
 
     These are leaves of floating-point type and, with `has_integers`, of integer type, except for
-    pictures: two sides of at least 36. The numbers of a smaller image, such as MiniGrid's grid of
-    7 x 7 codes in a space of 0 to 255, say nothing of their range, and 1/255 may leave too little
-    of them.
+    pictures: two sides of at least MIN_SIDE. Smaller images may hold codes that use little of their
+    space's range, such as MiniGrid's 7 x 7 codes from 0 to 10 in a space of 0 to 255.
     """
     return leaf.dtype.startswith("float") or (has_integers and _is_integer(leaf))
 
 
 def _is_integer(leaf: TensorSpec) -> bool:
     """Returns whether a leaf is of integer type and no picture."""
-    is_picture = sum(side >= _MIN_PICTURE_SIDE for side in leaf.shape) >= 2
+    is_picture = sum(side >= MIN_SIDE for side in leaf.shape) >= 2
     return "int" in leaf.dtype and not is_picture
 
 
