@@ -28,6 +28,9 @@ class ClientStream(Protocol):
     def replace(self) -> None:
         """Ends the stream: a newer one takes its place."""
 
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with an error."""
+
 
 @dataclasses.dataclass(slots=True)
 class Client:
@@ -71,11 +74,10 @@ class Client:
         """Whether nothing of its slots is trained."""
         return self.slots_hello[1]
 
-    def note(self, num_observations: int, num_repetitions: int) -> None:
+    def note(self, num_observations: int) -> None:
         """Counts the observations of one message."""
         self.heard_s = time.monotonic()
         self.num_observations += num_observations
-        self.num_repetitions += num_repetitions
 
     def measure(self, now_s: float) -> None:
         """Computes the rate since the last call that was some seconds ago."""

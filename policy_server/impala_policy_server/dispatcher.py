@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-
-import numpy as np
+from collections.abc import Sequence
 
 from impala_common.errors import (
     ImpalaError,
@@ -21,12 +20,13 @@ from impala_common.errors import (
 )
 from impala_common.spec.specs import EnvironmentSpec
 from impala_policy_server.action_encoder import ActionEncoder
+from impala_policy_server.answers import Answers
+from impala_policy_server.arrivals import Arrival, Arrivals
 from impala_policy_server.clients import Client, ClientStream, ClientTable
-from impala_policy_server.observation_decoder import ObservationDecoder
+from impala_policy_server.observation_decoder import Message, ObservationDecoder
 from impala_policy_server.policy_engine import PolicyEngine
 from impala_policy_server.policy_source import PolicySource
 from impala_policy_server.serving_figures import ServingFigures
-from impala_policy_server.slot_arrays import Array
 from impala_rl.v1 import learner_pb2, policy_pb2
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Dispatcher:
         self._source = source
         self._max_batch_wait_s = max_batch_wait_s
         self._decoder: ObservationDecoder | None = None
-        self._encoder: ActionEncoder | None = None
+        self._answers: Answers | None = None
+        self._arrivals = Arrivals(self._take)
         self._timer: asyncio.TimerHandle | None = None
         self._is_overdue = False
         self._waits_since_s: float | None = None
@@ -92,7 +93,8 @@ class Dispatcher:
         if self.engine is None:
             self.engine = engine
             self._decoder = ObservationDecoder(engine.environment)
-            self._encoder = ActionEncoder(engine.environment.action)
+            encoder = ActionEncoder(engine.environment.action)
+            self._answers = Answers(self.clients, engine.table, encoder)
         before = self.clients.find(hello.client_id)
         client = None if before is None else self._succeed(before, hello)
         if client is None:
@@ -107,6 +109,7 @@ class Dispatcher:
         """Notes the end of a stream; after a goodbye the client's slots are closed."""
         if client.stream is not stream:
             return  # replaced
+        self._arrivals.flush()
         client.stream, client.left_s = None, time.monotonic()
         assert self.engine is not None
         self.engine.table.is_connected[client.places] = False
@@ -117,26 +120,12 @@ class Dispatcher:
     def take(
         self, client: Client, stream: ClientStream, message: policy_pb2.SlotObservations
     ) -> None:
-        """Takes observations of a client; answers are sent when they are there.
+        """Takes observations of a client at the loop's next turn; answers follow.
 
-        Raises:
-          InvalidRequestError: the contract is broken; nothing was taken.
-          StaleSessionError: `stream` is no more the client's; its slots may be others' by now.
+        The stream fails with InvalidRequestError if they break the contract, and with
+        StaleSessionError if it is no more the client's: its slots may be others' by now.
         """
-        if client.stream is not stream:
-            raise StaleSessionError(f"a newer stream of client {client.client_id} is open")
-        assert self.engine is not None
-        assert self._decoder is not None
-        given = self._decoder.decode(message, len(client.places))
-        repetitions = self.engine.counts.repetitions
-        taken = self.engine.take(client.places[given.slots], given)
-        client.note(len(given.slots), self.engine.counts.repetitions - repetitions)
-        if taken.lost.size and client.stream is not None:
-            response = policy_pb2.PlayResponse()
-            response.lost_slots.slots.extend(taken.lost.tolist())
-            client.stream.send(response)
-        self._answer(taken.answered)
-        self._decide_if_due()
+        self._arrivals.add(Arrival(client, stream, message))
 
     def end(self, error: ImpalaError | None) -> None:
         """Serves no client any more: all are told to stop.
@@ -217,6 +206,23 @@ class Dispatcher:
         self.engine.close_slots(client.places)
         self.clients.remove(client)
 
+    def _take(self, arrivals: Sequence[Arrival]) -> None:
+        """Takes messages; raises InvalidRequestError, with nothing taken, if one is wrong."""
+        assert self.engine is not None
+        assert self._decoder is not None
+        assert self._answers is not None
+        places, given = self._decoder.decode(
+            [Message(one.content, one.client.places) for one in arrivals]
+        )
+        taken = self.engine.take(places, given)
+        for client, _, content in arrivals:
+            client.note(len(content.slots))
+        for number in self.engine.table.client_numbers[taken.repeated].tolist():
+            self.clients.numbered(number).num_repetitions += 1
+        self._answers.send_lost(taken.lost)
+        self._answers.send_actions(taken.answered)
+        self._decide_if_due()
+
     def _decide_if_due(self) -> None:
         """Makes a batch of what waits, if it is full or its time is over."""
         engine = self.engine
@@ -251,44 +257,8 @@ class Dispatcher:
         assert self._waits_since_s is not None
         self.figures.note_batch(len(places), start_s - self._waits_since_s)
         self._waits_since_s = None
-        self._answer(places)
-
-    def _answer(self, places: Array) -> None:
-        """Sends the newest actions of slots to their clients."""
-        if not places.size:
-            return
-        assert self.engine is not None
-        table = self.engine.table
-        versions = table.versions[places]
-        if len(places) > 1 and (versions != versions[0]).any():
-            for version in np.unique(versions):
-                self._answer(places[versions == version])
-            return
-        numbers = table.client_numbers[places]
-        if (numbers == numbers[0]).all():
-            self._answer_client(int(numbers[0]), places)
-            return
-        order = np.argsort(numbers, kind="stable")
-        bounds = np.flatnonzero(np.diff(numbers[order])) + 1
-        for part in np.split(places[order], bounds):
-            self._answer_client(int(table.client_numbers[part[0]]), part)
-
-    def _answer_client(self, number: int, places: Array) -> None:
-        client = self.clients.numbered(number)
-        if client.stream is None:
-            return  # it repeats its observations on its next stream
-        assert self.engine is not None
-        assert self._encoder is not None
-        table = self.engine.table
-        response = policy_pb2.PlayResponse()
-        actions = response.actions
-        actions.slots.extend(table.slots[places].tolist())
-        actions.step_numbers.extend(table.step_numbers[places].tolist())
-        actions.parts.extend(self._encoder.encode(table.actions[places]))
-        actions.policy_version = int(table.versions[places[0]])
-        if client.wants_logits:
-            actions.logits = table.logits[places].tobytes()
-        client.stream.send(response)
+        assert self._answers is not None
+        self._answers.send_actions(places)
 
 
 def _lives_before(before: Client | None, hello: policy_pb2.PlayHello) -> tuple[int, ...]:

@@ -1,12 +1,12 @@
 """ObservationDecoder: turns SlotObservations into checked arrays.
 
-Called by the streams of clients, on the event loop, before the policy engine sees anything. No
-gRPC.
+Called by the dispatcher, on the event loop, before the policy engine sees anything. No gRPC.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,12 +17,26 @@ from impala_common.spec.specs import EnvironmentSpec
 from impala_policy_server.slot_arrays import Array
 from impala_rl.v1 import policy_pb2
 
+_FLAGS = ("terminated", "truncated", "is_first")
 
-class Observations(NamedTuple):
-    """The observations of one message.
+
+class Message(NamedTuple):
+    """Observations as they came.
 
     Attributes:
-      slots: int64 [n]: distinct slots of the client.
+      content: the message.
+      places: int64 [N]: places of its client's slots in the SlotTable.
+    """
+
+    content: policy_pb2.SlotObservations
+    places: Array
+
+
+class Observations(NamedTuple):
+    """The observations of one message or of several.
+
+    Attributes:
+      slots: int64 [n]: slots of their clients.
       step_numbers: int64 [n].
       leaves: leaf name -> [n, ...], read-only; a single frame where frames are stacked.
       rewards: float32 [n].
@@ -66,52 +80,57 @@ class ObservationDecoder:
         mask = environment.action_mask
         self._mask_name = "" if mask is None else mask.name
 
-    def decode(self, message: policy_pb2.SlotObservations, num_slots: int) -> Observations:
-        """Returns the observations of a client with `num_slots` slots.
+    def decode(self, messages: Sequence[Message]) -> tuple[Array, Observations]:
+        """Returns the observations of messages, one after another, and int64 [n]: their places.
 
         Raises:
-          InvalidRequestError: names the field that breaks the contract.
+          InvalidRequestError: names the field that breaks the contract, in any of them; or two of
+            them hold the same slot of one client.
         """
-        slots = np.array(message.slots, np.int64)
-        num = len(slots)
-        if not 1 <= num <= num_slots:
-            raise InvalidRequestError(f"slots: expected 1 to {num_slots}, got {num}")
-        if slots.min() < 0 or slots.max() >= num_slots or len(set(message.slots)) != num:
-            raise InvalidRequestError(f"slots: expected distinct ones from 0 to {num_slots - 1}")
-        if len(message.step_numbers) != num or len(message.rewards) != num:
-            raise InvalidRequestError(
-                f"expected {num} step_numbers and rewards, one for each of slots; got "
-                f"{len(message.step_numbers)} and {len(message.rewards)}"
-            )
-        step_numbers = np.array(message.step_numbers, np.int64)
-        if step_numbers.min() < 0 or step_numbers.max() >= 1 << 62:
-            raise InvalidRequestError("step_numbers: expected 0 to 2**62")
-        rewards = np.array(message.rewards, np.float32)
-        if not np.isfinite(rewards).all():
-            raise InvalidRequestError("rewards: expected finite numbers, got NaN or infinity")
-        terminated = _flags("terminated", message.terminated, num)
-        truncated = _flags("truncated", message.truncated, num)
-        is_first = _flags("is_first", message.is_first, num)
-        if (is_first & (terminated | truncated | (rewards != 0.0))).any():
-            raise InvalidRequestError("is_first: expected no reward and no end with it")
-        leaves = self._decode_leaves(message, num)
-        return Observations(slots, step_numbers, leaves, rewards, terminated, truncated, is_first)
+        slots: list[int] = []
+        step_numbers: list[int] = []
+        rewards: list[float] = []
+        flags: dict[str, list[bool]] = {name: [] for name in _FLAGS}
+        counts: list[int] = []
+        for content, own_places in messages:
+            counts.append(_count_slots(content, len(own_places)))
+            slots += content.slots[:]
+            step_numbers += content.step_numbers[:]
+            rewards += content.rewards[:]
+            for name, values in flags.items():
+                values += _read_flags(content, name, counts[-1])
+        given = Observations(
+            np.array(slots, np.int64),
+            np.array(step_numbers, np.int64),
+            self._decode_leaves(messages, counts),
+            np.array(rewards, np.float32),
+            *(np.array(values, np.bool_) for values in flags.values()),
+        )
+        _validate_values(given)
+        return _find_places(given.slots, counts, messages), given
 
-    def _decode_leaves(self, message: policy_pb2.SlotObservations, num: int) -> dict[str, Array]:
-        if len(message.leaves) != len(self._leaves):
-            raise InvalidRequestError(
-                f"leaves: expected {len(self._leaves)}, got {len(message.leaves)}"
-            )
+    def _decode_leaves(
+        self, messages: Sequence[Message], counts: Sequence[int]
+    ) -> dict[str, Array]:
+        for content, _ in messages:
+            if len(content.leaves) != len(self._leaves):
+                raise InvalidRequestError(
+                    f"leaves: expected {len(self._leaves)}, got {len(content.leaves)}"
+                )
         leaves = {}
-        for (name, dtype, shape), data in zip(self._leaves, message.leaves, strict=True):
-            num_bytes = num * math.prod(shape) * dtype.itemsize
+        for index, (name, dtype, shape) in enumerate(self._leaves):
+            row_bytes = math.prod(shape) * dtype.itemsize
             try:
-                plain = plain_bytes(message.codec, data, name, num_bytes)
+                pieces = [
+                    plain_bytes(content.codec, content.leaves[index], name, num * row_bytes)
+                    for (content, _), num in zip(messages, counts, strict=True)
+                ]
             except InvalidUnrollError as error:
                 raise InvalidRequestError(str(error)) from error
+            plain = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if dtype == np.bool_ and plain.translate(None, b"\0\1"):
                 raise InvalidRequestError(f"{name}: expected booleans (0 or 1), got other bytes")
-            array = np.frombuffer(plain, dtype).reshape(num, *shape)
+            array = np.frombuffer(plain, dtype).reshape(sum(counts), *shape)
             if dtype.kind == "f" and not np.isfinite(array).all():
                 raise InvalidRequestError(f"{name}: expected finite numbers, got NaN or infinity")
             if name == self._mask_name and not ((array == 0) | (array == 1)).all():
@@ -120,10 +139,46 @@ class ObservationDecoder:
         return leaves
 
 
-def _flags(name: str, values: object, num: int) -> Array:
-    flags = np.array(values, np.bool_)
-    if not flags.size:
-        return np.zeros(num, np.bool_)
+def _count_slots(content: policy_pb2.SlotObservations, num_slots: int) -> int:
+    """Returns n of a message from a client with `num_slots` slots."""
+    num = len(content.slots)
+    if not 1 <= num <= num_slots:
+        raise InvalidRequestError(f"slots: expected 1 to {num_slots}, got {num}")
+    if len(content.step_numbers) != num or len(content.rewards) != num:
+        raise InvalidRequestError(
+            f"expected {num} step_numbers and rewards, one for each of slots; got "
+            f"{len(content.step_numbers)} and {len(content.rewards)}"
+        )
+    return num
+
+
+def _read_flags(content: policy_pb2.SlotObservations, name: str, num: int) -> list[bool]:
+    flags: list[bool] = getattr(content, name)[:]
+    if not flags:
+        return [False] * num
     if len(flags) != num:
         raise InvalidRequestError(f"{name}: expected none or {num}, got {len(flags)}")
     return flags
+
+
+def _find_places(slots: Array, counts: Sequence[int], messages: Sequence[Message]) -> Array:
+    """Returns int64 [n]: the places of `slots`, of which each message has `counts`."""
+    sizes = [len(places) for _, places in messages]
+    limits = np.repeat(sizes, counts)
+    is_inside = (slots >= 0) & (slots < limits)
+    if is_inside.all():
+        starts = np.repeat(np.cumsum(sizes) - sizes, counts)
+        places: Array = np.concatenate([places for _, places in messages])[starts + slots]
+        if len(set(places.tolist())) == len(places):
+            return places
+    raise InvalidRequestError(f"slots: expected distinct ones from 0 to {max(sizes) - 1}")
+
+
+def _validate_values(given: Observations) -> None:
+    if given.step_numbers.min() < 0 or given.step_numbers.max() >= 1 << 62:
+        raise InvalidRequestError("step_numbers: expected 0 to 2**62")
+    if not np.isfinite(given.rewards).all():
+        raise InvalidRequestError("rewards: expected finite numbers, got NaN or infinity")
+    has_result = given.terminated | given.truncated | (given.rewards != 0.0)
+    if (given.is_first & has_result).any():
+        raise InvalidRequestError("is_first: expected no reward and no end with it")

@@ -42,6 +42,8 @@ class PlayStream:
         self._has_unsent = asyncio.Event()
         self._has_room = asyncio.Event()
         self._replaced = asyncio.Event()
+        self._has_failed = asyncio.Event()
+        self._failure: Exception | None = None
         self._is_goodbye = False
         self._is_last = False
 
@@ -53,6 +55,11 @@ class PlayStream:
     def replace(self) -> None:
         """Ends the stream: a newer one takes its place."""
         self._replaced.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with an error."""
+        self._failure = self._failure or error
+        self._has_failed.set()
 
     async def run(self) -> None:
         """Serves the stream until the client leaves or the server stops.
@@ -71,9 +78,12 @@ class PlayStream:
         self._has_unsent.set()
         reading = asyncio.create_task(self._read(client))
         writing = asyncio.create_task(self._write())
-        ends = [asyncio.create_task(event.wait()) for event in (self._replaced, dispatcher.ended)]
+        events = (self._has_failed, self._replaced, dispatcher.ended)
+        ends = [asyncio.create_task(event.wait()) for event in events]
         try:
             await asyncio.wait({reading, writing, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure is not None:
+                raise self._failure
             for done in (reading, writing):
                 if done.done():
                     done.result()  # raises what ended it

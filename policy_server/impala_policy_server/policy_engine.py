@@ -33,15 +33,16 @@ TakeWeights = Callable[[], tuple[int, Mapping[str, Array]] | None]
 
 
 class Taken(NamedTuple):
-    """What becomes of the observations of one message.
+    """What becomes of observations, as places of their slots, each int64 [n].
 
     Attributes:
-      lost: int64 [n]: slots that are not known and have to be reset.
-      answered: int64 [m]: places whose action is known already: of repetitions, and of final
-        observations.
+      lost: not known: these slots have to be reset.
+      repeated: repetitions of the slot's last one.
+      answered: their action is known already: of repetitions, and of final observations.
     """
 
     lost: Array
+    repeated: Array
     answered: Array
 
 
@@ -180,17 +181,17 @@ class PolicyEngine:
         is_repeated = is_live & (distance == 0)
         is_new = ~is_lost & ~is_repeated
         self._validate(places, given, is_live & is_new, distance)
-        lost = given.slots[is_lost]
-        repeated = places[is_repeated & ~table.is_pending[places]]
+        lost, repeated = places[is_lost], places[is_repeated]
+        answered = repeated[~table.is_pending[repeated]]
         self.counts.lost += len(lost)
-        self.counts.repetitions += int(np.count_nonzero(is_repeated))
+        self.counts.repetitions += len(repeated)
         if not is_new.all():
             if not is_new.any():
-                return Taken(lost, repeated)
+                return Taken(lost, repeated, answered)
             places, given, is_live = places[is_new], given.select(is_new), is_live[is_new]
         self.counts.observations += len(places)
         ended = self._take_new(places, given, is_live)
-        return Taken(lost, np.concatenate((repeated, ended)) if ended.size else repeated)
+        return Taken(lost, repeated, np.concatenate((answered, ended)))
 
     def decide(self) -> Array:
         """Chooses an action for every observation that has none; returns their places."""

@@ -7,7 +7,7 @@ import pytest
 
 from impala_common.errors import InvalidRequestError
 from impala_common.spec.specs import ActionSpec, EnvironmentSpec, TensorSpec
-from impala_policy_server.observation_decoder import ObservationDecoder
+from impala_policy_server.observation_decoder import Message, ObservationDecoder
 from impala_rl.v1 import policy_pb2
 
 
@@ -30,8 +30,60 @@ def test_mask_of_other_numbers_than_0_and_1_is_refused(dtype: str, bad: float) -
     )
     decoder = ObservationDecoder(EnvironmentSpec(leaves, ActionSpec.discrete(3)))
 
-    decoded = decoder.decode(make_message([0, 1, 1], dtype), 1)
+    _, decoded = decoder.decode([Message(make_message([0, 1, 1], dtype), np.array([5]))])
 
     assert decoded.leaves["observation/action_mask"].tolist() == [[0, 1, 1]]
     with pytest.raises(InvalidRequestError, match=r"action_mask: expected each 0 \(illegal\)"):
-        decoder.decode(make_message([0, bad, bad], dtype), 1)
+        decoder.decode([Message(make_message([0, bad, bad], dtype), np.array([5]))])
+
+
+def test_messages_are_decoded_as_one_would_be() -> None:
+    decoder = ObservationDecoder(
+        EnvironmentSpec((TensorSpec("observation", (2,), "float32"),), ActionSpec.discrete(3))
+    )
+    random = np.random.default_rng(1)
+    messages = []
+    for slots, places, has_ends in (([1, 0], [4, 9], False), ([2], [7, 1, 3], True)):
+        num = len(slots)
+        content = policy_pb2.SlotObservations(
+            slots=slots,
+            step_numbers=random.integers(1, 1 << 40, num).tolist(),
+            leaves=[random.normal(size=(num, 2)).astype(np.float32).tobytes()],
+            rewards=random.normal(size=num).tolist(),
+            terminated=[True] * num if has_ends else [],
+        )
+        messages.append(Message(content, np.array(places)))
+
+    places, joined = decoder.decode(messages)
+
+    assert places.tolist() == [9, 4, 3]
+    alone = [decoder.decode([message])[1] for message in messages]
+    assert joined.terminated.tolist() == [False, False, True]
+    for name in ("slots", "step_numbers", "rewards", "terminated", "truncated", "is_first"):
+        wanted = np.concatenate([getattr(one, name) for one in alone])
+        assert getattr(joined, name).tolist() == wanted.tolist()
+        assert getattr(joined, name).dtype == wanted.dtype
+    wanted = np.concatenate([one.leaves["observation"] for one in alone])
+    assert joined.leaves["observation"].tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("slots", [[-1], [2], [0, 0], []], ids=["below", "above", "twice", "none"])
+def test_slots_that_a_client_does_not_have_are_refused_beside_other_messages(
+    slots: list[int],
+) -> None:
+    """The place of slot 2 of the first client would be that of slot 0 of the second."""
+    decoder = ObservationDecoder(
+        EnvironmentSpec((TensorSpec("observation", (), "float32"),), ActionSpec.discrete(3))
+    )
+
+    def make(slots: list[int], places: list[int]) -> Message:
+        content = policy_pb2.SlotObservations(
+            slots=slots,
+            step_numbers=[0] * len(slots),
+            leaves=[np.zeros(len(slots), np.float32).tobytes()],
+            rewards=[0.0] * len(slots),
+        )
+        return Message(content, np.array(places))
+
+    with pytest.raises(InvalidRequestError, match="slots: expected"):
+        decoder.decode([make(slots, [0, 1]), make([1], [2, 3])])
