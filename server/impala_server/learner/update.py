@@ -160,7 +160,7 @@ class Updater:
         parts = cut(batch, targets, self._reuse, self.generator)
         if self._exchange is None:
             return parts
-        return fill_up(parts, batch, targets, self._reuse.parts)
+        return fill_up(parts, batch, targets, self._reuse)
 
     def _is_wanted(self, is_wanted: bool) -> bool:
         """Returns whether all ranks want a further pass."""
