@@ -333,7 +333,8 @@ class Updater:
     def _has_finite_weights(self) -> bool:
         with torch.no_grad():
             norms = torch._foreach_norm(self._floats)
-            return bool(torch.isfinite(torch.stack([norm.float() for norm in norms]).sum()))
+            # Running variances are float64, and may be larger than any float32.
+            return bool(torch.isfinite(torch.stack([norm.double() for norm in norms]).sum()))
 
     @property
     def reward_std(self) -> Tensor | None:
