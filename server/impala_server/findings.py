@@ -122,6 +122,7 @@ class FindingsMaker:
         self._best: float | None = None
         self._worst_before_best = 0.0
         self._std_at_best = 0.0
+        self._has_no_reward = False
 
     def update(self, line: Mapping[str, float], max_grad_norm: float) -> tuple[Finding, ...]:
         """Adds a line of metrics; returns all findings that hold now.
@@ -169,6 +170,9 @@ class FindingsMaker:
             self._best = now
             self._worst_before_best = self._worst
             self._std_at_best = line.get(metrics.RETURN_STD, 0.0)
+        # A task solved at a return of 0 had others before.
+        least, most = line.get(metrics.RETURN_MIN), line.get(metrics.RETURN_MAX)
+        self._has_no_reward = self._worst == self._best == least == most == 0.0
 
     def _judge_return(self, line: Mapping[str, float]) -> Finding | None:
         now, best = line.get(metrics.RETURN_MEAN, math.nan), self._best
@@ -201,6 +205,8 @@ class FindingsMaker:
         spread = self._medians.get(metrics.ADVANTAGE_STD, math.inf)
         scale = self._medians.get(metrics.RETURN_SCALE, 0.0)
         if explained is None or explained >= self._limits.explained_variance:
+            return None
+        if self._has_no_reward:  # values are what the optimizer's noise makes them
             return None
         if spread < self._limits.value_error_share * scale:
             return None
@@ -267,6 +273,14 @@ class FindingsMaker:
         )
 
     def _judge_scale(self) -> tuple[Finding | None, ...]:
+        if self._has_no_reward:
+            return (
+                Finding(
+                    "returns_near_zero",
+                    "every return so far is 0: no reward was found yet. Raise entropy_cost to "
+                    "explore, train longer, or give a reward that leads the way",
+                ),
+            )
         scale = self._medians.get(metrics.RETURN_SCALE)
         if scale is None:
             return ()

@@ -185,7 +185,7 @@ def _require_bounded(name: str, array: Array) -> None:
     if largest <= MAX_ABS_VALUE:
         return
     if np.isfinite(largest):
-        text = f"expected at most {MAX_ABS_VALUE:g} in absolute value, got {largest:g}"
+        text = f"expected at most {MAX_ABS_VALUE:g} in absolute value, got {largest:.10g}"
     else:
         text = "expected finite numbers, got NaN or infinity"
     raise InvalidUnrollError(f"{name}: {text}", is_absurd=True)

@@ -8,6 +8,8 @@ by all networks of this package and open to a user's own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,9 +57,38 @@ class PolicyHead(nn.Linear):
         outputs = super().forward(features)
         if self.log_std is None:
             return outputs
-        log_stds = self.log_std.clamp(MIN_LOG_STD, MAX_LOG_STD)
+        log_stds = _bound(self.log_std)
         logits = torch.cat((outputs, log_stds.expand(*outputs.shape[:-1], -1)), dim=-1)
         return logits if self._order is None else logits.index_select(-1, self._order)
+
+
+def _bound(log_std: Tensor) -> Tensor:
+    """Returns log_stds within their limits; a gradient that leads back there passes."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        bounded: Tensor = _Bounded.apply(log_std)  # type: ignore[no-untyped-call]
+        return bounded
+    return log_std.clamp(MIN_LOG_STD, MAX_LOG_STD)
+
+
+class _Bounded(torch.autograd.Function):
+    """A clamp that is no trap: beyond a limit, a clamp has no gradient in either direction.
+
+    The entropy bonus alone brings a log_std beyond the upper limit where rewards are rare, and the
+    optimizer's momentum brings it beyond either.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_std: Tensor) -> Tensor:  # Any: torch's context
+        ctx.save_for_backward(log_std)
+        return log_std.clamp(MIN_LOG_STD, MAX_LOG_STD)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (log_std,) = ctx.saved_tensors
+        leads_out = ((log_std > MAX_LOG_STD) & (gradient < 0.0)) | (
+            (log_std < MIN_LOG_STD) & (gradient > 0.0)
+        )  # descent goes against the gradient
+        return gradient.masked_fill(leads_out, 0.0)
 
 
 def _find_order(action: ActionSpec) -> Tensor | None:

@@ -106,9 +106,10 @@ def cut(
     device = batch.actions.device
     if reuse.part_kind == "unrolls":
         num_columns = batch.actions.shape[1]
+        num_parts = min(reuse.parts, num_columns)  # the first batches have no older unrolls yet
         order = torch.randperm(num_columns, generator=generator).to(device)
-        for number, columns in enumerate(order.tensor_split(reuse.parts), 1):
-            yield _take_columns(whole, columns)._replace(is_last=number == reuse.parts)
+        for number, columns in enumerate(order.tensor_split(num_parts), 1):
+            yield _take_columns(whole, columns)._replace(is_last=number == num_parts)
         return
     # Padding rows are left out, so that every row of a part counts. Gathered once, then cut.
     counted = (~batch.is_padding).flatten().nonzero().squeeze(1)
@@ -123,24 +124,25 @@ def cut(
 
 
 def fill_up(
-    parts: Iterator[Part], batch: Batch, targets: Targets | None, num_parts: int
+    parts: Iterator[Part], batch: Batch, targets: Targets | None, reuse: ReuseConfig
 ) -> Iterator[Part]:
-    """Yields exactly `num_parts` parts, since all learner ranks must make as many steps.
+    """Yields exactly `reuse.parts` parts, since all learner ranks must make as many steps.
 
-    `cut` yields fewer rows where nearly all are padding: parts of one padding row, which have no
-    gradient, follow them.
+    `cut` yields fewer where nearly all rows are padding, and before there are older unrolls to mix
+    in: parts of padding, one row or one unroll, which have no gradient, follow them.
 
     Args:
       parts: what `cut` yields.
       batch: that was cut.
       targets: of the whole batch.
-      num_parts: the settings' number of parts.
+      reuse: `parts` and `part_kind`, as `cut` has them.
     """
-    for number in range(1, num_parts + 1):
+    for number in range(1, reuse.parts + 1):
         if (part := next(parts, None)) is None:
-            part = _slice(_flatten(take_whole(batch, targets)), 0, 1)
+            whole = take_whole(batch, targets)
+            part = _slice(_flatten(whole) if reuse.part_kind == "rows" else whole, 0, 1)
             part = part._replace(is_padding=torch.ones_like(part.is_padding))
-        yield part._replace(is_last=number == num_parts)
+        yield part._replace(is_last=number == reuse.parts)
 
 
 def _slice(part: Part, first: int, end: int) -> Part:

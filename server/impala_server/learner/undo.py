@@ -30,6 +30,7 @@ class Undo:
         self._statistics = statistics
         self._copies: list[Tensor] = []
         self._is_whole = False
+        self._has_state: set[Tensor] = set()
 
     @property
     def is_whole(self) -> bool:
@@ -40,6 +41,7 @@ class Undo:
     def save(self, is_whole: bool) -> None:
         """Copies the statistics and, if `is_whole`, weights and optimizer."""
         self._is_whole = is_whole
+        self._has_state = {one for one in self._parameters if one in self._optimizer.state}
         live = self._live()
         if len(self._copies) != len(live):
             self._copies = [torch.empty_like(tensor) for tensor in live]
@@ -49,10 +51,11 @@ class Undo:
     @torch.no_grad()
     def restore(self) -> None:
         """Restores the copies."""
+        if self._is_whole:  # a parameter's first step has added tensors since
+            for parameter in self._parameters:
+                if parameter not in self._has_state:
+                    self._optimizer.state.pop(parameter, None)
         live = self._live()
-        if len(live) > len(self._copies):  # the optimizer's first step has added tensors since
-            self._optimizer.state.clear()
-            live = self._live()
         if live:
             torch._foreach_copy_(live, self._copies)
 

@@ -160,7 +160,7 @@ class Updater:
         parts = cut(batch, targets, self._reuse, self.generator)
         if self._exchange is None:
             return parts
-        return fill_up(parts, batch, targets, self._reuse.parts)
+        return fill_up(parts, batch, targets, self._reuse)
 
     def _is_wanted(self, is_wanted: bool) -> bool:
         """Returns whether all ranks want a further pass."""
@@ -333,7 +333,8 @@ class Updater:
     def _has_finite_weights(self) -> bool:
         with torch.no_grad():
             norms = torch._foreach_norm(self._floats)
-            return bool(torch.isfinite(torch.stack([norm.float() for norm in norms]).sum()))
+            # Running variances are float64, and may be larger than any float32.
+            return bool(torch.isfinite(torch.stack([norm.double() for norm in norms]).sum()))
 
     @property
     def reward_std(self) -> Tensor | None:

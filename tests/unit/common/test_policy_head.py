@@ -56,6 +56,23 @@ def test_log_std_starts_as_configured_and_learns_within_its_limits() -> None:
     assert head(torch.zeros(1, 3))[0, LOG_STDS].tolist() == [-5.0, 2.0, 0.0]
 
 
+def test_log_std_beyond_its_limits_moves_back_and_not_further_out() -> None:
+    """Seen to fail with a clamp: no gradient in either direction, so that it stays for ever."""
+    head = PolicyHead(3, MIXED)
+    assert head.log_std is not None
+    with torch.no_grad():
+        head.log_std.copy_(torch.tensor([-5.1, 2.1, 2.0]))
+
+    for factor, expected in ((1.0, [0.0, 7.0, 7.0]), (-1.0, [-7.0, 0.0, -7.0])):
+        head.zero_grad()
+        logits = head(torch.zeros(7, 3))
+        (factor * logits[:, LOG_STDS].sum()).backward()
+
+        assert logits[0, LOG_STDS].tolist() == [-5.0, 2.0, 2.0]
+        assert head.log_std.grad is not None
+        assert head.log_std.grad.tolist() == expected
+
+
 @pytest.mark.parametrize("recurrence", ["none", "lstm"])
 def test_first_policy_of_a_network_is_nearly_a_standard_normal(recurrence: str) -> None:
     environment = EnvironmentSpec((TensorSpec("observation", (3,), "float32"),), ActionSpec((A,)))

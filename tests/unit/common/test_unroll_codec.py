@@ -128,6 +128,16 @@ def test_decode_with_one_number_not_finite_names_the_leaf(name: str, bad: float)
         UnrollDecoder(VECTOR, MAX_UNROLLS).decode(pack_stacked(unrolls, VECTOR, compress=False))
 
 
+def test_decode_with_a_number_just_too_large_says_which() -> None:
+    """Seen to fail: "expected at most 1e+09 in absolute value, got 1e+09"."""
+    unrolls = make_unrolls(VECTOR, 3, seed=3)
+    unrolls["rewards"][0, 0] = -1_000_000_064.0  # the next float32 beyond the limit
+    message = pack_stacked(unrolls, VECTOR, compress=False)
+
+    with pytest.raises(InvalidUnrollError, match=r"rewards: expected at most 1e\+09.*1000000064$"):
+        UnrollDecoder(VECTOR, MAX_UNROLLS).decode(message)
+
+
 @pytest.mark.parametrize("bad", [-1, 5, 2**62])
 @pytest.mark.parametrize("name", ["actions", "previous_action"])
 def test_decode_with_action_out_of_range_names_it(name: str, bad: int) -> None:

@@ -162,6 +162,39 @@ def test_explained_variance_of_returns_that_do_not_vary_is_not_judged() -> None:
     assert found_by(make_maker(), more) == ()
 
 
+NOTHING_FOUND = {
+    metrics.RETURN_MEAN: 0.0,
+    metrics.RETURN_STD: 0.0,
+    metrics.RETURN_MIN: 0.0,
+    metrics.RETURN_MAX: 0.0,
+    metrics.EXPLAINED_VARIANCE: -3.5,
+    metrics.ADVANTAGE_STD: 0.01,
+    metrics.RETURN_SCALE: 0.02,
+}
+"""A run without any reward: value targets are the optimizer's noise."""
+
+
+def test_run_without_any_reward_is_told_so_and_nothing_about_its_values() -> None:
+    """Seen to fail: "values explain nothing", and silence about the rewards."""
+    maker = FindingsMaker(ActionSpec.discrete(2))
+
+    (finding,) = found_by(maker, NOTHING_FOUND)
+
+    assert finding.name == "returns_near_zero"
+    assert "every return so far is 0" in finding.text
+    rare = NOTHING_FOUND | {metrics.RETURN_MEAN: 0.01, metrics.RETURN_MAX: 1.0}
+    assert [one.name for one in found_by(maker, rare)] == ["values_explain_nothing"]
+
+
+def test_task_solved_at_a_return_of_zero_has_found_its_rewards() -> None:
+    maker = make_maker()
+    found_by(maker, {metrics.RETURN_MEAN: -50.0})
+
+    names = [one.name for one in found_by(maker, NOTHING_FOUND)]
+
+    assert "returns_near_zero" not in names
+
+
 def test_gradients_that_are_not_clipped_are_never_too_large_for_the_clip() -> None:
     maker = make_maker()
     for _ in range(30):

@@ -71,6 +71,27 @@ def test_parts_of_unrolls_are_all_columns_once(parts: int) -> None:
                 )
 
 
+@pytest.mark.parametrize("recurrence", ["none", "lstm", "gru"])
+def test_batch_of_fewer_unrolls_than_parts_makes_a_step_on_each(recurrence: str) -> None:
+    """Replay has no older unrolls at first. Seen to fail: an empty part, RuntimeError."""
+    config = make_config(
+        model={"hidden_sizes": (8,), "recurrence": recurrence},
+        rollout={"batch_size": B, "unroll_length": T, "num_storages": B},
+        reuse={"parts": 2 * B, "replay_ratio": 1.0, "passes": 2},
+    )
+    state = TrainingState(config, VECTOR, None)
+    agent_state = tuple(
+        torch.zeros(spec.shape[0], B, *spec.shape[1:]) for spec in state.model.agent_state_specs()
+    )
+    (batch,) = make_batches(1)
+
+    result = state.apply(batch._replace(initial_agent_state=agent_state))
+
+    assert result.is_applied
+    assert result.num_steps == 2 * B
+    assert torch.isfinite(result.values).all()
+
+
 def test_parts_of_rows_are_all_rows_that_count_once() -> None:
     """Planted: padding rows left in."""
     batch = number_rows(make_batches(1)[0])

@@ -145,7 +145,7 @@ def test_two_ranks_with_parts_equal_one_whose_parts_are_theirs_together(
         for columns, generator in zip(HALVES, generators, strict=True):
             half = take_columns(batch, columns)
             mine = None if targets is None else Targets(*(one[:, columns] for one in targets))
-            halves.append(fill_up(cut(half, mine, reuse, generator), half, mine, reuse.parts))
+            halves.append(fill_up(cut(half, mine, reuse, generator), half, mine, reuse))
         for one, other in zip(*halves, strict=True):
             yield join_parts(one, other)
 
@@ -157,6 +157,20 @@ def test_two_ranks_with_parts_equal_one_whose_parts_are_theirs_together(
     assert first.counters == second.counters == alone.counters
     most = 20 * config.reuse.passes * config.reuse.parts
     assert (first.counters.optimizer_steps < most) == (config.reuse.kl_stop > 0)
+
+
+@pytest.mark.parametrize("advantages", ["none", "batch"])
+def test_ranks_make_every_step_before_there_are_older_unrolls_to_mix_in(advantages: str) -> None:
+    """A batch has fewer unrolls than parts then. Seen to fail: an empty part, RuntimeError."""
+    config = make_settings(
+        passes=2, parts=B + 1, replay_ratio=1.0, advantage_normalisation=advantages
+    )
+
+    first, second = train_on_two(config, make_uneven_batches(5))
+
+    assert_close(second, first, 0.0)
+    assert first.counters == second.counters
+    assert first.counters.optimizer_steps == 5 * 2 * (B + 1)
 
 
 def join_parts(one: Part, other: Part) -> Part:

@@ -13,6 +13,7 @@ from impala_common.config import TrainConfig
 from impala_common.errors import DeviceMemoryError
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.optimizers import export_state, make_optimizer
+from impala_server.learner.undo import Undo
 from impala_server.learner.update import Updater
 from impala_server.learner.update_result import UPDATE_VALUES
 
@@ -86,3 +87,42 @@ def test_step_that_makes_weights_not_finite_is_noticed() -> None:
     assert not result.is_applied
     assert "weights that are not finite" in result.damage
     assert torch.isfinite(result.values[UPDATE_VALUES.index("grad_norm")])
+
+
+def test_statistics_of_numbers_whose_squares_no_float32_holds_are_no_damage() -> None:
+    """Seen to fail: a variance of 1e41 in float64 was taken for weights that are not finite."""
+    updater = make_updater()
+    (batch,) = make_batches(1)
+    (name,) = batch.inputs.observations
+    observations = {name: batch.inputs.observations[name] * 1e20}
+
+    result = updater.apply(
+        batch._replace(inputs=batch.inputs._replace(observations=observations)), 1e-3
+    )
+
+    assert result.damage == ""
+    assert result.is_applied
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_undo_forgets_the_first_step_of_a_parameter_and_no_other(optimizer: str) -> None:
+    """A head that earlier batches did not use. Seen to fail: all state gone, then RuntimeError."""
+    model = torch.nn.ModuleDict({"used": torch.nn.Linear(2, 1), "rare": torch.nn.Linear(2, 1)})
+    config = make_config(optimizer={"optimizer": optimizer, "learning_rate": 0.1})
+    steps = make_optimizer(config.optimizer, model)
+    undo = Undo(model, steps, [])
+
+    def make_step(*names: str) -> None:
+        steps.zero_grad(set_to_none=True)
+        torch.stack([model[name](torch.ones(1, 2)) for name in names]).sum().backward()
+        steps.step()
+
+    make_step("used")
+    before = export_state(steps, model) | dict(model.state_dict())
+    before = {name: torch.as_tensor(value).clone() for name, value in before.items()}
+
+    undo.save(is_whole=True)
+    make_step("used", "rare")
+    undo.restore()
+
+    assert_same(before, export_state(steps, model) | dict(model.state_dict()), 0.0)
