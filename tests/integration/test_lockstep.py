@@ -109,7 +109,10 @@ def test_lockstep_equals_the_reference_loop(
         ),
         (
             {"passes": 2, "parts": 5, "part_kind": "rows", "surrogate_clip": 0.1},
-            {"loss": {"loss_reduction": "mean"}, "optimizer": {"max_grad_norm": 0.5}},
+            {
+                "loss": {"loss_reduction": "mean", "entropy_floor": 0.98},
+                "optimizer": {"max_grad_norm": 0.5},
+            },
         ),
         ({"passes": 2, "parts": 2, "part_kind": "rows", "advantage_normalisation": "part"}, {}),
         ({"passes": 3, "parts": 2, "surrogate_clip": 0.2, "vtrace_per_pass": False}, {}),

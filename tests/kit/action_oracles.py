@@ -46,6 +46,17 @@ def compute_entropies(spec: ActionSpec, logits: Tensor) -> Tensor:
     return total
 
 
+def compute_choice_entropies(spec: ActionSpec, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Entropies of choices and flags in nats, [...], and those of uniform ones."""
+    total, largest = torch.zeros(2, *logits.shape[:-1]).unbind()
+    for distribution, _place in make_oracles(spec, logits):
+        if not isinstance(distribution, oracle.Normal):
+            total = total + distribution.entropy().sum(-1)
+            uniform = type(distribution)(logits=torch.zeros_like(distribution.logits))
+            largest = largest + uniform.entropy().sum(-1)
+    return total, largest
+
+
 def compute_kls(spec: ActionSpec, behaviour_logits: Tensor, target_logits: Tensor) -> Tensor:
     """KL(mu || pi) in nats, [...]: the sum over all components."""
     total = torch.zeros(behaviour_logits.shape[:-1])

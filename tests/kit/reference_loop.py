@@ -17,7 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from action_oracles import compute_entropies, compute_kls, compute_log_probs
+from action_oracles import (
+    compute_choice_entropies,
+    compute_entropies,
+    compute_kls,
+    compute_log_probs,
+)
 from torch import Tensor
 
 from impala_actor.environments.adapter import EnvironmentAdapter
@@ -318,6 +323,7 @@ class Rows:
         behaviour_log_probs = compute_log_probs(action, unroll.logits, unroll.actions)
         self.ratios = (self.log_probs - behaviour_log_probs).exp()
         self.entropies = compute_entropies(action, logits)
+        self.choice_entropies = compute_choice_entropies(action, logits)
         self.kls = compute_kls(action, unroll.logits, logits.detach())
 
     def targets(self, config: LossConfig) -> tuple[Tensor, Tensor]:
@@ -346,6 +352,10 @@ def compute_loss(
     baseline_loss = 0.5 * ((vs - part.values[:-1]) ** 2)[chosen].sum()
     entropy = part.entropies[chosen].sum()
     total = pg_loss + loss.baseline_cost * baseline_loss - loss.entropy_cost * entropy
+    if loss.entropy_floor:
+        entropies, largest = part.choice_entropies
+        low = torch.min(entropies, loss.entropy_floor * largest)[chosen].sum()
+        total = total - loss.entropy_floor_cost * low
     return total / chosen.sum() if loss.loss_reduction == "mean" else total
 
 

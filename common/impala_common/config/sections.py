@@ -225,6 +225,11 @@ class LossConfig:
     """lambda in [0, 1]: 1 is the paper's; on-policy it is GAE's."""
     entropy_cost: Annotated[float, _alias("ent-coef")] = 0.01
     """Weight of the entropy bonus."""
+    entropy_floor: float = 0.0
+    """Entropy of each choice, as a share of uniform legal actions', below which it is worth more:
+    see entropy_floor_cost. 0: none. Continuous actions have none."""
+    entropy_floor_cost: float = 0.1
+    """Weight of the entropy bonus below entropy_floor, on top of entropy_cost."""
     baseline_cost: Annotated[float, _alias("baseline-coef")] = 0.5
     """Weight of the value loss."""
     reward_normalisation: Literal["none", "return_std"] = "none"
@@ -254,6 +259,8 @@ class LossConfig:
                 "V-trace's contraction is proven for rho-bar >= c-bar only",
             )
         require_at_least("entropy_cost", self.entropy_cost, 0.0)
+        require_between("entropy_floor", self.entropy_floor, 0.0, 1.0)
+        require_at_least("entropy_floor_cost", self.entropy_floor_cost, 0.0)
         require_at_least("baseline_cost", self.baseline_cost, 0.0)
         require_positive("reward_scale", self.reward_scale)
         require_one_of("reward_normalisation", self.reward_normalisation, ("none", "return_std"))

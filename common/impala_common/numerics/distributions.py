@@ -34,6 +34,13 @@ class Policies(ABC):
         """Returns minus the entropy in nats, float [...]; of densities where continuous."""
 
     @abstractmethod
+    def choice_entropies(self) -> tuple[Tensor, Tensor]:
+        """Returns the entropy of choices and flags, and that of uniform legal ones, float [...].
+
+        In nats; what is continuous adds 0 to both. Only the first has a gradient.
+        """
+
+    @abstractmethod
     def kl(self, other: Self) -> Tensor:
         """Returns KL(self || other) in nats, float [...]."""
 
@@ -60,6 +67,11 @@ class CategoricalPolicies(Policies):
     def negative_entropies(self) -> Tensor:
         """Returns sum(pi log pi), float [...]."""
         return (self._log_pi.exp() * _finite_log(self._log_pi)).sum(dim=-1)
+
+    def choice_entropies(self) -> tuple[Tensor, Tensor]:
+        """Returns the entropy and the log of the number of legal choices, float [...]."""
+        num_legal = (self._log_pi > -torch.inf).sum(dim=-1)
+        return -self.negative_entropies(), num_legal.to(self._log_pi.dtype).log()
 
     def kl(self, other: Self) -> Tensor:
         """Returns sum(pi (log pi - log other)), float [...]."""
@@ -93,6 +105,11 @@ class BernoulliPolicies(Policies):
         ones, zeros = self._log_one.exp(), self._log_zero.exp()
         return (ones * _finite_log(self._log_one) + zeros * _finite_log(self._log_zero)).sum(dim=-1)
 
+    def choice_entropies(self) -> tuple[Tensor, Tensor]:
+        """Returns the sums over flags, float [...]; one with a single legal value adds 0."""
+        is_open = (self._log_one > -torch.inf) & (self._log_zero > -torch.inf)
+        return -self.negative_entropies(), is_open.sum(dim=-1) * math.log(2.0)
+
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over flags, float [...]."""
         ones = self._log_one.exp() * _log_ratio(self._log_one, other._log_one)
@@ -124,6 +141,11 @@ class GaussianPolicies(Policies):
     def negative_entropies(self) -> Tensor:
         """Returns -sum(log_std + (1 + log 2 pi) / 2), float [...]."""
         return -(self._log_stds + (0.5 + _HALF_LOG_TWO_PI)).sum(dim=-1)
+
+    def choice_entropies(self) -> tuple[Tensor, Tensor]:
+        """Returns 0 and 0, float [...]."""
+        zeros = torch.zeros_like(self._means[..., 0])
+        return zeros, zeros
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over components, float [...]."""
@@ -174,6 +196,15 @@ class JointPolicies(Policies):
     def negative_entropies(self) -> Tensor:
         """Returns the sum over all components, float [...]."""
         return _total([self._sum(n, p.negative_entropies()) for n, p in enumerate(self._policies)])
+
+    def choice_entropies(self) -> tuple[Tensor, Tensor]:
+        """Returns the sums over all components, float [...]."""
+        pairs = [policies.choice_entropies() for policies in self._policies]
+        entropies, largest = zip(*pairs, strict=True)
+        return (
+            _total([self._sum(index, one) for index, one in enumerate(entropies)]),
+            _total([self._sum(index, one) for index, one in enumerate(largest)]),
+        )
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over all components, float [...]."""

@@ -55,7 +55,7 @@ class LossOutputs(NamedTuple):
       total_loss: the minimised loss: the sum of the next three.
       pg_loss: -sum(clipped_pg_rhos * advantage * log pi(action)), or the clipped surrogate.
       baseline_loss: baseline_cost * 0.5 * sum((vs - values)^2).
-      entropy_loss: -entropy_cost * sum(entropy).
+      entropy_loss: -entropy_cost * sum(entropy), and what `entropy_floor` adds.
       mean_rho: mean importance ratio, unclipped; 1 on-policy.
       fraction_clipped: share of ratios above clip_rho_threshold (0 if unclipped).
       kl: KL(mu || pi) in nats, behaviour against target policy.
@@ -308,6 +308,8 @@ def _compute_outputs(
     )
     negative_entropies = rows.policies.negative_entropies()
     entropy_loss = negative_entropies.masked_fill(is_padding, 0.0).sum() * config.entropy_cost
+    if config.entropy_floor > 0.0:
+        entropy_loss = entropy_loss - _sum_to_floor(rows, config) * config.entropy_floor_cost
     total_loss = pg_loss + baseline_loss + entropy_loss
     if config.loss_reduction == "mean":
         total_loss, pg_loss, baseline_loss, entropy_loss = (
@@ -322,6 +324,19 @@ def _compute_outputs(
             rhos, rows, negative_entropies, values, targets, used_advantages, num_rows, config
         ),
     )
+
+
+def _sum_to_floor(rows: _Rows, config: LossConfig) -> Tensor:
+    """Returns the sum over rows of the entropy of choices, no more than its floor of each.
+
+        sum_t min(H_t, entropy_floor * H_t of uniform legal choices)
+
+    So entropy is worth more below the floor than above it. In a solved task advantages are noise:
+    without a floor the policy follows it until it tries nothing else, and cannot come back.
+    """
+    entropies, largest = rows.policies.choice_entropies()
+    low = torch.minimum(entropies, config.entropy_floor * largest)
+    return low.masked_fill(rows.is_padding, 0.0).sum()
 
 
 def _compute_surrogate(rows: _Rows, advantages: Tensor, clip: float) -> Tensor:

@@ -94,6 +94,8 @@ TABLE: dict[str, Parameter] = {
             is_above_low=True,
         ),
         Parameter("entropy_cost", "loss", 0.0, 100.0, "weight of the entropy bonus"),
+        Parameter("entropy_floor", "loss", 0.0, 1.0, "share of entropy below which it weighs more"),
+        Parameter("entropy_floor_cost", "loss", 0.0, 100.0, "weight of entropy below its floor"),
         Parameter("baseline_cost", "loss", 0.0, 100.0, "weight of the value loss"),
         Parameter("discount", "loss", 0.0, 1.0, "discount per agent step"),
         _clip("clip_rho_threshold", "clip of importance ratios in the TD error"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from action_oracles import make_oracles
+from action_oracles import compute_choice_entropies, make_oracles
 from torch import Tensor
 from torch import distributions as oracle
 
@@ -69,6 +69,30 @@ def test_policies_match_torch_distributions_in_values_and_gradients(spec: Action
         (got_grad,) = torch.autograd.grad((got * weights).sum(), logits, retain_graph=True)
         (want_grad,) = torch.autograd.grad((want * weights).sum(), logits, retain_graph=True)
         torch.testing.assert_close(got_grad, want_grad, rtol=1e-5, atol=1e-5)
+
+
+@SPECS
+def test_entropies_of_choices_match_torch_distributions(spec: ActionSpec) -> None:
+    logits, _, _ = make_case(spec, seed=2)
+
+    entropies, largest = make_policies(spec, logits).choice_entropies()
+
+    wanted, most = compute_choice_entropies(spec, logits)
+    torch.testing.assert_close(entropies, wanted)
+    torch.testing.assert_close(largest, most)
+
+
+def test_illegal_choices_do_not_count_for_the_largest_entropy() -> None:
+    illegal = -INFINITY
+    choices = torch.tensor([[0.0, 0.0, illegal], [illegal, 1.0, illegal], [1.0, 2.0, 3.0]])
+    flags = torch.tensor([[0.0, illegal, INFINITY, 2.0]])
+
+    entropies, largest = make_policies(DISCRETE, choices).choice_entropies()
+    _, largest_of_flags = make_policies(BINARY, flags).choice_entropies()
+
+    torch.testing.assert_close(largest, torch.tensor([2.0, 1.0, 3.0]).log())
+    torch.testing.assert_close(entropies[:2], torch.tensor([math.log(2.0), 0.0]))
+    torch.testing.assert_close(largest_of_flags, torch.tensor([2 * math.log(2.0)]))
 
 
 def sample_with_torch(spec: ActionSpec, logits: Tensor) -> Tensor:
