@@ -41,7 +41,8 @@ class Undo:
         """Copies the statistics and, if `is_whole`, weights and optimizer."""
         self._is_whole = is_whole
         live = self._live()
-        if len(self._copies) != len(live):
+        # A rollback may have brought the optimizer's tensors in another order.
+        if [one.shape for one in self._copies] != [one.shape for one in live]:
             self._copies = [torch.empty_like(tensor) for tensor in live]
         if live:
             torch._foreach_copy_(self._copies, live)
