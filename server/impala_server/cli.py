@@ -147,7 +147,7 @@ def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
     """Reports that the run has finished: on the terminal and to actors."""
     assert arguments.resume is not None
     config, run = arguments.config, RunDirectory(arguments.resume)
-    write_line("info", describe_finished(run.path, finished, config.job.total_steps))
+    write_line("info", describe_finished(run.path, finished))
     with Interrupts() as interrupts:
         if arguments.extra.finished_notice_s:
             with run.lock():

@@ -146,7 +146,7 @@ def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
 
 
 def _tell_finished(arguments: TrainArguments, run: Path, finished: FinishedRun) -> None:
-    write_line("info", describe_finished(run, finished, arguments.config.job.total_steps))
+    write_line("info", describe_finished(run, finished))
     if arguments.json:
         sys.stdout.write(json.dumps(summarise_finished(run, finished)) + "\n")
 
