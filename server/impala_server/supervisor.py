@@ -100,13 +100,15 @@ class Supervisor:
         accepted the new settings and writes them (`Controller`).
 
         Raises:
-          ConfigError: the environment variable arms failpoints that are not allowed here.
+          ConfigError: the environment variable arms failpoints that are not allowed here; or the
+            run's folder cannot be written to.
         """
         failpoints.arm_from_environment(self._config.transport.host)
-        self._run.create()
-        if not self._run.config_path.exists():
-            write_text_atomic(self._run.config_path, dump_config(self._config))
-        self._run.address_path.unlink(missing_ok=True)
+        with self._run.written():
+            self._run.create()
+            if not self._run.config_path.exists():
+                write_text_atomic(self._run.config_path, dump_config(self._config))
+            self._run.address_path.unlink(missing_ok=True)
         ends, pipes = make_ends()
         specs = make_child_specs(self._config, self._run, self._objects, self._place)
         self._children = {name: Child(name, spec, pipes[name]) for name, spec in specs.items()}
@@ -287,7 +289,8 @@ class Supervisor:
                 self.prometheus_address = message.prometheus
                 if self._leader.pipe is not None:
                     self._leader.pipe.send(message)  # a run may go on now
-                write_text_atomic(self._run.address_path, message.address + "\n")
+                with self._run.written():
+                    write_text_atomic(self._run.address_path, message.address + "\n")
             case Failed():
                 self._has_failed = True
                 raise rebuild_error(message.reason, message.text)
