@@ -147,7 +147,7 @@ def _serve_finished(arguments: TrainArguments, finished: FinishedRun) -> None:
     """Reports that the run has finished: on the terminal and to actors."""
     assert arguments.resume is not None
     config, run = arguments.config, RunDirectory(arguments.resume)
-    write_line("info", describe_finished(run.path, finished, config.job.total_steps))
+    write_line("info", describe_finished(run.path, finished))
     with Interrupts() as interrupts:
         if arguments.extra.finished_notice_s:
             with run.lock():
@@ -194,7 +194,7 @@ def _serve(arguments: TrainArguments, run_directory: RunDirectory, place: RankPl
             if policy_server is not None:  # at the end of a run it has told its clients and ends
                 policy_server.join(_POLICY_SERVER_END_S)
             display.update(supervisor.status)
-        supervisor.raise_if_killed()
+        supervisor.raise_if_incomplete()
         status = supervisor.status
         notice_s = arguments.extra.finished_notice_s
         if status.reason == "finished" and notice_s and place.leads:

@@ -79,7 +79,7 @@ class ProgressDisplay:
         """Prepares; `start` begins to show.
 
         Args:
-          total_steps: where the run ends.
+          total_steps: where the run ends, until a status says it.
           title: title of the display.
           console: default: stderr.
           clock: monotonic, in seconds.
@@ -119,6 +119,7 @@ class ProgressDisplay:
         if status is None:
             return
         self._status = status
+        self._total_steps = status.total_steps or self._total_steps
         self._is_shown = False
         return_mean = _number(status, names.RETURN_MEAN)
         # Only a changed value is new.

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 from impala_common.config import SecurityConfig, TrainConfig
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.config.toml_io import load_config
-from impala_common.errors import CheckpointError, ConfigError, ImpalaError, MissingExtraError
+from impala_common.errors import ConfigError, ImpalaError, MissingExtraError
 from impala_common.process.cuda_probe import require_device
 from impala_common.process.installation import is_installed
 from impala_common.process.own_modules import find_class_problem
 from impala_common.rpc.tokens import read_token
-from impala_common.run.checkpoints import CheckpointStore, CheckpointSummary
+from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_end import describe_newest, find_total_steps
 from impala_common.spec.specs import EnvironmentSpec
 
 _NETWORK_SETTINGS = (
@@ -44,12 +45,16 @@ class FinishedRun(NamedTuple):
       updates: optimizer steps.
       episodes: finished episodes.
       checkpoint: name of the newest checkpoint.
+      total_steps: agent steps at which it ended.
+      replaced_steps: total_steps of the settings, where an administrator set another; else 0.
     """
 
     steps: int
     updates: int
     episodes: int
     checkpoint: str
+    total_steps: int
+    replaced_steps: int = 0
 
 
 def validate_start(config: TrainConfig, resume: Path | None) -> None:
@@ -118,24 +123,33 @@ def _require_security_files(security: SecurityConfig) -> None:
 
 
 def find_finished(config: TrainConfig, resume: Path | None) -> FinishedRun | None:
-    """Returns the totals of a run that has trained its `total_steps`; None for any other run."""
+    """Returns the totals of a run that has trained its `total_steps`; None for any other run.
+
+    Where an administrator set another end while the run trained, that one holds.
+    """
     if resume is None:
         return None
-    summary = _newest(CheckpointStore(RunDirectory(resume).checkpoints_path))
+    summary = describe_newest(CheckpointStore(RunDirectory(resume).checkpoints_path))
     counters = summary.state.get("counters", {}) if summary is not None else {}
     steps = counters.get("trained_steps", 0)
-    if summary is None or steps < config.job.total_steps:
+    configured = config.job.total_steps
+    total_steps = find_total_steps(configured, summary)
+    if summary is None or steps < total_steps:
         return None
     updates, episodes = counters.get("policy_version", 0), counters.get("num_episodes", 0)
-    return FinishedRun(steps, updates, episodes, summary.name)
+    replaced_steps = 0 if total_steps == configured else configured
+    return FinishedRun(steps, updates, episodes, summary.name, total_steps, replaced_steps)
 
 
-def describe_finished(run: Path, finished: FinishedRun, total_steps: int) -> str:
+def describe_finished(run: Path, finished: FinishedRun) -> str:
     """Returns one line: the run has finished, and how to train it further."""
-    return (
-        f"{run} has finished: {finished.steps:,} of {total_steps:,} steps; nothing is started. "
-        f"Go on with --resume {run} --total-steps N, N more than {finished.steps}"
+    text = (
+        f"{run} has finished: {finished.steps:,} of {finished.total_steps:,} steps; nothing is "
+        f"started. Go on with --resume {run} --total-steps N, N more than {finished.steps}"
     )
+    if finished.replaced_steps > finished.steps:
+        text += f" and not {finished.replaced_steps}, in whose place an administrator set the end"
+    return text
 
 
 def summarise_finished(run: Path, finished: FinishedRun) -> dict[str, Any]:  # Any: JSON
@@ -148,16 +162,6 @@ def summarise_finished(run: Path, finished: FinishedRun) -> dict[str, Any]:  # A
         "episodes": finished.episodes,
         "checkpoint": finished.checkpoint,
     }
-
-
-def _newest(store: CheckpointStore) -> CheckpointSummary | None:
-    """Returns the newest checkpoint with a readable manifest."""
-    for name in reversed(store.names()):
-        try:
-            return store.describe(name)
-        except CheckpointError:
-            continue  # the learner reports the damage
-    return None
 
 
 def _require_same_network(config: TrainConfig, run: RunDirectory) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
-from impala_common.errors import ImpalaError, QueueClosedError, rebuild_error
+from impala_common.errors import CheckpointError, ImpalaError, QueueClosedError, rebuild_error
 from impala_common.process import failpoints
 from impala_common.process.logs import LogFormat
 from impala_common.process.passed_objects import ObjectMemory
@@ -51,6 +51,7 @@ class Supervisor:
       address: HOST:PORT that actors connect to; None before the front end listens.
       prometheus_address: HOST:PORT of the metrics; None where there are none.
       killed: children that did not end in time and were killed.
+      unsaved: why the last checkpoint was not written, where that was found while stopping.
       status: the learner's newest status.
     """
 
@@ -89,6 +90,7 @@ class Supervisor:
         self.address: str | None = None
         self.prometheus_address: str | None = None
         self.killed: tuple[str, ...] = ()
+        self.unsaved: CheckpointError | None = None
         self.status = LearnerStatus(state="STARTING")
 
     def start(self) -> None:
@@ -98,13 +100,15 @@ class Supervisor:
         accepted the new settings and writes them (`Controller`).
 
         Raises:
-          ConfigError: the environment variable arms failpoints that are not allowed here.
+          ConfigError: the environment variable arms failpoints that are not allowed here; or the
+            run's folder cannot be written to.
         """
         failpoints.arm_from_environment(self._config.transport.host)
-        self._run.create()
-        if not self._run.config_path.exists():
-            write_text_atomic(self._run.config_path, dump_config(self._config))
-        self._run.address_path.unlink(missing_ok=True)
+        with self._run.written():
+            self._run.create()
+            if not self._run.config_path.exists():
+                write_text_atomic(self._run.config_path, dump_config(self._config))
+            self._run.address_path.unlink(missing_ok=True)
         ends, pipes = make_ends()
         specs = make_child_specs(self._config, self._run, self._objects, self._place)
         self._children = {name: Child(name, spec, pipes[name]) for name, spec in specs.items()}
@@ -206,6 +210,8 @@ class Supervisor:
         while self._leader.pipe is not None and time.monotonic() < self._stop_by_s:
             try:
                 self.poll(0.1)
+            except CheckpointError as error:
+                self.unsaved = error
             except ImpalaError as error:
                 if not self._has_failed:  # after a failure, ignore the errors that follow from it
                     _LOG.warning("while stopping: %s", error)
@@ -231,8 +237,15 @@ class Supervisor:
                 return
             time.sleep(_LOOK_S)
 
-    def raise_if_killed(self) -> None:
-        """Raises ImpalaError if a process had to be killed to end it."""
+    def raise_if_incomplete(self) -> None:
+        """Raises an error if the end was not in order.
+
+        Raises:
+          CheckpointError: the last checkpoint was not written.
+          ImpalaError: a process had to be killed to end it.
+        """
+        if self.unsaved is not None:
+            raise self.unsaved
         if not self.killed:
             return
         raise ImpalaError(
@@ -276,7 +289,8 @@ class Supervisor:
                 self.prometheus_address = message.prometheus
                 if self._leader.pipe is not None:
                     self._leader.pipe.send(message)  # a run may go on now
-                write_text_atomic(self._run.address_path, message.address + "\n")
+                with self._run.written():
+                    write_text_atomic(self._run.address_path, message.address + "\n")
             case Failed():
                 self._has_failed = True
                 raise rebuild_error(message.reason, message.text)

@@ -146,7 +146,7 @@ def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
 
 
 def _tell_finished(arguments: TrainArguments, run: Path, finished: FinishedRun) -> None:
-    write_line("info", describe_finished(run, finished, arguments.config.job.total_steps))
+    write_line("info", describe_finished(run, finished))
     if arguments.json:
         sys.stdout.write(json.dumps(summarise_finished(run, finished)) + "\n")
 
@@ -252,11 +252,11 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         f"{result['reason']} after {result['steps']:,} steps, {result['updates']:,} updates, "
         f"{result['wall_time_s']:.1f} s"
     )
-    places: dict[str, object] = {
-        "run": path,
-        "checkpoint": run_directory.checkpoints_path / str(result["checkpoint"]),
-        "metrics": run_directory.metrics_path,
-    }
+    places: dict[str, object] = {"run": path}
+    if result["checkpoint"] is not None:  # else it was stopped before its learner began
+        places["checkpoint"] = run_directory.checkpoints_path / result["checkpoint"]
+    if run_directory.metrics_path.exists():
+        places["metrics"] = run_directory.metrics_path
     if run_directory.tensorboard_path.is_dir() and is_installed("tensorboard"):
         places["TensorBoard"] = f"tensorboard --logdir {run_directory.tensorboard_path}"
     if evaluation is not None:

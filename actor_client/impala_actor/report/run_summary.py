@@ -16,8 +16,10 @@ from typing import Any, Literal
 
 from impala_common.errors import ConfigError
 from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_data import RunData, read_run
 from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_end import describe_newest, find_total_steps
 
 State = Literal["running", "finished", "stopped", "empty", "unreadable"]
 """running: a process holds the run's lock; finished: all steps are trained; stopped: some are;
@@ -71,7 +73,8 @@ def summarise_data(data: RunData) -> RunSummary:
     """Returns the summary of a run that was read."""
     last = data.metrics[-1] if data.metrics else {}
     steps = int(last.get(metrics.STEPS, 0))
-    total = data.config.job.total_steps
+    newest = describe_newest(CheckpointStore(RunDirectory(data.path).checkpoints_path))
+    total = find_total_steps(data.config.job.total_steps, newest)
     if is_running(data.path):
         state: State = "running"
     elif not data.metrics:

@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -14,6 +15,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -95,12 +97,22 @@ class RunDirectory:
           RunInUseError: another process, or another lock of this one, holds it.
           ConfigError: the folder cannot be made or written to.
         """
-        try:
+        with self.written():
             make_folder(self.path)
             self._lock = RunLock(self.lock_path)
+        return self._lock
+
+    @contextlib.contextmanager
+    def written(self) -> Iterator[None]:
+        """Returns a context for writes without which no run can be.
+
+        Raises:
+          ConfigError: in place of an OSError, such as of a full disk.
+        """
+        try:
+            yield
         except OSError as error:
             raise _unusable_folder(self.path, error) from error
-        return self._lock
 
     @property
     def lock_descriptors(self) -> tuple[int, ...]:
@@ -195,7 +207,7 @@ def _unusable_folder(path: Path, error: OSError) -> ConfigError:
         "run folder",
         str(path),
         "a folder that can be made and written to",
-        f"{error.strerror}: {error.filename}",
+        f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror),
     )
 
 

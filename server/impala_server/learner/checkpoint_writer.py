@@ -159,6 +159,23 @@ class CheckpointWriter(threading.Thread):
                 self._changed.notify_all()
             return ticket
 
+    def save_last(self, timeout_s: float) -> CheckpointWriteError | None:
+        """Requests a last checkpoint and closes; returns why it could not be written, or None.
+
+        None, too, where the disk has not answered in time.
+        """
+        ticket = self.request()
+        self.close(timeout_s)
+        try:
+            ticket.poll()
+        except ImpalaError as error:
+            newest = self.last.name or "the one before this start, if there is one"
+            return CheckpointWriteError(
+                "the last checkpoint could not be written, so what was trained since the newest "
+                f"is lost; the newest is {newest} ({error})"
+            )
+        return None
+
     def close(self, timeout_s: float) -> None:
         """Writes what was requested and ends the thread; waits for it with a time limit."""
         with self._changed:

@@ -353,8 +353,8 @@ class Controller:
         self._read_last_counts()
         if self.learner is not None and self._checkpoints is not None:
             self._log(_now_s())
-            self._checkpoints.request()
-            self._checkpoints.close(_LAST_SAVE_S)
+            unsaved = self._checkpoints.save_last(_LAST_SAVE_S)
+            self._failure = self._failure or unsaved
             self.learner.history.add("end", reason=reason)
             if is_judged:
                 self._await_results()

@@ -43,7 +43,8 @@ class Undo:
         self._is_whole = is_whole
         self._has_state = {one for one in self._parameters if one in self._optimizer.state}
         live = self._live()
-        if len(self._copies) != len(live):
+        # A rollback may have brought the optimizer's tensors in another order.
+        if [one.shape for one in self._copies] != [one.shape for one in live]:
             self._copies = [torch.empty_like(tensor) for tensor in live]
         if live:
             torch._foreach_copy_(self._copies, live)

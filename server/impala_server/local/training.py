@@ -107,6 +107,6 @@ class LocalTraining:
             if actors is not None:
                 actors.stop(is_run_over=is_finished)
             display.update(supervisor.status)
-        supervisor.raise_if_killed()
+        supervisor.raise_if_incomplete()
         self._ranks.raise_if_failed()
         return supervisor.status

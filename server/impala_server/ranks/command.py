@@ -39,7 +39,7 @@ def main(run_path: str, place_text: str, level: str) -> int:
                     pass
             finally:
                 supervisor.close(interrupts.is_set)
-            supervisor.raise_if_killed()
+            supervisor.raise_if_incomplete()
     except ImpalaError as error:
         write_line("error", f"error: {error}")
         return exit_code_of(error)

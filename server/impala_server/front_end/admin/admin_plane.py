@@ -76,7 +76,8 @@ class AdminPlane:
             self._listener = self._open_socket() if wanted == "unix" else self._open(wanted)
             self.address = self._listener.address
             await self._listener.start()
-            write_text_atomic(self._facts.run.admin_address_path, self.address + "\n")
+            with self._facts.run.written():
+                write_text_atomic(self._facts.run.admin_address_path, self.address + "\n")
         except BaseException:
             await self.stop()
             raise
