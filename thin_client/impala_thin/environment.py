@@ -47,7 +47,11 @@ class Leaf:
         if self.spec.role == tensor_pb2.TENSOR_ROLE_ACTION_MASK:
             _require_flags(self.spec.name, values)
         if self.starts is None or self.sizes is None:
-            return np.ascontiguousarray(values, self.dtype).tobytes()
+            cast = np.ascontiguousarray(values, self.dtype)
+            if cast.dtype != values.dtype and cast.dtype.kind != "f" and (cast != values).any():
+                found = f"{values.dtype} {values.tolist()}"[:200]
+                raise ValueError(f"{self.spec.name}: expected {cast.dtype} numbers, got {found}")
+            return cast.tobytes()
         places = values.reshape(num_slots, -1) - self.starts
         if (places < 0).any() or (places >= self.sizes).any():
             raise ValueError(f"{self.spec.name}: value outside its space: {values.tolist()}")
