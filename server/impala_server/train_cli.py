@@ -205,8 +205,7 @@ def _evaluate(
     if interrupts.is_set():
         return None
     if answer.code != OK and not answer.out:  # else: its environment failed after the result
-        text = answer.err.strip()[-500:] or f"exit code {answer.code}"
-        raise ImpalaError(f"training is complete, but its evaluation failed: {text}")
+        raise ImpalaError(f"training is complete, but its evaluation failed: {answer.reason}")
     evaluation: dict[str, Any] = json.loads(answer.out.strip().splitlines()[-1])
     return evaluation
 

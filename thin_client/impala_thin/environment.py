@@ -31,6 +31,7 @@ class Leaf:
       dtype: element type on the wire.
       starts: smallest value of each integer that is sent as a one-hot vector; None: none is.
       sizes: number of values of each.
+      one_hot: the same on the wire.
     """
 
     spec: tensor_pb2.TensorSpec
@@ -38,6 +39,7 @@ class Leaf:
     dtype: np.dtype[Any]
     starts: Array | None = None
     sizes: Array | None = None
+    one_hot: spec_pb2.OneHotLeaf | None = None
 
     def encode(self, observation: Any, num_slots: int) -> bytes:
         """Returns the bytes of this part of a batch of observations."""
@@ -47,7 +49,11 @@ class Leaf:
         if self.spec.role == tensor_pb2.TENSOR_ROLE_ACTION_MASK:
             _require_flags(self.spec.name, values)
         if self.starts is None or self.sizes is None:
-            return np.ascontiguousarray(values, self.dtype).tobytes()
+            cast = np.ascontiguousarray(values, self.dtype)
+            if cast.dtype != values.dtype and cast.dtype.kind != "f" and (cast != values).any():
+                found = f"{values.dtype} {values.tolist()}"[:200]
+                raise ValueError(f"{self.spec.name}: expected {cast.dtype} numbers, got {found}")
+            return cast.tobytes()
         places = values.reshape(num_slots, -1) - self.starts
         if (places < 0).any() or (places >= self.sizes).any():
             raise ValueError(f"{self.spec.name}: value outside its space: {values.tolist()}")
@@ -112,6 +118,7 @@ class Environment:
             observation_leaves=specs,
             frame_stack=frame_stack if frame_stack > 1 else 0,
             action=spec_pb2.ActionSpec(parts=[spec for _, spec in parts]),
+            one_hot_leaves=[leaf.one_hot for leaf in self._leaves if leaf.one_hot is not None],
         )
 
     @classmethod
@@ -235,7 +242,10 @@ def _make_leaf(space: Any, path: Path, name: str) -> Leaf:
         sizes = np.ravel(space.n if kind == "Discrete" else space.nvec).astype(np.int64)
         starts = np.ravel(space.start).astype(np.int64)
         spec = _tensor(name, (int(sizes.sum()),), "float32")
-        return Leaf(spec, path, np.dtype(np.float32), starts, sizes)
+        one_hot = spec_pb2.OneHotLeaf(
+            name=name, shape=tuple(space.shape), starts=starts.tolist(), sizes=sizes.tolist()
+        )
+        return Leaf(spec, path, np.dtype(np.float32), starts, sizes, one_hot)
     raise RefusedError(f"{name}: observation space {space} is not supported")
 
 

@@ -110,7 +110,10 @@ class ObservationPart:
         return values
 
     def encode_one(self, observation: Any) -> NDArray[Any]:
-        """Returns the leaf [...] out of one slot's raw observation, cast if no value changes."""
+        """Returns the leaf [...] out of one slot's raw observation, cast if no value changes.
+
+        (Floats may be rounded.)
+        """
         try:
             values = np.asarray(self._find(observation))
         except ValueError as error:
@@ -119,11 +122,19 @@ class ObservationPart:
             raise self._mismatch(".shape", self.shape, values.shape)
         if not np.can_cast(values.dtype, self.dtype, "same_kind"):
             raise self._mismatch(".dtype", self.dtype.name, values.dtype.name)
-        values = values.astype(self.dtype, copy=False)[np.newaxis]
+        given, values = values, values.astype(self.dtype, copy=False)[np.newaxis]
+        if values.dtype.kind in "iu" and (values[0] != given).any():
+            raise self._mismatch("", f"numbers that {self.dtype.name} holds", given.tolist())
         leaf: NDArray[Any] = values
         if self.one_hot is not None:
             leaf = self.one_hot.encode(values, self.leaf.name)
         return np.asarray(leaf[0])
+
+    def is_narrowed(self, observation: Any) -> bool:
+        """Returns whether `encode_one` may find integers of this type too large for the space's."""
+        if self.dtype.kind not in "iu":
+            return False
+        return not np.can_cast(np.asarray(self._find(observation)).dtype, self.dtype)
 
     def _find(self, observation: Any) -> Any:
         for key in self.path:

@@ -52,7 +52,13 @@ class RenderedEnvironment:
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
             shown = getattr(picture, "shape", type(picture).__name__)
             raise _refuse(self._env_id, f"its render() gave {shown}, not a picture [H, W, 3]")
-        return picture.astype(np.uint8, copy=False)
+        if picture.dtype == np.uint8:
+            return picture
+        # A cast would show 0 to 1 as black, and wrap 256 to 0.
+        if picture.dtype.kind not in "iu" or picture.min() < 0 or picture.max() > 255:
+            found = f"{picture.dtype} from {picture.min():g} to {picture.max():g}"
+            raise _refuse(self._env_id, f"its render() gave {found}, not uint8 from 0 to 255")
+        return picture.astype(np.uint8)
 
     def close(self) -> None:
         """Frees the environment."""

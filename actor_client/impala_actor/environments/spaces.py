@@ -16,7 +16,7 @@ from impala_actor.environments.action_masks import MASK_LEAF, can_be_masked, mak
 from impala_actor.environments.actions import make_action_spec
 from impala_actor.environments.observations import list_observation_parts
 from impala_common.errors import UnsupportedSpaceError
-from impala_common.spec.specs import EnvironmentSpec, TensorRole, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, OneHotLeaf, TensorRole, TensorSpec
 
 
 def make_environment_spec(
@@ -42,7 +42,8 @@ def make_environment_spec(
     """
     if frame_stack > 1:
         image_layout = "CHW"
-    leaves = [part.leaf for part in list_observation_parts(observation_space)]
+    parts = list_observation_parts(observation_space)
+    leaves = [part.leaf for part in parts]
     action = make_action_spec(action_space)
     roles: dict[str, TensorRole] = {
         leaf.name: find_image_role(leaf, image_layout) for leaf in leaves
@@ -61,6 +62,16 @@ def make_environment_spec(
         ),
         action=action,
         frame_stack=frame_stack if frame_stack > 1 else 0,
+        one_hot_leaves=tuple(
+            OneHotLeaf(
+                part.leaf.name,
+                part.shape,
+                tuple(part.one_hot.starts.tolist()),
+                tuple(part.one_hot.sizes.tolist()),
+            )
+            for part in parts
+            if part.one_hot is not None
+        ),
     )
 
 

@@ -55,6 +55,13 @@ BOUNDS: dict[str, dict[str, Bound]] = {
     "EnvironmentSpec": {
         "observation_leaves": Items(MAX_OBSERVATION_LEAVES),
         "frame_stack": Number(0, 1024),
+        "one_hot_leaves": Items(MAX_OBSERVATION_LEAVES),
+    },
+    "OneHotLeaf": {
+        "name": Text(256),
+        "shape": Items(32, Number(1, _COUNT)),
+        "starts": Items(_MAX_COMPONENTS, Number(-(2**63), 2**63 - 1)),
+        "sizes": Items(_MAX_COMPONENTS, Number(1, _COUNT)),
     },
     "ActionSpec": {"parts": Items(256)},
     "ActionPart": {

@@ -8,7 +8,14 @@ from impala_common.codec.action_specs import pack_action_spec, unpack_action_spe
 from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
 from impala_common.config import EnvironmentConfig
 from impala_common.errors import InvalidRequestError
-from impala_common.spec.specs import MAX_OBSERVATION_LEAVES, EnvironmentSpec, ModelSpec, UnrollSpec
+from impala_common.spec.one_hot import OneHotLeaf
+from impala_common.spec.specs import (
+    MAX_OBSERVATION_LEAVES,
+    EnvironmentSpec,
+    ModelSpec,
+    TensorSpec,
+    UnrollSpec,
+)
 from impala_rl.v1 import learner_pb2
 from impala_rl.v1 import spec_pb2 as pb
 
@@ -19,6 +26,10 @@ def pack_environment_spec(spec: EnvironmentSpec) -> pb.EnvironmentSpec:
         observation_leaves=[pack_tensor_spec(leaf) for leaf in spec.observation_leaves],
         frame_stack=spec.frame_stack,
         action=pack_action_spec(spec.action),
+        one_hot_leaves=[
+            pb.OneHotLeaf(name=one.name, shape=one.shape, starts=one.starts, sizes=one.sizes)
+            for one in spec.one_hot_leaves
+        ],
     )
 
 
@@ -55,7 +66,34 @@ def unpack_environment_spec(message: pb.EnvironmentSpec) -> EnvironmentSpec:
             f"{masks[0].name[:64]!r}: role action_mask expects one leaf beside others, of "
             f"{action.num_logits} elements, and actions that are all categorical"
         )
-    return EnvironmentSpec(observation_leaves=leaves, action=action, frame_stack=stack)
+    one_hot_leaves = _unpack_one_hot_leaves(message, leaves)
+    return EnvironmentSpec(leaves, action, stack, one_hot_leaves)
+
+
+def _unpack_one_hot_leaves(
+    message: pb.EnvironmentSpec, leaves: tuple[TensorSpec, ...]
+) -> tuple[OneHotLeaf, ...]:
+    """Returns those in `message`; raises InvalidRequestError where one does not fit its leaf."""
+    by_name = {leaf.name: leaf for leaf in leaves}
+    found: dict[str, OneHotLeaf] = {}
+    for one in message.one_hot_leaves:
+        leaf = by_name.get(one.name)
+        count = math.prod(one.shape)
+        if (
+            leaf is None
+            or one.name in found
+            or (leaf.dtype, leaf.shape) != ("float32", (sum(one.sizes),))
+            or (len(one.starts), len(one.sizes)) != (count, count)
+            or min(one.sizes, default=0) < 1
+        ):
+            raise InvalidRequestError(
+                f"one_hot_leaves: {one.name[:64]!r}: expected once, for a leaf float32 [sum of "
+                "sizes], with a start and a size of at least 1 for each of shape"
+            )
+        found[one.name] = OneHotLeaf(
+            one.name, tuple(one.shape), tuple(one.starts), tuple(one.sizes)
+        )
+    return tuple(found.values())
 
 
 def pack_unroll_spec(spec: UnrollSpec) -> pb.UnrollSpec:

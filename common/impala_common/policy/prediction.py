@@ -17,7 +17,7 @@ from impala_common.errors import ConfigError, SpecMismatchError
 from impala_common.policy.action_sampler import choose_actions
 from impala_common.policy.inference.backend import Array, StepInputs
 from impala_common.spec.action_decoding import decode_actions
-from impala_common.spec.specs import EnvironmentSpec, TensorSpec
+from impala_common.spec.specs import EnvironmentSpec, OneHotLeaf, TensorSpec
 
 
 class PredictState(NamedTuple):
@@ -108,10 +108,11 @@ def _read_observation(
     """Returns the leaves [N, ...], and whether the observation had a leading dimension."""
     leaves: dict[str, Array] = {}
     ranks: set[bool] = set()
+    one_hot_leaves = {one.name: one for one in environment.one_hot_leaves}
     for spec in environment.observation_leaves:
         is_mask = spec.role == "action_mask" and action_mask is not None
         value = np.asarray(action_mask if is_mask else _find(spec, observation))
-        value = _encode(spec, value)
+        value = _encode(spec, value, one_hot_leaves.get(spec.name))
         is_batch = value.ndim == len(spec.shape) + 1
         if value.shape[is_batch:] != spec.shape or (is_batch and len(value) == 0):
             raise SpecMismatchError(
@@ -142,8 +143,14 @@ def _find(spec: TensorSpec, observation: Any) -> Any:
     return observation
 
 
-def _encode(spec: TensorSpec, value: Array) -> Array:
-    """Returns a Discrete observation, a whole number from 0, as the one-hot vector of its leaf."""
+def _encode(spec: TensorSpec, value: Array, one_hot: OneHotLeaf | None) -> Array:
+    """Returns integers of a Discrete or MultiDiscrete space as the one-hot vectors of their leaf.
+
+    A run of an earlier version does not say which leaves these are (`one_hot` is None): there, a
+    whole number in place of a vector is taken for that of a Discrete from 0.
+    """
+    if one_hot is not None:
+        return one_hot.encode(value)
     is_number = value.ndim == 0 or (value.ndim == 1 and spec.shape != value.shape)
     if not (is_number and len(spec.shape) == 1 and value.dtype.kind in "iu"):
         return value

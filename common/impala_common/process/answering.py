@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 _POLL_S = 0.2
+_MAX_REASON = 500
 
 
 class Answer(NamedTuple):
@@ -27,6 +28,15 @@ class Answer(NamedTuple):
     code: int
     out: str
     err: str
+
+    @property
+    def reason(self) -> str:
+        """The end of `err`, in whole lines as far as they fit; else the exit code."""
+        text = self.err.strip()
+        end = text[-_MAX_REASON:]
+        if len(end) < len(text):
+            end = end.partition("\n")[2].strip() or end
+        return end or f"exit code {self.code}"
 
 
 def run_to_its_end(

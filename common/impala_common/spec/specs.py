@@ -17,6 +17,7 @@ from impala_common.spec.action_spec import ActionKind as ActionKind
 from impala_common.spec.action_spec import ActionPart as ActionPart
 from impala_common.spec.action_spec import ActionSpec as ActionSpec
 from impala_common.spec.action_spec import find_difference
+from impala_common.spec.one_hot import OneHotLeaf as OneHotLeaf
 from impala_common.spec.tensor_spec import DTYPES as DTYPES
 from impala_common.spec.tensor_spec import TensorRole as TensorRole
 from impala_common.spec.tensor_spec import TensorSpec as TensorSpec
@@ -39,11 +40,14 @@ class EnvironmentSpec:
       action: specification of an action.
       frame_stack: frames stacked along dimension 0 of the only observation leaf; 0 without frame
         stacking.
+      one_hot_leaves: the integers of leaves that are one-hot vectors, where they are known; not
+        compared.
     """
 
     observation_leaves: tuple[TensorSpec, ...]
     action: ActionSpec
     frame_stack: int = 0
+    one_hot_leaves: tuple[OneHotLeaf, ...] = ()
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON
         """Returns a JSON-serialisable form."""
@@ -51,6 +55,7 @@ class EnvironmentSpec:
             "observation_leaves": [dataclasses.asdict(leaf) for leaf in self.observation_leaves],
             "action": self.action.to_json(),
             "frame_stack": self.frame_stack,
+            "one_hot_leaves": [dataclasses.asdict(leaf) for leaf in self.one_hot_leaves],
         }
 
     @classmethod
@@ -61,6 +66,7 @@ class EnvironmentSpec:
             observation_leaves=leaves,
             action=ActionSpec.from_json(data["action"]),
             frame_stack=int(data["frame_stack"]),
+            one_hot_leaves=tuple(map(OneHotLeaf.from_json, data.get("one_hot_leaves", ()))),
         )
 
     @property

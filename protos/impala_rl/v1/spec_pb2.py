@@ -25,25 +25,27 @@ _sym_db = _symbol_database.Default()
 from impala_rl.v1 import tensor_pb2 as impala__rl_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17impala_rl/v1/spec.proto\x12\x0cimpala_rl.v1\x1a\x19impala_rl/v1/tensor.proto\"\x86\x01\n\x0f\x45nvironmentSpec\x12\x34\n\x12observation_leaves\x18\x01 \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12\x13\n\x0b\x66rame_stack\x18\x02 \x01(\x05\x12(\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x18.impala_rl.v1.ActionSpec\"5\n\nActionSpec\x12\'\n\x05parts\x18\x01 \x03(\x0b\x32\x18.impala_rl.v1.ActionPart\"\x9a\x01\n\nActionPart\x12(\n\x06tensor\x18\x01 \x01(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.impala_rl.v1.ActionKind\x12\r\n\x05sizes\x18\x03 \x03(\x05\x12\x0e\n\x06starts\x18\x04 \x03(\x03\x12\x0c\n\x04lows\x18\x05 \x03(\x01\x12\r\n\x05highs\x18\x06 \x03(\x01\"i\n\nUnrollSpec\x12\x15\n\runroll_length\x18\x01 \x01(\x05\x12(\n\x06leaves\x18\x02 \x03(\x0b\x32\x18.impala_rl.v1.UnrollLeaf\x12\x1a\n\x12uses_unique_frames\x18\x03 \x01(\x08\"D\n\nUnrollLeaf\x12(\n\x06tensor\x18\x01 \x01(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"\xef\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0chidden_sizes\x18\x02 \x03(\x05\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x03 \x01(\x05\x12\x12\n\nhidden_dim\x18\x04 \x01(\x05\x12\x13\n\x0binit_method\x18\x06 \x01(\t\x12\x12\n\nactivation\x18\x07 \x01(\t\x12&\n\x1euse_previous_action_and_reward\x18\x08 \x01(\x08\x12\x19\n\x11observation_scale\x18\t \x01(\x01\x12\x1e\n\x16normalise_observations\x18\n \x01(\x08\x12\x18\n\x10observation_clip\x18\x0b \x01(\x01\x12\x19\n\x11normalise_rewards\x18\x0c \x01(\x08\x12\x12\n\nrecurrence\x18\r \x01(\t\x12\x14\n\x0clog_std_init\x18\x0e \x01(\x01\x12\x1a\n\x12normalise_integers\x18\x0f \x01(\x08J\x04\x08\x05\x10\x06R\x08use_lstm*{\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_KIND_CATEGORICAL\x10\x01\x12\x19\n\x15\x41\x43TION_KIND_BERNOULLI\x10\x02\x12\x18\n\x14\x41\x43TION_KIND_GAUSSIAN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17impala_rl/v1/spec.proto\x12\x0cimpala_rl.v1\x1a\x19impala_rl/v1/tensor.proto\"\xb8\x01\n\x0f\x45nvironmentSpec\x12\x34\n\x12observation_leaves\x18\x01 \x03(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12\x13\n\x0b\x66rame_stack\x18\x02 \x01(\x05\x12(\n\x06\x61\x63tion\x18\x03 \x01(\x0b\x32\x18.impala_rl.v1.ActionSpec\x12\x30\n\x0eone_hot_leaves\x18\x04 \x03(\x0b\x32\x18.impala_rl.v1.OneHotLeaf\"H\n\nOneHotLeaf\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0e\n\x06starts\x18\x03 \x03(\x03\x12\r\n\x05sizes\x18\x04 \x03(\x05\"5\n\nActionSpec\x12\'\n\x05parts\x18\x01 \x03(\x0b\x32\x18.impala_rl.v1.ActionPart\"\x9a\x01\n\nActionPart\x12(\n\x06tensor\x18\x01 \x01(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.impala_rl.v1.ActionKind\x12\r\n\x05sizes\x18\x03 \x03(\x05\x12\x0e\n\x06starts\x18\x04 \x03(\x03\x12\x0c\n\x04lows\x18\x05 \x03(\x01\x12\r\n\x05highs\x18\x06 \x03(\x01\"i\n\nUnrollSpec\x12\x15\n\runroll_length\x18\x01 \x01(\x05\x12(\n\x06leaves\x18\x02 \x03(\x0b\x32\x18.impala_rl.v1.UnrollLeaf\x12\x1a\n\x12uses_unique_frames\x18\x03 \x01(\x08\"D\n\nUnrollLeaf\x12(\n\x06tensor\x18\x01 \x01(\x0b\x32\x18.impala_rl.v1.TensorSpec\x12\x0c\n\x04rows\x18\x02 \x01(\x05\"\xef\x02\n\tModelSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0chidden_sizes\x18\x02 \x03(\x05\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x03 \x01(\x05\x12\x12\n\nhidden_dim\x18\x04 \x01(\x05\x12\x13\n\x0binit_method\x18\x06 \x01(\t\x12\x12\n\nactivation\x18\x07 \x01(\t\x12&\n\x1euse_previous_action_and_reward\x18\x08 \x01(\x08\x12\x19\n\x11observation_scale\x18\t \x01(\x01\x12\x1e\n\x16normalise_observations\x18\n \x01(\x08\x12\x18\n\x10observation_clip\x18\x0b \x01(\x01\x12\x19\n\x11normalise_rewards\x18\x0c \x01(\x08\x12\x12\n\nrecurrence\x18\r \x01(\t\x12\x14\n\x0clog_std_init\x18\x0e \x01(\x01\x12\x1a\n\x12normalise_integers\x18\x0f \x01(\x08J\x04\x08\x05\x10\x06R\x08use_lstm*{\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x41\x43TION_KIND_CATEGORICAL\x10\x01\x12\x19\n\x15\x41\x43TION_KIND_BERNOULLI\x10\x02\x12\x18\n\x14\x41\x43TION_KIND_GAUSSIAN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'impala_rl.v1.spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIONKIND']._serialized_start=964
-  _globals['_ACTIONKIND']._serialized_end=1087
+  _globals['_ACTIONKIND']._serialized_start=1088
+  _globals['_ACTIONKIND']._serialized_end=1211
   _globals['_ENVIRONMENTSPEC']._serialized_start=69
-  _globals['_ENVIRONMENTSPEC']._serialized_end=203
-  _globals['_ACTIONSPEC']._serialized_start=205
-  _globals['_ACTIONSPEC']._serialized_end=258
-  _globals['_ACTIONPART']._serialized_start=261
-  _globals['_ACTIONPART']._serialized_end=415
-  _globals['_UNROLLSPEC']._serialized_start=417
-  _globals['_UNROLLSPEC']._serialized_end=522
-  _globals['_UNROLLLEAF']._serialized_start=524
-  _globals['_UNROLLLEAF']._serialized_end=592
-  _globals['_MODELSPEC']._serialized_start=595
-  _globals['_MODELSPEC']._serialized_end=962
+  _globals['_ENVIRONMENTSPEC']._serialized_end=253
+  _globals['_ONEHOTLEAF']._serialized_start=255
+  _globals['_ONEHOTLEAF']._serialized_end=327
+  _globals['_ACTIONSPEC']._serialized_start=329
+  _globals['_ACTIONSPEC']._serialized_end=382
+  _globals['_ACTIONPART']._serialized_start=385
+  _globals['_ACTIONPART']._serialized_end=539
+  _globals['_UNROLLSPEC']._serialized_start=541
+  _globals['_UNROLLSPEC']._serialized_end=646
+  _globals['_UNROLLLEAF']._serialized_start=648
+  _globals['_UNROLLLEAF']._serialized_end=716
+  _globals['_MODELSPEC']._serialized_start=719
+  _globals['_MODELSPEC']._serialized_end=1086
 # @@protoc_insertion_point(module_scope)

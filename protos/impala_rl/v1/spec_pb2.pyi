@@ -20,14 +20,28 @@ ACTION_KIND_BERNOULLI: ActionKind
 ACTION_KIND_GAUSSIAN: ActionKind
 
 class EnvironmentSpec(_message.Message):
-    __slots__ = ("observation_leaves", "frame_stack", "action")
+    __slots__ = ("observation_leaves", "frame_stack", "action", "one_hot_leaves")
     OBSERVATION_LEAVES_FIELD_NUMBER: _ClassVar[int]
     FRAME_STACK_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    ONE_HOT_LEAVES_FIELD_NUMBER: _ClassVar[int]
     observation_leaves: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     frame_stack: int
     action: ActionSpec
-    def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action: _Optional[_Union[ActionSpec, _Mapping]] = ...) -> None: ...
+    one_hot_leaves: _containers.RepeatedCompositeFieldContainer[OneHotLeaf]
+    def __init__(self, observation_leaves: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., frame_stack: _Optional[int] = ..., action: _Optional[_Union[ActionSpec, _Mapping]] = ..., one_hot_leaves: _Optional[_Iterable[_Union[OneHotLeaf, _Mapping]]] = ...) -> None: ...
+
+class OneHotLeaf(_message.Message):
+    __slots__ = ("name", "shape", "starts", "sizes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    starts: _containers.RepeatedScalarFieldContainer[int]
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., starts: _Optional[_Iterable[int]] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ActionSpec(_message.Message):
     __slots__ = ("parts",)

@@ -46,8 +46,7 @@ def describe_environments(pattern: str) -> str:
     except TimeoutError as error:
         raise ImpalaError(f"the environments could not be listed: {error}") from error
     except ValueError as error:  # its process died
-        text = done.err.strip()[-500:] or f"exit code {done.code}"
-        raise ImpalaError(f"the environments could not be listed: {text}") from error
+        raise ImpalaError(f"the environments could not be listed: {done.reason}") from error
     if not found:
         return f"no environment that is installed here matches {pattern}\n"
     width = max(len(env) for env, _preset in found) + 2

@@ -241,6 +241,39 @@ def test_observation_that_breaks_its_space_in_another_process_is_named(wrong_at:
     environment.close()
 
 
+class WideIntegers(NestedEnv):
+    """Integers of a wider type than its space has; from step `wrong_at` on one does not fit."""
+
+    def __init__(self, kinds: tuple[str, str], wrong_at: int) -> None:
+        super().__init__(100)
+        self.observation_space = spaces.Box(0, 100, (2,), np.dtype(kinds[0]))  # type: ignore[assignment]
+        self._kind = kinds[1]
+        self._wrong_at = wrong_at
+
+    def _observe(self) -> Any:
+        return np.array([1, 2**16 if self._t >= self._wrong_at else 2], self._kind)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("wrong_at", [0, 1, 4])
+@pytest.mark.parametrize("kinds", [("uint8", "uint32"), ("int16", "int64"), ("int8", "uint32")])
+def test_integer_that_the_space_cannot_hold_is_named(
+    kinds: tuple[str, str], wrong_at: int, vectorization: Any
+) -> None:
+    """Seen to fail without the comparison: 65536 arrived as 0."""
+    environment = make_slots("wide", lambda: WideIntegers(kinds, wrong_at), 1, vectorization)
+
+    with pytest.raises(SpecMismatchError, match=rf"numbers that {kinds[0]} holds, got .*65536"):
+        play(environment, 5)
+    environment.close()
+
+
+def test_integers_of_a_wider_type_that_fit_are_cast() -> None:
+    environment = make_slots("wide", lambda: WideIntegers(("uint8", "uint32"), 100), 1, "sync")
+
+    assert environment.reset(0)["observation"].tolist() == [[1, 2]]
+
+
 @MODES
 def test_broken_observation_of_a_foreign_vector_environment_is_named(mode: AutoresetMode) -> None:
     makers = [lambda: BrokenEnv({"image": np.zeros(3, np.uint8)}, 2)] * 2

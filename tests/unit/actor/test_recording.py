@@ -197,6 +197,40 @@ def test_rendered_environment_that_draws_nothing_is_refused_with_the_way_round(
     assert "render()" in str(caught.value)
 
 
+class OtherPixels(DrawnCountingEnv):
+    """Paints with pixels of the type and value that `pixel` has."""
+
+    pixel: ClassVar[Any] = None
+
+    def render(self) -> Any:
+        return np.full((4, 6, 3), self.pixel)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "found"),
+    [
+        (0.5, "float64 from 0.5 to 0.5"),
+        (256, "int64 from 256 to 256"),
+        (np.int16(-1), "int16 from -1"),
+        (np.nan, "float64 from nan"),
+    ],
+)
+def test_picture_of_other_pixels_is_refused(
+    pixel: Any, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail with the cast alone: pixels of .5 were filmed as black."""
+    monkeypatch.setattr(OtherPixels, "pixel", pixel)
+    monkeypatch.setattr(gymnasium.registry[DRAWN], "entry_point", OtherPixels)
+    environment = make_rendered_environment(DRAWN, EnvironmentConfig())
+    environment.adapter.reset(0)
+
+    with pytest.raises(ConfigError, match=f"its render.. gave {found}.*not uint8 from 0 to 255"):
+        environment.render()
+    monkeypatch.setattr(OtherPixels, "pixel", 255)  # an integer of another type, but a pixel
+    picture = environment.render()
+    assert (picture.dtype.name, picture.min()) == ("uint8", 255)
+
+
 def test_rendered_minatar_paints_each_thing() -> None:
     pytest.importorskip("minatar")
     environment = make_rendered_environment("MinAtar/Breakout-v1", EnvironmentConfig())

@@ -11,17 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 from run_folders import make_run_folder
 
 from impala_actor.environments.actions import ActionDecoder, make_action_spec
+from impala_actor.environments.observations import ObservationEncoder
 from impala_actor.eval_cli import main
 from impala_common.config.sections import ModelConfig
 from impala_common.errors import CheckpointError, ConfigError, SpecMismatchError
 from impala_common.policy.exported_policy import load_policy
 from impala_common.policy.frozen_policy import FrozenPolicy
+from impala_common.policy.prediction import _read_observation
 from impala_common.process import exit_codes
 from impala_common.spec.action_decoding import decode_actions
 
@@ -133,6 +136,60 @@ def test_whole_number_of_a_discrete_space_is_one_hot(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch, one_hot)
     with pytest.raises(SpecMismatchError, match="numbers from 0 to 47"):
         policy.predict(48)
+
+
+class Integers(gymnasium.Env[Any, Any]):
+    """Observations of two spaces of integers; nothing happens."""
+
+    action_space = spaces.Discrete(5)
+    observation_space = spaces.Dict(
+        place=spaces.Discrete(3, start=1), pair=spaces.MultiDiscrete([3, 4], start=[0, -1])
+    )
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        return {"place": 1, "pair": np.array([0, -1])}, {}
+
+
+@pytest.fixture(scope="module")
+def of_integers(tmp_path_factory: pytest.TempPathFactory) -> FrozenPolicy:
+    gymnasium.register("Integers-v0", entry_point=Integers)
+    folder = tmp_path_factory.mktemp("runs") / "integers"
+    return load_policy(make_run_folder(folder, "Integers-v0", ModelConfig()))
+
+
+@pytest.mark.parametrize(
+    ("place", "pair"),
+    [
+        (2, [1, 2]),  # one environment
+        ([3, 1, 2], [[2, -1], [0, 0], [1, 2]]),  # as many as the Discrete has values
+        ([2], [[1, 2]]),
+    ],
+)
+def test_integers_are_encoded_as_actors_encode_them(
+    of_integers: FrozenPolicy, place: Any, pair: Any
+) -> None:
+    """Seen to fail without one_hot_leaves: 2 was encoded as the third value of its space."""
+    raw = {"place": np.array(place), "pair": np.array(pair)}
+    places, pairs = np.array(place).reshape(-1), np.array(pair).reshape(-1, 2)
+    batch = {"place": places, "pair": pairs}
+    leaves = ObservationEncoder(Integers.observation_space, len(places))(batch)
+    encoded = {name.rpartition("/")[2]: leaf for name, leaf in leaves.items()}
+
+    assert np.shape(of_integers.predict(raw)[0]) == np.shape(place)
+    assert np.shape(of_integers.predict(encoded)[0]) == places.shape
+    for observation in (raw, encoded):
+        seen, _ = _read_observation(of_integers.environment, observation, None)
+        for name, leaf in leaves.items():
+            np.testing.assert_array_equal(seen[name], leaf)
+
+
+def test_integer_outside_its_space_is_named_with_its_bounds(of_integers: FrozenPolicy) -> None:
+    """Seen to fail without one_hot_leaves: 0 was taken for the first value."""
+    with pytest.raises(SpecMismatchError, match=r"observation/place: expected numbers from 1 to 3"):
+        of_integers.predict({"place": 0, "pair": np.array([0, 0])})
+    with pytest.raises(SpecMismatchError, match=r"from \[0, -1\] to \[2, 2\]"):
+        of_integers.predict({"place": 1, "pair": np.array([0, 3])})
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from impala_common.spec.specs import (
     ActionSpec,
     EnvironmentSpec,
     ModelSpec,
+    OneHotLeaf,
     TensorSpec,
     UnrollSpec,
 )
@@ -235,6 +236,24 @@ def environment_message(**changes: Any) -> spec_pb2.EnvironmentSpec:
     )
 
 
+def one_hot_message(**changes: Any) -> spec_pb2.OneHotLeaf:
+    """Returns a good message for the vector above, of two integers, with some fields replaced."""
+    fields = {"name": "observation", "shape": [2], "starts": [0, -1], "sizes": [3, 1]}
+    return spec_pb2.OneHotLeaf(**(fields | changes))
+
+
+def test_integers_of_one_hot_leaves_survive_the_wire_and_files() -> None:
+    message = environment_message(one_hot_leaves=[one_hot_message()])
+
+    spec = unpack_environment_spec(message)
+    assert spec.one_hot_leaves == (OneHotLeaf("observation", (2,), (0, -1), (3, 1)),)
+    assert pack_environment_spec(spec) == message
+    data = json.loads(json.dumps(spec.to_json()))
+    assert EnvironmentSpec.from_json(data) == spec
+    del data["one_hot_leaves"]  # as earlier versions write it
+    assert EnvironmentSpec.from_json(data) == dataclasses.replace(spec, one_hot_leaves=())
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -266,6 +285,12 @@ def environment_message(**changes: Any) -> spec_pb2.EnvironmentSpec:
         ({"frame_stack": -1}, "frame_stack: -1"),
         ({"frame_stack": 3}, "frame_stack: 3 must be dimension 0"),
         ({"frame_stack": 4, "names": ["observation/a", "observation/b"]}, "frame_stack: 4"),
+        ({"one_hot_leaves": [one_hot_message()] * 2}, "one_hot_leaves: 'observation': expected on"),
+        ({"one_hot_leaves": [one_hot_message(name="x")]}, "one_hot_leaves: 'x': expected once"),
+        ({"one_hot_leaves": [one_hot_message(sizes=[3, 2])]}, "for a leaf float32"),
+        ({"one_hot_leaves": [one_hot_message(sizes=[4, 0])]}, "a size of at least 1"),
+        ({"one_hot_leaves": [one_hot_message(starts=[0])]}, "a start and a size"),
+        ({"one_hot_leaves": [one_hot_message(shape=[3])]}, "a start and a size"),
     ],
 )
 def test_unpack_environment_spec_of_hostile_one_is_refused(

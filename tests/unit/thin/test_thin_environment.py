@@ -172,3 +172,13 @@ def test_mask_of_other_numbers_than_0_and_1_is_refused(where: str, mask: list[fl
 
     with pytest.raises(ValueError, match=r"mask.*expected each 0 \(illegal\) or 1 \(legal\)"):
         environment.encode(observation, 1, masks if where == "beside" else None)
+
+
+@pytest.mark.parametrize("wrong", [np.array([[0.5, 1.0]]), np.array([[256, 1]]), [[-1, 1]]])
+def test_number_that_the_element_type_cannot_hold_is_refused(wrong: Any) -> None:
+    """Seen to fail without the comparison: 0.5 and 256 were sent as 0, -1 as 255."""
+    environment = Environment.simple((2,), 3, "uint8")
+
+    assert environment.encode([[255, 1.0]], 1) == [b"\xff\x01"]
+    with pytest.raises(ValueError, match="observation: expected uint8 numbers, got "):
+        environment.encode(wrong, 1)
