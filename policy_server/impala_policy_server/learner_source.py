@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from impala_actor.acting.learner_client import LearnerClient
 from impala_actor.acting.session_model import make_session_model
-from impala_common.errors import ImpalaError, LearnerUnavailableError
+from impala_common.errors import ImpalaError, LearnerUnavailableError, SpecMismatchError
 from impala_common.policy.inference.backend import InferenceBackend
 from impala_common.policy.inference.selection import make_inference
 from impala_common.rpc.security import ClientSecurity
@@ -99,8 +99,7 @@ class LearnerSource(PolicySource):
                 lambda opened: self._reopen(loop, opened),
                 lambda error: _call(loop, lambda: self._on_end(error)),
             )
-        assert self._wanted is not None
-        validate_same_environment(self._wanted, environment)
+        self._require_wanted(environment)
         try:
             waiting = asyncio.shield(asyncio.wrap_future(self._session.opened))
             opened = await asyncio.wait_for(waiting, _OPEN_S)
@@ -115,6 +114,20 @@ class LearnerSource(PolicySource):
         engine = await asyncio.to_thread(self._build, opened)
         _LOG.info("session with the learner at %s is open", self.client.address)
         return engine
+
+    def _require_wanted(self, environment: EnvironmentSpec) -> None:
+        """Raises LearnerUnavailableError if the learner has been asked about another environment.
+
+        Whether it trains that one is open: the client that plays it may be the one that is wrong.
+        """
+        assert self._wanted is not None
+        try:
+            validate_same_environment(self._wanted, environment)
+        except SpecMismatchError as error:
+            raise LearnerUnavailableError(
+                f"no answer from the learner at {self.client.address} yet, which an earlier client "
+                f"asks for with another environment: {error}"
+            ) from None
 
     def _build(self, opened: OpenSession) -> PolicyEngine:
         session = opened.session
