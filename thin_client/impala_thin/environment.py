@@ -101,6 +101,9 @@ class Environment:
             if is_mask and math.prod(spec.shape) == num_logits:
                 spec.role = tensor_pb2.TENSOR_ROLE_ACTION_MASK
         if frame_stack > 1:
+            if len(specs) > 1:
+                names = ", ".join(spec.name for spec in specs)
+                raise RefusedError(f"frame_stack: expected an observation of one part, got {names}")
             (spec,) = specs
             shape = (frame_stack, *spec.shape)
             is_image = len(shape) == 3
