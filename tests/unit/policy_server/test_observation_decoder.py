@@ -35,3 +35,22 @@ def test_mask_of_other_numbers_than_0_and_1_is_refused(dtype: str, bad: float) -
     assert decoded.leaves["observation/action_mask"].tolist() == [[0, 1, 1]]
     with pytest.raises(InvalidRequestError, match=r"action_mask: expected each 0 \(illegal\)"):
         decoder.decode(make_message([0, bad, bad], dtype), 1)
+
+
+@pytest.mark.parametrize("bad", [1e10, -1e10, float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["rewards", "observation"])
+def test_number_that_a_learner_refuses_is_the_clients_error(field: str, bad: float) -> None:
+    """Seen to fail with 1e10, for which the learner banned the server and with it all clients."""
+    leaf = TensorSpec("observation", (2,), "float32")
+    decoder = ObservationDecoder(EnvironmentSpec((leaf,), ActionSpec.discrete(3)))
+
+    def decode(reward: float, number: float) -> None:
+        leaves = [np.array([0.0, number], np.float32).tobytes()]
+        message = policy_pb2.SlotObservations(
+            slots=[0], step_numbers=[1], rewards=[reward], leaves=leaves
+        )
+        decoder.decode(message, 1)
+
+    decode(-1e9, 1e9)
+    with pytest.raises(InvalidRequestError, match=f"{field}: expected "):
+        decode(*((bad, 0.0) if field == "rewards" else (0.0, bad)))
