@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from impala_thin import Environment, EpisodeLostError, RefusedError
+from impala_rl.v1 import tensor_pb2
+from impala_thin import Environment, EpisodeLostError, RefusedError, cli
 from impala_thin.gymnasium_driver import play_vector, read_masks
 
 NUM_SLOTS = 2
@@ -35,6 +36,18 @@ class LeftPushes:
 
     def settle(self) -> None:
         pass
+
+
+class Tile(gymnasium.Env[Any, Any]):
+    """A picture of few rows, whose channels are first, as it declares."""
+
+    metadata = {"image_layout": "CHW", "render_modes": []}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 8), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros((8, 8, 8), np.uint8), {}
 
 
 def make_vector_env(mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> Any:
@@ -71,3 +84,24 @@ def test_frame_stack_of_several_parts_is_refused_by_name() -> None:
     )
     with pytest.raises(RefusedError, match=r"got observation/a, observation/b"):
         Environment.from_spaces(space, gymnasium.spaces.Discrete(2), frame_stack=4)
+
+
+def test_command_says_the_image_layout_that_the_environment_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen to fail: what the shape suggests was said, IMAGE_HWC."""
+    gymnasium.register("Tile-v0", entry_point=Tile)
+    said: list[Environment] = []
+
+    def refuse(environment: Environment, *_unused: Any, **_settings: Any) -> None:
+        said.append(environment)
+        raise RefusedError("no server here")
+
+    monkeypatch.setattr(cli, "SlotsClient", refuse)
+    monkeypatch.setattr(cli, "_on_signals", lambda _stop: None)  # those of the tests stay
+    try:
+        assert cli.run(["--server", "127.0.0.1:1", "--env", "Tile-v0"]) == 78
+    finally:
+        gymnasium.registry.pop("Tile-v0")
+    (leaf,) = said[0].spec.observation_leaves
+    assert leaf.role == tensor_pb2.TENSOR_ROLE_IMAGE_CHW
