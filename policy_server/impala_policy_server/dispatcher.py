@@ -86,10 +86,12 @@ class Dispatcher:
           StaleSessionError: a newer life of it is there.
           SpecMismatchError: it plays another environment.
           LearnerUnavailableError: there is no policy yet, or none any more.
+          RunFinishedError: there is none any more, as the run has finished.
         """
-        engine = await self._source.open(environment, hello.slot_count)
-        if self.ended.is_set():
-            raise LearnerUnavailableError("the policy server is stopping")
+        try:
+            engine = await self._source.open(environment, hello.slot_count)
+        finally:
+            self._require_serving()  # what ended the server is no error of the client
         if self.engine is None:
             self.engine = engine
             self._decoder = ObservationDecoder(engine.environment)
@@ -167,6 +169,13 @@ class Dispatcher:
                     _LOG.info("client %s did not come back", client.client_id)
                     self._remove(client)
             self._decide_if_due()
+
+    def _require_serving(self) -> None:
+        if not self.ended.is_set():
+            return
+        if self.drain_reason == learner_pb2.DRAIN_REASON_FINISHED:
+            raise RunFinishedError("the run has finished")
+        raise LearnerUnavailableError("the policy server is stopping")
 
     def _succeed(self, client: Client, hello: policy_pb2.PlayHello) -> Client | None:
         """Returns the client if this is its same life, and ends what this hello replaces.

@@ -20,11 +20,16 @@ from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
 from impala_common.codec.unrolls import pack_unrolls
 from impala_common.errors import (
+    CapacityError,
     ConfigError,
     ImpalaError,
+    InvalidRequestError,
+    ModelError,
     QueueClosedError,
     RunFinishedError,
+    SpecMismatchError,
     StaleSessionError,
+    UnsupportedSpaceError,
 )
 from impala_common.run.event_history import marks_of, open_history
 from impala_common.spec.specs import EnvironmentSpec
@@ -35,6 +40,14 @@ from impala_rl.v1 import learner_pb2
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
+_OF_CLIENTS = (
+    CapacityError,
+    InvalidRequestError,
+    ModelError,
+    SpecMismatchError,
+    UnsupportedSpaceError,
+)
+"""Errors of a registration that another client, or a later one, may not have."""
 
 
 class OpenSession(NamedTuple):
@@ -75,7 +88,8 @@ class LearnerSession:
           outbox: emptied here.
           on_reopened: called from the thread for each session after the first; returns once the
             outbox is empty and nothing of the old session can come into it any more.
-          on_end: called from the thread with the error that ended it after it was opened.
+          on_end: called from the thread with the error that ended it; not if the learner refused
+            the first registration for what the client plays, or for lack of room.
         """
         self.opened: concurrent.futures.Future[OpenSession] = concurrent.futures.Future()
         self.num_steps = 0
@@ -130,10 +144,11 @@ class LearnerSession:
             self._history.close()
 
     def _fail(self, error: ImpalaError) -> None:
-        if not self.opened.done():
-            self.opened.set_exception(error)
-        else:
+        is_first = not self.opened.done()
+        if not (is_first and isinstance(error, _OF_CLIENTS)):
             self._on_end(error)
+        if is_first:
+            self.opened.set_exception(error)
 
     def _keep_session(self) -> None:
         session = self._client.register(self._environment, self._num_slots, self._model)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from impala_actor.acting.learner_client import LearnerClient
 from impala_actor.acting.session_model import make_session_model
-from impala_common.errors import ImpalaError, LearnerUnavailableError
+from impala_common.errors import ImpalaError, LearnerUnavailableError, SpecMismatchError
+from impala_common.policy.inference.backend import InferenceBackend
 from impala_common.policy.inference.selection import make_inference
 from impala_common.rpc.security import ClientSecurity
 from impala_common.spec.specs import EnvironmentSpec, validate_same_environment
@@ -98,8 +99,7 @@ class LearnerSource(PolicySource):
                 lambda opened: self._reopen(loop, opened),
                 lambda error: _call(loop, lambda: self._on_end(error)),
             )
-        assert self._wanted is not None
-        validate_same_environment(self._wanted, environment)
+        self._require_wanted(environment)
         try:
             waiting = asyncio.shield(asyncio.wrap_future(self._session.opened))
             opened = await asyncio.wait_for(waiting, _OPEN_S)
@@ -115,9 +115,39 @@ class LearnerSource(PolicySource):
         _LOG.info("session with the learner at %s is open", self.client.address)
         return engine
 
+    def _require_wanted(self, environment: EnvironmentSpec) -> None:
+        """Raises LearnerUnavailableError if the learner has been asked about another environment.
+
+        Whether it trains that one is open: the client that plays it may be the one that is wrong.
+        """
+        assert self._wanted is not None
+        try:
+            validate_same_environment(self._wanted, environment)
+        except SpecMismatchError as error:
+            raise LearnerUnavailableError(
+                f"no answer from the learner at {self.client.address} yet, which an earlier client "
+                f"asks for with another environment: {error}"
+            ) from None
+
     def _build(self, opened: OpenSession) -> PolicyEngine:
-        session, settings = opened.session, self._settings
+        session = opened.session
         assert self._session is not None
+        return PolicyEngine(
+            session.unroll.environment,
+            self._make_inference(opened),
+            session.unroll.agent_state,
+            seed=session.seed,
+            max_slots=self._settings.max_slots,
+            max_batch_size=self._settings.max_batch_size,
+            unroll=session.unroll,
+            max_unrolls=session.max_unrolls,
+            outbox=self._outbox,
+            take_weights=self._session.take_weights,
+            version=opened.policy_version,
+        )
+
+    def _make_inference(self, opened: OpenSession) -> InferenceBackend:
+        session, settings = opened.session, self._settings
         inference = make_inference(
             settings.inference_backend,
             make_session_model(session),
@@ -127,28 +157,22 @@ class LearnerSource(PolicySource):
             settings.device,
         )
         inference.load(opened.weights)
-        return PolicyEngine(
-            session.unroll.environment,
-            inference,
-            session.unroll.agent_state,
-            seed=session.seed,
-            max_slots=settings.max_slots,
-            max_batch_size=settings.max_batch_size,
-            unroll=session.unroll,
-            max_unrolls=session.max_unrolls,
-            outbox=self._outbox,
-            take_weights=self._session.take_weights,
-            version=opened.policy_version,
-        )
+        return inference
 
     def _reopen(self, loop: asyncio.AbstractEventLoop, opened: OpenSession) -> None:
-        """Takes over a further session; called from the session's thread, which waits."""
+        """Takes over a further session; called from the session's thread, which waits.
+
+        The network is made anew, as an ordinary actor does: the learner may be one with others.
+        """
+        session, inference = opened.session, self._make_inference(opened)
         done = threading.Event()
 
         def begin() -> None:
             assert self._outbox is not None
             if self._engine is not None:
-                self._engine.begin_session(opened.policy_version, opened.weights)
+                self._engine.begin_session(
+                    inference, opened.policy_version, session.unroll, session.max_unrolls
+                )
             self._outbox.clear()
             done.set()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from impala_common.codec.tensors import plain_bytes
+from impala_common.codec.unrolls import require_bounded
 from impala_common.errors import InvalidRequestError, InvalidUnrollError
 from impala_common.spec.specs import EnvironmentSpec
 from impala_policy_server.slot_arrays import Array
@@ -131,12 +132,19 @@ class ObservationDecoder:
             if dtype == np.bool_ and plain.translate(None, b"\0\1"):
                 raise InvalidRequestError(f"{name}: expected booleans (0 or 1), got other bytes")
             array = np.frombuffer(plain, dtype).reshape(sum(counts), *shape)
-            if dtype.kind == "f" and not np.isfinite(array).all():
-                raise InvalidRequestError(f"{name}: expected finite numbers, got NaN or infinity")
+            _require_bounded(name, array)
             if name == self._mask_name and not ((array == 0) | (array == 1)).all():
                 raise InvalidRequestError(f"{name}: expected each 0 (illegal) or 1 (legal)")
             leaves[name] = array
         return leaves
+
+
+def _require_bounded(name: str, array: Array) -> None:
+    """Raises InvalidRequestError for numbers that the learner would ban this server for."""
+    try:
+        require_bounded(name, array)
+    except InvalidUnrollError as error:
+        raise InvalidRequestError(str(error)) from error
 
 
 def _count_slots(content: policy_pb2.SlotObservations, num_slots: int) -> int:
@@ -177,8 +185,7 @@ def _find_places(slots: Array, counts: Sequence[int], messages: Sequence[Message
 def _validate_values(given: Observations) -> None:
     if given.step_numbers.min() < 0 or given.step_numbers.max() >= 1 << 62:
         raise InvalidRequestError("step_numbers: expected 0 to 2**62")
-    if not np.isfinite(given.rewards).all():
-        raise InvalidRequestError("rewards: expected finite numbers, got NaN or infinity")
+    _require_bounded("rewards", given.rewards)
     has_result = given.terminated | given.truncated | (given.rewards != 0.0)
     if (given.is_first & has_result).any():
         raise InvalidRequestError("is_first: expected no reward and no end with it")

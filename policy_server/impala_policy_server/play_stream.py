@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2
 
 from impala_common.codec.field_bounds import validate_bounds
 from impala_common.codec.specs import unpack_environment_spec
-from impala_common.errors import InvalidRequestError, StaleSessionError
+from impala_common.errors import InvalidRequestError, RunFinishedError, StaleSessionError
 from impala_common.process.logs import printable
 from impala_common.rpc.limits import HELLO_DEADLINE_S, MAX_MESSAGE_BYTES, PROTOCOL_VERSION
 from impala_policy_server.clients import Client
@@ -72,7 +72,11 @@ class PlayStream:
         hello = await self._read_hello()
         environment = unpack_environment_spec(hello.environment)
         dispatcher = self._dispatcher
-        client = await dispatcher.join(self, hello, environment, self._context.peer())
+        try:
+            client = await dispatcher.join(self, hello, environment, self._context.peer())
+        except RunFinishedError:
+            await write_in_time(self._context, self._make_drain())
+            return
         _LOG.info("client %s plays %d slots", client.client_id, hello.slot_count)
         self._unsent.appendleft(self._welcome())
         self._has_unsent.set()
@@ -150,11 +154,9 @@ class PlayStream:
 
         A write must not be cancelled for it: the core takes one at a time.
         """
-        response = policy_pb2.PlayResponse()
-        response.drain.reason = self._dispatcher.drain_reason
         self._unsent.clear()
         self._is_last = True
-        self.send(response)
+        self.send(self._make_drain())
         await asyncio.wait({writing})
 
     async def _finish(self, writing: asyncio.Task[None], is_orderly: bool) -> None:
@@ -171,6 +173,11 @@ class PlayStream:
         writing.cancel()
         if writing.done() and not writing.cancelled():
             writing.exception()  # retrieved: a client that is gone is no error
+
+    def _make_drain(self) -> policy_pb2.PlayResponse:
+        response = policy_pb2.PlayResponse()
+        response.drain.reason = self._dispatcher.drain_reason
+        return response
 
     def _welcome(self) -> policy_pb2.PlayResponse:
         timeout = duration_pb2.Duration()

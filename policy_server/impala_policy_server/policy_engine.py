@@ -210,12 +210,21 @@ class PolicyEngine:
             self._outbox.add_inference_time(inference_s)
         return waiting
 
-    def begin_session(self, version: int, weights: Mapping[str, Array]) -> None:
-        """Goes on with another life of the learner: episodes stay, unrolls start anew."""
+    def begin_session(
+        self, inference: InferenceBackend, version: int, unroll: UnrollSpec, max_unrolls: int
+    ) -> None:
+        """Goes on with another life of the learner: episodes stay, unrolls start anew.
+
+        Args:
+          inference: its network, with its weights; memory of another shape starts at 0.
+          version: of the weights.
+          unroll: its specification of unrolls.
+          max_unrolls: unrolls of one message to it at the most.
+        """
         self.version = version
-        self._inference.load(weights)
-        if self._unrolls is not None:
-            self._unrolls.forget_all()
+        self._inference = inference
+        self.table.require_agent_state(unroll.agent_state)
+        self._unrolls = SlotUnrolls(unroll, self.table.room, max_unrolls)
 
     def _validate(
         self, places: Array, given: Observations, is_next: Array, distance: Array

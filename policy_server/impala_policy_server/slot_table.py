@@ -114,6 +114,13 @@ class SlotTable:
         self.is_live[places] = False
         self.is_pending[places] = False
 
+    def require_agent_state(self, agent_state: Sequence[TensorSpec]) -> None:
+        """Makes recurrent states of another specification than there are, all 0."""
+        if [state.shape[1:] for state in self.agent_state] != [spec.shape for spec in agent_state]:
+            self.agent_state = [
+                np.zeros((self.room, *spec.shape), np.float32) for spec in agent_state
+            ]
+
     def observe(
         self,
         places: Array,

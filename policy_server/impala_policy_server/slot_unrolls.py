@@ -190,10 +190,6 @@ class SlotUnrolls:
         """Drops the unrolls of these slots; each starts a new one at its next observation."""
         self._is_open[places] = False
 
-    def forget_all(self) -> None:
-        """Drops every unroll under construction."""
-        self._is_open[:] = False
-
     def _pad(self, place: int) -> None:
         row, arrays = int(self._rows[place]), self._arrays
         for name in _OF_ROWS:

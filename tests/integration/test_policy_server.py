@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
@@ -17,13 +19,16 @@ from running_server import RunningServer, make_config, table_of
 from impala_common.run import metrics
 from impala_rl.v1 import policy_pb2
 from impala_thin import (
+    AsyncPolicyClient,
     Environment,
     EpisodeLostError,
     Observations,
     PolicyClient,
     RefusedError,
     RunFinishedError,
+    ServerUnavailableError,
     SlotsClient,
+    StoppedError,
 )
 from impala_thin.gymnasium_driver import make_vector, play_vector
 
@@ -161,6 +166,36 @@ def test_server_that_is_killed_has_forgotten_the_slots(server: RunningServer) ->
         with pytest.raises(EpisodeLostError):
             client.act(further(2))
         assert client.act(first(2)).slots == [0, 1]
+
+
+def test_same_call_tries_again_once_the_server_can_be_reached(server: RunningServer) -> None:
+    """Seen to fail with ValueError: slot 0 waits for the action of its last observation."""
+    port = free_port()
+    given = {"server": f"127.0.0.1:{port}", "environment": CARTPOLE}
+
+    async def play_asyncio() -> None:
+        async with AsyncPolicyClient(**given, connect_timeout_s=0.2) as client:
+            with pytest.raises(ServerUnavailableError):
+                await client.reset(np.zeros(4, np.float32))
+            with RunningPolicyServer(server.address, port=port) as policy:
+                for _ in range(100):
+                    with contextlib.suppress(ServerUnavailableError):
+                        await client.reset(np.zeros(4, np.float32))
+                        break
+                assert policy.source._engine.counts.observations == 1
+
+    with PolicyClient(**given, connect_timeout_s=0.2) as client:
+        with pytest.raises(ServerUnavailableError):
+            client.reset(np.zeros(4, np.float32))
+        with RunningPolicyServer(server.address, port=port) as policy:
+            for _ in range(100):
+                with contextlib.suppress(ServerUnavailableError):
+                    client.reset(np.zeros(4, np.float32))
+                    break
+            assert policy.source._engine.counts.observations == 1
+    with pytest.raises(StoppedError):
+        client.reset(np.zeros(4, np.float32))
+    asyncio.run(play_asyncio())
 
 
 def test_learner_that_is_restarted_goes_on_with_the_slots_there_are(tmp_path: Path) -> None:

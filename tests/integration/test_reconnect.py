@@ -70,6 +70,25 @@ def test_actors_send_again_soon_after_a_learner_is_back(tmp_path: Path) -> None:
     assert registered_s[-1] - registered_s[0] >= 0.3, "all at the same time"
 
 
+def test_actor_that_has_a_session_is_the_first_of_a_new_run(tmp_path: Path) -> None:
+    """Another run on the port of the one before.
+
+    Seen to fail with a learner that called itself unavailable until an actor registers: the actor
+    repeated the calls of its old session, and each waited for the other.
+    """
+    with serving(tmp_path / "old", 0) as address:
+        actor = SyntheticActor(0, address)
+        actor.start()
+        assert actor.has_accepted.wait(20.0)
+    try:
+        actor.has_accepted.clear()
+        with serving(tmp_path / "new", int(address.rpartition(":")[2])):
+            assert actor.has_accepted.wait(30.0)
+    finally:
+        actor.stop.set()
+        actor.join(10.0)
+
+
 def most_within_a_second(times_s: list[float]) -> int:
     """Returns how many of sorted times lie within the fullest second."""
     ends = np.searchsorted(times_s, np.array(times_s) + 1.0)

@@ -69,13 +69,16 @@ class AsyncSlotsClient:
     async def act(self, given: Observations) -> Actions:
         """Sends observations and returns their actions, in the order of `given.slots`.
 
+        After a ServerUnavailableError the same call tries again.
+
         Raises:
           EpisodeLostError: the slots it names have to be reset. Of the others given here, the
             actions have come and are lost with it: open new episodes in them, too.
           RunFinishedError: the run has finished.
           ThinError: the server refuses this client, or cannot be reached in time.
         """
-        requests = self._state.pack(given)
+        is_tried_again = self._waiting.keys().isdisjoint(given.slots) and self._state.holds(given)
+        requests = [] if is_tried_again else self._state.pack(given)
         loop = asyncio.get_running_loop()
         futures = {slot: loop.create_future() for slot in given.slots}
         self._waiting.update(futures)

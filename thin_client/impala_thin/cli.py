@@ -150,6 +150,7 @@ def _play(arguments: argparse.Namespace) -> None:
         vector_env.single_action_space,
         frame_stack,
         has_mask=gives_mask(vector_env),
+        image_layout=(vector_env.metadata or {}).get("image_layout"),
     )
     settings = ClientSettings(
         server=arguments.server,

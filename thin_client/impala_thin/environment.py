@@ -107,6 +107,9 @@ class Environment:
             if is_mask and math.prod(spec.shape) == num_logits:
                 spec.role = tensor_pb2.TENSOR_ROLE_ACTION_MASK
         if frame_stack > 1:
+            if len(specs) > 1:
+                names = ", ".join(spec.name for spec in specs)
+                raise RefusedError(f"frame_stack: expected an observation of one part, got {names}")
             (spec,) = specs
             shape = (frame_stack, *spec.shape)
             is_image = len(shape) == 3
@@ -145,7 +148,12 @@ class Environment:
 
     @classmethod
     def from_spaces(
-        cls, observation_space: Any, action_space: Any, frame_stack: int = 0, has_mask: bool = False
+        cls,
+        observation_space: Any,
+        action_space: Any,
+        frame_stack: int = 0,
+        has_mask: bool = False,
+        image_layout: str | None = None,
     ) -> Environment:
         """Returns the environment with these Gymnasium spaces, those of one slot.
 
@@ -156,12 +164,16 @@ class Environment:
           frame_stack: observations that the server stacks; 0: none.
           has_mask: whether a mask of legal actions comes with each observation, beside it (as in
             `info["action_mask"]`). A part "action_mask" of a Dict is one anyhow.
+          image_layout: metadata["image_layout"] of the environment, "HWC" or "CHW": where images
+            of rank 3 have their channels; None: the shape decides, as for ordinary actors.
 
         Raises:
-          RefusedError: a space of another kind.
+          RefusedError: a space or layout of another kind.
         """
+        if image_layout not in (None, "HWC", "CHW"):
+            raise RefusedError(f'image_layout: expected "HWC" or "CHW", got {image_layout!r}')
         leaves = [
-            _make_leaf(space, path, name)
+            _make_leaf(space, path, name, image_layout)
             for name, path, space in walk_observation(observation_space)
         ]
         parts = [_make_part(space, path, name) for name, path, space in walk_action(action_space)]
@@ -214,10 +226,14 @@ class Environment:
         return with_tuples(nested)
 
 
-def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> tensor_pb2.TensorSpec:
+def _tensor(
+    name: str, shape: tuple[int, ...], dtype: str, image_layout: str | None = None
+) -> tensor_pb2.TensorSpec:
     role = tensor_pb2.TENSOR_ROLE_UNSPECIFIED
     if len(shape) == 3 and name.startswith("observation"):
-        is_chw = 2 * shape[0] <= min(shape[1:])  # as for ordinary actors: docs/adr/0033
+        is_chw = image_layout == "CHW"
+        if image_layout is None:  # as for ordinary actors: docs/adr/0033
+            is_chw = 2 * shape[0] <= min(shape[1:])
         role = _CHW if is_chw else tensor_pb2.TENSOR_ROLE_IMAGE_HWC
     return tensor_pb2.TensorSpec(name=name, dtype=f"DTYPE_{dtype.upper()}", shape=shape, role=role)
 
@@ -233,11 +249,11 @@ def _make_mask_leaf(num_logits: int) -> Leaf:
     return Leaf(_tensor(_MASK, (num_logits,), "bool"), (), np.dtype(np.bool_))
 
 
-def _make_leaf(space: Any, path: Path, name: str) -> Leaf:
+def _make_leaf(space: Any, path: Path, name: str, image_layout: str | None) -> Leaf:
     kind = type(space).__name__
     if kind in ("Box", "MultiBinary"):
         dtype = np.dtype(space.dtype)
-        return Leaf(_tensor(name, tuple(space.shape), dtype.name), path, dtype)
+        return Leaf(_tensor(name, tuple(space.shape), dtype.name, image_layout), path, dtype)
     if kind in ("Discrete", "MultiDiscrete"):
         sizes = np.ravel(space.n if kind == "Discrete" else space.nvec).astype(np.int64)
         starts = np.ravel(space.start).astype(np.int64)

@@ -100,7 +100,11 @@ def play_vector(
       stop: ends it at the next step when set.
       num_episodes: 0: any number.
       seed: of the environment.
+
+    Raises:
+      RefusedError: the vector environment resets in another way than in the step after an end.
     """
+    _require_next_step(vector_env)
     slots = list(range(vector_env.num_envs))
     returns: list[float] = []
     sums = np.zeros(len(slots))
@@ -111,6 +115,7 @@ def play_vector(
             actions = client.act(given)
         except EpisodeLostError:
             given = _restart(client, vector_env)
+            sums[:] = 0.0  # no episode goes on
             continue
         except (RunFinishedError, StoppedError):
             break
@@ -136,6 +141,17 @@ def play_vector(
     return Played(num_steps, returns)
 
 
+def _require_next_step(vector_env: Any) -> None:
+    """Raises RefusedError for another autoreset mode, whose final observations would be lost."""
+    mode = (getattr(vector_env, "metadata", None) or {}).get("autoreset_mode")
+    name = str(getattr(mode, "value", mode))  # "NextStep", or as the member is called
+    if mode is not None and name.replace("_", "").lower() != "nextstep":
+        raise RefusedError(
+            f"the vector environment has autoreset_mode {name}: expected NEXT_STEP (a reset in the "
+            "step after an end); play its slots with SlotsClient, which takes any"
+        )
+
+
 def given_ends(given: Observations) -> Any:  # Any: bool [n]
     """Returns which observations are the last of their episodes."""
     return np.logical_or(given.terminated or False, given.truncated or False) & np.ones(
@@ -153,7 +169,13 @@ def read_masks(client: SlotsClient, infos: dict[str, Any]) -> Array | None:
     for slot, mask in enumerate(infos.get(_MASK, ())):
         if given[slot] and mask is not None:
             parts = mask if isinstance(mask, tuple | list) else (mask,)
-            masks[slot] = np.concatenate([np.ravel(part) for part in parts]) != 0
+            flags = np.concatenate([np.ravel(part) for part in parts])
+            if flags.shape != (width,):
+                raise RefusedError(
+                    f"info[{_MASK!r}] of slot {slot}: expected {width} flags, one for each choice, "
+                    f"got {flags.size}"
+                )
+            masks[slot] = flags != 0
     return masks
 
 

@@ -8,6 +8,7 @@ answers as it did, or would have done, the first time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -88,20 +89,25 @@ class PlayState:
         for slot in given.slots:
             if slot in self._unanswered:
                 raise ValueError(f"slot {slot} waits for the action of its last observation")
-        message = policy_pb2.SlotObservations(
-            slots=given.slots,
-            step_numbers=[self._next_steps[slot] for slot in given.slots],
-            leaves=self.environment.encode(given.values, len(given.slots), given.masks),
-            rewards=given.rewards,
-            terminated=given.terminated,
-            truncated=given.truncated,
-            is_first=given.is_first,
-        )
+        message = self._make_message(given, [self._next_steps[slot] for slot in given.slots])
         requests = self._cut(message)
         for index, slot in enumerate(given.slots):
             self._unanswered[slot] = (message, index)
             self._next_steps[slot] += 1
         return requests
+
+    def holds(self, given: Observations) -> bool:
+        """Returns whether these very observations wait already: they are given once more.
+
+        That is how to try again after a ServerUnavailableError.
+        """
+        places = [self._unanswered.get(slot) for slot in given.slots]
+        if self.is_stopped or not places or places[0] is None:
+            return False
+        message = places[0][0]
+        if places != [(message, index) for index in range(len(message.slots))]:
+            return False
+        return message == self._make_message(given, message.step_numbers)
 
     def unpack(self, response: policy_pb2.PlayResponse | None) -> Actions | None:
         """Returns the actions that were waited for in a response; None: there are none.
@@ -179,6 +185,19 @@ class PlayState:
                 message if len(chosen) == len(message.slots) else select(message, chosen)
             )
         ]
+
+    def _make_message(
+        self, given: Observations, step_numbers: Sequence[int]
+    ) -> policy_pb2.SlotObservations:
+        return policy_pb2.SlotObservations(
+            slots=given.slots,
+            step_numbers=step_numbers,
+            leaves=self.environment.encode(given.values, len(given.slots), given.masks),
+            rewards=given.rewards,
+            terminated=given.terminated,
+            truncated=given.truncated,
+            is_first=given.is_first,
+        )
 
     def _cut(self, message: policy_pb2.SlotObservations) -> list[policy_pb2.PlayRequest]:
         """Returns a message as requests that the server reads, compressed where that pays."""

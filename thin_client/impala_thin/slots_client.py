@@ -69,9 +69,11 @@ class SlotsClient:
     def act(self, given: Observations) -> Actions:
         """Sends observations and returns their actions, in the order of `given.slots`.
 
-        For clients whose slots all wait here; see `send` and `receive`, too.
+        For clients whose slots all wait here; see `send` and `receive`, too. After a
+        ServerUnavailableError the same call tries again.
         """
-        self.send(given)
+        if not self._state.holds(given):
+            self.send(given)
         answers: list[Actions] = []
         num_waiting = len(given.slots)
         while num_waiting > 0:
@@ -146,6 +148,7 @@ class SlotsClient:
             except grpc.RpcError:
                 pass  # it is over, one way or the other
         self._call = None
+        self._state.is_stopped = True
         self._channel.close()
 
     def _leave_in_time(self) -> None:

@@ -145,7 +145,7 @@ class UnrollDecoder:
             array = unpack_tensor(
                 tensors[position], name, leaf.tensor.dtype, shapes[position], data[position]
             )
-            _require_bounded(name, array)
+            require_bounded(name, array)
             leaves[name] = array
         self._actions.validate(leaves)
         return Unrolls(num_unrolls, leaves, frames)
@@ -169,7 +169,7 @@ class UnrollDecoder:
         frames = unpack_tensor(
             message.unique_frames, "unique_frames", leaf.tensor.dtype, frame_shape, data[0]
         )
-        _require_bounded("unique_frames", frames)
+        require_bounded("unique_frames", frames)
         index_shape = (spec.unroll_length + 1, num_unrolls, spec.environment.frame_stack)
         index = unpack_tensor(message.frame_index, "frame_index", "int32", index_shape, data[1])
         if index.min() < 0 or bool((index >= counts[None, :, None]).any()):
@@ -177,7 +177,7 @@ class UnrollDecoder:
         return UniqueFrames(frames, counts.astype(np.int32), index)
 
 
-def _require_bounded(name: str, array: Array) -> None:
+def require_bounded(name: str, array: Array) -> None:
     """Raises InvalidUnrollError unless all numbers are finite and at most MAX_ABS_VALUE."""
     if array.dtype.kind != "f" or array.size == 0:
         return

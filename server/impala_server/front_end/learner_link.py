@@ -24,6 +24,7 @@ from impala_common.errors import (
     QueueClosedError,
     RunFinishedError,
     SpecMismatchError,
+    StaleSessionError,
     UnsupportedSpaceError,
 )
 from impala_common.rpc.limits import MAX_MESSAGE_BYTES
@@ -181,6 +182,19 @@ class LearnerLink:
         self.require_serving()
         if self.run is None:
             raise LearnerUnavailableError("the learner waits for its first actor")
+        return self.run
+
+    def open_run_of(self, learner_run_id: int) -> OpenRun:
+        """Returns the run, for a client that knows this life of the learner.
+
+        Raises:
+          StaleSessionError: it knows another one. Without a run that is so, too: clients of an
+            earlier run have to register, or this one would wait for its first actor for ever.
+          LearnerUnavailableError: the run is ending.
+        """
+        self.require_serving()
+        if self.run is None or self.run.learner_run_id != learner_run_id:
+            raise StaleSessionError("the learner was restarted: register again")
         return self.run
 
     def require_serving(self) -> None:

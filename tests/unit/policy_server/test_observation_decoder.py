@@ -87,3 +87,22 @@ def test_slots_that_a_client_does_not_have_are_refused_beside_other_messages(
 
     with pytest.raises(InvalidRequestError, match="slots: expected"):
         decoder.decode([make(slots, [0, 1]), make([1], [2, 3])])
+
+
+@pytest.mark.parametrize("bad", [1e10, -1e10, float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["rewards", "observation"])
+def test_number_that_a_learner_refuses_is_the_clients_error(field: str, bad: float) -> None:
+    """Seen to fail with 1e10, for which the learner banned the server and with it all clients."""
+    leaf = TensorSpec("observation", (2,), "float32")
+    decoder = ObservationDecoder(EnvironmentSpec((leaf,), ActionSpec.discrete(3)))
+
+    def decode(reward: float, number: float) -> None:
+        leaves = [np.array([0.0, number], np.float32).tobytes()]
+        message = policy_pb2.SlotObservations(
+            slots=[0], step_numbers=[1], rewards=[reward], leaves=leaves
+        )
+        decoder.decode([Message(message, np.array([0]))])
+
+    decode(-1e9, 1e9)
+    with pytest.raises(InvalidRequestError, match=f"{field}: expected "):
+        decode(*((bad, 0.0) if field == "rewards" else (0.0, bad)))

@@ -231,7 +231,7 @@ def test_new_session_drops_unrolls_and_keeps_episodes() -> None:
     rig.observe(0, is_first=True)
     rig.decide()
     rig.observe(0, reward=1.0)
-    rig.engine.begin_session(0, {})
+    rig.engine.begin_session(SummingBackend(), 0, rig.spec, 2)
     rig.decide()
     for _ in range(5):
         rig.observe(0, reward=2.0)

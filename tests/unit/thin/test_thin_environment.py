@@ -146,6 +146,25 @@ def test_space_of_another_kind_is_refused(
         Environment.from_spaces(observation, action)
 
 
+@pytest.mark.parametrize("layout", [None, "HWC", "CHW"])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 3), (4, 4, 4), (5, 5)])
+def test_image_layout_that_an_environment_declares_is_that_of_ordinary_actors(
+    layout: str | None, shape: tuple[int, ...]
+) -> None:
+    """Seen to fail: the command of thin actors left what the environment declares out."""
+    space = spaces.Dict(image=spaces.Box(0, 255, shape, np.uint8), state=BOX)
+    theirs = make_environment_spec(space, ACTIONS[0], image_layout=layout)
+
+    ours = Environment.from_spaces(space, ACTIONS[0], image_layout=layout)
+
+    assert ours.spec == pack_environment_spec(theirs)
+
+
+def test_image_layout_that_is_none_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"expected .* got 'WHC'"):
+        Environment.from_spaces(BOX, ACTIONS[0], image_layout="WHC")
+
+
 def test_clients_load_neither_torch_nor_gymnasium_nor_the_rest_of_impala_rl() -> None:
     code = (
         "import sys, impala_thin; print(sorted({'torch', 'gymnasium', 'tyro', 'impala_common',"

@@ -85,9 +85,7 @@ class PushStream:
         if request is grpc.aio.EOF or request.WhichOneof("payload") != "hello":
             raise InvalidRequestError("expected hello as the first message")
         validate_bounds(request)
-        run = self._link.open_run()
-        if request.hello.learner_run_id != run.learner_run_id:
-            raise StaleSessionError("the learner was restarted: register again")
+        run = self._link.open_run_of(request.hello.learner_run_id)
         return run, self._find(run, request.hello.actor)
 
     async def _take(

@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 
-from impala_common.errors import StaleSessionError
 from impala_common.rpc.limits import MAX_WEIGHTS_WAIT_S
 from impala_rl.v1 import learner_pb2
 from impala_server.front_end.data_plane.timed_write import write_in_time
@@ -35,9 +34,8 @@ class WeightsCall:
           StaleSessionError: the request names another learner life.
           LearnerUnavailableError: no weights yet, the learner stops, or too many transfers.
         """
-        run = self._link.open_run()
-        if request.learner_run_id not in (0, run.learner_run_id):
-            raise StaleSessionError("the learner was restarted: register again")
+        known = request.learner_run_id
+        run = self._link.open_run_of(known) if known else self._link.open_run()
         require_deadline(self._context, "GetWeights")
         if request.min_version > 0:
             wait_s = request.max_wait.seconds + request.max_wait.nanos / 1e9

@@ -1,0 +1,107 @@
+"""play_vector with Gymnasium's own vector environments, and a client that needs no server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from impala_rl.v1 import tensor_pb2
+from impala_thin import Environment, EpisodeLostError, RefusedError, cli
+from impala_thin.gymnasium_driver import play_vector, read_masks
+
+NUM_SLOTS = 2
+
+
+class LeftPushes:
+    """Always chooses action 0; has forgotten all slots once."""
+
+    def __init__(self, lost_at: int = -1, *, has_mask: bool = False) -> None:
+        self.num_slots = NUM_SLOTS
+        self.environment = Environment.simple((4,), num_actions=2, has_mask=has_mask)
+        self._calls = iter(range(10_000))
+        self._lost_at = lost_at
+
+    def act(self, given: Any) -> Any:
+        if next(self._calls) == self._lost_at:
+            raise EpisodeLostError(list(given.slots))
+        return self
+
+    @property
+    def values(self) -> Any:
+        return np.zeros(self.num_slots, np.int64)
+
+    def settle(self) -> None:
+        pass
+
+
+class Tile(gymnasium.Env[Any, Any]):
+    """A picture of few rows, whose channels are first, as it declares."""
+
+    metadata = {"image_layout": "CHW", "render_modes": []}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 8), np.uint8)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros((8, 8, 8), np.uint8), {}
+
+
+def make_vector_env(mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> Any:
+    makers = [lambda: gymnasium.make("CartPole-v1")] * NUM_SLOTS
+    return SyncVectorEnv(makers, autoreset_mode=mode)
+
+
+def play(client: Any, mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> Any:
+    return play_vector(make_vector_env(mode), client, num_episodes=4, seed=1)
+
+
+def test_returns_are_those_of_whole_episodes_after_lost_ones() -> None:
+    """Pushes to one side end within 11 steps. Seen to fail: 16 and 17, with the lost steps."""
+    assert max(play(LeftPushes()).returns) <= 11.0
+    assert max(play(LeftPushes(lost_at=7)).returns) <= 11.0
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_other_autoreset_mode_is_refused_by_name(mode: AutoresetMode) -> None:
+    """Seen to fail: SAME_STEP was played, with first observations taken for final ones."""
+    with pytest.raises(RefusedError, match=f"autoreset_mode {mode.value}: expected NEXT_STEP"):
+        play(LeftPushes(), mode)
+
+
+def test_mask_of_another_width_is_refused_by_name() -> None:
+    infos = {"action_mask": np.ones((NUM_SLOTS, 3), np.int8)}
+    with pytest.raises(RefusedError, match="of slot 0: expected 2 flags"):
+        read_masks(LeftPushes(has_mask=True), infos)  # type: ignore[arg-type]
+
+
+def test_frame_stack_of_several_parts_is_refused_by_name() -> None:
+    space = gymnasium.spaces.Dict(
+        a=gymnasium.spaces.Box(-1.0, 1.0, (2,)), b=gymnasium.spaces.Discrete(3)
+    )
+    with pytest.raises(RefusedError, match=r"got observation/a, observation/b"):
+        Environment.from_spaces(space, gymnasium.spaces.Discrete(2), frame_stack=4)
+
+
+def test_command_says_the_image_layout_that_the_environment_declares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen to fail: what the shape suggests was said, IMAGE_HWC."""
+    gymnasium.register("Tile-v0", entry_point=Tile)
+    said: list[Environment] = []
+
+    def refuse(environment: Environment, *_unused: Any, **_settings: Any) -> None:
+        said.append(environment)
+        raise RefusedError("no server here")
+
+    monkeypatch.setattr(cli, "SlotsClient", refuse)
+    monkeypatch.setattr(cli, "_on_signals", lambda _stop: None)  # those of the tests stay
+    try:
+        assert cli.run(["--server", "127.0.0.1:1", "--env", "Tile-v0"]) == 78
+    finally:
+        gymnasium.registry.pop("Tile-v0")
+    (leaf,) = said[0].spec.observation_leaves
+    assert leaf.role == tensor_pb2.TENSOR_ROLE_IMAGE_CHW
