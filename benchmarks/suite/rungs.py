@@ -120,6 +120,13 @@ RUNGS: dict[str, Rung] = {
         aim=".9 by 200k, generic preset",
         total_steps=200_000,
     ),
+    "doorkey_held": Rung(
+        env="MiniGrid-DoorKey-5x5-v0",
+        bar=0.9,
+        num_seeds=5,
+        aim=".9 still by 1M, generic preset",
+        total_steps=1_000_000,
+    ),
     "minatar_breakout_15": Rung(
         env="MinAtar/Breakout-v0",
         bar=15.0,

@@ -101,8 +101,9 @@ class LearnerSource(PolicySource):
             )
         self._require_wanted(environment)
         try:
-            waiting = asyncio.shield(asyncio.wrap_future(self._session.opened))
-            opened = await asyncio.wait_for(waiting, _OPEN_S)
+            waiting = asyncio.wrap_future(self._session.opened)
+            waiting.add_done_callback(_retrieve)  # its error may come after the wait
+            opened = await asyncio.wait_for(asyncio.shield(waiting), _OPEN_S)
         except TimeoutError:
             raise LearnerUnavailableError(
                 f"no answer from the learner at {self.client.address} yet"
@@ -178,6 +179,12 @@ class LearnerSource(PolicySource):
 
         _call(loop, begin)
         done.wait(_REOPEN_S)
+
+
+def _retrieve(done: asyncio.Future[OpenSession]) -> None:
+    """Marks an error as known, for asyncio warns of others."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _call(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
