@@ -89,7 +89,11 @@ STUDIES: dict[str, AblationStudy] = {
         "MiniGrid-DoorKey-5x5-v0",
         250_000,
         0.9,
-        {"generic preset (kl_stop 0.03)": "", "no kl_stop": "--kl-stop 0"},
+        {
+            "generic preset": "",
+            "no kl_stop": "--kl-stop 0",
+            "no entropy floor": "--entropy-floor 0",
+        },
     ),
     "normalisation_cliffwalking": AblationStudy(
         "Normalisation, CliffWalking", "CliffWalking-v1", 200_000, -15.0, _NORMALISATION

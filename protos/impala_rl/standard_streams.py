@@ -1,5 +1,7 @@
 """Makes stdin, stdout and stderr safe to use: closed ones, and encodings without some characters.
 
+An interrupt that nothing catches is a line there, no traceback.
+
 `prepare_standard_streams` is called first in `main` of impala-thin-actor and impala-conformance,
 which know no other package of this project. The other commands call
 impala_common.process.standard_streams, which does more.
@@ -12,11 +14,13 @@ import contextlib
 import io
 import os
 import sys
+from types import TracebackType
 from typing import NoReturn
 
 
 def prepare_standard_streams() -> None:
     """Opens closed streams as /dev/null; characters that cannot be encoded become escapes."""
+    tell_interrupts_in_a_line()
     open_closed_descriptors()
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -38,6 +42,24 @@ def open_closed_descriptors() -> None:
         except OSError:
             # Takes the lowest free number; the loop goes in order, so it is this descriptor.
             os.open(os.devnull, os.O_RDWR)
+
+
+def tell_interrupts_in_a_line() -> None:
+    """Makes an interrupt (Ctrl-C) that nothing catches a line in place of a traceback.
+
+    Python ends the process as the signal would have, with 130 in a shell.
+    """
+    before = sys.excepthook
+
+    def tell(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            sys.stderr.write("interrupted\n")
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = tell
 
 
 def leave(code: int) -> NoReturn:

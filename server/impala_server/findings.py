@@ -196,8 +196,8 @@ class FindingsMaker:
         return Finding(
             "entropy_near_zero",
             f"entropy is {entropy:.2g} of at most {most:.2g} nats: the policy hardly tries other "
-            "actions. If the return is still too low, raise entropy_cost, lower learning_rate or "
-            "reward_scale",
+            "actions. If the return is still too low, set entropy_floor 0.05, raise entropy_cost, "
+            "lower learning_rate or reward_scale",
         )
 
     def _judge_values(self) -> Finding | None:

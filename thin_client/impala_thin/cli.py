@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import signal
 import sys
@@ -128,6 +129,11 @@ def _play(arguments: argparse.Namespace) -> None:
 
     if arguments.slots < 1:
         raise RefusedError(f"--slots is {arguments.slots} but must be at least 1")
+    if arguments.episodes < 0:
+        raise RefusedError(f"--episodes is {arguments.episodes} but must be at least 0")
+    if not 0.0 <= arguments.connect_timeout_s < math.inf:
+        given = arguments.connect_timeout_s
+        raise RefusedError(f"--connect-timeout-s is {given:g} but must be a number of at least 0")
     require_address(arguments.server)
     try:
         env_kwargs = dict(json.loads(arguments.env_kwargs))
@@ -136,7 +142,7 @@ def _play(arguments: argparse.Namespace) -> None:
         raise RefusedError(text) from None
     try:
         vector_env = make_vector(arguments.env, arguments.slots, env_kwargs, arguments.env_wrapper)
-    except (ImportError, RefusedError):
+    except (ImportError, ThinError):
         raise
     except Exception as error:  # whatever an environment's own code raises
         text = f"--env {arguments.env} cannot be made here: {type(error).__name__}: {error}"

@@ -138,7 +138,7 @@ def _log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, trace)
+        logging.getLogger("impala").warning("interrupted")
         return
     logging.getLogger("impala").critical("uncaught: %s", error, exc_info=(kind, error, trace))
 

@@ -11,7 +11,7 @@ import io
 import sys
 from typing import TextIO
 
-from impala_rl.standard_streams import open_closed_descriptors
+from impala_rl.standard_streams import open_closed_descriptors, tell_interrupts_in_a_line
 
 _HANDLER = "impala-plain"
 _PLAIN = {
@@ -33,6 +33,7 @@ def prepare_standard_streams() -> None:
     Writing to stderr never raises afterwards: a message may be lost, but
     the command goes on.
     """
+    tell_interrupts_in_a_line()
     open_closed_descriptors()
     if sys.stdin is None:
         sys.stdin = open(0)  # noqa: SIM115 (open for as long as the process lives)
