@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -135,7 +136,10 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
     run_directory = RunDirectory(path)
     if arguments.resume is None and run_directory.holds_run():
         raise ConfigError(
-            "--run-dir", str(path), "a new folder", f"it holds a run; go on with --resume {path}"
+            "--run-dir",
+            str(path),
+            "a new folder",
+            f"it holds a run; go on with --resume {shlex.quote(str(path))}",
         )
     lock = run_directory.lock()
     if arguments.resume is None:  # settings of a start that failed

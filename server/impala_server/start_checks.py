@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,7 +146,8 @@ def describe_finished(run: Path, finished: FinishedRun) -> str:
     """Returns one line: the run has finished, and how to train it further."""
     text = (
         f"{run} has finished: {finished.steps:,} of {finished.total_steps:,} steps; nothing is "
-        f"started. Go on with --resume {run} --total-steps N, N more than {finished.steps}"
+        f"started. Go on with --resume {shlex.quote(str(run))} --total-steps N, N more than "
+        f"{finished.steps}"
     )
     if finished.replaced_steps > finished.steps:
         text += f" and not {finished.replaced_steps}, in whose place an administrator set the end"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -257,7 +258,8 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
     if run_directory.metrics_path.exists():
         places["metrics"] = run_directory.metrics_path
     if run_directory.tensorboard_path.is_dir() and is_installed("tensorboard"):
-        places["TensorBoard"] = f"tensorboard --logdir {run_directory.tensorboard_path}"
+        logs = shlex.quote(str(run_directory.tensorboard_path))
+        places["TensorBoard"] = f"tensorboard --logdir {logs}"
     if evaluation is not None:
         places["evaluation"] = run_directory.evaluation_path
     if result["best_steps"] is not None:
@@ -266,8 +268,8 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         )
         places["best"] = f"{run_directory.checkpoints_path / BEST} ({judged})"
     if result["reason"] != "finished":
-        places["go on with"] = f"impala-train --resume {path}"
+        places["go on with"] = f"impala-train --resume {shlex.quote(str(path))}"
     else:
-        places["evaluate"] = f"impala-eval {path} --plot curve.png"
+        places["evaluate"] = f"impala-eval {shlex.quote(str(path))} --plot curve.png"
     for name, place in places.items():
-        console.print(f"{name:<12}{place}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<12}{place}", highlight=False, markup=False, soft_wrap=True)
