@@ -173,7 +173,7 @@ def _train_and_evaluate(arguments: TrainArguments, run_directory: RunDirectory) 
             evaluation = _evaluate(run_directory, config.job.eval_episodes, interrupts)
             if evaluation is not None:
                 result["evaluation"] = evaluation
-                write_json_atomic(run_directory.evaluation_path, evaluation)
+                _keep(evaluation, run_directory)
     _print_summary(console, result, run_directory)
     if arguments.json:
         sys.stdout.write(json.dumps(result) + "\n")
@@ -209,6 +209,15 @@ def _evaluate(
         raise ImpalaError(f"training is complete, but its evaluation failed: {answer.reason}")
     evaluation: dict[str, Any] = json.loads(answer.out.strip().splitlines()[-1])
     return evaluation
+
+
+def _keep(evaluation: dict[str, Any], run_directory: RunDirectory) -> None:  # Any: JSON
+    """Writes the evaluation; a disk that takes nothing costs its file, not what is shown of it."""
+    try:
+        write_json_atomic(run_directory.evaluation_path, evaluation)
+    except OSError as error:
+        path = run_directory.evaluation_path
+        write_line("warning", f"warning: {path} could not be written: {error.strerror}")
 
 
 def _summarise(
@@ -260,7 +269,7 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
     if run_directory.tensorboard_path.is_dir() and is_installed("tensorboard"):
         logs = shlex.quote(str(run_directory.tensorboard_path))
         places["TensorBoard"] = f"tensorboard --logdir {logs}"
-    if evaluation is not None:
+    if evaluation is not None and run_directory.evaluation_path.exists():
         places["evaluation"] = run_directory.evaluation_path
     if result["best_steps"] is not None:
         judged = (

@@ -1,4 +1,4 @@
-"""Commands that messages name for a run: with any name of its folder, they can be pasted."""
+"""What impala-train says of a run: commands that can be pasted, and what could not be written."""
 
 from __future__ import annotations
 
@@ -62,3 +62,15 @@ def test_refusal_of_a_folder_that_holds_a_run_can_be_pasted(tmp_path: Path) -> N
 
     _, _, command = str(refusal.value).partition("--resume ")
     assert shlex.split(command)[0] == str(path)
+
+
+def test_evaluation_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen to fail: an OSError after the training, and no summary."""
+    run_directory = RunDirectory(tmp_path / "gone")
+
+    train_cli._keep({"return_mean": 1.0}, run_directory)
+
+    text = capsys.readouterr().err
+    assert text.startswith(f"warning: {run_directory.evaluation_path} could not be written: ")
