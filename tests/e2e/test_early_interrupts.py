@@ -27,6 +27,11 @@ class Slow(gymnasium.Env):
 gymnasium.register("Slow-v0", Slow)
 """
 ENV = ("--env", "slow_env:Slow-v0")
+# A shell's background job ignores SIGINT, and so would all that is started from it.
+START = """
+import signal; signal.signal(signal.SIGINT, signal.default_int_handler)
+from {module} import main; main()
+"""
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_interrupt_while_an_environment_is_made_is_no_traceback(
     pipe = tmp_path / "being_made"
     os.mkfifo(pipe)
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from {module} import main; main()", *ENV, *options],
+        [sys.executable, "-c", START.format(module=module), *ENV, *options],
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -22,6 +22,7 @@ from impala_common.config.sections import LossConfig
 from impala_common.numerics import vtrace
 from impala_common.numerics.advantages import Total, normalise
 from impala_common.numerics.distributions import make_policies
+from impala_common.numerics.entropy_loss import compute_entropy_loss
 from impala_common.numerics.shapes import check_shape
 from impala_common.spec.action_spec import ActionSpec
 
@@ -307,9 +308,7 @@ def _compute_outputs(
         0.5 * config.baseline_cost
     )
     negative_entropies = rows.policies.negative_entropies()
-    entropy_loss = negative_entropies.masked_fill(is_padding, 0.0).sum() * config.entropy_cost
-    if config.entropy_floor > 0.0:
-        entropy_loss = entropy_loss - _sum_to_floor(rows, config) * config.entropy_floor_cost
+    entropy_loss = compute_entropy_loss(rows.policies, negative_entropies, is_padding, config)
     total_loss = pg_loss + baseline_loss + entropy_loss
     if config.loss_reduction == "mean":
         total_loss, pg_loss, baseline_loss, entropy_loss = (
@@ -324,19 +323,6 @@ def _compute_outputs(
             rhos, rows, negative_entropies, values, targets, used_advantages, num_rows, config
         ),
     )
-
-
-def _sum_to_floor(rows: _Rows, config: LossConfig) -> Tensor:
-    """Returns the sum over rows of the entropy of choices, no more than its floor of each.
-
-        sum_t min(H_t, entropy_floor * H_t of uniform legal choices)
-
-    So entropy is worth more below the floor than above it. In a solved task advantages are noise:
-    without a floor the policy follows it until it tries nothing else, and cannot come back.
-    """
-    entropies, largest = rows.policies.choice_entropies()
-    low = torch.minimum(entropies, config.entropy_floor * largest)
-    return low.masked_fill(rows.is_padding, 0.0).sum()
 
 
 def _compute_surrogate(rows: _Rows, advantages: Tensor, clip: float) -> Tensor:
