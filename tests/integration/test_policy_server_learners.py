@@ -39,7 +39,17 @@ def play_until(client: SlotsClient, stop: threading.Event) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"rollout": {"unroll_length": 5, "batch_size": 8, "num_storages": 16, "num_learners": 1}},
+        pytest.param(
+            {
+                "rollout": {
+                    "unroll_length": 5,
+                    "batch_size": 8,
+                    "num_storages": 16,
+                    "num_learners": 1,
+                }
+            },
+            marks=pytest.mark.extended,
+        ),
         {"model": {"model": "mlp", "hidden_sizes": (24,), "hidden_dim": 16}},
         {"model": {"model": "mlp", "hidden_sizes": (16,), "hidden_dim": 16, "recurrence": "lstm"}},
     ],
