@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(120)  # a process each, that imports the environment
+
 _CHECK = """
 import sys
 from impala_actor.environments.factory import make_environment
@@ -96,7 +98,7 @@ def test_modules_of_the_working_directory_are_found(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=110,
         check=False,
     )
     assert done.returncode == code, done.stderr
