@@ -185,7 +185,7 @@ def _make_generic() -> TrainConfig:
             discount=0.997,
             entropy_cost=0.01,
             # A solved task leaves noise, which policies follow until they try nothing else. Without
-            # this floor MiniGrid DoorKey, solved at 130k steps, was lost for good at 680k (seed 0);
+            # this floor MiniGrid DoorKey, solved at 130k steps, was lost from 680k on (seed 0);
             # with it, seeds 0 and 1 were at .96 until 800k. With .02 seed 0 was lost for 70k steps.
             entropy_floor=0.05,
             vtrace_lambda=0.98,

@@ -171,47 +171,6 @@ def test_entropy_cost_larger_raises_entropy() -> None:
     assert entropies[1] > 0.95 * math.log(A)
 
 
-@pytest.mark.parametrize("first_logit", [1.0, 6.0], ids=["above", "below"])
-def test_entropy_below_its_floor_is_worth_more(first_logit: float) -> None:
-    """Planted: the floor of all rows together; entropy above the floor worth more."""
-    config = dataclasses.replace(CONFIG, entropy_floor=0.5, entropy_floor_cost=0.7)
-    inputs = make_inputs(5)
-    row = torch.tensor([first_logit, 0.0, -1.0])
-    inputs["target_policy_logits"] = row.repeat(T, B, 1).requires_grad_()
-    inputs["is_padding"][1, 1] = True
-
-    plain, plain_gradient, _ = compute_gradients(inputs, CONFIG)
-    floored, gradient, _ = compute_gradients(inputs, config)
-
-    logits = inputs["target_policy_logits"]
-    entropies = -make_policies(ActionSpec.discrete(A), logits).negative_entropies()
-    counted = entropies.masked_fill(inputs["is_padding"], 0.0).sum()
-    (entropy_gradient,) = torch.autograd.grad(counted, logits)
-    is_below = bool(entropies[0, 0] < 0.5 * math.log(A))
-    assert is_below == (first_logit == 6.0)
-    torch.testing.assert_close(gradient, plain_gradient - 0.7 * is_below * entropy_gradient)
-    num_rows = T * B - int(inputs["is_padding"].sum())
-    low = min(entropies[0, 0].item(), 0.5 * math.log(A)) * num_rows
-    torch.testing.assert_close(floored.entropy_loss, plain.entropy_loss - 0.7 * low)
-
-
-def test_entropy_has_no_floor_where_actions_are_continuous() -> None:
-    action = ActionSpec(
-        (ActionPart("action", "gaussian", (1,), "float32", lows=(-1.0,), highs=(1.0,)),)
-    )
-    inputs = make_inputs(5)
-    for name in ("target_policy_logits", "behaviour_policy_logits"):
-        inputs[name] = torch.full((T, B, 2), -4.0, requires_grad=name.startswith("target"))
-    inputs["actions"] = torch.zeros(T, B, 1)
-
-    plain = compute_losses(**inputs, action=action, config=CONFIG)
-    floored = compute_losses(
-        **inputs, action=action, config=dataclasses.replace(CONFIG, entropy_floor=0.5)
-    )
-
-    torch.testing.assert_close(floored.total_loss, plain.total_loss)
-
-
 def test_reduction_mean_is_sum_over_counted_rows() -> None:
     """[6] Planted: the mean taken over T*B although rows are padding."""
     inputs = make_inputs(6)
