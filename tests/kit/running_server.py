@@ -156,7 +156,7 @@ class RunningServer:
     ) -> None:
         """Ends actors, learner and front end; asserts that nothing is left and nothing failed."""
         self._close()
-        left = _wait_for_threads(self._threads_before)
+        left = wait_for_threads(self._threads_before)
         if error is None:
             self._raise_actor_errors()
             assert not left, f"threads left over: {left}"
@@ -276,7 +276,7 @@ def table_of(status: LearnerStatus) -> Status:
     return {**metrics, **{name: value for name, value in fields.items() if value not in ("", None)}}
 
 
-def _wait_for_threads(before: set[threading.Thread]) -> list[str]:
+def wait_for_threads(before: set[threading.Thread]) -> list[str]:
     """Returns the names of threads that were not there before and do not end in time.
 
     The poller of grpc.aio does not count: all servers of a process share it, and the library
@@ -288,7 +288,10 @@ def _wait_for_threads(before: set[threading.Thread]) -> list[str]:
     for thread in set(threading.enumerate()) - before:
         if "_poll_wrapper" in thread.name or isinstance(thread, threading._DummyThread):
             continue
-        thread.join(max(0.0, deadline_s - time.monotonic()))
-        if thread.is_alive():
+        # One that is being started is listed, too, and cannot be joined yet.
+        is_started = thread._started.wait(max(0.0, deadline_s - time.monotonic()))  # type: ignore[attr-defined]
+        if is_started:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        if not is_started or thread.is_alive():
             left.append(thread.name)
     return left
