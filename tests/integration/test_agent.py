@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from running_server import _wait_for_threads
+from running_server import wait_for_threads
 
 from impala_common.errors import ConfigError, ImpalaError, RunInUseError
 from impala_common.run import metrics
@@ -70,7 +70,7 @@ def nothing_left() -> Iterator[None]:
     children = set(psutil.Process().children(recursive=True))  # servers that other tests share
     yield
     assert set(psutil.Process().children(recursive=True)) - children == set()
-    assert _wait_for_threads(threads) == []
+    assert wait_for_threads(threads) == []
     deadline_s = time.monotonic() + 10
     while (left := open_descriptors() - descriptors) and time.monotonic() < deadline_s:
         # Channels that other tests closed may still be letting go of theirs, on gRPC's threads.
