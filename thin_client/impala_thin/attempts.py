@@ -5,6 +5,8 @@ Shared by the blocking and the asyncio client, which do the waiting.
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import time
 
@@ -14,6 +16,8 @@ from impala_thin.server_address import describe_proxy
 
 _FIRST_WAIT_S = 0.1
 _MAX_WAIT_S = 2.0
+_REMIND_S = 10.0
+_LOG = logging.getLogger(__name__)
 
 
 class Attempts:
@@ -28,6 +32,7 @@ class Attempts:
         self._settings = settings
         self._start_s = time.monotonic()
         self._wait_s = _FIRST_WAIT_S
+        self._reminded_s = -math.inf
 
     def begin(self) -> None:
         """Says that a server is looked for from now on: `connect_timeout_s` counts from here."""
@@ -40,15 +45,18 @@ class Attempts:
     def next_wait_s(self, why: object) -> float:
         """Returns the seconds to wait before the next stream, with jitter.
 
+        Logs what is waited for and why, at first and every ten seconds.
+
         Raises:
           ServerUnavailableError: the time is over; `why` is in the text.
         """
-        limit_s = self._settings.connect_timeout_s
-        if limit_s and time.monotonic() - self._start_s > limit_s:
-            server = self._settings.server
-            raise ServerUnavailableError(
-                f"no policy server at {server}{describe_proxy(server)} within {limit_s:g} s: {why}"
-            )
+        limit_s, server = self._settings.connect_timeout_s, self._settings.server
+        place, now_s = f"{server}{describe_proxy(server)}", time.monotonic()
+        if limit_s and now_s - self._start_s > limit_s:
+            raise ServerUnavailableError(f"no policy server at {place} within {limit_s:g} s: {why}")
+        if now_s - self._reminded_s >= _REMIND_S:
+            self._reminded_s = now_s
+            _LOG.warning("waiting for the policy server at %s: %s", place, why)
         wait_s = self._wait_s * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
         self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)
         return wait_s

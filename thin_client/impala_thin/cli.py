@@ -183,9 +183,8 @@ def _play(arguments: argparse.Namespace) -> None:
             f"warning: close() of the environment raised {type(error).__name__}: {error}",
             file=sys.stderr,
         )
-    mean = sum(played.returns) / len(played.returns) if played.returns else float("nan")
-    digits = ".4g" if abs(mean) < 1.0 else ",.1f"
-    print(
-        f"played {played.num_steps} steps, {len(played.returns)} episodes, "
-        f"mean return {mean:{digits}}"
-    )
+    text = f"played {played.num_steps} steps, {len(played.returns)} episodes"
+    if played.returns:
+        mean = sum(played.returns) / len(played.returns)
+        text += f", mean return {mean:{'.4g' if abs(mean) < 1.0 else ',.1f'}}"
+    print(text)
