@@ -13,7 +13,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from impala_common.config import TrainConfig
 from impala_common.process.own_modules import python_command
 from impala_common.process.passed_objects import ObjectMemory
+from impala_common.process.starting import open_settings, starting
 from impala_common.run.run_directory import RunDirectory
 from impala_server.ranks.place import ALONE, RankPlace
 from impala_server.storage.control_pipe import ControlPipe
@@ -135,14 +135,16 @@ class Child:
           log_options: log level and log format.
           log: file that it writes to; None: stderr.
           settings: TOML that it reads from stdin.
+
+        Raises:
+          ImpalaError: it cannot be started.
         """
         spec = self.spec
         command = [*python_command(spec.module), str(run_path), ends.to_argument()]
         with contextlib.ExitStack() as files:
+            files.enter_context(starting(f"the {self.title} process"))
             output = files.enter_context(log.open("ab")) if log is not None else None
-            stdin = files.enter_context(tempfile.TemporaryFile())
-            stdin.write(settings.encode())
-            stdin.seek(0)
+            stdin = files.enter_context(open_settings(settings))
             # A session of its own: Ctrl-C reaches the supervisor alone, which ends things in order.
             self._body = subprocess.Popen(  # noqa: S603 (our own module)
                 [*command, *log_options, *spec.arguments],

@@ -102,6 +102,7 @@ class Supervisor:
         Raises:
           ConfigError: the environment variable arms failpoints that are not allowed here; or the
             run's folder cannot be written to.
+          ImpalaError: a child cannot be started.
         """
         failpoints.arm_from_environment(self._config.transport.host)
         with self._run.written():
@@ -118,12 +119,17 @@ class Supervisor:
                 child.start_thread(self._config, self._run, ends[name])
             return
         settings = dump_config(self._config)
-        for name, child in self._children.items():
-            log = self._log_path(child) if self._has_log_files else None
-            child.start_process(self._run.path, ends[name], self._log_options, log, settings)
-        for one in ends.values():
-            one.close_pipes()
-            one.close_blocks()
+        try:
+            for name, child in self._children.items():
+                log = self._log_path(child) if self._has_log_files else None
+                child.start_process(self._run.path, ends[name], self._log_options, log, settings)
+        except ImpalaError:
+            self._has_failed = True
+            raise
+        finally:
+            for one in ends.values():
+                one.close_pipes()
+                one.close_blocks()
 
     @property
     def _leader(self) -> Child:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from running_server import TINY, RunningServer, make_config
@@ -14,6 +16,7 @@ from impala_common.config import TrainConfig
 from impala_common.config.toml_io import load_config
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.run.run_directory import RunDirectory
+from impala_server.learner import controller
 from impala_server.start_checks import validate_start
 from impala_server.supervisor import Supervisor
 
@@ -94,6 +97,24 @@ def test_run_whose_new_settings_are_refused_stays_as_it_was(
     assert text
     assert "\n" not in text
     assert contents(run) == before
+
+
+def test_disk_that_fills_while_the_learner_starts_is_told_in_one_line(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: the learner's traceback, and exit code 1."""
+
+    def fail(*unused: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(controller, "write_specs", fail)
+
+    text = try_to_go_on(change(load_config(run.config_path), "job", total_steps=800), run)
+
+    assert text == (
+        f"run folder is '{run.path}' but must be a folder that can be made and written to: "
+        "No space left on device"
+    )
 
 
 def test_run_whose_new_settings_are_accepted_keeps_them(run: RunDirectory) -> None:

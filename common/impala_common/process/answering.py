@@ -7,10 +7,11 @@ ended: a simulator that an environment started and left behind would be waited f
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from impala_common.process.starting import open_memory_file
 
 _POLL_S = 0.2
 _MAX_REASON = 500
@@ -55,7 +56,7 @@ def run_to_its_end(
       TimeoutError: it took longer than `timeout_s`.
     """
     deadline_s = time.monotonic() + timeout_s
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with open_memory_file("out") as out, open_memory_file("err") as err:
         process = subprocess.Popen(  # noqa: S603 (callers run our own modules)
             [*command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
         )

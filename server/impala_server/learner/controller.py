@@ -193,10 +193,10 @@ class Controller:
         state = self._make_state(environment, checkpoint)
         source = make_source(state, blocks[STORAGE], self.queue)
         learner = Learner(state, source, blocks[WEIGHTS], checkpoint)
-        # Accepted: only now may the settings take the place of those the run has.
-        write_text_atomic(self._run.config_path, dump_config(self._config))
-        write_specs(self._run, environment, state.model_spec)
-        self._writer.truncate_after(state.counters.trained_steps)
+        with self._run.written():  # accepted: settings take the place of earlier ones
+            write_text_atomic(self._run.config_path, dump_config(self._config))
+            write_specs(self._run, environment, state.model_spec)
+            self._writer.truncate_after(state.counters.trained_steps)
         self.learner = self._commands.learner = learner
         self._findings = FindingsMaker(environment.action)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()

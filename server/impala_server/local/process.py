@@ -21,6 +21,7 @@ from impala_common.config.checks import is_own_model
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
 from impala_common.process.passed_objects import ObjectMemory
+from impala_common.process.starting import starting
 from impala_server.local.security import local_address, local_client_security
 
 _LOG = logging.getLogger(__name__)
@@ -67,9 +68,13 @@ class LocalProcess:
         self._quick_deaths = 0
 
     def start(self) -> None:
-        """Starts the process; its messages go to its log."""
+        """Starts the process; its messages go to its log.
+
+        Raises:
+          ImpalaError: it cannot be started.
+        """
         self._started_s = time.monotonic()
-        with self.log_path.open("ab") as log:
+        with starting(self.name), self.log_path.open("ab") as log:
             self._process = _spawn(self.command, log, self._objects)
 
     def check(self, max_quick_deaths: int = MAX_QUICK_DEATHS) -> None:

@@ -19,6 +19,7 @@ from impala_common.config import TrainConfig
 from impala_common.config.toml_io import dump_config
 from impala_common.errors import RankLostError
 from impala_common.process.own_modules import python_command
+from impala_common.process.starting import open_settings, starting
 from impala_common.run.run_directory import RunDirectory, make_folder
 from impala_server.ranks.place import ALONE, RankPlace, make_local_places
 
@@ -46,17 +47,20 @@ class LocalRanks:
         self.first: RankPlace = self._places[0]
 
     def start(self) -> None:
-        """Starts the ranks; each logs to RUN/logs/rank-N.log."""
+        """Starts the ranks; each logs to RUN/logs/rank-N.log.
+
+        Raises:
+          ImpalaError: one cannot be started.
+        """
         for place in self._places[1:]:
             make_folder(self._run.log_path)
             command = [*python_command("impala_server.ranks.command"), str(self._run.path)]
             command += [place.to_argument(), self._log_level]
             with (
+                starting(f"learner rank {place.rank}"),
                 self._log_path(place.rank).open("ab") as log,
-                tempfile.TemporaryFile() as settings,
+                open_settings(dump_config(self._config)) as settings,
             ):
-                settings.write(dump_config(self._config).encode())
-                settings.seek(0)
                 self._processes[place.rank] = subprocess.Popen(  # noqa: S603 (our own module)
                     command,
                     stdin=settings,

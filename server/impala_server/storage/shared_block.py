@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
+
+from impala_common.process.starting import open_memory_file
 
 
 class SharedBlock:
@@ -24,9 +25,7 @@ class SharedBlock:
     @classmethod
     def create(cls, name: str) -> SharedBlock:
         """Returns a new empty block; `name` is for people who look at /proc."""
-        if hasattr(os, "memfd_create"):
-            return cls(os.memfd_create(name, os.MFD_CLOEXEC))
-        with tempfile.TemporaryFile(prefix=name) as file:  # not Linux: the same, slower
+        with open_memory_file(name) as file:
             return cls(os.dup(file.fileno()))
 
     def resize(self, num_bytes: int) -> None:
