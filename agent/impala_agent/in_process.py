@@ -11,7 +11,9 @@ import threading
 
 from impala_actor.acting.actor_config import ActorConfig
 from impala_actor.acting.actor_loop import Actor
+from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import RebuiltEnvironment
 from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
 from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
@@ -39,7 +41,11 @@ def evaluate_in_process(
     num_slots = max(1, min(num_episodes, _MAX_SLOTS))
     environment_config = config.environment.with_whole_games()
     seed = config.job.seed + _EVALUATION_SEED
-    with contextlib.closing(make_environment(env, num_slots, environment_config)) as environment:
+
+    def make() -> EnvironmentAdapter:
+        return make_environment(env, num_slots, environment_config)
+
+    with contextlib.closing(RebuiltEnvironment(make)) as environment:
         policy = Policy(network, environment.spec.action, num_slots, seed)
         return evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
 

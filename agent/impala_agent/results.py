@@ -73,6 +73,7 @@ class EvalResult(dict[str, Any]):  # Any: numbers and tuples
     length_min: int
     length_max: int
     num_cut: int
+    num_lost: int
     is_greedy: bool
     seed: int
     returns: tuple[float, ...]

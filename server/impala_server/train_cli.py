@@ -245,6 +245,8 @@ def _print_summary(console: Console, result: dict[str, Any], run_directory: RunD
         interval, cut = "", ""
         if evaluation["num_cut"]:
             cut = f", {evaluation['num_cut']} of them cut after {evaluation['length_max']:,} steps"
+        if evaluation["num_lost"]:
+            cut += f"; {evaluation['num_lost']} more ended with an exception of the environment"
         if evaluation["confidence_low"] is not None:
             low, high = evaluation["confidence_low"], evaluation["confidence_high"]
             error, low, high = (

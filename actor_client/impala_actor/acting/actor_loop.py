@@ -242,7 +242,7 @@ class _SessionLoop:
         if not _is_finite(builder.unrolls):
             environment.abandon("an observation, a reward or a decision is not finite")
             raise UnrollAbandonedError
-        environment.note_unroll()
+        environment.note_progress()
         self._times.inference_s, self._times.environment_s = inference_s, environment_s
 
     def _start_anew(self) -> None:

@@ -1,9 +1,9 @@
 """RebuiltEnvironment: makes the environment again after its code raised an exception.
 
-After an exception of an environment's own code the current unroll and episodes are lost, but the
-actor goes on: all slots are made again, after a pause that grows with each failure. After too many
-failures in a row the actor ends with an error. Errors of this project (a broken space, a missing
-package) concern the settings, so they are raised at once. Owned by the actor's thread.
+After an exception of an environment's own code the current unroll and episodes are lost, but actors
+and evaluations go on: all slots are made again, after a pause that grows with each failure. After
+too many failures in a row it is given up. Errors of this project (a broken space, a missing
+package) concern the settings, so they are raised at once. Owned by one thread.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from impala_common.spec.specs import EnvironmentSpec
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.1
 _MAX_PAUSE_S = 5.0
-_MAX_WITHOUT_UNROLL = 200
+_MAX_WITHOUT_PROGRESS = 200
 
 
 class UnrollAbandonedError(Exception):
@@ -53,26 +53,26 @@ class RebuiltEnvironment:
     def __init__(
         self,
         make: Callable[[], EnvironmentAdapter],
-        stop: threading.Event,
-        watchdog: EnvironmentWatchdog,
-        max_failures: int,
+        stop: threading.Event | None = None,
+        watchdog: EnvironmentWatchdog | None = None,
+        max_failures: int = 5,
     ) -> None:
         """Makes the slots for the first time; an error of that is raised unchanged.
 
         Args:
           make: makes all slots.
-          stop: ends pauses.
-          watchdog: entered for every call; owned by the caller.
-          max_failures: failures without a good step between them after which the actor ends.
+          stop: ends pauses; None: nothing does.
+          watchdog: entered for every call, owned by the caller; None: calls have no time limit.
+          max_failures: failures without a good step between them after which it is given up.
         """
         self._make = make
-        self._stop = stop
-        self._watchdog = watchdog
+        self._stop = stop or threading.Event()
+        self._watchdog = watchdog or EnvironmentWatchdog(0.0)
         self._max_failures = max_failures
         self._num_since_step = 0
-        self._num_since_unroll = 0
+        self._num_since_progress = 0
         self.num_failures = 0
-        with watchdog:
+        with self._watchdog:
             self._adapter: EnvironmentAdapter | None = make()
         self.spec: EnvironmentSpec = self._adapter.spec
         self.num_slots = self._adapter.num_slots
@@ -131,9 +131,9 @@ class RebuiltEnvironment:
         """
         self._fail(ValueError(what), "step")
 
-    def note_unroll(self) -> None:
-        """Notes that an unroll was completed."""
-        self._num_since_unroll = 0
+    def note_progress(self) -> None:
+        """Notes that an unroll or an episode was completed."""
+        self._num_since_progress = 0
 
     def close(self) -> None:
         """Frees the environment's resources."""
@@ -158,15 +158,16 @@ class RebuiltEnvironment:
         """
         self.num_failures += 1
         self._num_since_step += 1
-        self._num_since_unroll += 1
+        self._num_since_progress += 1
         text = f"{method} of the environment raised {type(error).__name__}: {error}"
         with contextlib.suppress(*FOREIGN_ERRORS):  # closing a broken environment may fail, too
             self.close()
         self._adapter = None
         is_over = self._num_since_step >= self._max_failures
-        if is_over or self._num_since_unroll >= _MAX_WITHOUT_UNROLL:
-            number = self._num_since_step if is_over else self._num_since_unroll
-            raise EnvironmentFailedError(f"{text} ({number} failures in a row)") from error
+        if is_over or self._num_since_progress >= _MAX_WITHOUT_PROGRESS:
+            number = self._num_since_step if is_over else self._num_since_progress
+            times = f" ({number} failures in a row)" if number > 1 else ""
+            raise EnvironmentFailedError(f"{text}{times}") from error
         pause_s = 0.0
         if self._num_since_step > 1:  # the first retry is immediate
             pause_s = min(_MAX_PAUSE_S, _PAUSE_S * math.pow(2, self._num_since_step - 2))

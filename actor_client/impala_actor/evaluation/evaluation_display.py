@@ -83,6 +83,7 @@ def _describe(result: RunEvaluation) -> str:
     evaluation = result.evaluation
     mode = "greedy" if evaluation.is_greedy else "sampled"
     cut = f", {evaluation.num_cut} CUT" if evaluation.num_cut else ""
+    cut += f", {evaluation.num_lost} more LOST" if evaluation.num_lost else ""
     return (
         f"{result.run} {result.env} step {result.step}: "
         f"return {show_return(evaluation.return_mean)} "
@@ -130,6 +131,7 @@ def _print_table(results: Sequence[RunEvaluation]) -> None:
     for result in results:
         evaluation = result.evaluation
         cut = f" ({evaluation.num_cut} cut)" if evaluation.num_cut else ""
+        cut += f" ({evaluation.num_lost} more lost)" if evaluation.num_lost else ""
         table.add_row(
             result.run,
             result.env,

@@ -20,6 +20,7 @@ import numpy as np
 from impala_actor.acting.learner_client import default_actor_id
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import RebuiltEnvironment
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient, Task
 from impala_actor.evaluation.evaluator_config import EvaluatorConfig
@@ -93,7 +94,7 @@ class Evaluator:
         finally:
             self._client.close()
 
-    def _make_environment(self) -> EnvironmentAdapter:
+    def _make_environment(self) -> RebuiltEnvironment:
         config = dataclasses.replace(
             self._client.get_defaults().environment,
             env=self._config.env,
@@ -106,9 +107,13 @@ class Evaluator:
                 self._config.record_dir, self._config.record_every, self._config.env, config
             )
         num_slots = self._config.num_envs or _DEFAULT_NUM_SLOTS
-        return make_environment(self._config.env, num_slots, config)
 
-    def _play_all(self, subscriber: CandidateSubscriber, environment: EnvironmentAdapter) -> None:
+        def make() -> EnvironmentAdapter:
+            return make_environment(self._config.env, num_slots, config)
+
+        return RebuiltEnvironment(make, self._stop)
+
+    def _play_all(self, subscriber: CandidateSubscriber, environment: RebuiltEnvironment) -> None:
         played = ""
         while (task := subscriber.take(but=played)) is not None:
             played = task.candidate
@@ -135,7 +140,7 @@ class Evaluator:
             _LOG.info("%s was given up already: %s", task.candidate, error)
 
     def _play(
-        self, task: Task, subscriber: CandidateSubscriber, environment: EnvironmentAdapter
+        self, task: Task, subscriber: CandidateSubscriber, environment: RebuiltEnvironment
     ) -> None:
         start_s = time.monotonic()
         # The learner's answer must never decide which code is imported.
@@ -219,7 +224,7 @@ class _CheckedPolicy:
 def _evaluate(
     model: AgentModel,
     weights: Mapping[str, np.ndarray[Any, Any]],
-    environment: EnvironmentAdapter,
+    environment: RebuiltEnvironment,
     task: Task,
     is_greedy: bool,
     check: Callable[[], None],

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.episode_statistics import EpisodeRecord, EpisodeTracker
+from impala_actor.environments.rebuilt import RebuiltEnvironment, UnrollAbandonedError
 from impala_common.errors import ConfigError
 
 DEFAULT_MAX_EPISODE_STEPS = 108_000
@@ -67,6 +68,8 @@ class Evaluation:
       length_min: shortest length.
       length_max: longest length.
       num_cut: episodes cut for their length, counted with what they had; 0 in a sound evaluation.
+      num_lost: episodes that ended with an exception of the environment, not counted but played
+        again; long episodes are lost more often.
       is_greedy: whether the most probable action was taken, or one was drawn.
       seed: seed of environments and draws.
       returns: all returns, slot by slot.
@@ -83,6 +86,7 @@ class Evaluation:
     length_min: int
     length_max: int
     num_cut: int
+    num_lost: int
     is_greedy: bool
     seed: int
     returns: tuple[float, ...]
@@ -94,7 +98,7 @@ class Evaluation:
 
 def evaluate(
     policy: EvaluablePolicy,
-    environment: EnvironmentAdapter,
+    environment: EnvironmentAdapter | RebuiltEnvironment,
     num_episodes: int,
     seed: int,
     *,
@@ -105,7 +109,8 @@ def evaluate(
 
     Args:
       policy: a policy with as many slots; is_first resets its state.
-      environment: stays open; is reset with `seed`.
+      environment: stays open; is reset with `seed`. A RebuiltEnvironment is made anew when its code
+        raised an error, and goes on.
       num_episodes: least total number of episodes.
       seed: of the environment; the policy has its own.
       is_greedy: take the most probable action in place of drawing one.
@@ -114,22 +119,33 @@ def evaluate(
 
     Raises:
       ConfigError: num_episodes is below 1.
+      EnvironmentFailedError: the environment failed, too often where it is made anew.
     """
     if num_episodes < 1:
         raise ConfigError("episodes", num_episodes, "at least 1")
+    if isinstance(environment, EnvironmentAdapter):
+        given = environment
+        environment = RebuiltEnvironment(lambda: given, max_failures=1)
     num_slots = environment.num_slots
     share = -(-num_episodes // num_slots)
     finished: list[list[EpisodeRecord]] = [[] for _ in range(num_slots)]
     is_short = np.ones(num_slots, np.bool_)
     tracker = EpisodeTracker(num_slots)
-    observations = environment.reset(seed)
+    observations, num_lost = environment.start(seed), 0
     is_first = np.ones(num_slots, np.bool_)
     limit = max_episode_steps or MAX_ENDLESS_STEPS
     while is_short.any() and tracker.num_steps[is_short].max() < limit:
         actions = policy.act(observations, is_first, is_greedy=is_greedy).actions
-        step = environment.step(actions)
+        try:
+            step = environment.step(actions)
+        except UnrollAbandonedError:
+            num_lost += int(is_short.sum())
+            tracker = EpisodeTracker(num_slots)
+            observations, is_first = environment.start(seed), np.ones(num_slots, np.bool_)
+            continue
         policy.observe(step.rewards, step.is_first)
         for record in tracker.update(step):
+            environment.note_progress()
             if is_short[record.environment_slot]:
                 records = finished[record.environment_slot]
                 records.append(record)
@@ -138,13 +154,14 @@ def evaluate(
         observations, is_first = step.observations, step.is_first
     cut = [record for record in tracker.unfinished() if is_short[record.environment_slot]]
     played = [record for records in finished for record in records]
-    return make_evaluation(played, cut, is_greedy=is_greedy, seed=seed)
+    return make_evaluation(played, cut, num_lost=num_lost, is_greedy=is_greedy, seed=seed)
 
 
 def make_evaluation(
     finished: Sequence[EpisodeRecord],
     cut: Sequence[EpisodeRecord] = (),
     *,
+    num_lost: int = 0,
     is_greedy: bool,
     seed: int,
 ) -> Evaluation:
@@ -170,6 +187,7 @@ def make_evaluation(
         length_min=min(lengths),
         length_max=max(lengths),
         num_cut=len(cut),
+        num_lost=num_lost,
         is_greedy=is_greedy,
         seed=seed,
         returns=tuple(returns.tolist()),

@@ -11,7 +11,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import RebuiltEnvironment
 from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
 from impala_common.policy.frozen_run import FrozenRun, load_frozen_run
 from impala_common.policy.policy import Policy
@@ -95,7 +97,11 @@ def evaluate_frozen_run(
     env = env or run.env
     num_slots = min(num_slots, num_episodes)
     config = run.environment_config.with_whole_games()
-    with contextlib.closing(make_environment(env, num_slots, config)) as environment:
+
+    def make() -> EnvironmentAdapter:
+        return make_environment(env, num_slots, config)
+
+    with contextlib.closing(RebuiltEnvironment(make)) as environment:
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, num_slots, seed)
         evaluation = evaluate(

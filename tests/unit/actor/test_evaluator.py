@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.episode_statistics import EpisodeRecord
+from impala_actor.environments.rebuilt import RebuiltEnvironment
 from impala_actor.environments.slots import adapt
 from impala_actor.evaluation import policy_evaluation
 from impala_actor.evaluation.policy_evaluation import compute_t_quantile, evaluate, make_evaluation
-from impala_common.errors import ConfigError
+from impala_common.errors import ConfigError, EnvironmentFailedError
 from impala_common.testing.environments import CountingEnv
 
 LENGTHS = (2, 9)
@@ -113,6 +114,47 @@ def test_episodes_are_cut_early_while_none_has_ended(
     evaluation = evaluate(StepCountingPolicy(num_slots), environment, num_slots, seed=0)
 
     assert (evaluation.num_cut, evaluation.length_max) == (1, cut_at)
+
+
+class FailingEnv(CountingEnv):
+    """Raises at the second step of some of its episodes, counted over all its lives."""
+
+    resets: ClassVar[int] = 0
+    failing: ClassVar[frozenset[int]] = frozenset()
+
+    def reset(self, **keywords: Any) -> Any:
+        FailingEnv.resets += 1
+        return super().reset(**keywords)
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        if result[0][0] == 2 and FailingEnv.resets in self.failing:
+            raise OSError("the simulator is gone")
+        return result
+
+
+def make_failing(failing: frozenset[int]) -> RebuiltEnvironment:
+    FailingEnv.resets, FailingEnv.failing = 0, failing
+    mode = AutoresetMode.NEXT_STEP
+    makers = [lambda: FailingEnv(5)]
+    return RebuiltEnvironment(lambda: adapt(SyncVectorEnv(makers, autoreset_mode=mode)))
+
+
+def test_episodes_that_end_with_an_exception_are_played_again() -> None:
+    """Seen to fail: one exception in the last evaluation, and a run had no result."""
+    environment = make_failing(frozenset({2, 3, 5}))
+
+    evaluation = evaluate(StepCountingPolicy(1), environment, 3, seed=0)
+
+    assert evaluation.returns == (return_of(5),) * 3
+    assert (evaluation.num_episodes, evaluation.num_lost, evaluation.num_cut) == (3, 3, 0)
+
+
+def test_environment_that_ends_no_episode_without_an_exception_is_given_up() -> None:
+    environment = make_failing(frozenset(range(1, 10_000)))
+
+    with pytest.raises(EnvironmentFailedError, match="the simulator is gone"):
+        evaluate(StepCountingPolicy(1), environment, 3, seed=0)
 
 
 def test_evaluate_without_episodes_raises() -> None:
