@@ -63,7 +63,7 @@ class PolicyServerArguments:
     """Slots in one call of the network; more are decided in several calls."""
     max_batch_wait_ms: float = 2.0
     """Longest wait of an observation for those of the other slots. A batch closes earlier when
-    every slot that is played has its observation there."""
+    every slot that is played has its observation there, and after as long as decisions take."""
     slot_timeout_s: float = 60.0
     """Silence after which a slot's episode is given up: what is known of it is trained as
     truncated, and its client has to reset it."""

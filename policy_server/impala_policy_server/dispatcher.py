@@ -1,8 +1,8 @@
 """Dispatcher: clients in, batches of decisions, answers out.
 
 Owns the table of clients and, through its source, the policy engine; runs on the event loop. A
-batch closes when every live slot of the connected clients waits for its action, or
-`max_batch_wait_s` after the first of them.
+batch closes when every live slot of the connected clients waits for its action, or when the first
+of them has waited as long as `BatchWait` says.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from impala_common.spec.specs import EnvironmentSpec
 from impala_policy_server.action_encoder import ActionEncoder
 from impala_policy_server.answers import Answers
 from impala_policy_server.arrivals import Arrival, Arrivals
+from impala_policy_server.batch_wait import BatchWait
 from impala_policy_server.clients import Client, ClientStream, ClientTable
 from impala_policy_server.observation_decoder import Message, ObservationDecoder
 from impala_policy_server.policy_engine import PolicyEngine
@@ -63,7 +64,7 @@ class Dispatcher:
         self.drain_reason = learner_pb2.DRAIN_REASON_STOPPING
         self.engine: PolicyEngine | None = None
         self._source = source
-        self._max_batch_wait_s = max_batch_wait_s
+        self._wait = BatchWait(max_batch_wait_s)
         self._decoder: ObservationDecoder | None = None
         self._answers: Answers | None = None
         self._arrivals = Arrivals(self._take)
@@ -246,7 +247,7 @@ class Dispatcher:
             self._decide(engine)
         elif self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._max_batch_wait_s, self._on_timer)
+            self._timer = loop.call_later(self._wait.seconds, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer, self._is_overdue = None, True
@@ -263,6 +264,7 @@ class Dispatcher:
             _LOG.exception("no action could be chosen")
             self.end(ImpalaError(f"no action could be chosen: {error}"))
             return
+        self._wait.note_decision(time.monotonic() - start_s)
         assert self._waits_since_s is not None
         self.figures.note_batch(len(places), start_s - self._waits_since_s)
         self._waits_since_s = None

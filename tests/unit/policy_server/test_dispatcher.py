@@ -82,10 +82,10 @@ def observations(step_number: int) -> policy_pb2.SlotObservations:
     )
 
 
-def serve(play: Callable[[Dispatcher], Awaitable[None]]) -> None:
+def serve(play: Callable[[Dispatcher], Awaitable[None]], max_batch_wait_s: float = 0.001) -> None:
     async def run() -> None:
         dispatcher = Dispatcher(
-            EngineSource(), max_clients=4, max_batch_wait_s=0.001, slot_timeout_s=60.0
+            EngineSource(), max_clients=4, max_batch_wait_s=max_batch_wait_s, slot_timeout_s=60.0
         )
         await play(dispatcher)
 
@@ -182,6 +182,24 @@ def test_messages_of_one_turn_of_the_loop_are_taken_together_and_answered_apart(
             assert [set(answer.step_numbers) for answer in answers] == [{0}, {1}, {2}]
 
     serve(play)
+
+
+def test_batch_waits_for_other_slots_no_longer_than_a_decision_takes() -> None:
+    """Seen to fail: each observation waited for the whole of max_batch_wait_s."""
+
+    async def play(dispatcher: Dispatcher) -> None:
+        (one, stream_one), (two, stream_two) = await join_two(dispatcher)
+        dispatcher.take(two, stream_two, observations(0))
+        dispatcher.take(one, stream_one, observations(0))
+        await next_turn()  # all slots have spoken: the first decision
+
+        dispatcher.take(one, stream_one, observations(1))
+        while len(stream_one.sent) < 2:
+            await next_turn()
+
+        assert len(stream_two.sent) == 1
+
+    serve(play, max_batch_wait_s=600.0)
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["wrong-one-first", "wrong-one-last"])
