@@ -45,7 +45,11 @@ _NORMALISATION = {
     "observations as they are": "--no-normalise-observations",
     "advantages as they are": "--advantage-normalisation none",
 }
-_RATE = {"generic preset": "", "decaying rate": "--learning-rate-schedule linear"}
+_TIMING = {
+    "generic preset": "",
+    "decaying rate": "--learning-rate-schedule linear",
+    "weights taken over before a step": "--weights-refresh step",
+}
 _GUARD = {
     "preset": "",
     "kl_stop 0.02": "--kl-stop 0.02",
@@ -106,15 +110,21 @@ STUDIES: dict[str, AblationStudy] = {
         0.9,
         {name: _NORMALISATION[name] for name in ("generic preset", "observations as they are")},
     ),
-    "rate_acrobot": AblationStudy("Decaying rate, Acrobot", "Acrobot-v1", 200_000, -90.0, _RATE),
-    "rate_cliffwalking": AblationStudy(
-        "Decaying rate, CliffWalking", "CliffWalking-v1", 400_000, -15.0, _RATE
+    "timing_acrobot": AblationStudy(
+        "Decaying rate and newer weights, Acrobot", "Acrobot-v1", 200_000, -90.0, _TIMING
     ),
-    "rate_doorkey": AblationStudy(
-        "Decaying rate, MiniGrid DoorKey-5x5", "MiniGrid-DoorKey-5x5-v0", 250_000, 0.9, _RATE
+    "timing_cliffwalking": AblationStudy(
+        "Decaying rate and newer weights, CliffWalking", "CliffWalking-v1", 400_000, -15.0, _TIMING
     ),
-    "rate_pendulum": AblationStudy(
-        "Decaying rate, Pendulum", "Pendulum-v1", 300_000, -170.0, _RATE
+    "timing_doorkey": AblationStudy(
+        "Decaying rate and newer weights, MiniGrid DoorKey-5x5",
+        "MiniGrid-DoorKey-5x5-v0",
+        250_000,
+        0.9,
+        _TIMING,
+    ),
+    "timing_pendulum": AblationStudy(
+        "Decaying rate and newer weights, Pendulum", "Pendulum-v1", 300_000, -170.0, _TIMING
     ),
     "normalisation_mountaincar": AblationStudy(
         "Normalisation, MountainCarContinuous",
