@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from impala_common.spec.action_spec import ActionSpec
+from impala_common.spec.action_spec import MASKED_LOGIT, ActionSpec
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_LEAST_LEGAL = MASKED_LOGIT / 2
+"""Logits above it are those of legal choices."""
 
 
 class Policies(ABC):
@@ -70,7 +72,7 @@ class CategoricalPolicies(Policies):
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
         """Returns the entropy and the log of the number of legal choices, float [...]."""
-        num_legal = (self._log_pi > -torch.inf).sum(dim=-1)
+        num_legal = (self._logits > _LEAST_LEGAL).sum(dim=-1)
         return -self.negative_entropies(), num_legal.to(self._log_pi.dtype).log()
 
     def kl(self, other: Self) -> Tensor:
@@ -107,7 +109,7 @@ class BernoulliPolicies(Policies):
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
         """Returns the sums over flags, float [...]; one with a single legal value adds 0."""
-        is_open = (self._log_one > -torch.inf) & (self._log_zero > -torch.inf)
+        is_open = self._logits.abs() < -_LEAST_LEGAL
         return -self.negative_entropies(), is_open.sum(dim=-1) * math.log(2.0)
 
     def kl(self, other: Self) -> Tensor:

@@ -15,7 +15,7 @@ from torch import distributions as oracle
 
 from impala_common.numerics.distributions import CategoricalPolicies, make_policies
 from impala_common.policy.action_sampler import choose_actions
-from impala_common.spec.action_spec import ActionPart, ActionSpec
+from impala_common.spec.action_spec import MASKED_LOGIT, ActionPart, ActionSpec
 
 INFINITY = math.inf
 DISCRETE = ActionSpec.discrete(3)
@@ -82,10 +82,11 @@ def test_entropies_of_choices_match_torch_distributions(spec: ActionSpec) -> Non
     torch.testing.assert_close(largest, most)
 
 
-def test_illegal_choices_do_not_count_for_the_largest_entropy() -> None:
-    illegal = -INFINITY
+@pytest.mark.parametrize("illegal", [-INFINITY, MASKED_LOGIT])
+def test_illegal_choices_do_not_count_for_the_largest_entropy(illegal: float) -> None:
+    """Seen to fail with MASKED_LOGIT, which is finite: all choices counted."""
     choices = torch.tensor([[0.0, 0.0, illegal], [illegal, 1.0, illegal], [1.0, 2.0, 3.0]])
-    flags = torch.tensor([[0.0, illegal, INFINITY, 2.0]])
+    flags = torch.tensor([[0.0, illegal, -illegal, 2.0]])
 
     entropies, largest = make_policies(DISCRETE, choices).choice_entropies()
     _, largest_of_flags = make_policies(BINARY, flags).choice_entropies()
