@@ -6,6 +6,7 @@ safetensors and JSON, without code.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -50,7 +51,12 @@ def save_checkpoint(
         written = CheckpointStore(staging).save(step, tensors, state, name="new")
         if path.exists():
             os.rename(path, staging / "old")
-        os.rename(written, path)
+        try:
+            os.rename(written, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # there was none
+                os.rename(staging / "old", path)
+            raise
     except OSError as error:
         raise CheckpointError(f"{path} could not be written: {error}") from error
     finally:

@@ -67,6 +67,7 @@ def act_in_process(
             env_kwargs=config.environment.env_kwargs,
             env_wrapper=config.environment.env_wrapper,
             model=config.model.model if is_own_model(config.model.model) else "",
+            env_timeout_s=0.0,  # the watchdog would end the caller's process
             connect_timeout_s=_CONNECT_S,
             security=local_client_security(config.security, address),
         ),

@@ -110,7 +110,7 @@ class ClientTable:
     @property
     def num_connected(self) -> int:
         """Clients with a stream."""
-        return sum(client.stream is not None for client in self._by_number.values())
+        return sum(client.stream is not None for client in self)
 
     def find(self, client_id: str) -> Client | None:
         """Returns the newest life of a client."""

@@ -57,7 +57,8 @@ def give_notice(
                 case Failed(reason, text):
                     raise rebuild_error(reason, text)
                 case Bound(address):
-                    write_text_atomic(run.address_path, address + "\n")
+                    with run.written():
+                        write_text_atomic(run.address_path, address + "\n")
     except QueueClosedError as error:
         raise ImpalaError("the front end ended while it told actors of the run's end") from error
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from running_policy_server import RunningPolicyServer
 from running_server import RunningServer, make_config
+from small_policy_server import SmallPolicyServer
 
 from impala_thin import (
     AsyncPolicyClient,
@@ -71,6 +72,34 @@ def test_dozen_lines_play_an_environment(policy: RunningPolicyServer) -> None:
     assert asyncio.run(play()) == 3
     table = policy.source._engine.table
     assert table.is_live.sum() == 0, "goodbye did not close the slot"
+
+
+def test_task_that_is_cancelled_leaves_its_action_to_the_next_with_the_same_observation() -> None:
+    """Seen to fail: the late action was dropped, and the observation went out as a further step."""
+
+    async def play(address: str) -> None:
+        settings = ClientSettings(server=address, connect_timeout_s=20.0)
+        async with AsyncSlotsClient(CARTPOLE, 1, settings=settings) as client:
+            await client.act(observe([0], is_first=True))
+            for is_late in (False, True):
+                waiting = asyncio.create_task(client.act(observe([0])))
+                while not client._waiting:
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                while is_late and client._waiting:  # until the action has come
+                    await asyncio.sleep(0.01)
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                other = Observations([0], np.zeros((1, 4), np.float32), [1.0])
+                with pytest.raises(ValueError, match="not taken"):
+                    await client.act(other)
+                actions = await client.act(observe([0]))
+                assert list(actions.slots) == [0]
+
+            assert client._state._next_steps == [3], "an observation was sent twice"
+
+    with SmallPolicyServer(slot_timeout_s=30.0) as server:
+        asyncio.run(asyncio.wait_for(play(server.address), 60.0))
 
 
 def test_tasks_share_a_client_at_their_own_pace_over_broken_streams(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -21,6 +21,13 @@ from impala_thin.hello import ClientSettings
 from impala_thin.play_state import GOODBYE, GOODBYE_S, BrokenStreamError, PlayState
 
 _Answer = Actions | EpisodeLostError
+
+
+class _Request(NamedTuple):
+    """Observations that were sent, and the future of each slot's answer."""
+
+    given: Observations
+    futures: dict[int, asyncio.Future[_Answer]]
 
 
 class AsyncSlotsClient:
@@ -52,6 +59,7 @@ class AsyncSlotsClient:
         self._writing = asyncio.Lock()
         self._reading: asyncio.Task[None] | None = None
         self._waiting: dict[int, asyncio.Future[_Answer]] = {}
+        self._left: dict[int, _Request] = {}  # by slot: those whose task was cancelled
 
     async def __aenter__(self) -> AsyncSlotsClient:
         """Returns itself."""
@@ -69,28 +77,68 @@ class AsyncSlotsClient:
     async def act(self, given: Observations) -> Actions:
         """Sends observations and returns their actions, in the order of `given.slots`.
 
-        After a ServerUnavailableError the same call tries again.
+        After a ServerUnavailableError the same call tries again. After a cancellation, as of
+        asyncio.wait_for, it goes on waiting, and other observations of these slots are refused:
+        the server counts on the actions that it has chosen.
 
         Raises:
           EpisodeLostError: the slots it names have to be reset. Of the others given here, the
             actions have come and are lost with it: open new episodes in them, too.
           RunFinishedError: the run has finished.
           ThinError: the server refuses this client, or cannot be reached in time.
+          ValueError: a slot waits for the action of its last observation, or has not been given it.
         """
-        is_tried_again = self._waiting.keys().isdisjoint(given.slots) and self._state.holds(given)
-        requests = [] if is_tried_again else self._state.pack(given)
-        loop = asyncio.get_running_loop()
-        futures = {slot: loop.create_future() for slot in given.slots}
-        self._waiting.update(futures)
-        if self._call is not None:  # a new stream sends all that has no answer
-            await self._write(self._call, *requests)
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read_on())
-        answers = await asyncio.gather(*futures.values())
+        messages: list[policy_pb2.PlayRequest] = []
+        request = self._take_left(given)
+        if request is None:
+            request, messages = self._begin(given)
+        try:
+            if self._call is not None:  # a new stream sends all that has no answer
+                try:
+                    await self._write(self._call, *messages)
+                except asyncio.CancelledError:
+                    self.break_stream()  # nobody knows what was written
+                    raise
+            # Shielded: a cancelled task leaves its answers to the next one.
+            answers = await asyncio.shield(asyncio.gather(*request.futures.values()))
+        except asyncio.CancelledError:
+            self._left.update(dict.fromkeys(given.slots, request))
+            raise
         lost = [answer.slots for answer in answers if isinstance(answer, EpisodeLostError)]
         if lost:
             raise EpisodeLostError(sorted(slot for slots in lost for slot in slots))
         return join([answer for answer in answers if isinstance(answer, Actions)], given.slots)
+
+    def _take_left(self, given: Observations) -> _Request | None:
+        """Returns the request of a cancelled task that sent these very observations.
+
+        Raises:
+          ValueError: it sent others, whose actions nobody has taken; a new episode may begin.
+        """
+        left = [self._left[slot] for slot in given.slots if slot in self._left]
+        if not left:
+            return None
+        is_same = left[0].given.slots == given.slots and self._state.is_same(left[0].given, given)
+        is_first = bool(given.is_first) and all(given.is_first)
+        if not is_same and not is_first:
+            raise ValueError(
+                f"slots {list(given.slots)}: the actions of their last observations were not "
+                "taken, as the task was cancelled: give the same observations again, or is_first"
+            )
+        for slot in given.slots:
+            self._left.pop(slot, None)
+        return left[0] if is_same else None
+
+    def _begin(self, given: Observations) -> tuple[_Request, list[policy_pb2.PlayRequest]]:
+        """Returns a new request and the messages to send; from here on its answers are read."""
+        is_tried_again = self._waiting.keys().isdisjoint(given.slots) and self._state.holds(given)
+        messages = [] if is_tried_again else self._state.pack(given)
+        loop = asyncio.get_running_loop()
+        request = _Request(given, {slot: loop.create_future() for slot in given.slots})
+        self._waiting.update(request.futures)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read_on())
+        return request, messages
 
     def break_stream(self) -> None:
         """Breaks the stream, as a network would; another is opened."""

@@ -75,6 +75,7 @@ class WeightsSubscriber:
 
         def attempt() -> Weights | None:
             check()
+            self._client.heartbeat.beat()
             return self._client.get_weights(self._session, None, min_version)
 
         while True:

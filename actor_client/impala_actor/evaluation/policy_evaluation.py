@@ -142,6 +142,7 @@ def evaluate(
             num_lost += int(is_short.sum())
             tracker = EpisodeTracker(num_slots)
             observations, is_first = environment.start(seed), np.ones(num_slots, np.bool_)
+            policy.observe(np.zeros(num_slots, np.float32), is_first)
             continue
         policy.observe(step.rewards, step.is_first)
         for record in tracker.update(step):

@@ -6,12 +6,13 @@ ended: a simulator that an environment started and left behind would be waited f
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from impala_common.process.starting import open_memory_file
+from impala_common.process.starting import open_memory_file, starting
 
 _POLL_S = 0.2
 _MAX_REASON = 500
@@ -54,12 +55,15 @@ def run_to_its_end(
 
     Raises:
       TimeoutError: it took longer than `timeout_s`.
+      ImpalaError: it cannot be started.
     """
     deadline_s = time.monotonic() + timeout_s
-    with open_memory_file("out") as out, open_memory_file("err") as err:
-        process = subprocess.Popen(  # noqa: S603 (callers run our own modules)
-            [*command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-        )
+    with contextlib.ExitStack() as files:
+        with starting(f"the process that answers ({' '.join(command[:5])} ...)"):
+            out, err = (files.enter_context(open_memory_file(name)) for name in ("out", "err"))
+            process = subprocess.Popen(  # noqa: S603 (callers run our own modules)
+                [*command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
         while True:
             try:
                 code = process.wait(_POLL_S)

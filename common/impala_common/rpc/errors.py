@@ -61,6 +61,8 @@ _TABLE: dict[type[errors.ImpalaError], WireError] = {
 }
 """Errors that may cross the wire; all others become INTERNAL with an incident id."""
 
+_MAX_TEXT_BYTES = 1000
+_MAX_VALUE_BYTES = 400
 _BY_REASON = {kind.reason: kind for kind in _TABLE}
 
 
@@ -83,13 +85,21 @@ def status_of(error: Exception) -> Any:  # Any: grpc.Status, untyped
         return rpc_status.to_status(status)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if isinstance(error, errors.SpecMismatchError):
-        info.metadata["field"] = str(error.field)
-        info.metadata["expected"] = str(error.expected)
-        info.metadata["actual"] = str(error.actual)
+        for name in ("field", "expected", "actual"):
+            info.metadata[name] = _shorten(str(getattr(error, name)), _MAX_VALUE_BYTES)
     detail = any_pb2.Any()
     detail.Pack(info)
     code: int = wire.code.value[0]
-    return rpc_status.to_status(status_pb2.Status(code=code, message=str(error), details=[detail]))
+    text = _shorten(str(error), _MAX_TEXT_BYTES)
+    return rpc_status.to_status(status_pb2.Status(code=code, message=text, details=[detail]))
+
+
+def _shorten(text: str, num_bytes: int) -> str:
+    """Returns text of so many bytes at most: gRPC drops a status of more than 8 kB."""
+    data = text.encode(errors="replace")
+    if len(data) <= num_bytes:
+        return data.decode()
+    return data[:num_bytes].decode(errors="ignore") + " ..."
 
 
 def error_from(call_error: grpc.RpcError) -> errors.ImpalaError:

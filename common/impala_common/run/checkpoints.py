@@ -28,6 +28,7 @@ from impala_common.errors import (
     CapacityError,
     CheckpointError,
     CheckpointUnreadableError,
+    CheckpointWriteError,
     InvalidRequestError,
     NotFoundError,
 )
@@ -216,7 +217,11 @@ class CheckpointStore:
             )
 
     def set_aside_after(self, step: int) -> list[str]:
-        """Renames checkpoints of later steps, so that a resume ignores them; returns new names."""
+        """Renames checkpoints of later steps, so that a resume ignores them; returns new names.
+
+        Raises:
+          CheckpointWriteError: the disk refuses; some may have been renamed.
+        """
         renamed = []
         for name in self.names():
             if _order(name)[0] <= step:
@@ -225,7 +230,10 @@ class CheckpointStore:
             while (self.path / target).exists():
                 number += 1
                 target = f"{_SET_ASIDE}{name}.{number}"
-            os.rename(self.path / name, self.path / target)
+            try:
+                os.rename(self.path / name, self.path / target)
+            except OSError as error:
+                raise CheckpointWriteError(f"{name} cannot be set aside: {error}") from error
             renamed.append(target)
         if renamed:
             sync_directory(self.path)

@@ -370,7 +370,8 @@ class Controller:
         deadline_s = _now_s() + _LAST_COUNTS_S
         with contextlib.suppress(QueueClosedError):
             while (message := self._front_end.receive(_POLL_S)) is not None:
-                self._on_front_end(message)
+                for one in self._commands.skip_withdrawn([message]):
+                    self._on_front_end(one)
                 if _now_s() > deadline_s:
                     return
 

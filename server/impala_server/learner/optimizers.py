@@ -88,3 +88,7 @@ def import_state(
             if is_step_count and parameter.device.type == "cpu"
             else value.to(parameter.device)
         )
+    for group in optimizer.param_groups:  # saved without momentum, continued with it
+        for parameter in group["params"] if group.get("momentum") else ():
+            if state := optimizer.state.get(parameter):
+                state.setdefault("momentum_buffer", torch.zeros_like(parameter))

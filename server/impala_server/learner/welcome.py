@@ -19,10 +19,11 @@ def wait_until_bound(supervisor: ControlPipe) -> str | None:
     with contextlib.suppress(QueueClosedError):
         while True:
             connection.wait([supervisor.fileno()])
-            for message in supervisor.receive_all():
+            news = supervisor.receive_all()
+            if any(isinstance(message, messages.Stop) for message in news):
+                return None  # also where the address came with it
+            for message in news:
                 if isinstance(message, messages.Bound):
                     return message.address
-                if isinstance(message, messages.Stop):
-                    return None
                 raise messages.unexpected_message(message, "the learner")
     return None

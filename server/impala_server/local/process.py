@@ -184,7 +184,7 @@ def _rotate(log_path: Path) -> None:
     Its end becomes LOG.1, in place of an older one; the process goes on writing at the beginning.
     """
     try:
-        if log_path.stat().st_size <= MAX_LOG_BYTES:
+        if not log_path.exists() or log_path.stat().st_size <= MAX_LOG_BYTES:
             return
         with log_path.open("r+b") as log:
             log.seek(-_KEPT_LOG_BYTES, os.SEEK_END)
@@ -195,6 +195,10 @@ def _rotate(log_path: Path) -> None:
 
 
 def _last_error(log_path: Path) -> str:
-    lines = log_path.read_text(errors="replace").strip().splitlines()[-40:]
+    """Returns the process's error, or its last line; a log may have been removed by then."""
+    try:
+        lines = log_path.read_text(errors="replace").strip().splitlines()[-40:]
+    except OSError as error:
+        return f"(no message: its log cannot be read: {error.strerror})"
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return errors[-1] if errors else (lines[-1] if lines else "(no message)")

@@ -109,6 +109,9 @@ class LocalRanks:
         return self._run.log_path / f"rank-{rank}.log"
 
     def _last_words(self, rank: int) -> str:
-        text = self._log_path(rank).read_text(errors="replace").strip()
+        try:
+            text = self._log_path(rank).read_text(errors="replace").strip()
+        except OSError:
+            text = ""  # removed by somebody
         errors = [line for line in text.splitlines() if "error: " in line]
         return errors[-1].partition("error: ")[2] if errors else "no message"

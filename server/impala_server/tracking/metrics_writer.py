@@ -129,10 +129,11 @@ class MetricsWriter:
 
     def _add_scalars(self, line: Mapping[str, float | None], step: int) -> None:
         if self._logs is None:
-            self._logs = list(self._further)
+            logs = list(self._further)
             if self._with_tensorboard:
                 folder = self._run.tensorboard_path
-                self._logs.append(EventFile(folder, self._purge_step, self._settings))
+                logs.append(EventFile(folder, self._purge_step, self._settings))
+            self._logs = logs
         scalars = {
             name: value for name, value in line.items() if name != names.STEPS and value is not None
         }

@@ -144,9 +144,13 @@ def test_episodes_that_end_with_an_exception_are_played_again() -> None:
     """Seen to fail: one exception in the last evaluation, and a run had no result."""
     environment = make_failing(frozenset({2, 3, 5}))
 
-    evaluation = evaluate(StepCountingPolicy(1), environment, 3, seed=0)
+    policy = StepCountingPolicy(1)
+
+    evaluation = evaluate(policy, environment, 3, seed=0)
 
     assert evaluation.returns == (return_of(5),) * 3
+    starts = [rewards[0] for rewards, is_first_next in policy.seen if is_first_next[0]]
+    assert starts == [0.0] * 6, "an episode begins without the reward of the one before"
     assert (evaluation.num_episodes, evaluation.num_lost, evaluation.num_cut) == (3, 3, 0)
 
 

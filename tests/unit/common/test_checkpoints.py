@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 from small_checkpoints import assert_is, save
 
-from impala_common.errors import AlreadyExistsError, CheckpointError, InvalidRequestError
+from impala_common.errors import (
+    AlreadyExistsError,
+    CheckpointError,
+    CheckpointWriteError,
+    InvalidRequestError,
+)
 from impala_common.process import failpoints
 from impala_common.run.checkpoints import CheckpointStore
 
@@ -164,6 +169,22 @@ def test_set_aside_takes_only_later_ones_out_of_the_way(tmp_path: Path) -> None:
 
     assert store.load("rolled-back-step-000000000003").step == 3
     assert store.load("rolled-back-step-000000000003.2").step == 3
+
+
+def test_set_aside_that_the_disk_refuses_is_an_error_of_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: an OSError, which the rollback that asked for it did not know."""
+    store = CheckpointStore(tmp_path, keep=9)
+    for step in (1, 2):
+        store.save(step, {"weights": {}}, {})
+
+    def refuse(*unused: object) -> NoReturn:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(CheckpointWriteError, match=r"000002 cannot be set aside: .*Read-only"):
+        store.set_aside_after(1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import grpc
@@ -256,3 +257,26 @@ def test_error_with_foreign_details_is_tried_again(domain: str, reason: str) -> 
 
 def test_error_that_is_no_call_is_tried_again() -> None:
     assert type(error_from(grpc.RpcError("words"))) is errors.LearnerUnavailableError
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "\ud800"])
+@pytest.mark.parametrize("kind", [errors.NotFoundError, errors.SpecMismatchError])
+def test_error_of_any_length_arrives_as_what_it_is(kind: Any, letter: str) -> None:
+    """Seen to fail: gRPC dropped a long one, and clients took the learner for unreachable."""
+    text = letter * 30_000
+    sent = kind(text, text, text) if kind is errors.SpecMismatchError else kind(text)
+
+    def fail(unused: bytes, context: grpc.ServicerContext) -> None:
+        context.abort_with_status(status_of(sent))
+
+    handlers = {"Fail": grpc.unary_unary_rpc_method_handler(fail)}
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Test", handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    with channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/Test/Fail")(b"", timeout=60.0)
+    server.stop(0.0)
+
+    assert type(error_from(caught.value)) is kind

@@ -177,3 +177,18 @@ def test_actor_that_is_still_starting_when_the_run_is_over_is_asked_to_leave(
 
     assert late._process is None
     assert "killed" not in caplog.text
+
+
+def test_actor_whose_log_was_removed_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: a traceback ended the training, after somebody had tidied the logs."""
+    bench = Bench(tmp_path, monkeypatch)
+    bench.run_to_end(1)
+    bench.actor.log_path.unlink()
+
+    bench.actor.check()
+
+    bench.now_s += 60.0
+    bench.actor.check()
+    assert bench.num_starts == 2

@@ -8,13 +8,14 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from impala_common.process import logs
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
+from impala_server.tracking import metrics_writer
 from impala_server.tracking.metrics_writer import MetricsWriter
 
 
@@ -148,6 +149,25 @@ def test_write_when_disk_is_full_warns_once_and_goes_on(
     assert [line["steps"] for line in metrics.read_metrics(run.metrics_path)] == [1, 4]
     assert len(caplog.records) == 1
     assert "step 2 could not be written" in caplog.text
+
+
+def test_tensorboard_begins_once_the_disk_has_room(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: a disk that was full at the first line left TensorBoard off for the run."""
+    event_file = metrics_writer.EventFile
+
+    def fail(*unused: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    writer = MetricsWriter(run, tensorboard=True)
+    monkeypatch.setattr(metrics_writer, "EventFile", fail)
+    writer.write({metrics.LOSS_TOTAL: 1.0}, 1)
+    monkeypatch.setattr(metrics_writer, "EventFile", event_file)
+    writer.write({metrics.LOSS_TOTAL: 2.0}, 2)
+    writer.close()
+
+    assert list(run.tensorboard_path.iterdir())
 
 
 def test_read_metrics_leaves_out_what_is_no_line(tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def test_register_when_max_actors_are_connected_is_refused() -> None:
     assert table.num_connected == 1
 
 
+def test_actor_that_left_comes_back_only_where_there_is_room() -> None:
+    """Seen to fail: a known actor was taken in beyond max_actors."""
+    table = make_table(max_actors=2)
+    sessions = {name: register(table, name) for name in "ab"}
+    sessions["b"].num_streams += 1
+    register(table, "c").num_streams += 1
+
+    with pytest.raises(CapacityError):
+        register(table, "a")
+
+    sessions["b"].num_streams -= 1
+    assert register(table, "a").epoch == 2
+
+
 def test_register_when_an_actor_has_left_takes_its_place() -> None:
     table = make_table(max_actors=1)
     first = register(table, "a")

@@ -13,6 +13,7 @@ from running_server import make_config
 
 from impala_common.errors import ImpalaError
 from impala_common.process import starting
+from impala_common.process.answering import run_to_its_end
 from impala_common.run.run_directory import RunDirectory
 from impala_server.local.process import LocalProcess
 from impala_server.local.ranks import LocalRanks
@@ -72,6 +73,12 @@ def test_rank_that_cannot_be_started_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImpalaError, match=r"^learner rank 1 cannot be started: "):
         ranks.start()
     ranks.stop()
+
+
+@pytest.mark.usefixtures("no_more_processes")
+def test_process_that_answers_and_cannot_be_started_is_named() -> None:
+    with pytest.raises(ImpalaError, match=r"^the process that answers .* cannot be started: "):
+        run_to_its_end(["true"], 10.0)
 
 
 def test_settings_need_no_folder_for_temporary_files(

@@ -113,9 +113,11 @@ class SessionTable:
                 else f"actor {actor_id} is quarantined for its numbers: {text}. Mend its "
                 f"environment, then `impala-admin unban {actor_id}`"
             )
-        old = self._sessions.pop(actor_id, None)
-        if old is None and self.num_connected >= self._max_actors:
+        old = self._sessions.get(actor_id)
+        is_counted = old is not None and old.num_streams > 0
+        if self.num_connected - is_counted >= self._max_actors:
             raise CapacityError(f"{self._max_actors} actors (max_actors) are connected already")
+        self._sessions.pop(actor_id, None)
         if old is None:
             self._forget_one_if_full()
             index, epoch = self._next_index, 1
