@@ -19,7 +19,6 @@ from impala_common.errors import (
     IllegalTransitionError,
     ImpalaError,
     InvalidRequestError,
-    LearnerUnavailableError,
     NotFoundError,
     RunMismatchError,
     UnauthenticatedError,
@@ -127,8 +126,11 @@ def test_commands_before_the_first_actor_say_what_is_allowed(admin: Admin) -> No
     for method in ("Pause", "Resume", "SaveCheckpoint", "Rollback", "SetParameter", "Drain"):
         with pytest.raises(IllegalTransitionError, match="STARTING; allowed now: shutdown"):
             admin.ask(method)
-    with pytest.raises(LearnerUnavailableError, match="first actor"):
-        admin.ask("ListParameters")
+    asked = [("ListParameters", {})]
+    asked += [(method, {"actor_id": "a"}) for method in ("EvictActor", "UnbanActor")]
+    for method, fields in asked:
+        with pytest.raises(IllegalTransitionError, match="first actor"):
+            admin.ask(method, **fields)
 
 
 def test_eight_clients_at_once_see_one_order_of_states(

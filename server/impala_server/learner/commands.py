@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from impala_common.errors import (
     CheckpointWriteError,
+    IllegalTransitionError,
     ImpalaError,
     InvalidRequestError,
     LearnerUnavailableError,
@@ -242,7 +243,7 @@ class AdminCommands:
 
     def _parameters(self) -> Result:
         if self.learner is None:
-            raise LearnerUnavailableError("the learner waits for its first actor")
+            raise IllegalTransitionError("not yet: the learner waits for its first actor")
         return {"parameters": self._learner.state.parameters.to_json()}
 
     def _drain(self) -> Callable[[], Result | None]:

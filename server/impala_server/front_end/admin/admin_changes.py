@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import Any
 
-from impala_common.errors import InvalidRequestError, LearnerUnavailableError
+from impala_common.errors import IllegalTransitionError, InvalidRequestError
 from impala_common.run.checkpoints import CheckpointStore
 from impala_rl.v1 import admin_pb2 as pb
 from impala_rl.v1 import admin_pb2_grpc
@@ -146,7 +146,7 @@ class AdminChanges(admin_pb2_grpc.AdminServiceServicer):
     def _open_run(self) -> OpenRun:
         run = self._facts.link.run
         if run is None:
-            raise LearnerUnavailableError("the learner waits for its first actor")
+            raise IllegalTransitionError("not yet: the learner waits for its first actor")
         return run
 
     def _state(self) -> Any:  # Any: the stubs have no type for enum values
