@@ -102,6 +102,7 @@ check-protos: $(STAMP) ## Fail if the committed generated code is out of date
 .PHONY: docs
 docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 	@$(BIN)/python scripts/generate_configuration_docs.py
+	@$(BIN)/python scripts/generate_metrics_page.py
 	@$(BIN)/python scripts/generate_fault_table.py
 	@$(BIN)/python -m benchmarks.suite.ladder_page
 	@$(BIN)/python -m benchmarks.suite.ablations_page
@@ -109,6 +110,7 @@ docs: $(STAMP) ## Remake the pages of docs/ that are made from code
 .PHONY: check-docs
 check-docs: $(STAMP) ## Fail if they are out of date
 	@$(BIN)/python scripts/generate_configuration_docs.py --check
+	@$(BIN)/python scripts/generate_metrics_page.py --check
 	@$(BIN)/python scripts/generate_fault_table.py --check
 	@$(BIN)/python -m benchmarks.suite.ladder_page --check
 	@$(BIN)/python -m benchmarks.suite.ablations_page --check

@@ -24,6 +24,12 @@ With this page you can set everything. Each setting is an option of `impala-trai
 `impala-server` (`learning_rate` is `--learning-rate`) and a key of config.toml. Options overrule
 `--config FILE`, which overrules the preset.
 
+`--help-all` shows every option. Not settings: `--run-dir`, `--resume`, `--resume-if-exists`,
+`--preset`, `--config`, `--json`, `--quiet`, `--verbose`, `--log-format`; `impala-server`:
+`--finished-notice-s`; `impala-train`: `--list-presets`, `--list-envs`, `--dry-run`. A setting that
+is true or false is `--NAME` or `--no-NAME`; several values follow each other
+(`--hidden-sizes 64 64`); an absent number is `none`.
+
 Made by `make docs`.
 """
 

@@ -86,9 +86,21 @@ def summarise_rung(rung: Rung, result: Result) -> str:
     seconds = [run["time_to_bar_s"] for run in alone if run["time_to_bar_s"] is not None]
     text = f"mean {_show(float(values.mean()))}; {met} of {len(runs)} seeds at {rung.bar:g}"
     if seconds:
-        text += f", {statistics.median(seconds):.0f} s from the command to it (median)"
+        of = _describe_counted(len(seconds), len(alone), len(runs))
+        text += f", {statistics.median(seconds):.0f} s from the command to it (median{of})"
     steps = _show_steps(round(max(run["steps"] for run in runs), -4))
     return _row([f"{rung.env.rpartition(':')[2]}, {steps} steps", text])
+
+
+def _describe_counted(num_counted: int, num_alone: int, num_runs: int) -> str:
+    """Returns of which runs a median of times is; empty if all runs count."""
+    if num_counted == num_runs:
+        return ""
+    runs, whose = (
+        ("one run", "itself") if num_counted == 1 else (f"{num_counted} runs", "themselves")
+    )
+    reached = "" if num_counted == num_alone else " and reached the bar"
+    return f" of the {runs} that had the cores to {whose}{reached}"
 
 
 def _summarise(name: str, rung: Rung, result: Result | None) -> str:

@@ -17,12 +17,14 @@ from impala_thin.errors import (
     StoppedError,
     ThinError,
 )
+from impala_thin.hello import ClientSettings
 from impala_thin.slots_client import SlotsClient
 
 __all__ = [
     "Actions",
     "AsyncPolicyClient",
     "AsyncSlotsClient",
+    "ClientSettings",
     "Environment",
     "EpisodeLostError",
     "Observations",

@@ -19,10 +19,12 @@ class EvaluationConfig:
     """Agent steps between evaluations during training; 0: none. Unless set, impala-train
     chooses."""
     eval_interval_episodes: int = 20
-    """Episodes per evaluation during training, with drawn and again with likeliest actions."""
+    """Episodes per evaluation during training, with drawn and again with likeliest actions. Unless
+    set, impala-train takes 10 where it chooses the interval."""
     eval_max_share: float = 0.0
-    """Share of trained steps that evaluations may play; early candidates are left out, never the
-    last. 0: no limit."""
+    """Evaluations play at most this share of the trained steps: a candidate that comes too soon
+    after the last evaluation is left out, except the run's last one. 0: no limit. Unless set,
+    impala-train takes 0.06 where it chooses the interval."""
     eval_env: str = ""
     """Environment id for evaluations during training, with the same spaces; empty: env."""
     eval_video_every: int = 0

@@ -52,7 +52,8 @@ class EnvironmentConfig:
     env: str = ""
     """Gymnasium environment id, such as CartPole-v1 or ALE/Pong-v5."""
     envs_per_actor: int = 8
-    """Environment slots of each actor."""
+    """Environment slots of each actor; impala-train takes more where it starts fewer actors, unless
+    this is set."""
     specs_file: str = ""
     """JSON file of environment specifications, as a run's specs.json; empty: from the first
     actor."""
@@ -133,7 +134,8 @@ class ModelConfig:
     recurrence: Literal["none", "lstm", "gru"] = "none"
     """Memory after the encoder: lstm, gru or none."""
     init_method: Annotated[InitMethod, _alias("network-init-method", "init-fn")] = "orthogonal"
-    """Weight initialisation; identity keeps torch's defaults."""
+    """Weight initialisation: identity (torch's defaults), orthogonal, xavier_uniform,
+    xavier_normal, kaiming_uniform or kaiming_normal."""
     use_previous_action_and_reward: bool = False
     """Whether the network gets the last action and (clipped) reward."""
     observation_scale: float | None = None
@@ -320,9 +322,10 @@ class TransportConfig:
     host: str = "127.0.0.1"
     """Address the learner listens on."""
     port: int = 50051
-    """Learner's port; 0: any free one (written to RUN/address)."""
+    """Learner's port; 0: any free one (written to RUN/address), which impala-train takes unless it
+    is set."""
     front_end: Literal["process", "in-process"] = "process"
-    """gRPC front end: its own process, or a thread for debugging."""
+    """gRPC front end. process: a process of its own; in-process: a thread, for debugging."""
     window: int = 2
     """Messages, 1 to 16, an actor may have without a verdict."""
     max_actors: int = 256

@@ -97,12 +97,45 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
     page = render_page({"mine": {"machine": MACHINE, "runs": runs}}, {"mine": RUNG})
 
     assert "| **3 of 3** | 11.0 | 11.0 |" in page
-    for run in runs[:2]:
-        run["load_average_before"] = 0.3
-    runs[2]["time_to_bar_s"] = 100.0  # on cores that it shared
-    text = "mean 11.0; 3 of 3 seeds at 10, 4 s from the command to it (median)"
-    assert summarise_rung(RUNG, {"runs": runs}) == f"| Mine-v0, 10k steps | {text} |"
     assert "one setting" not in page
+
+
+@pytest.mark.parametrize(
+    ("loads", "times_s", "of"),
+    [
+        ((0.3, 0.3, 0.3), (4.0, 4.0, 9.0), ", 4 s from the command to it (median)"),
+        (
+            (0.3, 1.5, 1.6),
+            (4.0, 4.0, 100.0),
+            ", 4 s from the command to it (median of the 2 runs that had the cores to themselves)",
+        ),
+        (
+            (0.3, 2.0, None),
+            (4.0, 100.0, 100.0),
+            ", 4 s from the command to it (median of the one run that had the cores to itself)",
+        ),
+        (
+            (0.3, 0.3, 0.3),
+            (4.0, 6.0, None),
+            ", 5 s from the command to it (median of the 2 runs that had the cores to themselves "
+            "and reached the bar)",
+        ),
+        ((0.3, 2.0, 2.0), (None, 4.0, 4.0), ""),
+    ],
+    ids=["all", "some", "one", "missed", "none"],
+)
+def test_summary_says_of_which_runs_its_time_is(
+    loads: tuple[float | None, ...], times_s: tuple[float | None, ...], of: str
+) -> None:
+    """Planted: "(median)" alone, as if runs on shared cores counted, too."""
+    runs = [make_run(100 + index, 10.0 + index, time_s) for index, time_s in enumerate(times_s)]
+    for run, load in zip(runs, loads, strict=True):
+        if load is not None:
+            run["load_average_before"] = load
+
+    row = summarise_rung(RUNG, {"runs": runs})
+
+    assert row == f"| Mine-v0, 10k steps | mean 11.0; 3 of 3 seeds at 10{of} |"
 
 
 def test_bar_is_reached_by_a_mean_of_enough_episodes(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ SERIES = (
     Series(
         metrics.ENVIRONMENT_FAILURES,
         "impala_environment_failures_total",
-        "Unrolls dropped at actors for an environment that failed.",
+        "Times an actor dropped its unfinished unrolls because its environment failed.",
     ),
     Series(metrics.STEPS_PER_S, "impala_steps_per_second", "Agent steps trained on per second."),
     Series(metrics.UPDATES_PER_S, "impala_updates_per_second", "Updates per second."),
