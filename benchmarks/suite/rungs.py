@@ -76,7 +76,7 @@ RUNGS: dict[str, Rung] = {
         total_steps=5_000_000,
     ),
     "acrobot": Rung(
-        env="Acrobot-v1", bar=-90.0, num_seeds=5, aim="-90 by 500k", total_steps=200_000
+        env="Acrobot-v1", bar=-90.0, num_seeds=5, aim="-90 by 500k", total_steps=400_000
     ),
     "pendulum": Rung(
         env="Pendulum-v1", bar=-170.0, num_seeds=5, aim="-170 by 300k", total_steps=300_000

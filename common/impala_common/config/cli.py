@@ -260,6 +260,7 @@ def _fit_to_lockstep(base: TrainConfig, batch_size: str) -> TrainConfig:
         job=dataclasses.replace(base.job, num_actors=1),
         environment=dataclasses.replace(base.environment, envs_per_actor=num_slots),
         reuse=dataclasses.replace(base.reuse, max_passes=0),
+        transport=dataclasses.replace(base.transport, weights_refresh="unroll"),
     )
 
 
