@@ -47,14 +47,14 @@ def compute_entropies(spec: ActionSpec, logits: Tensor) -> Tensor:
 
 
 def compute_choice_entropies(spec: ActionSpec, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropies of choices and flags in nats, [...], and those of uniform ones."""
-    total, largest = torch.zeros(2, *logits.shape[:-1]).unbind()
+    """Entropies of the n choices and flags in nats, [..., n], and those of uniform ones."""
+    entropies, largest = [logits[..., :0]], [logits[..., :0]]
     for distribution, _place in make_oracles(spec, logits):
         if not isinstance(distribution, oracle.Normal):
-            total = total + distribution.entropy().sum(-1)
+            entropies.append(distribution.entropy())
             uniform = type(distribution)(logits=torch.zeros_like(distribution.logits))
-            largest = largest + uniform.entropy().sum(-1)
-    return total, largest
+            largest.append(uniform.entropy())
+    return torch.cat(entropies, -1), torch.cat(largest, -1)
 
 
 def compute_kls(spec: ActionSpec, behaviour_logits: Tensor, target_logits: Tensor) -> Tensor:

@@ -354,7 +354,7 @@ def compute_loss(
     total = pg_loss + loss.baseline_cost * baseline_loss - loss.entropy_cost * entropy
     if loss.entropy_floor:
         entropies, largest = part.choice_entropies
-        low = torch.min(entropies, loss.entropy_floor * largest)[chosen].sum()
+        low = torch.min(entropies, loss.entropy_floor * largest).sum(-1)[chosen].sum()
         total = total - loss.entropy_floor_cost * low
     return total / chosen.sum() if loss.loss_reduction == "mean" else total
 

@@ -37,9 +37,9 @@ class Policies(ABC):
 
     @abstractmethod
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
-        """Returns the entropy of choices and flags, and that of uniform legal ones, float [...].
+        """Returns the entropies of n choices and flags, and of uniform legal ones, float [..., n].
 
-        In nats; what is continuous adds 0 to both. Only the first has a gradient.
+        In nats; what is continuous has none. Only the first has a gradient.
         """
 
     @abstractmethod
@@ -71,9 +71,9 @@ class CategoricalPolicies(Policies):
         return (self._log_pi.exp() * _finite_log(self._log_pi)).sum(dim=-1)
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
-        """Returns the entropy and the log of the number of legal choices, float [...]."""
-        num_legal = (self._logits > _LEAST_LEGAL).sum(dim=-1)
-        return -self.negative_entropies(), num_legal.to(self._log_pi.dtype).log()
+        """Returns the entropy and the log of the number of legal choices, float [..., 1]."""
+        num_legal = (self._logits > _LEAST_LEGAL).sum(dim=-1, keepdim=True)
+        return -self.negative_entropies().unsqueeze(-1), num_legal.to(self._log_pi.dtype).log()
 
     def kl(self, other: Self) -> Tensor:
         """Returns sum(pi (log pi - log other)), float [...]."""
@@ -104,13 +104,16 @@ class BernoulliPolicies(Policies):
 
     def negative_entropies(self) -> Tensor:
         """Returns the sum over flags of p log p + (1-p) log(1-p), float [...]."""
-        ones, zeros = self._log_one.exp(), self._log_zero.exp()
-        return (ones * _finite_log(self._log_one) + zeros * _finite_log(self._log_zero)).sum(dim=-1)
+        return -self._flag_entropies().sum(dim=-1)
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
-        """Returns the sums over flags, float [...]; one with a single legal value adds 0."""
+        """Returns those of the n flags, float [..., n]; 0 where only one value is legal."""
         is_open = self._logits.abs() < -_LEAST_LEGAL
-        return -self.negative_entropies(), is_open.sum(dim=-1) * math.log(2.0)
+        return self._flag_entropies(), is_open * math.log(2.0)
+
+    def _flag_entropies(self) -> Tensor:
+        ones, zeros = self._log_one.exp(), self._log_zero.exp()
+        return -(ones * _finite_log(self._log_one) + zeros * _finite_log(self._log_zero))
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over flags, float [...]."""
@@ -145,9 +148,9 @@ class GaussianPolicies(Policies):
         return -(self._log_stds + (0.5 + _HALF_LOG_TWO_PI)).sum(dim=-1)
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
-        """Returns 0 and 0, float [...]."""
-        zeros = torch.zeros_like(self._means[..., 0])
-        return zeros, zeros
+        """Returns none, float [..., 0]."""
+        none = self._means[..., :0]
+        return none, none
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over components, float [...]."""
@@ -200,13 +203,13 @@ class JointPolicies(Policies):
         return _total([self._sum(n, p.negative_entropies()) for n, p in enumerate(self._policies)])
 
     def choice_entropies(self) -> tuple[Tensor, Tensor]:
-        """Returns the sums over all components, float [...]."""
+        """Returns those of all choices and flags, float [..., n]."""
         pairs = [policies.choice_entropies() for policies in self._policies]
-        entropies, largest = zip(*pairs, strict=True)
-        return (
-            _total([self._sum(index, one) for index, one in enumerate(entropies)]),
-            _total([self._sum(index, one) for index, one in enumerate(largest)]),
+        entropies, largest = (
+            torch.cat([self._join(index, pair[which]) for index, pair in enumerate(pairs)], dim=-1)
+            for which in (0, 1)
         )
+        return entropies, largest
 
     def kl(self, other: Self) -> Tensor:
         """Returns the sum over all components, float [...]."""
@@ -221,6 +224,10 @@ class JointPolicies(Policies):
     def mode(self) -> Tensor:
         """Returns every component's mode, as `sample` does."""
         return torch.cat([policies.mode().to(self._dtype) for policies in self._policies], dim=-1)
+
+    def _join(self, index: int, values: Tensor) -> Tensor:
+        """Returns values of a group, [..., C, 1] of choices or [..., n], as [..., n]."""
+        return values.squeeze(-1) if self._groups[index].kind == "categorical" else values
 
     def _sum(self, index: int, values: Tensor) -> Tensor:
         """Returns values [...] of a group, summed over its components if not summed yet."""

@@ -14,11 +14,13 @@ def compute_entropy_loss(
 ) -> Tensor:
     """Returns the loss, a scalar, summed over the rows that count.
 
-        -entropy_cost * sum_t H_t - entropy_floor_cost * sum_t min(H_t, floor_t)
+        -entropy_cost * sum_t H_t - entropy_floor_cost * sum_t sum_c min(H_tc, floor_tc)
 
-    floor_t is `entropy_floor` times the entropy of uniform legal choices. So entropy is worth more
-    below the floor than above it: in a solved task advantages are noise, and without a floor the
-    policy follows it until it tries nothing else, and cannot come back.
+    H_tc is the entropy of choice c of row t, floor_tc `entropy_floor` times that of a uniform legal
+    one. So entropy is worth more below the floor than above it: in a solved task advantages are
+    noise, and without a floor the policy follows it until it tries nothing else, and cannot come
+    back. Each choice has a floor of its own: one that matters little keeps its entropy, and would
+    else speak for all.
 
     Args:
       policies: the target policies, [T, B].
@@ -30,5 +32,5 @@ def compute_entropy_loss(
     if config.entropy_floor == 0.0:
         return loss
     entropies, largest = policies.choice_entropies()
-    low = torch.minimum(entropies, config.entropy_floor * largest)
+    low = torch.minimum(entropies, config.entropy_floor * largest).sum(dim=-1)
     return loss - low.masked_fill(is_padding, 0.0).sum() * config.entropy_floor_cost

@@ -21,8 +21,8 @@ from impala_common.config.reuse import ReuseConfig
 from impala_common.config.sections import LossConfig
 from impala_common.numerics import vtrace
 from impala_common.numerics.advantages import Total, normalise
-from impala_common.numerics.distributions import make_policies
 from impala_common.numerics.entropy_loss import compute_entropy_loss
+from impala_common.numerics.policy_rows import PolicyRows
 from impala_common.numerics.shapes import check_shape
 from impala_common.spec.action_spec import ActionSpec
 
@@ -59,7 +59,7 @@ class LossOutputs(NamedTuple):
       entropy_loss: -entropy_cost * sum(entropy), and what `entropy_floor` adds.
       mean_rho: mean importance ratio, unclipped; 1 on-policy.
       fraction_clipped: share of ratios above clip_rho_threshold (0 if unclipped).
-      kl: KL(mu || pi) in nats, behaviour against target policy.
+      kl: KL(mu || pi) in nats, behaviour against target policy; of rows that are not replayed.
       entropy: entropy of the target policy in nats.
       mean_value: mean value estimate.
       mean_advantage_abs: mean |advantage| that the policy loss uses; without the surrogate it
@@ -108,6 +108,7 @@ def compute_losses(
     config: LossConfig,
     reuse: ReuseConfig = _IMPALA,
     total: Total | None = None,
+    is_fresh: Tensor | None = None,
 ) -> LossOutputs:
     """Computes the losses of unrolls, with V-trace's targets from the same outputs.
 
@@ -129,6 +130,7 @@ def compute_losses(
       config: discount, clips, costs and reduction.
       reuse: surrogate_clip and advantage_normalisation, here over these unrolls.
       total: sums over learner ranks, for advantage_normalisation; None: there is one.
+      is_fresh: bool [T, B]: rows of unrolls that are not replayed; None: all.
 
     Returns:
       LossOutputs.
@@ -145,7 +147,14 @@ def compute_losses(
     check_shape("bootstrap_value", bootstrap_value, ("B",), sizes)
     if terminated.dtype != torch.bool or is_padding.dtype != torch.bool:
         raise TypeError("terminated and is_padding must be bool: ~ of an integer mask is no mask")
-    rows = _Rows(action, target_policy_logits, behaviour_policy_logits, actions, is_padding)
+    rows = PolicyRows(
+        action,
+        target_policy_logits,
+        behaviour_policy_logits,
+        actions,
+        is_padding,
+        is_fresh=is_fresh,
+    )
     targets = _compute_targets(rows, rewards, terminated, values, bootstrap_value, config)
     if reuse.advantage_normalisation != "none":
         targets = normalise_advantages(targets, is_padding, total)
@@ -165,6 +174,7 @@ def compute_losses_towards(
     reuse: ReuseConfig = _IMPALA,
     has_statistics: bool = True,
     total: Total | None = None,
+    is_fresh: Tensor | None = None,
 ) -> LossOutputs:
     """Computes the losses of rows with given targets; see `compute_losses`.
 
@@ -173,13 +183,14 @@ def compute_losses_towards(
     Without `has_statistics` the statistics are 0, which takes a tenth less time for small
     networks.
     """
-    rows = _Rows(
+    rows = PolicyRows(
         action,
         target_policy_logits,
         behaviour_policy_logits,
         actions,
         is_padding,
         targets.behaviour_log_probs,
+        is_fresh,
     )
     check_shape("values", values, tuple(targets.vs.shape), {})
     if reuse.advantage_normalisation == "part":
@@ -204,13 +215,13 @@ def compute_targets(
     config: LossConfig,
 ) -> Targets:
     """Computes V-trace's targets of unrolls; arguments as `compute_losses` has them."""
-    rows = _Rows(action, target_policy_logits, behaviour_policy_logits, actions, is_padding)
+    rows = PolicyRows(action, target_policy_logits, behaviour_policy_logits, actions, is_padding)
     return _compute_targets(rows, rewards, terminated, values, bootstrap_value, config)
 
 
 @torch.no_grad()
 def _compute_targets(
-    rows: _Rows,
+    rows: PolicyRows,
     rewards: Tensor,
     terminated: Tensor,
     values: Tensor,
@@ -240,50 +251,8 @@ def normalise_advantages(
     return targets._replace(policy_advantages=advantages)
 
 
-class _Rows:
-    """Log-probabilities and ratios of rows.
-
-    Attributes:
-      policies: the target policies.
-      action_log_probs: float32 [T, B]: log pi(action), with gradient.
-      behaviour_log_probs: float32 [T, B]: log mu(action).
-      log_rhos: float32 [T, B]: log(pi/mu), without gradient; -inf on padding rows.
-      is_padding: bool [T, B].
-    """
-
-    def __init__(
-        self,
-        action: ActionSpec,
-        target_policy_logits: Tensor,
-        behaviour_policy_logits: Tensor,
-        actions: Tensor,
-        is_padding: Tensor,
-        behaviour_log_probs: Tensor | None = None,
-    ) -> None:
-        self.policies = make_policies(action, target_policy_logits)
-        # The action of a padding row may have no probability: minus infinity.
-        self.action_log_probs = self.policies.log_probs(actions).masked_fill(is_padding, 0.0)
-        self.is_padding = is_padding
-        self._action = action
-        self._behaviour_policy_logits = behaviour_policy_logits
-        with torch.no_grad():
-            if behaviour_log_probs is None:
-                behaviour = make_policies(action, behaviour_policy_logits)
-                behaviour_log_probs = behaviour.log_probs(actions)
-            self.behaviour_log_probs = behaviour_log_probs
-            self.log_rhos = (self.action_log_probs - behaviour_log_probs).masked_fill_(
-                is_padding, -torch.inf
-            )
-
-    @torch.no_grad()
-    def compute_kls(self) -> Tensor:
-        """Returns KL(mu || pi), float32 [T, B], without gradient."""
-        behaviour = make_policies(self._action, self._behaviour_policy_logits)
-        return behaviour.kl(self.policies)
-
-
 def _compute_outputs(
-    rows: _Rows,
+    rows: PolicyRows,
     values: Tensor,
     targets: Targets,
     config: LossConfig,
@@ -325,7 +294,7 @@ def _compute_outputs(
     )
 
 
-def _compute_surrogate(rows: _Rows, advantages: Tensor, clip: float) -> Tensor:
+def _compute_surrogate(rows: PolicyRows, advantages: Tensor, clip: float) -> Tensor:
     """Returns the clipped surrogate of PPO (arXiv 1707.06347, equation 7), negated and summed.
 
         -sum_t min(r_t A_t, clip(r_t, 1 - clip, 1 + clip) A_t),   r_t = pi(a_t) / mu(a_t)
@@ -345,7 +314,7 @@ def _compute_surrogate(rows: _Rows, advantages: Tensor, clip: float) -> Tensor:
 @torch.no_grad()
 def _compute_statistics(
     rhos: Tensor,
-    rows: _Rows,
+    rows: PolicyRows,
     negative_entropies: Tensor,
     values: Tensor,
     targets: Targets,

@@ -9,7 +9,6 @@ Knows neither torch nor gRPC.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fcntl
 import logging
@@ -17,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ from impala_common.run.checkpoint_manifest import (
     validate_name,
     validate_readable,
 )
+from impala_common.run.folder_lock import hold_folder
 from impala_common.run.run_directory import TEMPORARY_PREFIX, make_folder, sync_directory
 from impala_common.run.tensor_files import write_synced, write_tensors
 
@@ -302,7 +302,7 @@ class CheckpointStore:
         """
         validate_name(name)
         folder = self.path / name
-        with _held(folder, fcntl.LOCK_SH):  # the writer must not remove it meanwhile
+        with hold_folder(folder, fcntl.LOCK_SH):  # the writer must not remove it meanwhile
             return self._load(name, folder)
 
     def _load(self, name: str, folder: Path) -> Checkpoint:
@@ -354,7 +354,7 @@ class CheckpointStore:
         if len(good) <= self._keep:
             return
         for name in names[: names.index(good[-self._keep])]:
-            with _held(self.path / name, fcntl.LOCK_EX) as is_mine:
+            with hold_folder(self.path / name, fcntl.LOCK_EX) as is_mine:
                 if is_mine:
                     self.remove(name)
 
@@ -375,28 +375,6 @@ class CheckpointStore:
         for entry in self.path.iterdir():
             if entry.name.startswith(TEMPORARY_PREFIX):
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _held(folder: Path, kind: int) -> Iterator[bool]:
-    """Returns a context with a flock on a checkpoint's folder; False if another process holds one.
-
-    Never waits. The kernel releases the lock when the process ends. On a file system without locks
-    it always succeeds: a reader whose checkpoint is removed then takes the next newest.
-    """
-    descriptor = -1
-    is_held = True
-    try:
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                is_held = False
-        yield is_held
-    finally:
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def _order(name: str) -> tuple[int, int]:

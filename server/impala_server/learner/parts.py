@@ -35,6 +35,7 @@ class Part(NamedTuple):
       is_padding: bool [T, B].
       targets: of these rows, or None.
       is_last: whether it is the last part of its pass.
+      is_fresh: bool [T, B]: rows of unrolls that are not replayed; None: all.
     """
 
     inputs: ModelInputs
@@ -46,11 +47,17 @@ class Part(NamedTuple):
     is_padding: Tensor
     targets: Targets | None = None
     is_last: bool = True
+    is_fresh: Tensor | None = None
 
     @property
     def num_rows(self) -> Tensor:
         """Rows that count, int64 []."""
         return (~self.is_padding).sum()
+
+    @property
+    def num_fresh_rows(self) -> Tensor:
+        """Rows that count and are not replayed, int64 []."""
+        return self.num_rows if self.is_fresh is None else (self.is_fresh & ~self.is_padding).sum()
 
 
 def map_columns(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -85,7 +92,16 @@ def take_whole(batch: Batch, targets: Targets | None = None) -> Part:
         batch.terminated if targets is None else None,
         batch.is_padding,
         targets,
+        is_fresh=_find_fresh(batch),
     )
+
+
+def _find_fresh(batch: Batch) -> Tensor | None:
+    if not batch.num_replayed:
+        return None
+    is_fresh = torch.zeros_like(batch.is_padding)
+    is_fresh[:, : batch.num_unrolls] = True
+    return is_fresh
 
 
 def cut(
@@ -169,6 +185,7 @@ def _map(part: Part, change: Callable[[Tensor], Tensor]) -> Part:
         None if part.terminated is None else change(part.terminated),
         change(part.is_padding),
         None if part.targets is None else Targets(*map(change, part.targets)),
+        is_fresh=None if part.is_fresh is None else change(part.is_fresh),
     )
 
 

@@ -167,10 +167,10 @@ class Updater:
         return is_wanted if self._exchange is None else self._exchange.is_wanted_by_all(is_wanted)
 
     def _find_kl(self, losses: LossOutputs, part: Part) -> float:
-        """Returns the mean KL divergence of a part, over all ranks' rows of it."""
+        """Returns the mean KL divergence of a part's fresh rows, over all ranks."""
         if self._exchange is None:
             return float(losses.kl)
-        num_rows = part.num_rows.double()
+        num_rows = part.num_fresh_rows.double()
         total, count = self._exchange.sum(torch.stack((losses.kl * num_rows, num_rows)))
         return float(total / count.clamp(min=1.0))
 
@@ -182,8 +182,11 @@ class Updater:
         """Makes one optimizer step; returns whether further ones may follow."""
         reuse = self._reuse
         losses = self.compute_losses(part)
-        if reuse.kl_stop and tally.num_steps and self._find_kl(losses, part) > reuse.kl_stop:
-            return False
+        if reuse.kl_stop and tally.num_steps:
+            kl = self._find_kl(losses, part)
+            if kl > reuse.kl_stop:
+                tally.note_kl(kl)
+                return False
         is_measured = tally.num_steps == 0 and self._num_updates % _GRADIENTS_EVERY == 0
         policy_gradient = self._compute_policy_gradient(part) if is_measured else []
         self._optimizer.zero_grad(set_to_none=True)
@@ -277,6 +280,7 @@ class Updater:
                 reuse=self._reuse,
                 has_statistics=self._has_statistics(part),
                 total=self._total,
+                is_fresh=part.is_fresh,
             )
         assert part.rewards is not None
         assert part.terminated is not None
@@ -293,6 +297,7 @@ class Updater:
             config=config,
             reuse=self._reuse,
             total=self._total,
+            is_fresh=part.is_fresh,
         )
 
     def _has_statistics(self, part: Part) -> bool:

@@ -35,7 +35,7 @@ class UpdateResult(NamedTuple):
       damage: damage of the weights afterwards, in words; "" for none.
       num_steps: optimizer steps made.
       num_passes: passes begun.
-      last_kl: KL(mu || pi) in nats, as `values` has it, of the last pass; a scalar.
+      last_kl: KL(mu || pi) in nats of the last pass, with that which ended the passes; a scalar.
       gradient_norms: of the first step; None in most updates.
     """
 
@@ -103,6 +103,10 @@ class UpdateTally:
         if has_statistics:
             self._num_with_statistics += 1
             self._kls.append(scalars[_KL])
+
+    def note_kl(self, kl: float) -> None:
+        """Notes the divergence that ended the passes, of a step that is not made."""
+        self._kls.append(self._sums.new_tensor(kl))
 
     def check(self) -> bool:
         """Waits for the device; returns whether all losses and gradient norms were finite."""

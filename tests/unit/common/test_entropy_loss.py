@@ -51,3 +51,16 @@ def test_continuous_actions_have_no_floor(config: LossConfig) -> None:
 
     entropies = -make_policies(BOX, logits).negative_entropies()
     torch.testing.assert_close(loss, -0.2 * entropies.sum())
+
+
+def test_each_choice_has_a_floor_of_its_own() -> None:
+    """Seen to fail: a choice without effect kept the sum above the floor of all."""
+    two = ActionSpec((ActionPart("action", "categorical", (2,), "int64", sizes=(3, 3)),))
+    logits = torch.tensor([[[*SETTLED, 0.0, 0.0, 0.0]]], requires_grad=True)
+    alone = torch.tensor([[SETTLED]], requires_grad=True)
+    is_padding = torch.zeros(1, 1, dtype=torch.bool)
+
+    (gradient,) = torch.autograd.grad(compute(two, logits, is_padding, FLOORED), logits)
+    (wanted,) = torch.autograd.grad(compute(CHOICE, alone, is_padding, FLOORED), alone)
+
+    torch.testing.assert_close(gradient[..., :3], wanted)

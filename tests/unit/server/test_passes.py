@@ -20,6 +20,7 @@ from impala_common.run.checkpoints import Checkpoint
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.parts import cut
 from impala_server.learner.training_state import StateSnapshot, TrainingState
+from impala_server.learner.update_result import UpdateTally
 
 NORMALISED = {"normalise_observations": True, "hidden_sizes": (8,)}
 FOUR_STEPS = {"passes": 2, "parts": 2, "surrogate_clip": 0.2}
@@ -214,6 +215,31 @@ def test_kl_stop_ends_the_passes_after_the_first_step() -> None:
 
     assert (stopped.num_steps, stopped.num_passes) == (1, 1)
     assert (others.num_steps, others.num_passes) == (6, 3)
+
+
+@pytest.mark.parametrize("part_kind", ["rows", "unrolls"])
+def test_kl_stop_is_about_fresh_rows(part_kind: str) -> None:
+    """Seen to fail: old unrolls are far by their age, and ended nearly every update."""
+    (batch,) = make_batches(1)
+    behaviour = torch.zeros_like(batch.behaviour_policy_logits)
+    behaviour[:, -1, 0] = 9.0
+    far = batch._replace(behaviour_policy_logits=behaviour)
+    settings: dict[str, Any] = {"passes": 3, "parts": 2, "kl_stop": 0.5, "part_kind": part_kind}
+
+    mixed = make_state(**settings).apply(far._replace(num_replayed=1))
+    fresh = make_state(**settings).apply(far)
+
+    assert mixed.num_steps == 6 > fresh.num_steps
+    assert float(mixed.last_kl) < 0.5
+
+
+def test_divergence_that_ends_the_passes_is_in_that_of_the_last_pass() -> None:
+    """Seen to fail: the metric could not show more than kl_stop."""
+    tally = UpdateTally(torch.device("cpu"))
+    tally.begin_pass()
+    tally.note_kl(9.0)
+
+    assert float(tally.make_result(is_applied=True).last_kl) == 9.0
 
 
 def test_further_passes_are_made_while_there_is_time() -> None:
