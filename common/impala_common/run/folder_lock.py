@@ -11,10 +11,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def hold_folder(folder: Path, kind: int) -> Iterator[bool]:
-    """Returns a context with a flock (LOCK_SH, LOCK_EX) on a folder; False if another process holds one.
+    """Returns a context with a flock on a folder; False if another process holds one.
 
     Never waits. The kernel releases the lock when the process ends. On a file system without locks
     it always succeeds: a reader whose checkpoint is removed then takes the next newest.
+    `kind` is LOCK_SH or LOCK_EX of fcntl.
     """
     descriptor = -1
     is_held = True

@@ -1,8 +1,7 @@
 """Controller: starts, watches, logs, saves and stops the learner process.
 
-Runs on the learner process's main thread. Owns the learner threads, the
-checkpoint store and the metrics writer. Listens to the supervisor (stop) and
-to the front end (the first actor's specification, its counts).
+Runs on the learner process's main thread. Owns the learner threads, the checkpoint store and the
+metrics writer. Listens to the supervisor and to the front end (the first actor's specification).
 """
 
 from __future__ import annotations
