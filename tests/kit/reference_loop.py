@@ -134,7 +134,7 @@ class _Statistics:
                     total = float(unroll.rewards[row, column]) + self.discount * total
                     self.sums.append(total)
         _fill(state, "reward_moments", np.array(self.sums))
-        return float(np.sqrt(np.var(self.sums) + 1e-8))
+        return float(np.std(self.sums))
 
 
 class _Replay:

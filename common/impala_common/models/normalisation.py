@@ -24,7 +24,8 @@ Combine = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Of new rows: number, mean and sum of squared deviations here -> those of all learner ranks."""
 
 VARIANCE_EPS = 1e-8
-"""Added to variances before the root, so that a constant input has a deviation above 0."""
+"""Added to variances of observations before the root: a constant one has a deviation above 0."""
+_LEAST_SHARE = 0.01
 _WIDE_TYPES = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)
 
 
@@ -182,8 +183,16 @@ class NormalisedModel(AgentModel):
 
     @property
     def reward_std(self) -> Tensor | None:
-        """Divisor of rewards, float64; None without reward normalisation."""
-        return None if self.reward_moments is None else self.reward_moments.std
+        """Divisor of rewards, float64, above 0; None without reward normalisation.
+
+        The deviation of discounted sums, of whatever scale; where they hardly vary, a share of
+        their mean.
+        """
+        if self.reward_moments is None:
+            return None
+        least = _LEAST_SHARE * self.reward_moments.mean.abs()
+        std = torch.maximum(self.reward_moments.variance.sqrt(), least)
+        return torch.where(std > 0.0, std, 1.0)  # no reward yet
 
     def statistics(self) -> list[Tensor]:
         """Returns the tensors that `update_statistics` changes, to save and restore them."""

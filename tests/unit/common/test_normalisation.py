@@ -101,6 +101,29 @@ def test_reward_statistics_are_those_of_sums_within_episode_and_unroll() -> None
     assert updater.reward_std == model.reward_std
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1.0, 1e6])
+def test_rewards_of_any_scale_are_divided_by_their_deviation(scale: float) -> None:
+    """Seen to fail below 1e-4, where rewards stayed as good as none."""
+    model, (batch,) = make_normalised(), make_batches(1)
+    plain = make_normalised()
+    for one, rewards in ((model, batch.rewards * scale), (plain, batch.rewards)):
+        one.update_statistics(batch.inputs, rewards, batch.is_padding, 0.9)
+
+    assert model.reward_std is not None
+    assert plain.reward_std is not None
+    assert float(model.reward_std) == pytest.approx(scale * float(plain.reward_std), rel=1e-5)
+
+
+@pytest.mark.parametrize(("reward", "divisor"), [(0.0, 1.0), (5.0, 0.05), (-5.0, 0.05)])
+def test_rewards_that_are_all_the_same_have_a_divisor(reward: float, divisor: float) -> None:
+    model, (batch,) = make_normalised(), make_batches(1)
+    rewards = torch.full_like(batch.rewards, reward)
+
+    model.update_statistics(batch.inputs, rewards, batch.is_padding, 0.0)
+
+    assert float(model.reward_std) == pytest.approx(divisor)  # type: ignore[arg-type]
+
+
 def test_discounted_sums_start_anew_where_an_episode_does() -> None:
     rewards = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
     is_first = torch.tensor([[False], [False], [True], [False]])
