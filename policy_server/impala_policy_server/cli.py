@@ -140,9 +140,9 @@ def _watch_parent(
 def _require_policy(arguments: PolicyServerArguments) -> None:
     """Raises an error for a folder of neither a run nor an exported policy, without torch."""
     from impala_actor.evaluation.output_places import require_runs
-    from impala_common.policy.exported_policy import DESCRIPTION_FILE
+    from impala_common.policy.exported_policy import holds_exported_policy
 
-    if not (Path(arguments.policy) / DESCRIPTION_FILE).exists():
+    if not holds_exported_policy(Path(arguments.policy)):
         require_runs((Path(arguments.policy),), arguments.checkpoint or None)
 
 

@@ -143,7 +143,8 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
         )
     lock = run_directory.lock()
     if arguments.resume is None:  # settings of a start that failed
-        run_directory.config_path.unlink(missing_ok=True)
+        with run_directory.written():
+            run_directory.config_path.unlink(missing_ok=True)
     return run_directory, lock
 
 

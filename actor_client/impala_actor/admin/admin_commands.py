@@ -32,7 +32,7 @@ from impala_actor.admin.admin_display import (
 from impala_common.config.checks import require
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 
 _MAX_PAGES = 1000  # of clients: no answer keeps this command for ever
 _PAGE = 1000  # actors of one answer
@@ -222,7 +222,9 @@ def _evaluate(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Saves a checkpoint through the learner and plays it here, from the run's folder."""
     status = to_json(client.call("GetStatus"))["status"]
     run = RunDirectory(where.run or Path(status["run_path"]))
-    if not run.config_path.is_file():
+    with reading("--run", run.path, "a folder this machine can read"):
+        is_run = run.config_path.is_file()
+    if not is_run:
         raise ConfigError(
             "--run",
             str(run.path),

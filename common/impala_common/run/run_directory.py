@@ -78,8 +78,13 @@ class RunDirectory:
         return f"RunDirectory({str(self.path)!r})"
 
     def holds_run(self) -> bool:
-        """Returns whether the folder has a run with known specifications."""
-        return self.specs_path.exists()
+        """Returns whether the folder has a run with known specifications.
+
+        Raises:
+          ConfigError: it cannot be looked into.
+        """
+        with reading("run folder", self.path, "a folder that can be read"):
+            return self.specs_path.exists()
 
     def create(self) -> None:
         """Makes the folder, and those inside it that several processes write to."""
@@ -202,12 +207,35 @@ def make_default_run(env: str, tag: str) -> RunDirectory:
     raise AssertionError("unreachable: the numbers do not end")
 
 
+@contextlib.contextmanager
+def reading(name: str, path: Path, rule: str = "a run's folder") -> Iterator[None]:
+    """Returns a context for looking into what a user named; it may be another user's.
+
+    Args:
+      name: of the setting or argument.
+      path: its value.
+      rule: what it must be.
+
+    Raises:
+      ConfigError: in place of an OSError. Path.exists() and is_file() raise one for folders that
+        are closed to this user, and for names that are too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(name, str(path), rule, _describe(error)) from error
+
+
+def _describe(error: OSError) -> str:
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+
+
 def _unusable_folder(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         "run folder",
         str(path),
         "a folder that can be made and written to",
-        f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror),
+        _describe(error),
     )
 
 
