@@ -29,7 +29,7 @@ from impala_actor.admin.admin_display import (
     render_parameters,
     render_status,
 )
-from impala_common.config.checks import require
+from impala_common.config.checks import LONGEST_S, require, require_between
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
 from impala_common.run.run_directory import RunDirectory, reading
@@ -164,6 +164,7 @@ def _show_eviction(answer: Json, arguments: Arguments, what: str) -> str:
 def _watch(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Shows the status until the learner ends, on Ctrl-C, or after --count answers."""
     require("--count", arguments.count, arguments.count >= 0, "at least 0")
+    require_between("--interval-s", arguments.interval_s, 0, LONGEST_S)
     dashboard, console = Dashboard(), _make_console()
     is_live = console.is_terminal and not where.is_json
     live = Live(console=console, auto_refresh=False) if is_live else None

@@ -11,6 +11,10 @@ from impala_common.errors import ConfigError
 OBJECT_PREFIX = "object:"
 """Prefix of the names of environments and models that are Python objects of the parent."""
 
+LONGEST_S = 1e7
+"""Largest time that a setting may name: 115 days. Timers and messages take no time they cannot
+hold."""
+
 _OWN_MODEL = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_][\w.-]*", re.ASCII)
 
 
@@ -33,6 +37,11 @@ def require_at_least(name: str, value: float, low: float) -> None:
 def require_between(name: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError unless low <= value <= high."""
     require(name, value, low <= value <= high, f"in [{low}, {high}]")
+
+
+def require_time(name: str, value: float) -> None:
+    """Raises ConfigError unless `value` is a time in seconds above 0 that timers take."""
+    require(name, value, 0 < value <= LONGEST_S, f"greater than 0 and at most {LONGEST_S:g}")
 
 
 def is_own_model(name: str) -> bool:
