@@ -25,7 +25,7 @@ from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, write_line
 from impala_common.process.standard_streams import prepare_standard_streams
-from impala_common.run.run_directory import write_text_atomic
+from impala_common.run.run_directory import write_named_file
 from impala_policy_server.arguments import PolicyServerArguments
 
 if TYPE_CHECKING:  # imported late: it needs torch
@@ -118,7 +118,8 @@ async def _serve_until_signal(
         if arguments.exit_with_parent:
             _watch_parent(loop, parent, lambda: on_signal("the parent process is gone"))
         if arguments.address_file:
-            write_text_atomic(Path(arguments.address_file), bound.address + "\n")
+            path = Path(arguments.address_file)
+            write_named_file("--address-file", path, bound.address + "\n")
         whose = arguments.policy or f"the learner at {arguments.learner}"
         write_line("info", f"policy server at {bound.address}, with the policy of {whose}")
         if bound.prometheus_address:

@@ -7,6 +7,7 @@ learner behind it, on a thread of this process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -57,11 +58,13 @@ def give_notice(
                 case Failed(reason, text):
                     raise rebuild_error(reason, text)
                 case Bound(address):
-                    write_text_atomic(run.address_path, address + "\n")
+                    with run.written():
+                        write_text_atomic(run.address_path, address + "\n")
     except QueueClosedError as error:
         raise ImpalaError("the front end ended while it told actors of the run's end") from error
     finally:
         learner.close_pipes()
         thread.join(_JOIN_S)
-        run.address_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            run.address_path.unlink(missing_ok=True)
         learner.close_blocks()

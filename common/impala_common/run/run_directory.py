@@ -227,7 +227,8 @@ def reading(name: str, path: Path, rule: str = "a run's folder") -> Iterator[Non
 
 
 def _describe(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    text = error.strerror or str(error)  # sockets raise some without a number
+    return f"{text}: {error.filename}" if error.filename else text
 
 
 def _unusable_folder(path: Path, error: OSError) -> ConfigError:
@@ -247,6 +248,16 @@ def _slug(text: str) -> str:
 def write_text_atomic(path: Path, text: str) -> None:
     """Replaces `path` by `text` (UTF-8), atomically: a crash leaves the old or the new content."""
     write_bytes_atomic(path, text.encode())
+
+
+def write_named_file(option: str, path: Path, text: str) -> None:
+    """Replaces `path`, which `option` names, by `text`; as `write_text_atomic`.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
+    with reading(option, path, "a file that can be written"):
+        write_text_atomic(path, text)
 
 
 def write_json_atomic(path: Path, value: Any) -> None:  # Any: JSON
