@@ -28,7 +28,7 @@ from impala_actor.evaluation.output_places import (
     require_picture,
     require_runs,
 )
-from impala_common.config.checks import require, require_at_least
+from impala_common.config.checks import require, require_at_least, require_between, require_held
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
@@ -154,9 +154,10 @@ def _with_absolute_paths(arguments: EvalArguments) -> EvalArguments:
 
 
 def _validate(arguments: EvalArguments) -> None:
+    require_held(arguments, "--")
     require_at_least("--episodes", arguments.episodes, 0)
     require_at_least("--seed", arguments.seed, 0)
-    require_at_least("--num-slots", arguments.num_slots, 0)
+    require_between("--num-slots", arguments.num_slots, 0, 1 << 16)
     require_at_least("--max-episode-steps", arguments.max_episode_steps, 0)
     require(
         "--episodes",

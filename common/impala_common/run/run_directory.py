@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from impala_common.errors import ConfigError, RunInUseError
+from impala_common.process.utf8 import is_utf8
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished files and folders; never read, removed by the next writer."""
@@ -100,8 +101,10 @@ class RunDirectory:
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
-          ConfigError: the folder cannot be made or written to.
+          ConfigError: the folder cannot be made or written to, or no message can name it.
         """
+        if not is_utf8(str(self.path.absolute())):
+            raise ConfigError("run folder", str(self.path), "a folder whose path is UTF-8")
         with self.written():
             make_folder(self.path)
             self._lock = RunLock(self.lock_path)
