@@ -20,7 +20,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from impala_actor.admin.admin_client import AdminClient, find_address
 from impala_actor.admin.admin_commands import COMMANDS, Command, Where
-from impala_common.config.checks import require
+from impala_common.config.checks import require_time
 from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import INTERRUPTED, exit_code_of
 from impala_common.process.installation import show_version
@@ -92,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
         return run_certs(argv[1:])
     try:
         options, command, arguments = parse(argv)
-        require("--timeout-s", options.timeout_s, options.timeout_s > 0, "greater than 0")
+        require_time("--timeout-s", options.timeout_s)
         client = AdminClient(
             find_address(options.run, options.address, command.is_policy),
             options.security,

@@ -12,7 +12,14 @@ from typing import Annotated, Self
 
 import tyro
 
-from impala_common.config.checks import require, require_at_least, require_own_model
+from impala_common.config.carried_sizes import LARGEST
+from impala_common.config.checks import (
+    require,
+    require_at_least,
+    require_between,
+    require_held,
+    require_own_model,
+)
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.config.sections import EnvironmentBackendName, EnvironmentConfig
 from impala_common.process.absolute_paths import absolute_address, absolute_path
@@ -57,11 +64,12 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
+        require_held(self, "--")
         require_server_address("--server", self.server)
         require("--env", self.env, bool(self.env), "an environment id")
         if self.model:
             require_own_model("--model", self.model)
-        require_at_least("--num-envs", self.num_envs, 0)
+        require_between("--num-envs", self.num_envs, 0, LARGEST["envs_per_actor"])
         validate_env_kwargs("--env-kwargs", self.env_kwargs)
         validate_env_wrapper("--env-wrapper", self.env_wrapper)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)

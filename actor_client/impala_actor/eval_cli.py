@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +28,7 @@ from impala_actor.evaluation.output_places import (
     require_picture,
     require_runs,
 )
-from impala_common.config.checks import require, require_at_least
+from impala_common.config.checks import require, require_at_least, require_between, require_held
 from impala_common.config.environment_options import validate_env_kwargs, validate_env_wrapper
 from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
@@ -117,23 +117,29 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
     configure_logging(logging.WARNING, PROGRAM)
     if has_process:
         guard_signals(signal.SIGINT, signal.SIGTERM)
+    reports: list[RunReport] = []
+    plot, code = None, exit_codes.OK
     try:
         _validate(arguments)
         arguments = _with_absolute_paths(arguments)
-        reports = _report_all(arguments)
         if arguments.plot is not None:
-            from impala_actor.evaluation.plotting import plot_runs
+            from impala_actor.evaluation.plotting import plot_runs, read_curve
 
+            for path in arguments.runs:
+                read_curve(path)  # before the episodes, which take minutes
+        _report_all(arguments, reports)
+        if arguments.plot is not None:
             plot_runs(arguments.runs, arguments.plot)
+            plot = arguments.plot
     except ImpalaError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return exit_codes.exit_code_of(error)
+        code = exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
-    with contextlib.redirect_stdout(results):
-        show_reports(reports, as_json=arguments.json, plot=arguments.plot)
+        code = exit_codes.INTERRUPTED
+    with contextlib.redirect_stdout(results):  # what was made before an error, too
+        show_reports(reports, as_json=arguments.json, plot=plot)
     results.flush()
-    return exit_codes.OK
+    return code
 
 
 def _with_absolute_paths(arguments: EvalArguments) -> EvalArguments:
@@ -148,9 +154,10 @@ def _with_absolute_paths(arguments: EvalArguments) -> EvalArguments:
 
 
 def _validate(arguments: EvalArguments) -> None:
+    require_held(arguments, "--")
     require_at_least("--episodes", arguments.episodes, 0)
     require_at_least("--seed", arguments.seed, 0)
-    require_at_least("--num-slots", arguments.num_slots, 0)
+    require_between("--num-slots", arguments.num_slots, 0, 1 << 16)
     require_at_least("--max-episode-steps", arguments.max_episode_steps, 0)
     require(
         "--episodes",
@@ -184,9 +191,10 @@ def _validate(arguments: EvalArguments) -> None:
         require_folder("--export", arguments.export, EXPORT_RULE)
 
 
-def _report_all(arguments: EvalArguments) -> list[RunReport]:
+def _report_all(arguments: EvalArguments, reports: list[RunReport]) -> None:
+    """Adds what is made of each run to `reports`, also of a run with which an error comes."""
     if not (arguments.episodes or arguments.video or arguments.export):
-        return []
+        return
     import torch
 
     torch.set_num_threads(1)  # batches are small: further threads would only wait for each other
@@ -194,11 +202,17 @@ def _report_all(arguments: EvalArguments) -> list[RunReport]:
         from impala_actor.environments.rendering import prepare_headless
 
         prepare_headless()
-    return [_report(path, arguments) for path in arguments.runs]
+    for path in arguments.runs:
+        number = len(reports)
+        for report in _report(path, arguments):
+            reports[number:] = [report]
 
 
-def _report(path: Path, arguments: EvalArguments) -> RunReport:
-    """Films, evaluates and exports one run, in this order: an export contains its evaluation."""
+def _report(path: Path, arguments: EvalArguments) -> Iterator[RunReport]:
+    """Films, evaluates and exports one run, in this order: an export contains its evaluation.
+
+    Yields what there is after each of them.
+    """
     from impala_actor.evaluation.run_evaluation import evaluate_frozen_run
     from impala_common.policy.frozen_run import load_frozen_run
 
@@ -213,7 +227,7 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
     if arguments.env_wrapper is not None:
         config = dataclasses.replace(config, env_wrapper=arguments.env_wrapper)
     run = dataclasses.replace(trained, environment_config=config)
-    videos: list[Path] = []
+    report = RunReport(str(path))
     if arguments.video is not None:
         from impala_actor.video.run_video import film_run
 
@@ -227,7 +241,8 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
             env=arguments.env,
             max_steps=arguments.video_max_steps,
         )
-    evaluation = None
+        report = dataclasses.replace(report, videos=tuple(videos))
+        yield report
     if arguments.episodes:
         evaluation = evaluate_frozen_run(
             run,
@@ -238,17 +253,19 @@ def _report(path: Path, arguments: EvalArguments) -> RunReport:
             env=arguments.env,
             max_episode_steps=arguments.max_episode_steps,
         )
+        report = dataclasses.replace(report, evaluation=evaluation)
+        yield report
     if arguments.export is None:
-        return RunReport(str(path), evaluation, tuple(videos))
+        return
     from impala_actor.evaluation.policy_export import export_policy
 
     exported = export_policy(
         trained,
         arguments.export,
-        evaluation=evaluation.evaluation if evaluation else None,
+        evaluation=report.evaluation.evaluation if report.evaluation else None,
         with_onnx=not arguments.no_onnx,
     )
-    return RunReport(str(path), evaluation, tuple(videos), exported.paths, exported.notes)
+    yield dataclasses.replace(report, exported=exported.paths, notes=exported.notes)
 
 
 def _choose_num_slots(num_episodes: int) -> int:

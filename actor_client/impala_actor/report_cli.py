@@ -20,6 +20,7 @@ from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
 from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.utf8 import to_utf8
 from impala_common.run.run_directory import write_text_atomic
 
 PROGRAM = "impala-report"
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         only = len(arguments.runs) == 1
         output = arguments.runs[0] / "report.html" if only else Path("report.html")
     try:
-        page = make_page(read_views(arguments.runs))
+        page = to_utf8(make_page(read_views(arguments.runs)))
         try:
             write_text_atomic(output, page)
         except OSError as error:

@@ -20,7 +20,12 @@ from impala_common.config.toml_io import dump_config
 from impala_common.errors import CheckpointError, ConfigError, SpecMismatchError
 from impala_common.run.checkpoint_manifest import MANIFEST, is_name
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore, Tensors
-from impala_common.run.run_directory import RunDirectory, write_json_atomic, write_text_atomic
+from impala_common.run.run_directory import (
+    RunDirectory,
+    reading,
+    write_json_atomic,
+    write_text_atomic,
+)
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, validate_same_environment
 
 _KEEP_ALL = 1_000_000
@@ -44,8 +49,10 @@ def save_checkpoint(
         raise ConfigError(
             "path", str(path), "a folder whose name has 1 to 64 letters, digits, '.', '_' or '-'"
         )
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise ConfigError("path", str(path), "a new folder, or one of an earlier save")
+    rule = "a new folder, or one of an earlier save"
+    with reading("path", path, rule):
+        if path.exists() and not (path / MANIFEST).is_file():
+            raise ConfigError("path", str(path), rule)
     staging = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}")
     try:
         written = CheckpointStore(staging).save(step, tensors, state, name="new")
@@ -69,9 +76,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
       CheckpointError: there is none, or it is damaged.
+      ConfigError: it is closed to this user.
     """
     path = Path(os.path.abspath(path))
-    if (path / MANIFEST).is_file():
+    with reading("path", path, "a folder that save() wrote, or that of a run"):
+        is_checkpoint = (path / MANIFEST).is_file()
+    if is_checkpoint:
         return CheckpointStore(path.parent).load(path.name)
     for folder in (RunDirectory(path).checkpoints_path, path):
         store = CheckpointStore(folder)

@@ -16,7 +16,7 @@ from impala_agent.agent_files import load_checkpoint
 from impala_common.config.checks import OBJECT_PREFIX, is_own_model
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.policy.exported_policy import (
-    DESCRIPTION_FILE,
+    holds_exported_policy,
     load_exported_policy,
     read_description,
 )
@@ -149,7 +149,7 @@ def make_agent(
 
 
 def _read(path: Path, model: object) -> _Saved:
-    if (path / DESCRIPTION_FILE).is_file():
+    if holds_exported_policy(path):
         return _read_exported(path, model)
     checkpoint = load_checkpoint(path)
     try:

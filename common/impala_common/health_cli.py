@@ -9,7 +9,6 @@ seconds.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,11 @@ from impala_common.process.exit_codes import exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import write_line
 from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.utf8 import is_utf8
 from impala_common.rpc.addresses import require_server_address
 
+LONGEST_S = 1e7
+"""Largest time: as impala_common.config.checks, which would be slow to import."""
 _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 1."
 
 
@@ -114,6 +116,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--service",
+        type=_utf8,
         default="",
         metavar="NAME",
         help="what to ask for: empty (all of it), impala_rl.v1.LearnerService, or learning, which "
@@ -134,9 +137,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _utf8(text: str) -> str:
+    if not is_utf8(text):
+        raise ValueError(text)
+    return text
+
+
 def _seconds(text: str) -> float:
     value = float(text)
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < value <= LONGEST_S:
         raise ValueError(text)
     return value
 

@@ -10,11 +10,14 @@ import tyro
 
 from impala_common.config import AdminConfig, SecurityConfig, TrainConfig, TransportConfig
 from impala_common.config.checks import (
+    LONGEST_S,
+    MAX_THREADS,
     require,
     require_at_least,
     require_between,
+    require_held,
     require_own_model,
-    require_positive,
+    require_time,
     validate_device,
 )
 from impala_common.config.job import InferenceBackendName
@@ -22,6 +25,9 @@ from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.logs import LogFormat
 from impala_common.rpc.addresses import require_server_address
 from impala_common.rpc.security import ClientSecurity
+
+_MOST = 1 << 20
+"""Most clients, slots, and slots in a batch: arrays of so many are made at the start."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +121,7 @@ class PolicyServerArguments:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
+        require_held(self, "--")
         require(
             "--learner",
             self.learner,
@@ -131,15 +138,16 @@ class PolicyServerArguments:
         )
         if self.model:
             require_own_model("--model", self.model)
+        require_between("--torch-threads", self.torch_threads, 1, MAX_THREADS)
         for name, value in (
-            ("--torch-threads", self.torch_threads),
             ("--max-batch-size", self.max_batch_size),
-            ("--slot-timeout-s", self.slot_timeout_s),
             ("--max-clients", self.max_clients),
             ("--max-slots", self.max_slots),
         ):
-            require_positive(name, value)
-        require_at_least("--max-batch-wait-ms", self.max_batch_wait_ms, 0)
+            require_between(name, value, 1, _MOST)
+        require_time("--slot-timeout-s", self.slot_timeout_s)
+        require_between("--max-batch-wait-ms", self.max_batch_wait_ms, 0, LONGEST_S * 1e3)
+        require_at_least("--seed", self.seed, 0)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
         require_between("--prometheus-port", self.prometheus_port, -1, 65535)
         require(

@@ -25,7 +25,7 @@ from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, write_line
 from impala_common.process.standard_streams import prepare_standard_streams
-from impala_common.run.run_directory import write_text_atomic
+from impala_common.run.run_directory import write_named_file
 from impala_policy_server.arguments import PolicyServerArguments
 
 if TYPE_CHECKING:  # imported late: it needs torch
@@ -118,7 +118,8 @@ async def _serve_until_signal(
         if arguments.exit_with_parent:
             _watch_parent(loop, parent, lambda: on_signal("the parent process is gone"))
         if arguments.address_file:
-            write_text_atomic(Path(arguments.address_file), bound.address + "\n")
+            path = Path(arguments.address_file)
+            write_named_file("--address-file", path, bound.address + "\n")
         whose = arguments.policy or f"the learner at {arguments.learner}"
         write_line("info", f"policy server at {bound.address}, with the policy of {whose}")
         if bound.prometheus_address:
@@ -140,9 +141,9 @@ def _watch_parent(
 def _require_policy(arguments: PolicyServerArguments) -> None:
     """Raises an error for a folder of neither a run nor an exported policy, without torch."""
     from impala_actor.evaluation.output_places import require_runs
-    from impala_common.policy.exported_policy import DESCRIPTION_FILE
+    from impala_common.policy.exported_policy import holds_exported_policy
 
-    if not (Path(arguments.policy) / DESCRIPTION_FILE).exists():
+    if not holds_exported_policy(Path(arguments.policy)):
         require_runs((Path(arguments.policy),), arguments.checkpoint or None)
 
 

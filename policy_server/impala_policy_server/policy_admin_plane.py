@@ -18,7 +18,7 @@ from impala_common.config import TrainConfig
 from impala_common.errors import AddressInUseError
 from impala_common.rpc.addresses import UNIX, host_of, is_unix, port_of
 from impala_common.rpc.channel import server_options
-from impala_common.run.run_directory import write_text_atomic
+from impala_common.run.run_directory import reading, write_named_file
 from impala_policy_server.dispatcher import Dispatcher
 from impala_policy_server.policy_admin import POLICY_ADMIN_SERVICE, PolicyAdminServicer
 from impala_policy_server.policy_health import add_policy_health
@@ -86,7 +86,7 @@ class PolicyAdminPlane:
 
         Raises:
           AddressInUseError: it cannot be opened.
-          ConfigError: a token file cannot be used.
+          ConfigError: a token file cannot be used, or the place of the socket or address file.
         """
         settings = self._settings
         if not settings.address:
@@ -97,7 +97,7 @@ class PolicyAdminPlane:
         self.address = self._listener.address
         await self._listener.start()
         if settings.address_file is not None:
-            write_text_atomic(settings.address_file, self.address + "\n")
+            write_named_file("--admin-address-file", settings.address_file, self.address + "\n")
 
     async def stop(self) -> None:
         """Closes the listener and removes what it left on disk."""
@@ -105,10 +105,11 @@ class PolicyAdminPlane:
             return
         await self._listener.stop(_GRACE_S)
         self._listener = None
-        if self._settings.address_file is not None:
-            self._settings.address_file.unlink(missing_ok=True)
-        if is_unix(self.address):
-            Path(self.address.removeprefix(UNIX)).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be removed must not hide why it ends
+            if self._settings.address_file is not None:
+                self._settings.address_file.unlink(missing_ok=True)
+            if is_unix(self.address):
+                Path(self.address.removeprefix(UNIX)).unlink(missing_ok=True)
 
     def _open(self, wanted: str) -> Listener:
         config, host = self._config, host_of(wanted)
@@ -138,8 +139,10 @@ def _remove_stale(path: Path) -> None:
 
     Raises:
       AddressInUseError: somebody accepts connections there.
+      ConfigError: it is closed to this user.
     """
-    with contextlib.suppress(FileNotFoundError):
+    option, rule = "--admin-address", "unix:PATH in a folder of this user"
+    with reading(option, path, rule), contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             return
         with socket.socket(socket.AF_UNIX) as probe:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from impala_common.config.checks import require_at_least
+from impala_common.config.checks import LONGEST_S, require_between
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
@@ -58,7 +58,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require_at_least("finished_notice_s", self.finished_notice_s, 0)
+        require_between("finished_notice_s", self.finished_notice_s, 0, LONGEST_S)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -143,7 +143,8 @@ def open_run(arguments: TrainArguments) -> tuple[RunDirectory, RunLock]:
         )
     lock = run_directory.lock()
     if arguments.resume is None:  # settings of a start that failed
-        run_directory.config_path.unlink(missing_ok=True)
+        with run_directory.written():
+            run_directory.config_path.unlink(missing_ok=True)
     return run_directory, lock
 
 

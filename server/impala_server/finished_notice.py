@@ -7,6 +7,7 @@ learner behind it, on a thread of this process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -64,5 +65,6 @@ def give_notice(
     finally:
         learner.close_pipes()
         thread.join(_JOIN_S)
-        run.address_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            run.address_path.unlink(missing_ok=True)
         learner.close_blocks()

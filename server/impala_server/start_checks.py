@@ -21,7 +21,7 @@ from impala_common.process.installation import is_installed
 from impala_common.process.own_modules import find_class_problem
 from impala_common.rpc.tokens import read_token
 from impala_common.run.checkpoints import CheckpointStore
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 from impala_common.run.run_end import describe_newest, find_total_steps
 from impala_common.spec.specs import EnvironmentSpec
 
@@ -84,7 +84,9 @@ def validate_start(config: TrainConfig, resume: Path | None) -> None:
         _require_same_network(config, RunDirectory(resume))
     elif config.job.init_model_path:
         path = Path(config.job.init_model_path)
-        if not path.is_dir():
+        with reading("--init-model-path", path, "a checkpoint's folder"):
+            is_folder = path.is_dir()
+        if not is_folder:
             names = CheckpointStore(path.parent).all_names()
             raise ConfigError(
                 "--init-model-path",

@@ -9,6 +9,7 @@ one of them dies. It never waits for a child that does not read.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -233,7 +234,8 @@ class Supervisor:
             child.close_pipe()
         for block in self._shared:
             block.close()
-        self._run.address_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as of a disk that became read-only
+            self._run.address_path.unlink(missing_ok=True)
 
     def _wait_for(self, children: tuple[Child, ...], is_stop_wanted: Callable[[], bool]) -> None:
         """Waits until these have ended, for a minute at most and while nobody wants the stop."""

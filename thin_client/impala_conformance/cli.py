@@ -158,7 +158,10 @@ def _make_stop(command: str) -> Callable[[], None] | None:
         return None
 
     def stop() -> None:
-        subprocess.run(shlex.split(command), check=True, timeout=_STOP_S)  # noqa: S603 (the user's)
+        try:
+            subprocess.run(shlex.split(command), check=True, timeout=_STOP_S)  # noqa: S603 (the user's)
+        except (subprocess.SubprocessError, OSError, ValueError) as error:
+            raise RefusedKitError(f"--stop-command {command!r} failed: {error}") from error
 
     return stop
 

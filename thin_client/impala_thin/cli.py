@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from impala_rl.standard_streams import leave, prepare_standard_streams
 from impala_thin.environment import Environment
 from impala_thin.errors import (
+    EnvironmentFailedError,
     RefusedError,
     RunFinishedError,
     ServerUnavailableError,
@@ -27,8 +28,18 @@ from impala_thin.slots_client import SlotsClient
 _CODES: dict[type[ThinError], int] = {
     RunFinishedError: 0,
     ServerUnavailableError: 69,
+    EnvironmentFailedError: 75,  # another start may go better, as of impala-actor
     RefusedError: 78,
 }
+
+
+_BOUNDS = (
+    ("slots", 1, 1 << 20),
+    ("episodes", 0, sys.maxsize),
+    ("frame_stack", 0, 1024),
+    ("seed", 0, sys.maxsize),
+)
+"""Options that are whole numbers, with their smallest and largest values."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="impala-thin-actor",
         description="Plays a Gymnasium environment against a policy server (impala-policy-server). "
         "Ends with 0 when the run has finished or on SIGTERM or Ctrl-C, 69 when the server cannot "
-        "be reached in time, 78 when it refuses this client.",
+        "be reached in time, 75 when the environment raises, 78 when it refuses this client.",
     )
     add = parser.add_argument
     add("--version", action="version", version=f"impala-thin-actor {_find_version()}")
@@ -127,10 +138,11 @@ def _play(arguments: argparse.Namespace) -> None:
     from impala_thin.atari import FRAME_STACK, find_atari_game
     from impala_thin.gymnasium_driver import gives_mask, make_vector, play_vector
 
-    if arguments.slots < 1:
-        raise RefusedError(f"--slots is {arguments.slots} but must be at least 1")
-    if arguments.episodes < 0:
-        raise RefusedError(f"--episodes is {arguments.episodes} but must be at least 0")
+    for name, low, high in _BOUNDS:
+        value = getattr(arguments, name)
+        if value is not None and not low <= value <= high:
+            option = "--" + name.replace("_", "-")
+            raise RefusedError(f"{option} is {value} but must be in [{low}, {high}]")
     if not 0.0 <= arguments.connect_timeout_s < math.inf:
         given = arguments.connect_timeout_s
         raise RefusedError(f"--connect-timeout-s is {given:g} but must be a number of at least 0")

@@ -11,6 +11,10 @@ class RefusedError(ThinError):
     """The policy server refuses this client; trying again does not help."""
 
 
+class EnvironmentFailedError(ThinError):
+    """The environment's own code raised, or gave what is not in its spaces."""
+
+
 class ServerUnavailableError(ThinError):
     """The policy server could not be reached in time."""
 

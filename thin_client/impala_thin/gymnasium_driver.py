@@ -6,9 +6,10 @@ after an end returns the first observation of the next episode.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,14 @@ import numpy as np
 from impala_thin.atari import find_atari_game, make_atari_vector
 from impala_thin.batches import Observations
 from impala_thin.environment import Array
-from impala_thin.errors import EpisodeLostError, RefusedError, RunFinishedError, StoppedError
+from impala_thin.errors import (
+    EnvironmentFailedError,
+    EpisodeLostError,
+    RefusedError,
+    RunFinishedError,
+    StoppedError,
+    ThinError,
+)
 from impala_thin.own_modules import import_own_module, load_wrapper
 from impala_thin.slots_client import SlotsClient
 
@@ -81,7 +89,8 @@ def make_vector(
 
 def gives_mask(vector_env: Any) -> bool:
     """Returns whether infos hold masks of legal actions; resets the environment to see."""
-    return _MASK in vector_env.reset()[1]
+    with _calling("reset()"):
+        return _MASK in vector_env.reset()[1]
 
 
 def play_vector(
@@ -103,13 +112,16 @@ def play_vector(
 
     Raises:
       RefusedError: the vector environment resets in another way than in the step after an end.
+      EnvironmentFailedError: its code raised, or gave an observation outside its space.
     """
     _require_next_step(vector_env)
     slots = list(range(vector_env.num_envs))
     returns: list[float] = []
     sums = np.zeros(len(slots))
     num_steps = 0
-    given = _first(client, vector_env.reset(seed=seed))
+    with _calling("reset()"):
+        first = vector_env.reset(seed=seed)
+    given = _first(client, first)
     while stop is None or not stop.is_set():
         try:
             actions = client.act(given)
@@ -119,7 +131,10 @@ def play_vector(
             continue
         except (RunFinishedError, StoppedError):
             break
-        observation, rewards, terminated, truncated, infos = vector_env.step(actions.values)
+        except (ValueError, TypeError, LookupError) as error:
+            raise _make_failure("gave an observation that is not in its space", error) from error
+        with _calling("step()"):
+            observation, rewards, terminated, truncated, infos = vector_env.step(actions.values)
         is_first = given_ends(given)
         rewards = np.where(is_first, 0.0, rewards)
         given = Observations(
@@ -182,7 +197,25 @@ def read_masks(client: SlotsClient, infos: dict[str, Any]) -> Array | None:
 def _restart(client: SlotsClient, vector_env: Any) -> Observations:
     """Resets all slots, as vector environments do; those that were not lost abandon episodes."""
     client.settle()
-    return _first(client, vector_env.reset())
+    with _calling("reset()"):
+        first = vector_env.reset()
+    return _first(client, first)
+
+
+@contextlib.contextmanager
+def _calling(method: str) -> Iterator[None]:
+    """Turns whatever an environment's own code raises into an EnvironmentFailedError."""
+    try:
+        yield
+    except (ThinError, ImportError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise _make_failure(f"raised in {method}", error) from error
+
+
+def _make_failure(what: str, error: BaseException) -> EnvironmentFailedError:
+    text = f"the environment {what}: {type(error).__name__}: {error}"
+    return EnvironmentFailedError(" ".join(text.split()))
 
 
 def _first(client: SlotsClient, reset: tuple[Any, dict[str, Any]]) -> Observations:

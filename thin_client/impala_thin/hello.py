@@ -13,7 +13,7 @@ import grpc
 from impala_rl.v1 import policy_pb2
 from impala_thin.environment import Environment
 from impala_thin.errors import RefusedError
-from impala_thin.server_address import is_here, require_address
+from impala_thin.server_address import is_here, is_utf8, require_address
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 64 << 20
@@ -50,8 +50,11 @@ class ClientSettings:
     """Whether observations are compressed where that makes them smaller and zstandard is there."""
 
     def __post_init__(self) -> None:
-        """Raises RefusedError for an address that is none, or half a client certificate."""
+        """Raises RefusedError for an address or a name that is none, or half a certificate."""
         require_address(self.server)
+        for name in ("client_id", "server_name"):
+            if not is_utf8(value := getattr(self, name)):
+                raise RefusedError(f"{name} is {value!r} but must be UTF-8")
         if bool(self.client_cert) != bool(self.client_key):
             raise RefusedError("client_cert and client_key belong together: expected both or none")
         if self.client_cert and not self.ca_file:

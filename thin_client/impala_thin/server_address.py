@@ -22,9 +22,19 @@ def require_address(text: str) -> None:
     host, _, port = text.rpartition(":")
     is_number = port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
     is_ipv6 = host[:1] == "[" and host[-1:] == "]" and _parse_ip(host) is not None
-    if re.fullmatch(r"unix:.+", text) or (is_number and (is_ipv6 or _NAME.fullmatch(host))):
+    is_path = re.fullmatch(r"unix:.+", text) and is_utf8(text)
+    if is_path or (is_number and (is_ipv6 or _NAME.fullmatch(host))):
         return
     raise RefusedError(f"the server is {text!r} but must be HOST:PORT or unix:PATH")
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether `text` can be sent: other bytes of a command line become surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_here(address: str) -> bool:

@@ -8,7 +8,13 @@ from __future__ import annotations
 import dataclasses
 
 from impala_actor.client_config import ClientConfig
-from impala_common.config.checks import require_at_least, require_positive, validate_device
+from impala_common.config.checks import (
+    MAX_THREADS,
+    require_at_least,
+    require_between,
+    require_positive,
+    validate_device,
+)
 from impala_common.config.job import InferenceBackendName
 
 
@@ -46,8 +52,8 @@ class ActorConfig(ClientConfig):
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
         super().__post_init__()
-        require_positive("--env-threads", self.env_threads)
+        require_between("--env-threads", self.env_threads, 1, MAX_THREADS)
         require_at_least("--env-timeout-s", self.env_timeout_s, 0)
         require_positive("--max-env-failures", self.max_env_failures)
-        require_positive("--torch-threads", self.torch_threads)
+        require_between("--torch-threads", self.torch_threads, 1, MAX_THREADS)
         validate_device(self.device)

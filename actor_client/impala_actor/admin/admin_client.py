@@ -72,14 +72,20 @@ class AdminClient:
         """Calls a method of AdminService or PolicyAdminService by name, with `fields`.
 
         Raises:
+          ConfigError: no message holds a value.
           ImpalaError: the learner refused it.
           LearnerUnavailableError: no learner answers at the address.
         """
         is_policy = method in POLICY_METHODS
         messages, stub = (policy_admin_pb2, self._policy) if is_policy else (admin_pb2, self._stub)
-        request = getattr(messages, f"{method}Request")(**fields)
+        kind = getattr(messages, f"{method}Request")
+        request = kind()
+        for name, value in fields.items():
+            with _held(name, value):
+                request.MergeFrom(kind(**{name: value}))
         if "header" in request.DESCRIPTOR.fields_by_name:
-            request.header.request_id = self._request_id or secrets.token_hex(8)
+            with _held("--request-id", self._request_id):
+                request.header.request_id = self._request_id or secrets.token_hex(8)
             request.header.expected_run_id = self._expected_run_id
         try:
             return checked_response(getattr(stub, method)(request, timeout=self._timeout_s))
@@ -123,6 +129,15 @@ class AdminClient:
         )
 
 
+@contextlib.contextmanager
+def _held(name: str, value: object) -> Iterator[None]:
+    """Turns the errors of a number out of range, or of a text that is not UTF-8."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(name, value, "a value that a request holds", str(error)) from None
+
+
 def find_address(run: Path | None, address: str, is_policy: bool = False) -> str:
     """Returns the address of an admin service: a learner's, or of the policy server beside it.
 
@@ -157,7 +172,7 @@ def _file_of(run: RunDirectory, is_policy: bool) -> Path:
 
 def _read_address(run: Path, is_policy: bool) -> str:
     path = _file_of(RunDirectory(run), is_policy)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # ValueError: bytes that are no UTF-8
         address = path.read_text(encoding="utf-8").strip()
         if is_address(address):
             return address

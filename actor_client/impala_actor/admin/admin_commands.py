@@ -29,10 +29,10 @@ from impala_actor.admin.admin_display import (
     render_parameters,
     render_status,
 )
-from impala_common.config.checks import require
+from impala_common.config.checks import LONGEST_S, require, require_between
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 
 _MAX_PAGES = 1000  # of clients: no answer keeps this command for ever
 _PAGE = 1000  # actors of one answer
@@ -164,6 +164,7 @@ def _show_eviction(answer: Json, arguments: Arguments, what: str) -> str:
 def _watch(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Shows the status until the learner ends, on Ctrl-C, or after --count answers."""
     require("--count", arguments.count, arguments.count >= 0, "at least 0")
+    require_between("--interval-s", arguments.interval_s, 0, LONGEST_S)
     dashboard, console = Dashboard(), _make_console()
     is_live = console.is_terminal and not where.is_json
     live = Live(console=console, auto_refresh=False) if is_live else None
@@ -222,7 +223,9 @@ def _evaluate(client: AdminClient, arguments: Arguments, where: Where) -> int:
     """Saves a checkpoint through the learner and plays it here, from the run's folder."""
     status = to_json(client.call("GetStatus"))["status"]
     run = RunDirectory(where.run or Path(status["run_path"]))
-    if not run.config_path.is_file():
+    with reading("--run", run.path, "a folder this machine can read"):
+        is_run = run.config_path.is_file()
+    if not is_run:
         raise ConfigError(
             "--run",
             str(run.path),

@@ -11,7 +11,7 @@ from pathlib import Path
 from impala_common.errors import CheckpointError, ConfigError
 from impala_common.process.logs import printable
 from impala_common.run.checkpoints import CheckpointStore
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 
 EXPORT_RULE = "a new or empty folder, or one with an earlier export"
 """What the folder of an export must be."""
@@ -27,7 +27,9 @@ def require_runs(paths: tuple[Path, ...], checkpoint: str | None) -> None:
     """
     for path in paths:
         run = RunDirectory(path)
-        if not run.config_path.is_file():
+        with reading("RUN", path):
+            is_run = run.config_path.is_file()
+        if not is_run:
             raise ConfigError("RUN", str(path), "a run's folder", f"there is no {run.config_path}")
         store = CheckpointStore(run.checkpoints_path)
         if checkpoint is not None and checkpoint not in store.all_names():
@@ -42,19 +44,23 @@ def require_picture(path: Path) -> None:
     if path.suffix[1:].lower() not in _PICTURES:
         rule = "a file with the ending .png, .svg or .pdf"
         raise ConfigError("--plot", str(path), rule, f"{path.suffix or 'none'} is no such ending")
-    if path.is_dir():
-        raise ConfigError("--plot", str(path), "a picture file", "it is a folder")
-    if not path.parent.is_dir():
-        raise ConfigError("--plot", str(path), "a picture file", f"there is no {path.parent}")
-    _require_writable("--plot", path, path if path.exists() else path.parent, "a picture file")
+    rule = "a picture file"
+    with reading("--plot", path, rule):
+        if path.is_dir():
+            raise ConfigError("--plot", str(path), rule, "it is a folder")
+        if not path.parent.is_dir():
+            raise ConfigError("--plot", str(path), rule, f"there is no {path.parent}")
+        there = path if path.exists() else path.parent
+    _require_writable("--plot", path, there, rule)
 
 
 def require_folder(option: str, path: Path, rule: str = "a folder to write to") -> None:
     """Raises ConfigError, which states `rule`, unless `path` can be written to, or can be made."""
-    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        seen = "it" if there == path else str(there)
-        raise ConfigError(option, str(path), rule, f"{seen} is a file")
+    with reading(option, path, rule):
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not there.is_dir():
+            seen = "it" if there == path else str(there)
+            raise ConfigError(option, str(path), rule, f"{seen} is a file")
     _require_writable(option, path, there, rule)
 
 

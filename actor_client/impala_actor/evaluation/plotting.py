@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from impala_common.errors import ConfigError
+from impala_common.process.utf8 import to_utf8
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory
 
@@ -128,7 +129,7 @@ def read_curve(path: Path) -> LearningCurve:
     lows = np.fmax(means - deviations, column(metrics.RETURN_MIN))
     highs = np.fmin(means + deviations, column(metrics.RETURN_MAX))
     return LearningCurve(
-        label=path.resolve().name,
+        label=to_utf8(path.resolve().name),
         steps=column(metrics.STEPS),
         times_s=column(metrics.TIME_S),
         means=means,

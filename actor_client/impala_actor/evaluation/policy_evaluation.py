@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.episode_statistics import EpisodeRecord, EpisodeTracker
 from impala_actor.environments.rebuilt import RebuiltEnvironment, UnrollAbandonedError
-from impala_common.errors import ConfigError
+from impala_common.errors import ConfigError, EnvironmentFailedError
 
 DEFAULT_MAX_EPISODE_STEPS = 108_000
 """Agent steps after which an episode is cut: some policies never end one."""
@@ -170,12 +170,13 @@ def make_evaluation(
     records = [*finished, *cut]
     returns = np.array([record.episode_return for record in records], np.float64)
     lengths = [record.num_steps for record in records]
-    mean = float(returns.mean())
     standard_error = low = high = None
-    if len(records) > 1:
-        standard_error = float(returns.std(ddof=1)) / math.sqrt(len(records))
-        margin = compute_t_quantile(len(records) - 1) * standard_error
-        low, high = mean - margin, mean + margin
+    with np.errstate(invalid="ignore", over="ignore"):  # of returns that are not finite
+        mean = float(returns.mean())
+        if len(records) > 1:
+            standard_error = float(returns.std(ddof=1)) / math.sqrt(len(records))
+            margin = compute_t_quantile(len(records) - 1) * standard_error
+            low, high = mean - margin, mean + margin
     return Evaluation(
         num_episodes=len(records),
         return_mean=mean,
@@ -193,6 +194,17 @@ def make_evaluation(
         seed=seed,
         returns=tuple(returns.tolist()),
     )
+
+
+def require_finite(evaluation: Evaluation) -> None:
+    """Raises EnvironmentFailedError for a result that no file can hold, as JSON has no NaN."""
+    numbers = (*evaluation.returns, evaluation.confidence_low, evaluation.confidence_high)
+    for number in numbers:
+        if number is not None and not math.isfinite(number):
+            raise EnvironmentFailedError(
+                f"the evaluation is no result: a return is {number}, but rewards must be finite "
+                "and sum up to finite returns; look at the environment's rewards and wrappers"
+            )
 
 
 def compute_t_quantile(degrees_of_freedom: int) -> float:

@@ -43,7 +43,7 @@ from impala_common.policy.onnx_graph import (
     make_onnx,
 )
 from impala_common.process.installation import way_to_install
-from impala_common.run.run_directory import write_bytes_atomic, write_json_atomic
+from impala_common.run.run_directory import reading, write_bytes_atomic, write_json_atomic
 from impala_common.spec.specs import ModelSpec, TensorSpec
 
 _PACKAGES = ("impala-rl", "torch", "numpy", "safetensors", "gymnasium", "onnx", "onnxscript")
@@ -63,12 +63,13 @@ class Export(NamedTuple):
 
 def validate_export_folder(folder: Path) -> None:
     """Raises ConfigError unless `folder` is missing, empty, or holds an earlier export only."""
-    if not folder.exists():
-        return
     rule = EXPORT_RULE
-    if not folder.is_dir():
-        raise ConfigError("--export", str(folder), rule, "it is a file")
-    names = {path.name for path in folder.iterdir()}
+    with reading("--export", folder, rule):
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise ConfigError("--export", str(folder), rule, "it is a file")
+        names = {path.name for path in folder.iterdir()}
     others = sorted(names - {DESCRIPTION_FILE, WEIGHTS_FILE, ONNX_FILE})
     if others:
         raise ConfigError("--export", str(folder), rule, f"it holds {', '.join(others[:3])}")

@@ -14,7 +14,7 @@ from typing import Any
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment
 from impala_actor.environments.rebuilt import RebuiltEnvironment
-from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate
+from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate, require_finite
 from impala_common.policy.frozen_run import FrozenRun, load_frozen_run
 from impala_common.policy.policy import Policy
 from impala_common.spec.specs import validate_same_environment
@@ -71,6 +71,7 @@ def evaluate_run(
       ConfigError: no run there, or settings that cannot work.
       CheckpointError: no usable checkpoint.
       SpecMismatchError: the environment's spaces differ from those of training.
+      EnvironmentFailedError: it failed too often, or a return is not finite.
     """
     return evaluate_frozen_run(
         load_frozen_run(path, checkpoint_name),
@@ -112,4 +113,5 @@ def evaluate_frozen_run(
             is_greedy=is_greedy,
             max_episode_steps=max_episode_steps,
         )
+    require_finite(evaluation)
     return RunEvaluation(str(run.path), env, run.checkpoint, run.step, evaluation)

@@ -6,6 +6,7 @@ small files and metrics.jsonl.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -18,7 +19,7 @@ from impala_common.errors import ConfigError
 from impala_common.run import metrics
 from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_data import RunData, read_run
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 from impala_common.run.run_end import describe_newest, find_total_steps
 
 State = Literal["running", "finished", "stopped", "empty", "unreadable"]
@@ -39,7 +40,7 @@ class RunSummary:
       return_mean: mean return of recent episodes.
       best_return_mean: largest mean return of an evaluation, else of recent episodes.
       training_s: seconds of training.
-      age_s: seconds since the folder's files last changed.
+      age_s: seconds since the folder's files last changed; 0 where that cannot be read.
       problem: why it is unreadable; else empty.
     """
 
@@ -60,13 +61,12 @@ class RunSummary:
 
 
 def summarise_run(path: Path) -> RunSummary:
-    """Returns the summary of a run's folder; never raises for its contents."""
+    """Returns the summary of a run's folder; never raises for its contents, or what is closed."""
     try:
-        data = read_run(path)
+        return summarise_data(read_run(path))
     except ConfigError as error:
         state: State = "running" if is_running(path) else "unreadable"
         return RunSummary(path, state, age_s=_age_s(path), problem=str(error))
-    return summarise_data(data)
 
 
 def summarise_data(data: RunData) -> RunSummary:
@@ -98,15 +98,24 @@ def find_runs(folder: Path) -> list[Path]:
     """Returns the runs in `folder`, up to two levels below it, the newest change first.
 
     Raises:
-      ConfigError: there is no such folder.
+      ConfigError: there is no such folder, or it is closed to us.
     """
-    if not folder.is_dir():
-        raise ConfigError("FOLDER", str(folder), "a folder with runs", "there is none")
-    patterns = ("*/config.toml", "*/*/config.toml")
-    found = {path.parent for pattern in patterns for path in folder.glob(pattern)}
-    if (folder / "config.toml").is_file():
-        found.add(folder)
+    rule = "a folder with runs"
+    with reading("FOLDER", folder, rule):
+        if not folder.is_dir():
+            raise ConfigError("FOLDER", str(folder), rule, "there is none")
+        first = _folders_in(folder)
+    found = [folder, *first]
+    for one in first:
+        with contextlib.suppress(OSError):  # closed to us, or removed meanwhile
+            found += _folders_in(one)
+    found = [one for one in found if os.path.isfile(RunDirectory(one).config_path)]
     return sorted(found, key=_age_s)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    # DirEntry.is_dir() raises where a link leads into a closed folder.
+    return [folder / entry.name for entry in os.scandir(folder) if os.path.isdir(entry)]
 
 
 def is_running(path: Path) -> bool:
@@ -145,7 +154,13 @@ def _values(lines: Sequence[dict[str, Any]], name: str) -> list[float]:  # Any: 
 
 
 def _age_s(path: Path) -> float:
-    """Returns the seconds since metrics or settings were last written."""
+    """Returns the seconds since metrics or settings were last written; 0 where unknown."""
     run = RunDirectory(path)
-    times = [file.stat().st_mtime for file in (run.metrics_path, run.config_path) if file.exists()]
-    return max(0.0, time.time() - max(times, default=path.stat().st_mtime))
+    for files in ((run.metrics_path, run.config_path), (path,)):
+        times = []
+        for file in files:
+            with contextlib.suppress(OSError):
+                times.append(file.stat().st_mtime)
+        if times:
+            return max(0.0, time.time() - max(times))
+    return 0.0

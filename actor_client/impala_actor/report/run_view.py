@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import math
 import os
@@ -80,15 +81,19 @@ class RunView:
     def videos(self) -> list[Video]:
         """The newest videos of evaluations that are small enough to be part of a page."""
         folder = RunDirectory(self.data.path).videos_path
-        paths = [path for path in folder.glob("*") if path.suffix in _VIDEO_TYPES]
-        paths = [path for path in paths if path.stat().st_size <= _MAX_VIDEO_BYTES]
-        newest = sorted(paths, key=lambda path: path.stat().st_mtime)[-_MAX_VIDEOS:]
-        return [
-            Video(
-                path.name, _VIDEO_TYPES[path.suffix], base64.b64encode(path.read_bytes()).decode()
-            )
-            for path in newest
-        ]
+        found = []
+        for path in folder.glob("*"):
+            # One that is closed to us, or that its evaluator removes meanwhile, is left out.
+            with contextlib.suppress(OSError):
+                facts = path.stat()
+                if path.suffix in _VIDEO_TYPES and facts.st_size <= _MAX_VIDEO_BYTES:
+                    found.append((facts.st_mtime, path))
+        videos = []
+        for _time, path in sorted(found)[-_MAX_VIDEOS:]:
+            with contextlib.suppress(OSError):
+                data = base64.b64encode(path.read_bytes()).decode()
+                videos.append(Video(path.name, _VIDEO_TYPES[path.suffix], data))
+        return videos
 
 
 def read_views(paths: Sequence[Path]) -> list[RunView]:

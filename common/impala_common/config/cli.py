@@ -28,7 +28,7 @@ from impala_common.config.toml_io import NONE, load_config, read_tables, setting
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError
 from impala_common.process.logs import LogFormat
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 
 if TYPE_CHECKING:
     _PresetName = str
@@ -231,7 +231,9 @@ def _make_base(named: dict[str, str]) -> tuple[TrainConfig, str | None]:
                     f"--{option}", named[option], "left out with --resume", "a run goes on as it is"
                 )
         path = RunDirectory(named["resume"]).config_path
-        if not path.is_file():
+        with reading("--resume", Path(named["resume"])):
+            is_there = path.is_file()
+        if not is_there:
             raise ConfigError("--resume", named["resume"], "a run's folder", f"there is no {path}")
         base = load_config(path)
         env = base.environment.env

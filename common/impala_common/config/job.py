@@ -8,10 +8,11 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from impala_common.config.checks import (
+    LARGEST_WHOLE,
+    MAX_THREADS,
     require_at_least,
     require_between,
     require_one_of,
-    require_positive,
     validate_device,
 )
 
@@ -51,11 +52,11 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         """Checks the rules of single fields."""
-        require_positive("total_steps", self.total_steps)
+        require_between("total_steps", self.total_steps, 1, 10**15)
         require_between("num_actors", self.num_actors, 0, 1024)
-        require_at_least("seed", self.seed, 0)
-        require_at_least("learner_threads", self.learner_threads, 0)
-        require_at_least("env_threads", self.env_threads, 0)
+        require_between("seed", self.seed, 0, LARGEST_WHOLE)
+        require_between("learner_threads", self.learner_threads, 0, MAX_THREADS)
+        require_between("env_threads", self.env_threads, 0, MAX_THREADS)
         require_at_least("eval_episodes", self.eval_episodes, 0)
         require_one_of("inference_backend", self.inference_backend, get_args(InferenceBackendName))
         require_one_of("precision", self.precision, ("auto", "float32", "bfloat16"))

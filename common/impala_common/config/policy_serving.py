@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from impala_common.config.checks import require_at_least, require_between, require_positive
+from impala_common.config.checks import LONGEST_S, require_between, require_time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class PolicyServingConfig:
         """Checks the rules of single fields."""
         require_between("policy_port", self.policy_port, -1, 65535)
         require_between("policy_prometheus_port", self.policy_prometheus_port, -1, 65535)
-        require_at_least("policy_batch_wait_ms", self.policy_batch_wait_ms, 0)
-        require_positive("policy_slot_timeout_s", self.policy_slot_timeout_s)
+        require_between("policy_batch_wait_ms", self.policy_batch_wait_ms, 0, LONGEST_S * 1e3)
+        require_time("policy_slot_timeout_s", self.policy_slot_timeout_s)
 
     @property
     def is_wanted(self) -> bool:

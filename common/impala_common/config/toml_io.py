@@ -185,7 +185,10 @@ def _unpack_value(name: str, value: Any, annotation: Any) -> Any:  # Any: driven
             raise ConfigError(name, value, "a list")
         return tuple(_unpack_value(name, item, arguments[0]) for item in value)
     if annotation is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(name, value, _TYPE_NAMES[float]) from None
     # type(), not isinstance: True is an int in Python, but not in settings.
     if type(value) is not annotation:
         raise ConfigError(name, value, _TYPE_NAMES[annotation])

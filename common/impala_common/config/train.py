@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from impala_common.config.access import AdminConfig, SecurityConfig
-from impala_common.config.checks import require
+from impala_common.config.checks import require, require_held
 from impala_common.config.evaluation import EvaluationConfig
 from impala_common.config.job import JobConfig
 from impala_common.config.policy_serving import PolicyServingConfig
@@ -51,7 +51,9 @@ class TrainConfig:
     ranks: RanksConfig = dataclasses.field(default_factory=RanksConfig)
 
     def __post_init__(self) -> None:
-        """Checks the rules that need two sections."""
+        """Checks the rules that need two sections, and those of all settings."""
+        for field in dataclasses.fields(self):
+            require_held(getattr(self, field.name))
         require_host("host", self.transport.host)
         require(
             "host",

@@ -29,6 +29,7 @@ from impala_common.run.checkpoint_manifest import (
     read_tensors,
     read_verified,
 )
+from impala_common.run.run_directory import reading
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec, TensorSpec
 
 FORMAT = "impala-rl policy"
@@ -68,7 +69,7 @@ def load_policy(
     """
     folder = Path(folder)
     is_graph = runtime == "onnx" or (runtime == "auto" and not is_installed("torch"))
-    if not (folder / DESCRIPTION_FILE).exists():
+    if not holds_exported_policy(folder):
         if is_graph:
             raise ConfigError(
                 "folder",
@@ -84,6 +85,12 @@ def load_policy(
             "checkpoint", checkpoint, "None", f"{folder} is an exported policy, which has no others"
         )
     return load_graph(folder) if is_graph else load_exported_policy(folder, own_model)
+
+
+def holds_exported_policy(folder: Path) -> bool:
+    """Returns whether `folder` has an exported policy; raises ConfigError if it is closed to us."""
+    with reading("folder", folder, "a folder with a policy"):
+        return (folder / DESCRIPTION_FILE).exists()
 
 
 def load_exported_policy(folder: str | Path, own_model: str = "") -> NetworkPolicy:

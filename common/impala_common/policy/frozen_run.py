@@ -17,7 +17,7 @@ from impala_common.models.registry import make_model
 from impala_common.models.weights import restore_weights
 from impala_common.policy.frozen_policy import NetworkPolicy, require_own_model_named
 from impala_common.run.checkpoints import Checkpoint, CheckpointStore
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 from impala_common.spec.specs import EnvironmentSpec, ModelSpec
 
 
@@ -50,10 +50,12 @@ def load_frozen_run(
       CheckpointError: no usable checkpoint.
     """
     run = RunDirectory(path)
-    if not run.config_path.is_file():
+    with reading("RUN", path):
+        is_run, has_begun = run.config_path.is_file(), run.specs_path.exists()
+    if not is_run:
         raise ConfigError("RUN", str(path), "a run's folder", f"there is no {run.config_path}")
     config = load_config(run.config_path).environment
-    if not run.specs_path.exists():
+    if not has_begun:
         raise CheckpointError(f"{path} has nothing to evaluate yet: it never began to train")
     environment, model_spec = read_specs(run.specs_path)
     if own_model is not None:

@@ -10,6 +10,7 @@ import ipaddress
 import re
 
 from impala_common.errors import ConfigError
+from impala_common.process.utf8 import is_utf8
 
 UNIX = "unix:"
 """Prefix of the address of a Unix socket."""
@@ -56,7 +57,7 @@ def is_address(text: str) -> bool:
     HOST is a name, an IPv4 address, or an IPv6 address in brackets.
     """
     if is_unix(text):
-        return len(text) > len(UNIX)
+        return len(text) > len(UNIX) and is_utf8(text)  # gRPC takes no other path
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) <= _MAX_PORT):
         return False
@@ -79,13 +80,15 @@ def require_server_address(name: str, text: str) -> None:
 
 def require_host(name: str, host: str) -> None:
     """Raises ConfigError unless `host` is a name, an IPv4 or IPv6 address, or unix:PATH."""
-    if is_unix(host) or _is_ipv6(host.strip("[]")) or _HOST.fullmatch(host):
+    if is_address(host) if is_unix(host) else _is_ipv6(host.strip("[]")) or _HOST.fullmatch(host):
         return
     rule = "a host name, an IP address or unix:PATH"
     raise ConfigError(name, host, rule, _hint_at(host) if host else "")
 
 
 def _hint_at(text: str) -> str:
+    if not is_utf8(text):
+        return "its path must be UTF-8"
     scheme, found, rest = text.partition("://")
     if found:
         return f"leave out {scheme}://" + (f": {rest}" if is_address(rest) else "")

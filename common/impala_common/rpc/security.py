@@ -12,6 +12,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from impala_common.errors import ConfigError
+from impala_common.process.utf8 import is_utf8
 from impala_common.rpc.addresses import host_of, is_local, is_unix
 from impala_common.rpc.tokens import read_secret_file, read_token
 
@@ -36,6 +37,8 @@ class ClientSecurity:
 
     def __post_init__(self) -> None:
         """Checks that the settings are consistent."""
+        if not is_utf8(self.server_name):
+            raise ConfigError("--server-name", self.server_name, "a name in UTF-8")
         if bool(self.client_cert) != bool(self.client_key):
             missing = "--client-key" if self.client_cert else "--client-cert"
             raise ConfigError(

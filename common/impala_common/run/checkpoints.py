@@ -109,22 +109,23 @@ class CheckpointStore:
         self._keep = keep
 
     def names(self) -> list[str]:
-        """Returns the names of all checkpoints, oldest first, damaged ones among them."""
-        try:
-            entries = [entry.name for entry in os.scandir(self.path) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
+        """Returns the names of all checkpoints, oldest first; damaged ones are among them."""
+        entries = [entry.name for entry in self._entries() if entry.is_dir()]
         return sorted((name for name in entries if _STEP_NAME.fullmatch(name)), key=_order)
 
     def all_names(self) -> list[str]:
         """Returns `names` and, after them, checkpoints with a given name, sorted by name."""
-        try:
-            found = list(os.scandir(self.path))
-        except FileNotFoundError:
-            return []
-        folders = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+        folders = [one.name for one in self._entries() if one.is_dir(follow_symlinks=False)]
         named = [name for name in folders if is_name(name) and not _STEP_NAME.fullmatch(name)]
         return [*self.names(), *sorted(named)]
+
+    def _entries(self) -> list[os.DirEntry[str]]:
+        try:
+            return list(os.scandir(self.path))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be read: {error}") from error
 
     def save(
         self,
@@ -284,7 +285,7 @@ class CheckpointStore:
             try:
                 return self.load(names[-1])
             except CheckpointError as error:
-                if not (self.path / names[-1]).exists():
+                if not os.path.lexists(self.path / names[-1]):
                     continue  # removed by the writer, which has a newer one
                 failures[names[-1]] = str(error)
                 _log.warning("checkpoint passed over: %s", error)
@@ -306,7 +307,7 @@ class CheckpointStore:
             return self._load(name, folder)
 
     def _load(self, name: str, folder: Path) -> Checkpoint:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir() raises where a folder above is closed
             there = ", ".join(self.all_names()) or "none"
             raise CheckpointError(
                 f"no checkpoint '{printable(name, 80)}' in {self.path}; there are: {there}"

@@ -17,7 +17,7 @@ from impala_common.config.toml_io import load_config
 from impala_common.config.train import TrainConfig
 from impala_common.errors import ConfigError, MissingExtraError
 from impala_common.run import metrics as names
-from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_directory import RunDirectory, reading
 
 if TYPE_CHECKING:
     import pandas
@@ -96,12 +96,13 @@ def read_run(path: str | os.PathLike[str]) -> RunData:
       path: the folder; its run may be under way.
 
     Raises:
-      ConfigError: it holds no run, or its settings are of another version.
+      ConfigError: it holds no run, or its settings are of another version; or it cannot be read.
     """
     run = RunDirectory(path)
-    if not run.config_path.is_file():
-        raise ConfigError("path", str(path), "a run's folder", f"there is no {run.config_path}")
-    lines = names.read_metrics(run.metrics_path) if run.metrics_path.exists() else []
+    with reading("path", run.path):
+        if not run.config_path.is_file():
+            raise ConfigError("path", str(path), "a run's folder", f"there is no {run.config_path}")
+        lines = names.read_metrics(run.metrics_path) if run.metrics_path.exists() else []
     return RunData(
         path=run.path,
         config=load_config(run.config_path),

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from impala_common.errors import ConfigError, RunInUseError
+from impala_common.process.utf8 import is_utf8
 
 TEMPORARY_PREFIX = ".tmp-"
 """Prefix of unfinished files and folders; never read, removed by the next writer."""
@@ -78,8 +79,13 @@ class RunDirectory:
         return f"RunDirectory({str(self.path)!r})"
 
     def holds_run(self) -> bool:
-        """Returns whether the folder has a run with known specifications."""
-        return self.specs_path.exists()
+        """Returns whether the folder has a run with known specifications.
+
+        Raises:
+          ConfigError: it cannot be looked into.
+        """
+        with reading("run folder", self.path, "a folder that can be read"):
+            return self.specs_path.exists()
 
     def create(self) -> None:
         """Makes the folder, and those inside it that several processes write to."""
@@ -95,8 +101,10 @@ class RunDirectory:
 
         Raises:
           RunInUseError: another process, or another lock of this one, holds it.
-          ConfigError: the folder cannot be made or written to.
+          ConfigError: the folder cannot be made or written to, or no message can name it.
         """
+        if not is_utf8(str(self.path.absolute())):
+            raise ConfigError("run folder", str(self.path), "a folder whose path is UTF-8")
         with self.written():
             make_folder(self.path)
             self._lock = RunLock(self.lock_path)
@@ -202,12 +210,36 @@ def make_default_run(env: str, tag: str) -> RunDirectory:
     raise AssertionError("unreachable: the numbers do not end")
 
 
+@contextlib.contextmanager
+def reading(name: str, path: Path, rule: str = "a run's folder") -> Iterator[None]:
+    """Returns a context for looking into what a user named; it may be another user's.
+
+    Args:
+      name: of the setting or argument.
+      path: its value.
+      rule: what it must be.
+
+    Raises:
+      ConfigError: in place of an OSError. Path.exists() and is_file() raise one for folders that
+        are closed to this user, and for names that are too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(name, str(path), rule, _describe(error)) from error
+
+
+def _describe(error: OSError) -> str:
+    text = error.strerror or str(error)  # sockets raise some without a number
+    return f"{text}: {error.filename}" if error.filename else text
+
+
 def _unusable_folder(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         "run folder",
         str(path),
         "a folder that can be made and written to",
-        f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror),
+        _describe(error),
     )
 
 
@@ -219,6 +251,16 @@ def _slug(text: str) -> str:
 def write_text_atomic(path: Path, text: str) -> None:
     """Replaces `path` by `text` (UTF-8), atomically: a crash leaves the old or the new content."""
     write_bytes_atomic(path, text.encode())
+
+
+def write_named_file(option: str, path: Path, text: str) -> None:
+    """Replaces `path`, which `option` names, by `text`; as `write_text_atomic`.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
+    with reading(option, path, "a file that can be written"):
+        write_text_atomic(path, text)
 
 
 def write_json_atomic(path: Path, value: Any) -> None:  # Any: JSON

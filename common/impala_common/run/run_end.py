@@ -14,7 +14,7 @@ def describe_newest(store: CheckpointStore) -> CheckpointSummary | None:
     """Returns the newest checkpoint with a readable manifest; None if there is none."""
     try:
         names = store.names()
-    except OSError:
+    except CheckpointError:
         return None
     for name in reversed(names):
         try:

@@ -26,7 +26,7 @@ def load_run_files(
     Raises:
       CheckpointError: specs.json or all checkpoints are damaged.
     """
-    if run.specs_path.exists():
+    if run.holds_run():
         return _load_environment(run.specs_path), store.load_newest() if store.names() else None
     if config.environment.specs_file:
         return _load_environment(Path(config.environment.specs_file)), None

@@ -6,6 +6,7 @@ imported. It is replaced when it dies, on the same port. Owned by the command's 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -76,8 +77,9 @@ class LocalPolicyServer:
         self.address: str | None = None
 
     def start(self) -> None:
-        """Starts it."""
-        self._run.policy_address_path.unlink(missing_ok=True)
+        """Starts it; ConfigError: the run's folder cannot be written to."""
+        with self._run.written():
+            self._run.policy_address_path.unlink(missing_ok=True)
         self._process.start()
 
     def check(self) -> None:
@@ -103,8 +105,9 @@ class LocalPolicyServer:
     def join(self, timeout_s: float) -> None:
         """Waits for its end; kills it when time is up."""
         self._process.join(timeout_s)
-        self._run.policy_address_path.unlink(missing_ok=True)
-        self._run.policy_admin_address_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._run.policy_address_path.unlink(missing_ok=True)
+            self._run.policy_admin_address_path.unlink(missing_ok=True)
         if self._socket_folder is not None:
             shutil.rmtree(self._socket_folder, ignore_errors=True)
 

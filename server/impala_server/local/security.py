@@ -7,6 +7,7 @@ certificate by a name that is in it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cryptography import x509
@@ -57,7 +58,7 @@ def local_client_security(
 def _find(security: SecurityConfig, name: str, named: str = "") -> str:
     """Returns a file by its name beside the server's certificate, if none is named."""
     path = Path(named) if named else Path(security.tls_cert).parent / name
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file() raises where a folder above is closed
         raise ConfigError(
             "tls_ca" if name == "ca.crt" else "tls_client_ca",
             named or str(security.tls_client_ca or ""),

@@ -1,9 +1,12 @@
 """The command lines of impala-admin: what each asks for, and which are mistakes."""
 
+from pathlib import Path
+
 import pytest
 
 from impala_actor.admin.admin_commands import COMMANDS
 from impala_actor.admin_cli import parse, run
+from impala_common import health_cli
 from impala_common.process import exit_codes
 
 ASKED = {
@@ -110,10 +113,40 @@ def test_help_ends_with_zero(line: str) -> None:
         ("status --timeout-s 0", "error: --timeout-s is 0.0 but must be greater than 0"),
         ("status --client-key k", "error: --client-cert is '' but must be given too"),
         ("status --server-name s", "error: --server-name is 's' but must be left out without"),
+        ("status --timeout-s inf", "error: --timeout-s is inf but must be greater than 0 and at"),
+        ("status --timeout-s 1e300", "error: --timeout-s is 1e+300 but must be greater than 0"),
+        ("watch --interval-s nan", "error: --interval-s is nan but must be in [0, "),
+        ("watch --interval-s inf", "error: --interval-s is inf but must be in [0, "),
+        ("profile 9999999999", "error: update_count is 9999999999 but must be a value that"),
+        ("evict \udcff", "error: actor_id is '\\udcff' but must be a value that a request holds"),
+        ("pause --request-id \udcff", "error: --request-id is '\\udcff' but must be a value that"),
+        ("status --address unix:\udcff", "error: --address is 'unix:\\udcff' but must be HOST:"),
+        ("status --ca-file c --server-name \udcff", "error: --server-name is '\\udcff' but must"),
+        (
+            "status --run RUN",
+            "error: --run is 'RUN' but must be the folder of a run with a learner",
+        ),
     ],
 )
 def test_setting_that_cannot_work_is_one_error_line(
-    line: str, text: str, capsys: pytest.CaptureFixture[str]
+    line: str, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "admin_address").write_bytes(b"unix:\xff")
+    more = "" if {"--run", "--address"} & set(line.split()) else f" --address unix:{tmp_path}/no"
+    line, text = ((one).replace("RUN", str(tmp_path)) for one in (line + more, text))
+
     assert run(line.split()) == exit_codes.CONFIG
-    assert capsys.readouterr().err.startswith(text)
+
+    error = capsys.readouterr().err
+    assert error.startswith(text)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options", [["--timeout-s", "1e300"], ["--timeout-s", "nan"], ["--service", "\udcff"]]
+)
+def test_health_refuses_what_no_call_takes(options: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        health_cli.run(["--server", "unix:/nowhere", *options])
+
+    assert caught.value.code == exit_codes.USAGE

@@ -151,7 +151,7 @@ def test_main_says_what_cannot_be_written_before_it_plays(
     named: str,
 ) -> None:
     """Before: torch was loaded, and all episodes were played for nothing."""
-    monkeypatch.setattr(eval_cli, "_report_all", lambda unused: pytest.fail("plays"))
+    monkeypatch.setattr(eval_cli, "_report_all", lambda *unused: pytest.fail("plays"))
 
     assert main([str(run), *options]) in (
         exit_codes.CONFIG,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from impala_actor import report_cli, runs_cli
+from impala_actor.evaluation.plotting import plot_runs
 from impala_actor.report.run_summary import find_runs, is_running, summarise_run
 from impala_actor.report.run_view import of, read_views, share_of
 from impala_common.config.sections import EnvironmentConfig, OptimizerConfig
@@ -219,3 +220,15 @@ def test_share_of_time_is_at_most_one(line: dict[str, float], expected: float) -
     share = share_of(metrics.UPDATE_S, metrics.UPDATES_PER_S)(line)
 
     assert share == pytest.approx(expected, nan_ok=True)
+
+
+def test_folder_whose_name_is_no_utf8_is_shown_with_a_question_mark(tmp_path: Path) -> None:
+    """Seen to fail: the page could not be written, and matplotlib drew no such name."""
+    run = make_run(tmp_path / "r\udcff", num_lines=3)
+    output = tmp_path / "page.html"
+
+    assert report_cli.main([str(run), "--output", str(output)]) == exit_codes.OK
+    plot_runs([run], tmp_path / "curve.png")
+
+    assert "r?" in output.read_text()
+    assert (tmp_path / "curve.png").stat().st_size > 0

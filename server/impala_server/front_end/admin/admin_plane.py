@@ -18,7 +18,7 @@ from pathlib import Path
 
 import grpc
 
-from impala_common.errors import AddressInUseError
+from impala_common.errors import AddressInUseError, ConfigError
 from impala_common.rpc.addresses import UNIX, host_of, port_of
 from impala_common.rpc.channel import server_options
 from impala_common.run.run_directory import write_text_atomic
@@ -97,7 +97,8 @@ class AdminPlane:
         path = self._facts.run.admin_socket_path.absolute()
         if len(os.fsencode(path)) <= _MAX_SOCKET_PATH_BYTES:
             _remove_stale(path)
-            with contextlib.suppress(AddressInUseError):  # a file system without sockets
+            # A file system without sockets; an error of another kind comes again below.
+            with contextlib.suppress(AddressInUseError, ConfigError):
                 return self._open_at(path)
         self._folder = tempfile.mkdtemp(prefix="impala-admin-")  # mode 0700
         return self._open_at(Path(self._folder) / "admin.sock")

@@ -12,15 +12,18 @@ import asyncio
 import logging
 import os
 import ssl
+from pathlib import Path
 
 import grpc
 
 from impala_common.config import SecurityConfig, TrainConfig
 from impala_common.errors import AddressInUseError, ConfigError
-from impala_common.rpc.addresses import is_local, is_unix, join_address
+from impala_common.rpc.addresses import UNIX, is_local, is_unix, join_address
 from impala_common.rpc.security import load_pair
 
 _LOG = logging.getLogger(__name__)
+MAX_SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket: the kernel's sun_path without its last 0."""
 INSECURE_REMINDER_S = 60.0
 """Seconds between two warnings that the port is open to everyone."""
 
@@ -45,8 +48,10 @@ def bind(
 
     Raises:
       AddressInUseError: the port is taken.
-      ConfigError: a file cannot be used.
+      ConfigError: a file cannot be used, or no socket can be made there.
     """
+    if is_unix(host):
+        _require_socket_place(Path(host.removeprefix(UNIX)))
     credentials = make_server_credentials(host, config.security)
     address = join_address(host, port)
     # A socket must never be open to others, not even briefly.
@@ -66,6 +71,21 @@ def bind(
         if umask is not None:
             os.umask(umask)
     return join_address(host, bound)
+
+
+def _require_socket_place(path: Path) -> None:
+    """Raises ConfigError where gRPC could not tell a bad place from a taken one."""
+    size = len(os.fsencode(path))
+    problem = f"it has {size}" if size > MAX_SOCKET_PATH_BYTES else ""
+    if not problem and not os.path.isdir(path.parent):
+        problem = f"there is no folder {path.parent}"
+    elif not problem and not os.access(
+        path.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
+        problem = f"{path.parent} cannot be written to"
+    if problem:
+        rule = f"unix:PATH of at most {MAX_SOCKET_PATH_BYTES} bytes in a folder to write to"
+        raise ConfigError("address", f"{UNIX}{path}", rule, problem)
 
 
 def make_server_credentials(host: str, security: SecurityConfig) -> grpc.ServerCredentials | None:
