@@ -116,8 +116,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--service",
         default="",
         metavar="NAME",
-        help="what to ask for: empty (all of it), impala_rl.v1.LearnerService, or learning, which "
-        "serves only once actors' unrolls are taken",
+        help="what to ask for: empty (all of it), impala_rl.v1.LearnerService, learning, which "
+        "serves only once actors' unrolls are taken, or alive, which serves until the learner "
+        "hangs, also while it drains",
     )
     parser.add_argument("--timeout-s", type=_seconds, default=3.0, metavar="S", help="default 3")
     parser.add_argument(
