@@ -130,9 +130,9 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
         return exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
-    with contextlib.redirect_stdout(results):
+    with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(results):  # | head
         show_reports(reports, as_json=arguments.json, plot=arguments.plot)
-    results.flush()
+        results.flush()
     return exit_codes.OK
 
 

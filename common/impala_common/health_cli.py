@@ -18,7 +18,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import write_line
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.rpc.addresses import require_server_address
 
 _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 1."
@@ -27,7 +27,10 @@ _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = 0
+    with reader_may_leave():
+        code = run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
