@@ -22,9 +22,9 @@ from impala_actor.admin.admin_client import AdminClient, find_address
 from impala_actor.admin.admin_commands import COMMANDS, Command, Where
 from impala_common.config.checks import require_time
 from impala_common.errors import ImpalaError
-from impala_common.process.exit_codes import INTERRUPTED, exit_code_of
+from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
 from impala_common.process.installation import show_version
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.rpc.security import ClientSecurity
 
 _DESCRIPTION = """Looks at, steers and stops a running learner. Options may stand before and after
@@ -80,7 +80,10 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = OK
+    with reader_may_leave():
+        code = run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

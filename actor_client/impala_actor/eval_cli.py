@@ -136,9 +136,10 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
         code = exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
-    with contextlib.redirect_stdout(results):  # what was made before an error, too
+    # What was made before an error, too; the reader of a pipe may have left.
+    with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(results):
         show_reports(reports, as_json=arguments.json, plot=plot)
-    results.flush()
+        results.flush()
     return code
 
 

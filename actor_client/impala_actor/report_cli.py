@@ -19,7 +19,7 @@ from impala_actor.report.run_view import read_views
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.process.utf8 import to_utf8
 from impala_common.run.run_directory import write_text_atomic
 
@@ -47,6 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         prepare_standard_streams()
         argv = sys.argv[1:]
+    code = exit_codes.OK
+    with reader_may_leave():
+        code = run(argv)
+    return code  # noqa: RET504 (the context may end before run does)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
     show_version(PROGRAM, argv)
     arguments = tyro.cli(ReportArguments, prog=PROGRAM, description=DESCRIPTION, args=argv)
     if not arguments.runs:

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from impala_actor.report.run_summary import RunSummary, find_runs, summarise_run
+from impala_actor.result_console import ResultConsole
 from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.run.return_text import show_return
 
 PROGRAM = "impala-runs"
@@ -44,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         prepare_standard_streams()
         argv = sys.argv[1:]
+    code = exit_codes.OK
+    with reader_may_leave():
+        code = run(argv)
+    return code  # noqa: RET504 (the context may end before run does)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code."""
     show_version(PROGRAM, argv)
     description = "List the runs of a folder, the one that changed last first."
     arguments = tyro.cli(RunsArguments, prog=PROGRAM, description=description, args=argv)
@@ -55,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         sys.stdout.writelines(json.dumps(summary.to_json()) + "\n" for summary in summaries)
     elif summaries:
-        console = Console()
+        console = ResultConsole()
         if not console.is_terminal:  # a pipe has no width: every run is one line
             console.width = _WIDTH_ELSEWHERE
         console.print(make_table(summaries, arguments.folder))

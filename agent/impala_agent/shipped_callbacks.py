@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import sys
 import time
@@ -19,6 +20,7 @@ from impala_agent.callbacks import Callback, Progress
 from impala_agent.results import TrainResult
 from impala_common.config.checks import require_one_of
 from impala_common.errors import (
+    AlreadyExistsError,
     IllegalTransitionError,
     LearnerUnavailableError,
     MissingExtraError,
@@ -67,6 +69,9 @@ class SaveEvery(Callback):
 
     `train(save_interval=...)` writes checkpoints as well, of which the newest few stay.
 
+    A training that goes on from an earlier step passes multiples that have a checkpoint already.
+    That one stays as it is, and the new one is called by the next free name: kept-20000-2.
+
     Args:
       num_steps: the interval.
       prefix: the checkpoints' names are the prefix and the multiple.
@@ -93,7 +98,14 @@ class SaveEvery(Callback):
             self._next = reached + self._num_steps
             # A learner that ends meanwhile writes its last checkpoint by itself.
             with contextlib.suppress(LearnerUnavailableError, IllegalTransitionError):
-                self.paths.append(progress.save(f"{self._prefix}{reached}"))
+                self.paths.append(self._save(progress, f"{self._prefix}{reached}"))
+
+    def _save(self, progress: Progress, name: str) -> Path:
+        """Saves a checkpoint of that name, or of the first free one of NAME-2, NAME-3 ..."""
+        for number in itertools.count(1):
+            with contextlib.suppress(AlreadyExistsError):
+                return progress.save(name if number == 1 else f"{name}-{number}")
+        raise AssertionError("count does not end")
 
 
 class ProgressBar(Callback):

@@ -17,7 +17,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process.exit_codes import exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import write_line
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.process.utf8 import is_utf8
 from impala_common.rpc.addresses import require_server_address
 
@@ -29,7 +29,10 @@ _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = 0
+    with reader_may_leave():
+        code = run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -119,8 +122,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         type=_utf8,
         default="",
         metavar="NAME",
-        help="what to ask for: empty (all of it), impala_rl.v1.LearnerService, or learning, which "
-        "serves only once actors' unrolls are taken",
+        help="what to ask for: empty (all of it), impala_rl.v1.LearnerService, learning, which "
+        "serves only once actors' unrolls are taken, or alive, which serves until the learner "
+        "hangs, also while it drains",
     )
     parser.add_argument("--timeout-s", type=_seconds, default=3.0, metavar="S", help="default 3")
     parser.add_argument(

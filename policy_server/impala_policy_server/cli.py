@@ -24,6 +24,7 @@ from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import INTERRUPTED, OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, write_line
+from impala_common.process.parent import find_parent, is_parent_gone
 from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.run.run_directory import write_named_file
 from impala_policy_server.arguments import PolicyServerArguments
@@ -99,7 +100,7 @@ async def _serve_until_signal(
     from impala_policy_server.process import serve
 
     loop = asyncio.get_running_loop()
-    parent = os.getppid()
+    parent = find_parent() if arguments.exit_with_parent else 0
 
     def on_bound(bound: Bound) -> None:
         is_asked = False
@@ -132,7 +133,7 @@ def _watch_parent(
     loop: asyncio.AbstractEventLoop, parent: int, on_gone: Callable[[], None]
 ) -> None:
     """Calls `on_gone` within a second of the end of the process `parent`."""
-    if os.getppid() != parent:
+    if is_parent_gone(parent):
         on_gone()
         return
     loop.call_later(1.0, _watch_parent, loop, parent, on_gone)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import NoReturn
 
@@ -58,6 +60,30 @@ def tell_interrupts_in_a_line() -> None:
             before(kind, error, trace)
 
     sys.excepthook = tell
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Returns a context in which a command prints its results, all of them by its end.
+
+    A reader of stdout that has seen enough (`| head`) ends the context, without an error; what is
+    printed later is dropped.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _has_lost_reader(1):
+            raise  # another pipe's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+
+
+def _has_lost_reader(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def leave(code: int) -> NoReturn:

@@ -21,7 +21,7 @@ from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, resolve_log_format, write_line
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory, RunLock, make_default_run
 from impala_server.finished_notice import give_notice
@@ -64,7 +64,10 @@ class ServeOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = OK
+    with reader_may_leave():
+        code = run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

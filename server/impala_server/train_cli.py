@@ -25,7 +25,7 @@ from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import is_installed, show_version
 from impala_common.process.logs import LogFormat, configure_logging, write_line
 from impala_common.process.own_modules import python_command
-from impala_common.process.standard_streams import prepare_standard_streams
+from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.run import metrics
 from impala_common.run.checkpoint_manifest import BEST
 from impala_common.run.return_text import show_return
@@ -79,7 +79,10 @@ class TrainOptions:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = OK
+    with reader_may_leave():
+        code = run(sys.argv[1:] if argv is None else argv)
+    sys.exit(code)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -97,6 +97,32 @@ def test_callbacks_hear_of_a_training_and_stop_it(tmp_path: Path) -> None:
     assert all((path / "manifest.json").is_file() for path in saver.paths)
 
 
+class KeepsFirst(Callback):
+    """Takes the names that SaveEvery is about to use, as an earlier training would have."""
+
+    def __init__(self, saver: SaveEvery) -> None:
+        self.saver = saver
+        self.taken: list[Path] = []
+
+    def on_update(self, progress: Progress) -> None:
+        reached = progress.steps // 400 * 400
+        if self.saver.paths:
+            progress.stop()
+        elif reached and not self.taken:
+            self.taken = [progress.save(f"kept-{reached}{end}") for end in ("", "-2")]
+
+
+def test_save_every_finds_another_name_where_one_is_taken(tmp_path: Path) -> None:
+    """As after a resume from an older step. Before: the training ended with that error."""
+    saver = SaveEvery(400)
+    first = KeepsFirst(saver)
+    with IMPALA("CartPole-v1", run_dir=tmp_path / "run", **SMALL) as agent:
+        agent.train(MANY, callbacks=[first, saver])
+
+    assert saver.paths[0].name == f"{first.taken[0].name}-3"
+    assert all((path / "manifest.json").is_file() for path in (*first.taken, *saver.paths))
+
+
 def test_error_of_a_callback_ends_the_training_in_order(tmp_path: Path) -> None:
     ends: list[TrainResult | None] = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from admin_peer import admin_of
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
@@ -57,6 +58,26 @@ def test_learner_that_waits_for_its_first_actor_serves_but_does_not_learn(
 
     assert before == {**dict.fromkeys(SERVICES, SERVING), LEARNING: NOT_SERVING}
     assert after == dict.fromkeys(SERVICES, SERVING)
+
+
+def test_learner_that_drains_is_alive_and_not_ready(
+    server: RunningServer, channel: grpc.Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For whoever kills what is not alive: an administrator's drain lasts until the shutdown.
+
+    Before: there was nothing to ask for that served while the learner drained.
+    """
+    with peer_of(server) as peer, admin_of(server) as admin:
+        peer.register()
+        admin.ask("Drain")
+
+        drained = {name: check(channel, name) for name in SERVICES}
+        for name in ("SILENCE_S", "START_SILENCE_S"):
+            monkeypatch.setattr(f"impala_server.front_end.monitoring.health.{name}", 0.0)
+        hung = {name: check(channel, name) for name in SERVICES}
+
+    assert drained == {**dict.fromkeys(SERVICES, NOT_SERVING), "alive": SERVING}
+    assert hung == dict.fromkeys(SERVICES, NOT_SERVING)
 
 
 def test_name_nobody_has_is_not_found(channel: grpc.Channel) -> None:

@@ -111,7 +111,7 @@ def test_health_is_answered_to_everyone(tmp_path: Path) -> None:
         grpc.insecure_channel(policy.address) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "impala_rl.v1.PolicyService"):
+        for service in ("", "impala_rl.v1.PolicyService", "alive"):
             request = health_pb2.HealthCheckRequest(service=service)
             response = stub.Check(request, timeout=20.0)
             assert response.status == health_pb2.HealthCheckResponse.SERVING

@@ -25,7 +25,7 @@ from impala_conformance.kit import (
 )
 from impala_conformance.report import print_table, to_json
 from impala_conformance.rule import Result
-from impala_rl.standard_streams import prepare_standard_streams
+from impala_rl.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_rl.v1 import spec_pb2
 
 _PASSED, _FAILED, _UNREACHABLE, _BAD_CONFIGURATION = 0, 1, 69, 78
@@ -64,10 +64,12 @@ def run(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _BAD_CONFIGURATION
     side, address = _side_of(arguments)
-    if arguments.json:
-        print(to_json(results, address, side))
-    else:
-        print_table(results, f"{side} at {address}" if side != "client" else f"client {address}")
+    with reader_may_leave():
+        if arguments.json:
+            print(to_json(results, address, side))
+        else:
+            title = f"{side} at {address}" if side != "client" else f"client {address}"
+            print_table(results, title)
     return _FAILED if any(result.outcome == "failed" for result in results) else _PASSED
 
 

@@ -16,6 +16,12 @@ from impala_conformance.rule import Result
 _COLOURS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
+class _ResultConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Called by rich, whose own way is to end the process with 1: a broken rule."""
+        raise BrokenPipeError
+
+
 def print_table(results: Sequence[Result], title: str, console: Console | None = None) -> None:
     """Prints one row for each rule, and the sums."""
     table = Table(title=title, title_justify="left", expand=False)
@@ -27,7 +33,7 @@ def print_table(results: Sequence[Result], title: str, console: Console | None =
         if result.text:
             text.append(f"\n{result.text}", _COLOURS[result.outcome])
         table.add_row(result.rule, Text(result.outcome, _COLOURS[result.outcome]), text)
-    console = console or Console()
+    console = console or _ResultConsole()
     console.print(table)
     console.print(describe_sums(results), highlight=False)
 

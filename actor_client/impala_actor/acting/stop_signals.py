@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from impala_actor.acting.signal_guard import set_handlers
 from impala_common.process.exit_codes import INTERRUPTED, OK
+from impala_common.process.parent import find_parent, is_parent_gone
 from impala_rl.standard_streams import leave
 
 _LOG = logging.getLogger(__name__)
@@ -66,14 +67,17 @@ def end_process(code: int) -> NoReturn:
 
 
 def stop_without_parent(stop: threading.Event) -> None:
-    """Ends this process when its parent is gone."""
-    parent = os.getppid()
+    """Ends this process when its parent is gone; at once if it is gone already."""
+    parent = find_parent()
+    if is_parent_gone(parent):  # it died while this process was importing: there is no session
+        _LOG.warning("the process that started this one is gone: leaving")
+        end_process(INTERRUPTED)
 
     def watch() -> None:
         while not stop.wait(1.0):
-            if os.getppid() != parent:
+            if is_parent_gone(parent):
                 stop.set()
-        if os.getppid() != parent:
+        if is_parent_gone(parent):
             threading.Event().wait(10.0)  # time for an ordered end
             os._exit(INTERRUPTED)
 

@@ -29,6 +29,7 @@ from impala_actor.admin.admin_display import (
     render_parameters,
     render_status,
 )
+from impala_actor.result_console import ResultConsole
 from impala_common.config.checks import LONGEST_S, require, require_between
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
@@ -248,7 +249,7 @@ def _print_line(text: str) -> None:
 
 
 def _make_console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    return ResultConsole() if sys.stdout.isatty() else ResultConsole(width=_WIDTH)
 
 
 _ACTOR = _positional("actor", "as `actors` lists it")

@@ -35,7 +35,8 @@ class InitArguments:
     """Makes a CA, certificates for a server and for a client, and three tokens in a new folder."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """Folder to make, mode 0700; its files are 0600. Nothing that exists is overwritten."""
+    """Folder to make, mode 0700, or an empty one (a .gitignore does not count); its files are 0600.
+    Nothing that exists is overwritten."""
     name: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """DNS name or IP address by which actors reach the learner; may be repeated. localhost and
     127.0.0.1 are always among them."""
@@ -68,7 +69,7 @@ def make_certificates(folder: Path, names: Sequence[str] = (), days: int = 365) 
     """Fills a new folder, or leaves none if that fails.
 
     Raises:
-      ConfigError: it exists and is not empty, cannot be made, or a name is invalid.
+      ConfigError: it holds more than a .gitignore, cannot be made, or a name is invalid.
     """
     authority = CertificateAuthority(days)
     server = authority.issue_server(list(dict.fromkeys((*names, *_ALWAYS))))
@@ -91,15 +92,15 @@ def make_certificates(folder: Path, names: Sequence[str] = (), days: int = 365) 
 
 
 def _write_all(folder: Path, files: dict[str, bytes]) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or _holds_something(folder)):
         raise ConfigError(
             "DIR",
             str(folder),
-            "a new or an empty folder",
+            "a new folder or one that is empty but for a .gitignore",
             "nothing is ever overwritten",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():  # such as a mounted volume: fill it, as it cannot be replaced
+    if folder.exists():  # a mounted volume, or one with a .gitignore: fill it, not replace it
         _write_files(folder, files)
         return
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # 0700
@@ -109,6 +110,11 @@ def _write_all(folder: Path, files: dict[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether anything but a .gitignore, which keeps what is made here out of git, is there."""
+    return any(entry.name != ".gitignore" for entry in folder.iterdir())
 
 
 def _write_files(folder: Path, files: dict[str, bytes]) -> None:

@@ -11,7 +11,13 @@ import io
 import sys
 from typing import TextIO
 
-from impala_rl.standard_streams import open_closed_descriptors, tell_interrupts_in_a_line
+from impala_rl.standard_streams import (
+    open_closed_descriptors,
+    reader_may_leave,
+    tell_interrupts_in_a_line,
+)
+
+__all__ = ["prepare_standard_streams", "reader_may_leave"]
 
 _HANDLER = "impala-plain"
 _PLAIN = {

@@ -20,7 +20,7 @@ from impala_common.errors import AddressInUseError
 from impala_common.process.own_modules import python_command
 from impala_common.rpc.addresses import UNIX, join_address, port_of
 from impala_common.run.run_directory import RunDirectory
-from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess
+from impala_server.local.process import EXIT_WITH_PARENT, MAX_QUICK_DEATHS, LocalProcess
 from impala_server.local.security import local_address, local_client_security
 
 _MAX_SOCKET_PATH_BYTES = 100  # Linux has room for 107, others for 103
@@ -115,7 +115,7 @@ class LocalPolicyServer:
         config, run = self._config, self._run.path.absolute()
         serving, transport, security = config.policy_server, config.transport, config.security
         command = [*python_command("impala_policy_server"), "--actor-id", "policy-server"]
-        command += ["--learner", local_address(self._learner), "--exit-with-parent"]
+        command += ["--learner", local_address(self._learner), EXIT_WITH_PARENT]
         command += ["--host", transport.host, "--port", str(port)]
         command += ["--address-file", str(run / self._run.policy_address_path.name)]
         command += self._admin_options(run)

@@ -20,9 +20,13 @@ from impala_common.config import TrainConfig
 from impala_common.config.checks import is_own_model
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, NO_PERMISSION, OK, USAGE
+from impala_common.process.parent import name_parent
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.process.starting import starting
 from impala_server.local.security import local_address, local_client_security
+
+EXIT_WITH_PARENT = "--exit-with-parent"
+"""Option of all commands that end when the process that started them is gone."""
 
 _LOG = logging.getLogger(__name__)
 _MAX_PAUSE_S = 10.0
@@ -147,7 +151,7 @@ def client_options(
 ) -> list[str]:
     """Returns the options that actors and evaluator share, for the learner at `address`."""
     options = ["--server", local_address(address), "--env", env]
-    options += ["--env-backend", config.environment.env_backend, "--exit-with-parent"]
+    options += ["--env-backend", config.environment.env_backend, EXIT_WITH_PARENT]
     if is_own_model(config.model.model):
         options += ["--model", config.model.model]
     if config.environment.env_kwargs:
@@ -167,6 +171,8 @@ def _spawn(
     # One thread each: several processes share the cores. A session of its own: Ctrl-C reaches
     # the command alone, which ends things in order.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if EXIT_WITH_PARENT in command:
+        environment |= name_parent()
     return subprocess.Popen(  # noqa: S603 (our own module)
         [*command, *(() if objects is None else objects.option)],
         pass_fds=() if objects is None else (objects.fd,),

@@ -80,8 +80,9 @@ class LocalTraining:
             self.address = supervisor.wait_until_bound()
             self.is_bound.set()
             actors = LocalActors(self._config, self._run, self.address, self._objects)
-            actors.start()
-            display.wait("starting the actors")
+            if not is_stop_wanted():  # it may have come while the learner was starting
+                actors.start()
+                display.wait("starting the actors")
             is_judging = is_policy_shown = False
             while (status := supervisor.poll(_POLL_S)) is not None:
                 display.update(status)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import ssl
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,15 @@ FILES = {
     "evaluator.token",
     "admin.token",
 }
+ROOT = Path(__file__).resolve().parents[3]
+SECRETS = "deploy/kubernetes/base/secrets"
+
+
+def _tracked(folder: str) -> list[str]:
+    """Returns what git has of a folder: what a fresh clone has there."""
+    command = ["git", "ls-files", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 @pytest.fixture
@@ -114,6 +125,22 @@ def test_init_fills_an_empty_folder(tmp_path: Path) -> None:
     certs.make_certificates(tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_init_fills_the_folder_of_secrets_that_every_clone_has(tmp_path: Path) -> None:
+    """The first command of every overlay. Before: refused, as the folder holds a .gitignore."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    for name in _tracked(SECRETS):
+        shutil.copy(ROOT / name, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(before) == {".gitignore"}
+
+    assert run(["certs", "init", str(folder), "--name", "learner"]) == exit_codes.OK
+
+    assert {path.name for path in folder.iterdir()} == FILES | {".gitignore"}
+    assert (folder / ".gitignore").read_bytes() == before[".gitignore"]
+    assert run(["certs", "init", str(folder), "--name", "learner"]) == exit_codes.CONFIG
 
 
 @pytest.mark.parametrize(

@@ -75,3 +75,71 @@ def test_messages_to_a_reader_that_is_gone_are_lost_without_an_error(tmp_path: P
 
     assert process.returncode == 0
     assert (tmp_path / "done").exists()
+
+
+PRINTS = """
+import sys
+import {module} as cli
+def run(argv, **unused):
+    for number in range({num_lines}):
+        sys.stdout.write("x" * 1000 + chr(10))
+    return 0
+cli.run = run
+sys.argv = ["it"]
+sys.exit(cli.main())
+"""
+COMMANDS = (
+    "impala_actor.admin_cli",
+    "impala_actor.report_cli",
+    "impala_actor.runs_cli",
+    "impala_common.health_cli",
+    "impala_server.cli",
+    "impala_server.train_cli",
+)
+
+
+def run_unread(code: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs code whose stdout has no reader."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", code]
+    try:
+        return subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("num_lines", [1, 1000])
+@pytest.mark.parametrize("module", COMMANDS)
+def test_command_whose_results_nobody_reads_any_more_ends_without_an_error(
+    module: str, num_lines: int
+) -> None:
+    """As `| head` does. Before: a traceback, or a complaint about BrokenPipeError and code 120."""
+    done = run_unread(PRINTS.format(module=module, num_lines=num_lines))
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_table_that_nobody_reads_ends_without_an_error() -> None:
+    """Before: rich ended the process with 1, which means a fault of this project."""
+    code = (
+        "from impala_actor.result_console import ResultConsole\n"
+        "from impala_common.process.standard_streams import reader_may_leave\n"
+        "with reader_may_leave(): ResultConsole().print('row\\n' * 20_000)"
+    )
+    done = run_unread(code)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_pipe_that_is_not_stdout_is_an_error_as_ever() -> None:
+    code = (
+        "from impala_common.process.standard_streams import reader_may_leave\n"
+        "with reader_may_leave(): raise BrokenPipeError('of something else')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
+
+    assert done.returncode == 1
+    assert b"of something else" in done.stderr

@@ -26,8 +26,10 @@ from impala_server.front_end.learner_link import LearnerLink
 LEARNER_SERVICE = "impala_rl.v1.LearnerService"
 ADMIN_SERVICE = "impala_rl.v1.AdminService"
 LEARNING = "learning"
-SERVICES = ("", LEARNER_SERVICE, ADMIN_SERVICE, LEARNING)
-"""Names that can be asked for: the whole server, its services, and whether it learns."""
+ALIVE = "alive"
+SERVICES = ("", LEARNER_SERVICE, ADMIN_SERVICE, LEARNING, ALIVE)
+"""Names that can be asked for: the whole server, its services, whether it learns, and whether it
+hangs."""
 
 SILENCE_S = 30.0
 """A learner process that is silent for this long hangs. It sends a status each second; long updates
@@ -113,7 +115,8 @@ class LearnerHealth(HealthServicer):
 
     "", LearnerService and AdminService serve from the moment the port is open, also while the
     learner waits for its first actor, until it drains, ends or hangs. "learning" serves only
-    while there is a run that takes unrolls.
+    while there is a run that takes unrolls. "alive" serves until the learner hangs, also while it
+    drains: whoever kills what is not alive would else kill a learner that ends in order.
     """
 
     services = SERVICES
@@ -130,8 +133,10 @@ class LearnerHealth(HealthServicer):
         link = self._link
         patience_s = START_SILENCE_S if link.status.state == "STARTING" else SILENCE_S
         has_work = not link.ended.is_set() or link.is_notice
-        is_alive = has_work and time.monotonic() - link.heard_s < patience_s
-        return is_alive and (service != LEARNING or link.run is not None)
+        is_alive = time.monotonic() - link.heard_s < patience_s
+        if service == ALIVE:
+            return is_alive
+        return is_alive and has_work and (service != LEARNING or link.run is not None)
 
 
 def add_health(server: grpc.aio.Server, link: LearnerLink) -> None:
