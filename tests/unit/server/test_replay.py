@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import torch
 from running_server import make_config
 from update_batches import VECTOR, B, ListSource, T, make_batches
 
+from impala_common.config import ReuseConfig
 from impala_common.errors import ConfigError
+from impala_common.numerics.losses import Targets
+from impala_common.spec.tensor_spec import DTYPES
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.learner import Learner
+from impala_server.learner.parts import cut
 from impala_server.learner.replay_source import ReplaySource
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.training_state import TrainingState
@@ -174,3 +179,45 @@ def test_ring_keeps_recurrent_states_with_their_columns() -> None:
 
     assert mixed.rewards[0].tolist() == [3, 4, 5, 2, 0]
     assert mixed.initial_agent_state[0][1, :, 0].tolist() == [3, 4, 5, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("first", range(B + 2))
+def test_ring_keeps_observations_of_every_permitted_type(dtype: str, first: int) -> None:
+    """Also where a batch goes on at the beginning of the memory. Planted: index_copy_."""
+    ring = UnrollRing(B + 2)
+    ring._next = first
+    (batch,) = make_numbered_batches(1)
+    values = np.arange((T + 1) * B).reshape(T + 1, B).astype(dtype)
+    inputs = batch.inputs._replace(observations={"observation": torch.from_numpy(values)})
+    batch = batch._replace(inputs=inputs)
+
+    places = ring.add(batch)
+    mixed = ring.mix(batch, places[::-1].copy())
+
+    assert places.tolist() == [(first + n) % (B + 2) for n in range(B)]
+    assert sorted(places) == ring.usable.tolist()
+    kept = mixed.inputs.observations["observation"].numpy()
+    assert kept.dtype == values.dtype
+    np.testing.assert_array_equal(kept, np.concatenate([values, values[:, ::-1]], axis=1))
+    assert numbers_of(mixed) == [*range(B), *reversed(range(B))]
+
+
+def test_parts_keep_observations_of_every_permitted_type() -> None:
+    """Whole unrolls are gathered, and so are rows."""
+    batch, targets = make_numbered_batches(1)[0], torch.zeros(T, B)
+    leaves = {
+        name: torch.arange((T + 1) * B).view(T + 1, B).numpy().astype(name) for name in DTYPES
+    }
+    observations = {name: torch.from_numpy(leaf) for name, leaf in leaves.items()}
+    batch = batch._replace(inputs=batch.inputs._replace(observations=observations))
+    generator = torch.Generator().manual_seed(1)
+    for kind in ("unrolls", "rows"):
+        reuse = ReuseConfig(parts=2, part_kind=kind)
+        parts = list(cut(batch, Targets(*[targets] * 4), reuse, generator))
+        for name in DTYPES:
+            seen = [part.inputs.observations[name].flatten().tolist() for part in parts]
+            wanted = leaves[name][:-1].flatten()
+            if kind == "rows":
+                wanted = wanted[~batch.is_padding.numpy().flatten()]
+            assert sorted(itertools.chain(*seen)) == sorted(wanted.tolist())
