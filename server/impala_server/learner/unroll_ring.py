@@ -84,6 +84,10 @@ class UnrollRing:
         """Removes the unrolls at `places`."""
         self._is_usable[places] = False
 
+    def forget_all(self) -> None:
+        """Removes all unrolls; the memory stays."""
+        self._is_usable[:] = False
+
     def _allocate(self, leaf: Tensor) -> Tensor:
         shape = (leaf.shape[0], self._capacity, *leaf.shape[2:])
         return torch.empty(shape, dtype=leaf.dtype, device=leaf.device)

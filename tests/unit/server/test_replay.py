@@ -22,6 +22,7 @@ from impala_server.learner.replay_source import ReplaySource
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.training_state import TrainingState
 from impala_server.learner.unroll_ring import UnrollRing, count_unroll_bytes
+from impala_server.ranks.checkpoint_bytes import pack_checkpoint, unpack_checkpoint
 from impala_server.storage.shared_block import SharedBlock
 
 
@@ -140,6 +141,26 @@ def test_replayed_unrolls_are_counted_neither_as_taken_nor_as_steps_nor_in_stati
     counts = [v for name, v in state.model.state_dict().items() if name.endswith("moments.0.count")]
     assert [float(count) for count in counts] == [num_steps]
     assert source.describe(taken, False) == [[2]]
+
+
+def test_rollback_forgets_older_unrolls() -> None:
+    """What spoilt the weights must not be trained on again. Planted: the ring stays full."""
+    state, weights = make_state(replay_ratio=1.0), SharedBlock.create("test-weights")
+    source = ReplaySource(ListSource(make_batches(5)), state)
+    num_replayed = []
+    try:
+        learner = Learner(state, source, weights)
+        checkpoint = unpack_checkpoint(pack_checkpoint("a", 0, *learner.export()))
+        for number in range(5):
+            taken = source.take()
+            num_replayed.append(taken.batch.num_replayed)
+            if number == 2:
+                learner.roll_back(checkpoint)  # while a batch is out
+            source.release(taken, learner.train(taken))
+    finally:
+        weights.close()
+
+    assert num_replayed == [0, B, B, 0, B]
 
 
 def test_lag_is_of_fresh_unrolls_and_age_of_all() -> None:
