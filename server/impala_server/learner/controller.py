@@ -282,8 +282,7 @@ class Controller:
         self._board.show_metrics(line)
         self._board.show(findings=tuple(str(finding) for finding in findings))
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
-            busy = self._front_end_counts.busy
-            self._board.show(bottleneck=self._bottleneck.update(line, busy))
+            self._board.show(bottleneck=self._bottleneck.update(line, self._front_end_counts.busy))
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:
