@@ -50,10 +50,12 @@ def make_batch(
     Args:
       values: time-major tensors or arrays by glossary name: observations (one [T+1, B, ...],
         or a dictionary by leaf), actions, behaviour_policy_logits, rewards, terminated: all
-        [T, B, ...]. May be missing: truncated and is_padding (none), is_first [T+1, B] (the rows
-        after a terminated or truncated one), previous_action and previous_reward [B] (zero),
-        policy_version [B] (the present one), episode_returns and episode_steps [T, B] (sums over
-        the rows of the batch).
+        [T, B, ...]. May be missing: truncated and is_padding (none), is_first [T+1, B] (rows after
+        a padding row, and after a terminated one without a padding row behind it; not row 0),
+        previous_action and previous_reward [B] (zero), policy_version [B] (the present one),
+        episode_returns and episode_steps [T, B] (sums over the rows of the batch). Behind a
+        truncated row comes a padding row with the final observation; where row T-1 is truncated,
+        observation T is the final one. A terminated row needs no padding row.
       initial_agent_state: recurrent state before row 0, each [L, B, H]; None: of fresh episodes.
       environment: the environment's specification.
       agent_state: the network's recurrent state.
@@ -62,7 +64,8 @@ def make_batch(
       policy_version: of the present weights.
 
     Raises:
-      SpecMismatchError: an entry is missing, unknown, or of another shape; the text names it.
+      SpecMismatchError: an entry is missing, unknown, or of another shape, or the final observation
+        of a truncated episode is missing; the text names it.
     """
     arrays = _named_arrays(values, environment)
     if "actions" not in arrays or arrays["actions"].ndim < 2:
@@ -75,7 +78,6 @@ def make_batch(
     buffer = memoryview(bytearray(layout.num_bytes))
     (views,) = layout.make_views(buffer)
     _add_states(arrays, initial_agent_state, agent_state)
-    _add_missing(arrays)
     known = {leaf.tensor.name for leaf in spec.leaves} | set(_OWN_KEYS)
     for name in arrays:
         if name not in known:
@@ -87,6 +89,9 @@ def make_batch(
             _write_frames(views, array)
         elif array is not None:
             views[name][...] = array
+    if "is_first" not in arrays:
+        views["is_first"][...] = _find_first_rows(views)
+    _require_final_observations(views)
     views[POLICY_VERSION][...] = arrays.get("policy_version", np.int64(policy_version))
     batch = BatchLoader(layout, buffer, model, torch.device("cpu")).load(0)
     return PackedBatch(_to_device(batch, device), _find_episodes(views, arrays))
@@ -123,14 +128,33 @@ def _add_states(
         arrays[spec.name] = np.moveaxis(np.asarray(state), 1, 0)
 
 
-def _add_missing(arrays: dict[str, Array]) -> None:
-    """Adds derived leaves: an episode opens after another one ended."""
-    if "is_first" in arrays or "terminated" not in arrays:
-        return
-    ended = arrays["terminated"].astype(bool) | arrays.get("truncated", np.False_)
-    is_first = np.zeros((ended.shape[0] + 1, *ended.shape[1:]), np.bool_)
-    is_first[1:] = arrays.get("is_padding", ended)  # a reset follows the padding row, if any
-    arrays["is_first"] = is_first
+def _find_first_rows(views: Mapping[str, Array]) -> Array:
+    """Returns bool [T+1, B]: an episode opens after a padding row, or right after a termination."""
+    is_padding, terminated = views["is_padding"], views["terminated"]
+    is_first = np.zeros((len(is_padding) + 1, *is_padding.shape[1:]), np.bool_)
+    is_first[1:] = is_padding | terminated
+    is_first[1:-1] &= is_padding[:-1] | ~is_padding[1:]
+    return is_first
+
+
+def _require_final_observations(views: Mapping[str, Array]) -> None:
+    """Raises SpecMismatchError unless each truncated row bootstraps from its own episode.
+
+    Only a termination sets the discount to 0: behind a truncated row the value of the next
+    observation counts, so that it must be the final one, not the first of another episode.
+    """
+    is_final = ~views["is_first"][1:]
+    is_final[:-1] &= views["is_padding"][1:]  # observation T has no row of its own
+    bootstraps = views["truncated"] & ~views["terminated"] & ~views["is_padding"]
+    is_missing = bootstraps & ~is_final
+    for row, column in np.argwhere(is_missing).tolist():
+        raise SpecMismatchError(
+            f"batch['truncated'][{row}, {column}]",
+            f"the final observation of its episode as observation {row + 1}, with is_first False "
+            "and, before the last one, is_padding True",
+            "the next episode there: add a padding row (see docs/glossary.md), or give the row as "
+            "terminated if no final observation is known",
+        )
 
 
 def _require(

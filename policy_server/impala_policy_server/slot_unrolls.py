@@ -169,9 +169,12 @@ class SlotUnrolls:
         arrays["truncated"][rows, places] |= ~has_ended
 
     def take_complete(self, places: Array) -> list[CompleteUnrolls]:
-        """Returns the unrolls of those slots that have T rows, and closes them."""
+        """Returns the unrolls of those slots that have T rows, and closes them.
+
+        Unrolls without any step are dropped: where T is 1, the padding row of each end is one.
+        """
         done = self._is_open[places] & (self._rows[places] == self._length)
-        return self._copy_out(places[done]) if done.any() else []
+        return self._copy_out_played(places[done]) if done.any() else []
 
     def finish(self, places: Array) -> list[CompleteUnrolls]:
         """Closes the unrolls of slots that are gone, and returns them with padding at their ends.
@@ -182,9 +185,7 @@ class SlotUnrolls:
         places = places[self._is_open[places]]
         for place in places:
             self._pad(int(place))
-        played = (~self._arrays["is_padding"][:, places]).any(axis=0)
-        self.forget(places[~played])
-        return self._copy_out(places[played])
+        return self._copy_out_played(places)
 
     def forget(self, places: Array) -> None:
         """Drops the unrolls of these slots; each starts a new one at its next observation."""
@@ -198,8 +199,10 @@ class SlotUnrolls:
         for name in (*self._leaf_names, "is_first"):
             arrays[name][row + 1 :, place] = arrays[name][row, place]
 
-    def _copy_out(self, places: Array) -> list[CompleteUnrolls]:
-        self._is_open[places] = False
+    def _copy_out_played(self, places: Array) -> list[CompleteUnrolls]:
+        """Closes the unrolls of these slots; returns those with a step, which have a version."""
+        self.forget(places)
+        places = places[(~self._arrays["is_padding"][:, places]).any(axis=0)]
         step = self._max_unrolls
         return [self._copy(places[at : at + step]) for at in range(0, len(places), step)]
 

@@ -57,7 +57,7 @@ class Thresholds:
     min_updates: int = 50
     """Updates before the first finding: the first updates of a run are not typical."""
     min_episodes: int = 20
-    """Finished episodes before a mean return counts."""
+    """Episodes finished in this life of the learner before a mean return counts."""
     return_fell_share: float = 0.5
     """Lost share of the gain in return, from the lowest mean to the best."""
     entropy_share: float = 0.02
@@ -106,11 +106,17 @@ FINDINGS: dict[str, str] = {
 class FindingsMaker:
     """The last metrics of one run, and its best return. Owned by the controller's thread."""
 
-    def __init__(self, action: ActionSpec, thresholds: Thresholds = THRESHOLDS) -> None:
+    def __init__(
+        self,
+        action: ActionSpec,
+        num_episodes_before: int = 0,
+        thresholds: Thresholds = THRESHOLDS,
+    ) -> None:
         """Starts without data.
 
         Args:
           action: specification of the action; entropy is judged only without gaussian parts.
+          num_episodes_before: episodes of earlier lives, whose returns are not in the metrics.
           thresholds: the limits.
         """
         self._limits = thresholds
@@ -118,6 +124,8 @@ class FindingsMaker:
         self._latest: dict[str, deque[float]] = {name: deque(maxlen=_NUM_LINES) for name in _JUDGED}
         self._medians: dict[str, float] = {}
         self._num_lines = 0
+        self._num_episodes = 0.0  # of this life
+        self._last_count = float(num_episodes_before)
         self._worst: float | None = None
         self._best: float | None = None
         self._worst_before_best = 0.0
@@ -161,8 +169,10 @@ class FindingsMaker:
 
     def _note_return(self, line: Mapping[str, float]) -> None:
         now = line.get(metrics.RETURN_MEAN, math.nan)
-        is_few = line.get(metrics.EPISODES, 0) < self._limits.min_episodes
-        if not math.isfinite(now) or is_few:
+        count = line.get(metrics.EPISODES, self._last_count)
+        self._num_episodes += max(0.0, count - self._last_count)  # a rollback lowers the count
+        self._last_count = count
+        if not math.isfinite(now) or self._num_episodes < self._limits.min_episodes:
             return
         if self._worst is None or now < self._worst:
             self._worst = now

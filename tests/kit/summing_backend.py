@@ -39,11 +39,11 @@ class SummingBackend(InferenceBackend):
         self._state = state
 
 
-def make_spec(frame_stack: int = 0) -> UnrollSpec:
+def make_spec(frame_stack: int = 0, unroll_length: int = 4) -> UnrollSpec:
     shape = (frame_stack, 2) if frame_stack else (2,)
     environment = EnvironmentSpec(
         (TensorSpec("observation", shape, "float32"),),
         ActionSpec.discrete(NUM_ACTIONS),
         frame_stack,
     )
-    return UnrollSpec(4, environment, (STATE,))
+    return UnrollSpec(unroll_length, environment, (STATE,))

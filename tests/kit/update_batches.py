@@ -91,6 +91,9 @@ class ListSource:
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         self.released.append((taken.slot, is_trained))
 
+    def forget_all(self) -> None:
+        pass
+
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
         return [[taken.slot]]
 

@@ -49,6 +49,9 @@ class BatchSource(Protocol):
     def release(self, taken: TakenBatch, is_trained: bool) -> None:
         """Takes a batch back; the caller says whether it was taken into training, or dropped."""
 
+    def forget_all(self) -> None:
+        """Mixes no unroll that came before into later batches; those already taken stay as is."""
+
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
         """Returns the origin of each unroll in a batch that is not released yet. Any: JSON.
 

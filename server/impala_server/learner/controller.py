@@ -197,7 +197,7 @@ class Controller:
             write_specs(self._run, environment, state.model_spec)
             self._writer.truncate_after(state.counters.trained_steps)
         self.learner = self._commands.learner = learner
-        self._findings = FindingsMaker(environment.action)
+        self._findings = FindingsMaker(environment.action, state.counters.num_episodes)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._board.show(device=state.device_name)
         self._saved_steps = state.counters.trained_steps
@@ -281,8 +281,7 @@ class Controller:
         self._board.show_metrics(line)
         self._board.show(findings=tuple(str(finding) for finding in findings))
         if self.machine.state.value == "RUNNING":  # what bounded the run stands when actors leave
-            busy = self._front_end_counts.busy
-            self._board.show(bottleneck=self._bottleneck.update(line, busy))
+            self._board.show(bottleneck=self._bottleneck.update(line, self._front_end_counts.busy))
         self._writer.write(line | (more or {}), int(line[metrics.STEPS]))
 
     def request_save(self, name: str = "") -> SaveTicket:

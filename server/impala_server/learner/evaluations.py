@@ -152,8 +152,9 @@ class Evaluations:
         """Takes a candidate's results.
 
         The best checkpoint is in its place before the line of metrics that names it is written.
-        Results with returns far beyond those of training are doubtful: they are recorded, but do
-        not make the candidate the best.
+        Results are doubtful where those that the best is chosen by have returns far beyond those of
+        training: they are recorded, but do not make the candidate the best. The other mode may walk
+        in circles until its episodes are cut.
 
         Args:
           name: of the candidate.
@@ -178,9 +179,15 @@ class Evaluations:
         candidate = self._candidates.get(name)
         if candidate is None:
             raise NotFoundError(f"no candidate {name!r}: it was replaced, or is of another life")
-        length = max(sampled["length_max"], greedy["length_max"])
-        limit = self._largest_believed(max_abs_return, max_abs_reward, length)
-        largest = max(abs(one[end]) for one in (sampled, greedy) for end in _RETURN_ENDS)
+        evaluation: Result = {
+            "sampled": sampled,
+            "greedy": greedy,
+            "evaluator_id": evaluator_id,
+            "seed": seed,
+        }
+        decisive = evaluation[self._config.eval_best_by]
+        limit = self._largest_believed(max_abs_return, max_abs_reward, decisive["length_max"])
+        largest = max(abs(decisive[end]) for end in _RETURN_ENDS)
         is_doubtful = largest > limit
         if is_doubtful:
             _LOG.warning(
@@ -188,12 +195,6 @@ class Evaluations:
                 "of %g in absolute value, where training makes at most %g believable",
                 name, evaluator_id, largest, limit,
             )  # fmt: skip
-        evaluation = {
-            "sampled": sampled,
-            "greedy": greedy,
-            "evaluator_id": evaluator_id,
-            "seed": seed,
-        }
         self._num_played = sum(
             one["length_mean"] * one["num_episodes"] for one in (sampled, greedy)
         )

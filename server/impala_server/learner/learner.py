@@ -198,8 +198,12 @@ class Learner:
             return steps_before
 
     def go_back(self, checkpoint: Checkpoint) -> int:
-        """Goes back to a checkpoint, as `roll_back`. To be called under the update lock."""
+        """Goes back to a checkpoint, as `roll_back`. To be called under the update lock.
+
+        Older unrolls kept for replay are forgotten: they may be what made the rollback necessary.
+        """
         steps_before = self.state.roll_back(checkpoint)
+        self.source.forget_all()
         self.health.recover()
         self.health.damage = ""
         self._publish()

@@ -84,6 +84,11 @@ class ReplaySource:
                 self._ring.forget(places)
         self._source.release(taken, is_trained)
 
+    def forget_all(self) -> None:
+        """Empties the ring."""
+        with self._lock:
+            self._ring.forget_all()
+
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
         """Returns the origins of the fresh unrolls."""
         return self._source.describe(taken, has_rows)

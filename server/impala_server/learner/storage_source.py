@@ -61,6 +61,9 @@ class StorageSource:
         """Frees the slot for new unrolls, and tells the front end the outcome of the old ones."""
         self._queue.give_back(taken.slot, is_trained)
 
+    def forget_all(self) -> None:
+        """Does nothing: every unroll is given out once."""
+
     def describe(self, taken: TakenBatch, has_rows: bool) -> list[list[Any]]:
         """Returns the origin of each unroll; see `BatchLoader.describe`."""
         return self._loader.describe(taken.slot, has_rows)

@@ -56,9 +56,13 @@ class UnrollRing:
             self._columns = map_columns(batch, self._allocate)._replace(
                 policy_versions=np.zeros(self._capacity, np.int64)
             )
-        index = torch.from_numpy(places).to(batch.actions.device)
+        # At most two ranges, copied as slices: torch has no index_copy_ for unsigned integers of
+        # more than one byte on a CPU.
+        first = int(places[0])
+        ends_after = self._capacity - first  # columns; the others begin at place 0 again
         for ours, theirs in zip(_tensors(self._columns), _tensors(batch), strict=True):
-            ours.index_copy_(1, index, theirs)
+            for to, part in zip((first, 0), theirs.tensor_split([ends_after], 1), strict=True):
+                ours[:, to : to + part.shape[1]].copy_(part)
         self._columns.policy_versions[places] = batch.policy_versions
         self._is_usable[places] = True
         return places
@@ -79,6 +83,10 @@ class UnrollRing:
     def forget(self, places: Places) -> None:
         """Removes the unrolls at `places`."""
         self._is_usable[places] = False
+
+    def forget_all(self) -> None:
+        """Removes all unrolls; the memory stays."""
+        self._is_usable[:] = False
 
     def _allocate(self, leaf: Tensor) -> Tensor:
         shape = (leaf.shape[0], self._capacity, *leaf.shape[2:])

@@ -21,8 +21,10 @@ from impala_policy_server.policy_engine import PolicyEngine
 class Rig:
     """An engine with one client of N slots, and the record of what is played."""
 
-    def __init__(self, num_slots: int, frame_stack: int = 0, max_slots: int = 64) -> None:
-        self.spec = make_spec(frame_stack)
+    def __init__(
+        self, num_slots: int, frame_stack: int = 0, max_slots: int = 64, unroll_length: int = 4
+    ) -> None:
+        self.spec = make_spec(frame_stack, unroll_length)
         self.now_s = 0.0
         self.outbox = Outbox(lambda: None)
         self.engine = PolicyEngine(
@@ -94,6 +96,7 @@ class Rig:
         while self.outbox.wait(0.0):
             for part in self.outbox.take(2).parts:
                 assert part.unrolls.num_unrolls <= 2
+                assert part.policy_version == self.engine.version
                 self.record.compare(part.unrolls)
                 self.compare_memory(part.unrolls.leaves)
         assert len(self.record.trained) == len(set(self.record.trained)), "a row was trained twice"
@@ -119,14 +122,14 @@ ACTS = st.lists(
 )
 
 
-@pytest.mark.parametrize("frame_stack", [0, 3])
+@pytest.mark.parametrize(("frame_stack", "unroll_length"), [(0, 4), (3, 4), (0, 1), (3, 2)])
 @given(acts=ACTS)
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_unrolls_hold_each_decision_with_a_result_once(
-    frame_stack: int, acts: list[tuple[int, str]]
+    frame_stack: int, unroll_length: int, acts: list[tuple[int, str]]
 ) -> None:
     """Seen to fail without `cut`, with a kept previous action, and with repeated steps as new."""
-    rig = Rig(3, frame_stack)
+    rig = Rig(3, frame_stack, unroll_length=unroll_length)
     last: dict[int, dict[str, object]] = {}
     for index, (slot, act) in enumerate(acts):
         if act == "decide":
@@ -254,6 +257,24 @@ def test_version_of_unrolls_is_the_oldest_that_chose_one_of_their_actions() -> N
         rig.decide()
 
     assert rig.outbox.take(8).parts[0].policy_version == 7
+
+
+def test_padding_row_alone_is_not_sent_and_every_episode_is() -> None:
+    """Seen to fail: the version of no decision was refused, and the message's episodes with it."""
+    rig = Rig(1, unroll_length=1)
+    rig.observe(0, is_first=True)
+    rig.decide()
+    rig.observe(0, reward=2.0, end="terminated")
+    first = rig.outbox.take(8)
+    rig.observe(0, is_first=True)
+    assert not rig.outbox.wait(0.0)
+    rig.decide()
+    rig.observe(0, reward=3.0, end="truncated")
+
+    loads = (first, rig.outbox.take(8))
+    for load, episode_return in zip(loads, (2.0, 3.0), strict=True):
+        assert [part.policy_version for part in load.parts] == [rig.engine.version]
+        assert [episode.episode_return for episode in load.episodes] == [episode_return]
 
 
 def test_room_grows_with_its_slots_and_ends_at_the_limit() -> None:

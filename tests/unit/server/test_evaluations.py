@@ -26,11 +26,11 @@ LENGTH, NUM_EPISODES = 50, 10
 class Bench:
     """Evaluations of a learner that sets a candidate aside whenever the test says so."""
 
-    def __init__(self, path: Path, share: float) -> None:
+    def __init__(self, path: Path, share: float, **settings: Any) -> None:
         self.offered: list[int] = []
         self.evaluations = Evaluations(
             RunDirectory(path / "run"),
-            EvaluationConfig(eval_interval_steps=1000, eval_max_share=share),
+            EvaluationConfig(eval_interval_steps=1000, eval_max_share=share, **settings),
             tell_front_end=self._hear,
             record=lambda *_: None,
             drop_shown=lambda *_: None,
@@ -48,12 +48,21 @@ class Bench:
         )
         self.evaluations.tick(learner, 0.0)
 
-    def report(self, step: int) -> None:
+    def report(
+        self, step: int, sampled: float = 0.0, greedy: float = 0.0, **more: Any
+    ) -> dict[str, bool]:
+        """Reports episodes that all had these returns; in training one of 1 was the largest."""
         fields = dict.fromkeys((field.name for field in dataclasses.fields(EvaluationResult)), 0.0)
         result = fields | {"length_mean": LENGTH, "length_max": LENGTH}
         result["num_episodes"] = NUM_EPISODES
+        results = [
+            result | dict.fromkeys(("return_mean", "return_min", "return_max"), value)
+            for value in (sampled, greedy)
+        ]
+        results[1]["length_max"] = more.pop("greedy_length", LENGTH)
         name = f"candidate-{step:012d}-{step}"
-        self.evaluations.report(name, "e", result, result, 1.0, 0, 1.0, 1.0)
+        arguments = {"duration_s": 1.0, "seed": 0, "max_abs_return": 1.0, "max_abs_reward": 1.0}
+        return self.evaluations.report(name, "e", *results, **(arguments | more))
 
 
 @pytest.fixture
@@ -102,3 +111,29 @@ def test_without_a_share_every_candidate_is_offered(tmp_path: Path) -> None:
     bench.set_aside(2000)
 
     assert bench.offered == [1000, 2000]
+
+
+@pytest.mark.parametrize("best_by", ["sampled", "greedy"])
+def test_doubt_is_about_the_mode_that_the_best_is_chosen_by(tmp_path: Path, best_by: str) -> None:
+    """Likeliest actions may walk in circles. Seen to fail: returns of both modes were judged."""
+    bench = Bench(tmp_path, share=0.0, eval_best_by=best_by)
+    other = "greedy" if best_by == "sampled" else "sampled"
+    verdicts = []
+    for step, returns in ((1000, {best_by: 2.0, other: -500.0}), (2000, {best_by: 500.0})):
+        bench.set_aside(step)
+        verdicts.append(bench.report(step, **returns))
+
+    assert [verdict["is_best"] for verdict in verdicts] == [True, False]
+    assert [verdict["is_doubtful"] for verdict in verdicts] == [False, True]
+    bench.evaluations.close()
+
+
+def test_length_of_the_other_mode_makes_no_return_believable(tmp_path: Path) -> None:
+    """Before the first episode of training: rewards of at most 1, and 50 steps make at most 50."""
+    bench = Bench(tmp_path, share=0.0)
+    bench.set_aside(1000)
+
+    verdict = bench.report(1000, sampled=501.0, max_abs_return=None, greedy_length=10**6)
+
+    assert verdict["is_doubtful"]
+    bench.evaluations.close()

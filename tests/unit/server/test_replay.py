@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,18 @@ import torch
 from running_server import make_config
 from update_batches import VECTOR, B, ListSource, T, make_batches
 
+from impala_common.config import ReuseConfig
 from impala_common.errors import ConfigError
+from impala_common.numerics.losses import Targets
+from impala_common.spec.tensor_spec import DTYPES
 from impala_server.learner.batch_loader import Batch
 from impala_server.learner.learner import Learner
+from impala_server.learner.parts import cut
 from impala_server.learner.replay_source import ReplaySource
 from impala_server.learner.stats import LearnerStats
 from impala_server.learner.training_state import TrainingState
 from impala_server.learner.unroll_ring import UnrollRing, count_unroll_bytes
+from impala_server.ranks.checkpoint_bytes import pack_checkpoint, unpack_checkpoint
 from impala_server.storage.shared_block import SharedBlock
 
 
@@ -137,6 +143,26 @@ def test_replayed_unrolls_are_counted_neither_as_taken_nor_as_steps_nor_in_stati
     assert source.describe(taken, False) == [[2]]
 
 
+def test_rollback_forgets_older_unrolls() -> None:
+    """What spoilt the weights must not be trained on again. Planted: the ring stays full."""
+    state, weights = make_state(replay_ratio=1.0), SharedBlock.create("test-weights")
+    source = ReplaySource(ListSource(make_batches(5)), state)
+    num_replayed = []
+    try:
+        learner = Learner(state, source, weights)
+        checkpoint = unpack_checkpoint(pack_checkpoint("a", 0, *learner.export()))
+        for number in range(5):
+            taken = source.take()
+            num_replayed.append(taken.batch.num_replayed)
+            if number == 2:
+                learner.roll_back(checkpoint)  # while a batch is out
+            source.release(taken, learner.train(taken))
+    finally:
+        weights.close()
+
+    assert num_replayed == [0, B, B, 0, B]
+
+
 def test_lag_is_of_fresh_unrolls_and_age_of_all() -> None:
     state = make_state(replay_ratio=1.0)
     source = ReplaySource(ListSource(make_batches(2)), state)
@@ -174,3 +200,45 @@ def test_ring_keeps_recurrent_states_with_their_columns() -> None:
 
     assert mixed.rewards[0].tolist() == [3, 4, 5, 2, 0]
     assert mixed.initial_agent_state[0][1, :, 0].tolist() == [3, 4, 5, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("first", range(B + 2))
+def test_ring_keeps_observations_of_every_permitted_type(dtype: str, first: int) -> None:
+    """Also where a batch goes on at the beginning of the memory. Planted: index_copy_."""
+    ring = UnrollRing(B + 2)
+    ring._next = first
+    (batch,) = make_numbered_batches(1)
+    values = np.arange((T + 1) * B).reshape(T + 1, B).astype(dtype)
+    inputs = batch.inputs._replace(observations={"observation": torch.from_numpy(values)})
+    batch = batch._replace(inputs=inputs)
+
+    places = ring.add(batch)
+    mixed = ring.mix(batch, places[::-1].copy())
+
+    assert places.tolist() == [(first + n) % (B + 2) for n in range(B)]
+    assert sorted(places) == ring.usable.tolist()
+    kept = mixed.inputs.observations["observation"].numpy()
+    assert kept.dtype == values.dtype
+    np.testing.assert_array_equal(kept, np.concatenate([values, values[:, ::-1]], axis=1))
+    assert numbers_of(mixed) == [*range(B), *reversed(range(B))]
+
+
+def test_parts_keep_observations_of_every_permitted_type() -> None:
+    """Whole unrolls are gathered, and so are rows."""
+    batch, targets = make_numbered_batches(1)[0], torch.zeros(T, B)
+    leaves = {
+        name: torch.arange((T + 1) * B).view(T + 1, B).numpy().astype(name) for name in DTYPES
+    }
+    observations = {name: torch.from_numpy(leaf) for name, leaf in leaves.items()}
+    batch = batch._replace(inputs=batch.inputs._replace(observations=observations))
+    generator = torch.Generator().manual_seed(1)
+    for kind in ("unrolls", "rows"):
+        reuse = ReuseConfig(parts=2, part_kind=kind)
+        parts = list(cut(batch, Targets(*[targets] * 4), reuse, generator))
+        for name in DTYPES:
+            seen = [part.inputs.observations[name].flatten().tolist() for part in parts]
+            wanted = leaves[name][:-1].flatten()
+            if kind == "rows":
+                wanted = wanted[~batch.is_padding.numpy().flatten()]
+            assert sorted(itertools.chain(*seen)) == sorted(wanted.tolist())
