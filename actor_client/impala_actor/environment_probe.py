@@ -21,24 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import describe_failure
 from impala_common.config.sections import EnvironmentConfig
-from impala_common.errors import FOREIGN_ERRORS, ImpalaError, UnknownEnvironmentError
+from impala_common.errors import FOREIGN_ERRORS, ImpalaError
 from impala_common.process.exit_codes import OK
 from impala_common.spec.specs import EnvironmentSpec
 from impala_rl.standard_streams import leave
 
 _LOG = logging.getLogger(__name__)
-
-
-def describe_failure(env: str, error: BaseException) -> UnknownEnvironmentError:
-    """Returns the error for an environment whose own code raised while it was made."""
-    text = " ".join(str(error).split())[:500]
-    hint = ""
-    if isinstance(error, TypeError) and "required" in text:
-        hint = '; give its arguments with --env-kwargs, such as \'{"render_mode": "rgb_array"}\''
-    elif "render_mode" in text:
-        hint = '; give it with --env-kwargs \'{"render_mode": "rgb_array"}\''
-    return UnknownEnvironmentError(f"{env} cannot be made: {type(error).__name__}: {text}{hint}")
 
 
 def choose_legal_action(

@@ -45,7 +45,7 @@ def evaluate_in_process(
     def make() -> EnvironmentAdapter:
         return make_environment(env, num_slots, environment_config)
 
-    with contextlib.closing(RebuiltEnvironment(make)) as environment:
+    with contextlib.closing(RebuiltEnvironment(make, env=env)) as environment:
         policy = Policy(network, environment.spec.action, num_slots, seed)
         return evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
 

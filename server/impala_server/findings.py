@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from impala_common.run import metrics
 from impala_common.spec.action_spec import ActionSpec
+from impala_common.spec.specs import EnvironmentSpec
 
 _NUM_LINES = 5  # lines whose median is judged
 _JUDGED = (
@@ -108,19 +109,20 @@ class FindingsMaker:
 
     def __init__(
         self,
-        action: ActionSpec,
+        environment: EnvironmentSpec,
         num_episodes_before: int = 0,
         thresholds: Thresholds = THRESHOLDS,
     ) -> None:
         """Starts without data.
 
         Args:
-          action: specification of the action; entropy is judged only without gaussian parts.
+          environment: what is learned; entropy is judged only without gaussian actions and masks.
           num_episodes_before: episodes of earlier lives, whose returns are not in the metrics.
           thresholds: the limits.
         """
         self._limits = thresholds
-        self._max_entropy = _find_max_entropy(action)
+        is_masked = environment.action_mask is not None  # nobody knows how many choices are legal
+        self._max_entropy = None if is_masked else _find_max_entropy(environment.action)
         self._latest: dict[str, deque[float]] = {name: deque(maxlen=_NUM_LINES) for name in _JUDGED}
         self._medians: dict[str, float] = {}
         self._num_lines = 0

@@ -23,7 +23,6 @@ from impala_actor.acting.stop_signals import StopSignals
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
-from impala_actor.environment_probe import describe_failure
 from impala_actor.environments.adapter import EnvironmentAdapter, StepResult
 from impala_actor.environments.episode_statistics import EpisodeTracker
 from impala_actor.environments.factory import make_environment
@@ -36,8 +35,6 @@ from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.codec.field_bounds import MAX_FAILURES_PER_MESSAGE
 from impala_common.codec.unrolls import Unrolls, pack_unrolls
 from impala_common.errors import (
-    FOREIGN_ERRORS,
-    ImpalaError,
     LearnerUnavailableError,
     QueueClosedError,
     RunFinishedError,
@@ -134,12 +131,9 @@ class Actor:
             finally:
                 self.reclaim_signals()
 
-        try:
-            return RebuiltEnvironment(make, self.stop, watchdog, self.config.max_env_failures)
-        except ImpalaError:
-            raise
-        except FOREIGN_ERRORS as error:  # code of users may raise any error
-            raise describe_failure(self.config.env, error) from error
+        return RebuiltEnvironment(
+            make, self.stop, watchdog, self.config.max_env_failures, self.config.env
+        )
 
     def reclaim_signals(self) -> None:
         """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""

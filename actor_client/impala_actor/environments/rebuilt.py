@@ -27,6 +27,7 @@ from impala_common.errors import (
     ImpalaError,
     QueueClosedError,
     SpecMismatchError,
+    UnknownEnvironmentError,
 )
 from impala_common.spec.specs import EnvironmentSpec
 
@@ -56,14 +57,20 @@ class RebuiltEnvironment:
         stop: threading.Event | None = None,
         watchdog: EnvironmentWatchdog | None = None,
         max_failures: int = 5,
+        env: str = "the environment",
     ) -> None:
-        """Makes the slots for the first time; an error of that is raised unchanged.
+        """Makes the slots for the first time.
 
         Args:
           make: makes all slots.
           stop: ends pauses; None: nothing does.
           watchdog: entered for every call, owned by the caller; None: calls have no time limit.
           max_failures: failures without a good step between them after which it is given up.
+          env: its id, for messages.
+
+        Raises:
+          UnknownEnvironmentError: its own code raised.
+          ImpalaError: as `make` raises it.
         """
         self._make = make
         self._stop = stop or threading.Event()
@@ -72,8 +79,13 @@ class RebuiltEnvironment:
         self._num_since_step = 0
         self._num_since_progress = 0
         self.num_failures = 0
-        with self._watchdog:
-            self._adapter: EnvironmentAdapter | None = make()
+        try:
+            with self._watchdog:
+                self._adapter: EnvironmentAdapter | None = make()
+        except ImpalaError:
+            raise
+        except FOREIGN_ERRORS as error:  # code of users may raise any error
+            raise describe_failure(env, error) from error
         self.spec: EnvironmentSpec = self._adapter.spec
         self.num_slots = self._adapter.num_slots
         self.resets_at_once = self._adapter.resets_at_once
@@ -181,6 +193,17 @@ class RebuiltEnvironment:
         )  # fmt: skip
         if self._stop.wait(pause_s):
             raise QueueClosedError("the actor is stopping")
+
+
+def describe_failure(env: str, error: BaseException) -> UnknownEnvironmentError:
+    """Returns the error for an environment whose own code raised while it was made."""
+    text = " ".join(str(error).split())[:500]
+    hint = ""
+    if isinstance(error, TypeError) and "required" in text:
+        hint = '; give its arguments with --env-kwargs, such as \'{"render_mode": "rgb_array"}\''
+    elif "render_mode" in text:
+        hint = '; give it with --env-kwargs \'{"render_mode": "rgb_array"}\''
+    return UnknownEnvironmentError(f"{env} cannot be made: {type(error).__name__}: {text}{hint}")
 
 
 def all_finite(leaves: Mapping[str, NDArray[Any]]) -> bool:

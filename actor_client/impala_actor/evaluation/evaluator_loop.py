@@ -111,7 +111,7 @@ class Evaluator:
         def make() -> EnvironmentAdapter:
             return make_environment(self._config.env, num_slots, config)
 
-        return RebuiltEnvironment(make, self._stop)
+        return RebuiltEnvironment(make, self._stop, env=self._config.env)
 
     def _play_all(self, subscriber: CandidateSubscriber, environment: RebuiltEnvironment) -> None:
         played = ""

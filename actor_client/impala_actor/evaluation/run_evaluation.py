@@ -102,7 +102,7 @@ def evaluate_frozen_run(
     def make() -> EnvironmentAdapter:
         return make_environment(env, num_slots, config)
 
-    with contextlib.closing(RebuiltEnvironment(make)) as environment:
+    with contextlib.closing(RebuiltEnvironment(make, env=env)) as environment:
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, num_slots, seed)
         evaluation = evaluate(

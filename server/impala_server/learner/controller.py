@@ -197,7 +197,7 @@ class Controller:
             write_specs(self._run, environment, state.model_spec)
             self._writer.truncate_after(state.counters.trained_steps)
         self.learner = self._commands.learner = learner
-        self._findings = FindingsMaker(environment.action, state.counters.num_episodes)
+        self._findings = FindingsMaker(environment, state.counters.num_episodes)
         self._start_s = self._last_log_s = self._last_save_s = _now_s()
         self._board.show(device=state.device_name)
         self._saved_steps = state.counters.trained_steps

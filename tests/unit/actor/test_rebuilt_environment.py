@@ -253,3 +253,13 @@ def is_living(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_environment_that_cannot_be_made_is_named_wherever_it_is_played() -> None:
+    """Seen to fail in evaluations: a traceback, and an evaluator that was started again."""
+
+    def make() -> EnvironmentAdapter:
+        raise RuntimeError("no licence")
+
+    with pytest.raises(UnknownEnvironmentError, match=r"^Sim-v0 cannot be made: .*no licence$"):
+        RebuiltEnvironment(make, env="Sim-v0")

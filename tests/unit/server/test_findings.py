@@ -10,6 +10,8 @@ import pytest
 
 from impala_common.run import metrics
 from impala_common.spec.action_spec import ActionPart, ActionSpec
+from impala_common.spec.specs import EnvironmentSpec
+from impala_common.spec.tensor_spec import TensorRole, TensorSpec
 from impala_server.findings import (
     FINDINGS,
     THRESHOLDS,
@@ -52,9 +54,14 @@ WRONG: dict[str, dict[str, float]] = {
 MAX_GRAD_NORM = 0.5
 
 
-def make_maker(action: ActionSpec | None = None) -> FindingsMaker:
+def make_spec(action: ActionSpec | None = None, role: TensorRole = "") -> EnvironmentSpec:
+    leaf = TensorSpec("observation", (2,), "int8" if role else "float32", role=role)
+    return EnvironmentSpec((leaf,), action or ActionSpec.discrete(2))
+
+
+def make_maker(action: ActionSpec | None = None, role: TensorRole = "") -> FindingsMaker:
     """Returns one that has seen a run begin at a return of 10 and go well since."""
-    maker = FindingsMaker(ActionSpec.discrete(2) if action is None else action)
+    maker = FindingsMaker(make_spec(action, role))
     maker.update(SOUND | {metrics.RETURN_MEAN: 10.0}, MAX_GRAD_NORM)
     for _ in range(10):
         assert maker.update(SOUND, MAX_GRAD_NORM) == ()
@@ -102,18 +109,18 @@ def test_one_odd_line_is_no_finding(metric: str, odd: float) -> None:
 def test_nothing_is_judged_before_there_is_enough_to_judge() -> None:
     """Planted: min_lines and min_updates left out."""
     everything = {key: value for more in WRONG.values() for key, value in more.items()}
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
     few_updates = everything | {metrics.UPDATES: THRESHOLDS.min_updates - 1.0}
 
     assert found_by(maker, few_updates, 100) == ()
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
     assert found_by(maker, everything, THRESHOLDS.min_lines - 1) == ()
     assert found_by(maker, everything, 1) != ()
 
 
 def test_return_that_fell_is_judged_by_what_was_gained_also_below_zero() -> None:
     """From -200 to -20 and back to -150. Planted: half of the best itself, here -10."""
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
 
     def names(now: float) -> list[str]:
         lines = found_by(maker, {metrics.RETURN_MEAN: now})
@@ -126,7 +133,7 @@ def test_return_that_fell_is_judged_by_what_was_gained_also_below_zero() -> None
 
 def test_return_that_only_swings_has_not_fallen() -> None:
     """Blackjack: the mean of a hundred returns of -1 or 1 goes up and down by .1."""
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
     for now in (-0.1, 0.0, -0.1, 0.05, -0.08):
         line = {metrics.RETURN_MEAN: now, metrics.RETURN_STD: 0.95}
         assert found_by(maker, line) == ()
@@ -134,7 +141,7 @@ def test_return_that_only_swings_has_not_fallen() -> None:
 
 def test_first_episodes_are_no_best_return() -> None:
     """Planted: the mean of one lucky episode taken for the best."""
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
     found_by(maker, {metrics.RETURN_MEAN: 10.0, metrics.EPISODES: 2.0})
     found_by(maker, {metrics.RETURN_MEAN: 9_000.0, metrics.EPISODES: 3.0})
 
@@ -143,7 +150,7 @@ def test_first_episodes_are_no_best_return() -> None:
 
 def test_first_episodes_after_a_resume_are_no_best_return() -> None:
     """The count goes on, but the returns begin anew. Planted: the count of the whole run."""
-    maker = FindingsMaker(ActionSpec.discrete(2), num_episodes_before=500)
+    maker = FindingsMaker(make_spec(), num_episodes_before=500)
     names = [
         [finding.name for finding in found_by(maker, {metrics.RETURN_MEAN: mean} | count)]
         for mean, count in (
@@ -179,6 +186,13 @@ def test_entropy_of_continuous_actions_is_not_judged() -> None:
     assert found_by(maker, {metrics.ENTROPY: -4.0}) == ()
 
 
+def test_entropy_of_masked_actions_is_not_judged() -> None:
+    """Seen to fail: it is small by itself where masks leave few choices."""
+    maker = make_maker(role="action_mask")
+
+    assert found_by(maker, {metrics.ENTROPY: 0.001}) == ()
+
+
 def test_explained_variance_of_returns_that_do_not_vary_is_not_judged() -> None:
     """A solved CartPole: all values alike, and right. Planted: the spread not looked at."""
     more = {
@@ -204,7 +218,7 @@ NOTHING_FOUND = {
 
 def test_run_without_any_reward_is_told_so_and_nothing_about_its_values() -> None:
     """Seen to fail: "values explain nothing", and silence about the rewards."""
-    maker = FindingsMaker(ActionSpec.discrete(2))
+    maker = FindingsMaker(make_spec())
 
     (finding,) = found_by(maker, NOTHING_FOUND)
 
