@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -246,8 +245,7 @@ class IMPALA(AgentState):
             with self._lock:
                 self._require_idle("train")
                 own = self._frozen()
-                if init_model_path is not None:
-                    own.load_weights(load_checkpoint(Path(init_model_path)))
+                init_model = None if init_model_path is None else load_checkpoint(init_model_path)
                 training = Training(
                     self.config,
                     own,
@@ -262,6 +260,8 @@ class IMPALA(AgentState):
                     is_quiet=self._quiet,
                     callbacks=callbacks,
                 )
+                if init_model is not None:
+                    own.load_weights(init_model)
                 self._training = stack.enter_context(training)
                 self._has_begun.notify_all()
             try:
@@ -269,8 +269,14 @@ class IMPALA(AgentState):
             finally:
                 with self._lock:
                     self._training = None
-                    self._own = training.take_over()
-                    self._own.network.train(self.training)
+                    try:
+                        own = training.take_over()
+                    except KeyboardInterrupt:  # what was trained must not be lost
+                        own = training.take_over()
+                        raise
+                    finally:
+                        self._own = own
+                        own.network.train(self.training)
 
     def eval(self, num_eval_episodes: int = 10, *, greedy: bool = False) -> EvalResult:
         """Plays episodes with frozen weights, in eval_env if it was given.

@@ -71,7 +71,7 @@ def save_checkpoint(
     return path
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Returns the checkpoint at `path`: a checkpoint's folder, or a run's (its newest one).
 
     Raises:

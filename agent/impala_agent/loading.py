@@ -116,7 +116,7 @@ def make_agent(
       ConfigError: an object is needed; the text names the argument.
       CheckpointError: there is nothing to load, or it is damaged, or of other spaces.
     """
-    saved = _read(Path(path), model)
+    saved = _read(Path(os.path.abspath(path)), model)  # whatever folder the caller goes to later
     settings = saved.settings
     env = env or _require_plain("env", settings["environment"].get("env", ""))
     name = str(settings["model"].get("model", ""))

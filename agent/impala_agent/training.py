@@ -214,9 +214,16 @@ class Training:
         return self._own.restored(store.load_newest(), self._run.path)
 
 
+def _is_same_folder(path: Path, other: Path | None) -> bool:
+    try:
+        return other is not None and os.path.samefile(path, other)
+    except FileNotFoundError:  # the other one was removed
+        return False
+
+
 def require_own_run(run: RunDirectory, own: OwnLearner) -> None:
     """Raises ConfigError if the folder has a run other than that of the agent's state."""
-    if run.holds_run() and (own.run_path is None or not os.path.samefile(run.path, own.run_path)):
+    if run.holds_run() and not _is_same_folder(run.path, own.run_path):
         raise ConfigError(
             "run_dir",
             str(run.path),

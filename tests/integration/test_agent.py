@@ -21,7 +21,9 @@ import psutil
 import pytest
 import torch
 from running_server import wait_for_threads
+from seed_agents import are_equal, weights_of
 
+from impala_agent.training import Training
 from impala_common.errors import ConfigError, ImpalaError, RunInUseError
 from impala_common.run import metrics
 from impala_server import IMPALA
@@ -147,6 +149,37 @@ def _wait_for_steps(agent: IMPALA, timeout_s: float = 40.0) -> None:
             return
         threading.Event().wait(0.05)
     raise AssertionError("the learner did not train in time")
+
+
+def test_interrupt_while_the_trained_state_is_read_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: the agent kept the weights of before its training."""
+    take_over = Training.take_over
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupted(training: Training) -> Any:
+        if interrupts:
+            raise interrupts.pop()
+        return take_over(training)
+
+    monkeypatch.setattr(Training, "take_over", interrupted)
+    with make_agent(tmp_path) as agent:
+        with pytest.raises(KeyboardInterrupt):
+            agent.train(300)
+        assert agent.global_step >= 300
+
+
+def test_training_that_is_refused_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
+    """Seen to fail: init_model_path was loaded before the other arguments were looked at."""
+    with make_agent(tmp_path / "other") as other:
+        saved = other.save(tmp_path / "saved")
+    with make_agent(tmp_path, seed=7) as agent:
+        before = {name: value.copy() for name, value in weights_of(agent).items()}
+        with pytest.raises(ImpalaError):
+            agent.train(300, init_model_path=saved, log_interval="often")  # type: ignore[arg-type]
+
+        assert are_equal(weights_of(agent), before)
 
 
 def test_agent_in_a_folder_that_holds_another_run_is_refused(tmp_path: Path) -> None:

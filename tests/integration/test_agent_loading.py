@@ -38,6 +38,18 @@ def test_run_is_loaded_with_its_settings_and_goes_on(trained: Trained) -> None:
         agent.mode(one)
 
 
+def test_run_that_was_named_relatively_is_known_from_another_folder(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: FileNotFoundError in `save` after os.chdir."""
+    monkeypatch.chdir(trained.run.path.parent)
+    agent = IMPALA.load(trained.run.path.name, quiet=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert agent.run_dir == trained.run.path
+    agent.save(tmp_path / "saved")
+
+
 def test_checkpoint_is_loaded_into_a_folder_of_its_own(trained: Trained, tmp_path: Path) -> None:
     saved = trained.agent.save(tmp_path / "saved")
 

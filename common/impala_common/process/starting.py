@@ -19,7 +19,8 @@ def open_memory_file(name: str) -> BinaryIO:
     """
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create(name, os.MFD_CLOEXEC), "w+b")
-    return os.fdopen(os.dup(tempfile.TemporaryFile(prefix=name).fileno()), "w+b")
+    with tempfile.TemporaryFile(prefix=name) as file:
+        return os.fdopen(os.dup(file.fileno()), "w+b")
 
 
 def open_settings(text: str) -> BinaryIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -89,3 +90,11 @@ def test_settings_need_no_folder_for_temporary_files(
 
     with starting.open_settings("a = 1\n") as file:
         assert subprocess.run(["cat"], stdin=file, capture_output=True).stdout == b"a = 1\n"
+
+
+def test_memory_file_is_a_file_of_its_own_on_any_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen to fail without memfd: the descriptor was closed with the file it came from."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+
+    with starting.open_settings("a = 1\n") as file:
+        assert file.read() == b"a = 1\n"
