@@ -163,10 +163,10 @@ MINUTES ?= 120
 .PHONY: faults
 faults: $(STAMP) ## Break a run on purpose for a quarter of an hour and judge it (ARGS="--seed 7")
 	@code=0; log=$$(mktemp); \
-	  export IMPALA_FAULTS=full IMPALA_FAULT_FIGURES=$(CURDIR)/docs/results/hostile.json; \
-	  $(BIN)/pytest tests/faults/test_links.py tests/integration/test_reconnect.py >$$log 2>&1 & \
+	  export IMPALA_FAULTS=full IMPALA_FAULT_FIGURES="$(CURDIR)/docs/results/hostile.json"; \
+	  $(BIN)/pytest tests/faults/test_links.py tests/integration/test_reconnect.py >"$$log" 2>&1 & \
 	  $(BIN)/pytest tests/faults -k "hostile or kill or hosts" || code=$$?; \
-	  wait $$! || code=$$?; cat $$log; rm $$log; \
+	  wait $$! || code=$$?; cat "$$log"; rm "$$log"; \
 	  (cd tests && ../$(BIN)/python -m faults $(ARGS)) || code=$$?; $(MAKE) docs; exit $$code
 
 .PHONY: soak

@@ -65,6 +65,12 @@ make_venv() {
     is_fitting "$venv/bin/python" || fail "$venv has a Python older than 3.11; remove it first"
     return
   fi
+  if [ ! -f "$stamp" ] && "$venv/bin/python" -c '' >/dev/null 2>&1; then # such as uv's
+    is_fitting "$venv/bin/python" || fail "$venv has a Python older than 3.11; remove it first"
+    "$venv/bin/python" -m ensurepip >/dev/null 2>&1 || fail \
+      "$venv has no pip and cannot get it (python -m ensurepip); remove $venv first"
+    return
+  fi
   python=$(find_python)
   "$python" -c 'import venv, ensurepip' 2>/dev/null || fail \
     "$python cannot make virtual environments: its venv or ensurepip module is missing" \

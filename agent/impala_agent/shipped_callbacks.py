@@ -25,6 +25,7 @@ from impala_common.errors import (
     LearnerUnavailableError,
     MissingExtraError,
 )
+from impala_common.process.terminals import is_on_terminal, keeps_prints_apart
 from impala_common.run import metrics
 from impala_common.run.return_text import show_return
 from impala_common.run.run_data import EvaluationPoint
@@ -124,7 +125,11 @@ class ProgressBar(Callback):
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
+            # FORCE_COLOR would have every picture of the bar written into a file.
+            console=Console(
+                file=sys.stderr, force_terminal=None if is_on_terminal(sys.stderr) else False
+            ),
+            redirect_stdout=not keeps_prints_apart(),
         )
         self._bar.add_task("", total=progress.total_steps, completed=progress.steps, mean="-")
         self._bar.start()

@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from impala_common.errors import AddressInUseError
 from impala_common.rpc.addresses import join_address
 from impala_policy_server.dispatcher import Dispatcher
 from impala_policy_server.learner_source import LearnerSource
@@ -24,7 +23,7 @@ from impala_policy_server.policy_engine import PolicyEngine
 from impala_policy_server.policy_source import PolicySource
 from impala_policy_server.serving_figures import Buckets
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
-from impala_server.front_end.monitoring.scrape_server import ScrapeServer
+from impala_server.front_end.monitoring.scrape_server import serve_metrics
 
 VERDICTS = ("ACCEPTED", "DUPLICATE", "STALE", "CAPACITY", "INVALID")
 """Values of the label `verdict`."""
@@ -131,18 +130,13 @@ class PolicyMetrics:
         """Listens at once, on any free port if `port` is negative; `attach` adds what is shown.
 
         Raises:
+          ConfigError: the host is no address of this machine.
           AddressInUseError: the port is taken.
         """
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self.interceptor = RpcMetrics(self._registry)
-        try:
-            self._server = ScrapeServer(host, max(port, 0), make_wsgi_app(self._registry))
-        except OSError as error:
-            raise AddressInUseError(
-                f"cannot serve Prometheus on {join_address(host, port)}: "
-                f"{error.strerror or error}; pass another --prometheus-port (0: none)"
-            ) from error
+        self._server = serve_metrics(host, port, make_wsgi_app(self._registry))
         self.address = join_address(host, self._server.server_port)
 
     def attach(self, dispatcher: Dispatcher, source: PolicySource) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -42,5 +43,13 @@ class Interrupts:
 
     def _on_signal(self, unused_number: int, unused_frame: FrameType | None) -> None:
         if self._event.is_set():
+            _show_cursor()
             os._exit(INTERRUPTED)  # children see their pipes close, and save a checkpoint
         self._event.set()
+
+
+def _show_cursor() -> None:
+    """Gives the terminal its cursor back, which a live display has hidden, on a line of its own."""
+    with contextlib.suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h\n")

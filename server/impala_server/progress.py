@@ -28,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from impala_common.process.logs import write_line
+from impala_common.process.terminals import can_show_live, keeps_prints_apart
 from impala_common.run import metrics as names
 from impala_common.run.return_text import show_return
 from impala_common.run.sparkline import Sparkline
@@ -102,9 +103,12 @@ class ProgressDisplay:
     def start(self) -> None:
         """Begins to show."""
         self._started_s = self._clock()
-        if self._console.is_terminal and not self._is_json and self._live is None:
+        if can_show_live(self._console) and not self._is_json and self._live is None:
             self._live = _ResizableLive(
-                console=self._console, get_renderable=self.render, refresh_per_second=4
+                console=self._console,
+                get_renderable=self.render,
+                refresh_per_second=4,
+                redirect_stdout=not keeps_prints_apart(),
             )
             self._live.start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,3 +42,18 @@ def test_watch_ends_without_an_error_when_its_reader_has_seen_enough(
 
     assert {line["state"] for line in lines} == {"STARTING"}
     assert (process.returncode, complaints) == (0, "")
+
+
+def test_watch_into_a_file_is_lines_even_if_colours_are_forced(server: RunningServer) -> None:
+    """Before: every picture of the live display went into the file."""
+    done = subprocess.run(
+        watch(server, "--count", "2"),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"},
+        timeout=60,
+        check=True,
+    )
+
+    assert len(done.stdout.splitlines()) == 2
+    assert "\x1b" not in done.stdout

@@ -33,6 +33,7 @@ from impala_actor.result_console import ResultConsole
 from impala_common.config.checks import LONGEST_S, require, require_between
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
+from impala_common.process.terminals import can_show_live
 from impala_common.run.run_directory import RunDirectory, reading
 
 _MAX_PAGES = 1000  # of clients: no answer keeps this command for ever
@@ -167,7 +168,7 @@ def _watch(client: AdminClient, arguments: Arguments, where: Where) -> int:
     require("--count", arguments.count, arguments.count >= 0, "at least 0")
     require_between("--interval-s", arguments.interval_s, 0, LONGEST_S)
     dashboard, console = Dashboard(), _make_console()
-    is_live = console.is_terminal and not where.is_json
+    is_live = can_show_live(console) and not where.is_json
     live = Live(console=console, auto_refresh=False) if is_live else None
     with live or contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):
         for number, message in enumerate(client.watch(arguments.interval_s), 1):

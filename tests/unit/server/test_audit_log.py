@@ -50,6 +50,27 @@ def test_file_that_is_full_makes_room_and_one_older_is_kept(
     assert json.loads(path.read_text().splitlines()[-1])["number"] == 99
 
 
+def test_two_files_in_one_folder_keep_an_older_one_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy server's beside a learner's. Before: both became audit.1.jsonl."""
+    monkeypatch.setattr(audit_log, "_MAX_BYTES", 500)
+    names = ("audit.jsonl", "policy_audit.jsonl")
+
+    async def write() -> None:
+        for name in names:
+            log = AuditLog(tmp_path / name)
+            for number in range(6):
+                await log.write(name, "Drain", "ok", number=number)
+
+    asyncio.run(write())
+
+    older = {name: tmp_path / name.replace(".jsonl", ".1.jsonl") for name in names}
+    assert {file.name for file in tmp_path.iterdir()} == {*names, *(p.name for p in older.values())}
+    for name, path in older.items():
+        assert {json.loads(line)["who"] for line in path.read_text().splitlines()} == {name}
+
+
 def test_disk_that_refuses_costs_the_line_not_the_change(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

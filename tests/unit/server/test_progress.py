@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console, ConsoleDimensions
@@ -45,6 +49,11 @@ def with_metrics(state: str = "RUNNING", **values: float) -> LearnerStatus:
     return dataclasses.replace(STATUS, state=state, metrics={**METRICS, **values})
 
 
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class FakeClock:
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -56,8 +65,8 @@ class FakeClock:
 def make_display(
     width: int = 100, is_terminal: bool = False
 ) -> tuple[ProgressDisplay, io.StringIO, FakeClock]:
-    file, clock = io.StringIO(), FakeClock()
-    console = Console(file=file, width=width, force_terminal=is_terminal)
+    file, clock = FakeTerminal() if is_terminal else io.StringIO(), FakeClock()
+    console = Console(file=file, width=width, _environ={"TERM": "xterm"})
     return ProgressDisplay(200_000, "CartPole-v1 [bold]", console, clock), file, clock
 
 
@@ -211,6 +220,72 @@ def test_terminal_shows_messages_and_gives_the_cursor_back() -> None:
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "environment"),
+    [(False, {"FORCE_COLOR": "1", "TERM": "xterm"}), (True, {"TERM": "dumb"})],
+)
+def test_where_nothing_can_be_drawn_anew_there_are_plain_lines(
+    is_terminal: bool, environment: dict[str, str]
+) -> None:
+    """Before: every picture went into a log of CI, and a dumb terminal showed nothing."""
+    file = FakeTerminal() if is_terminal else io.StringIO()
+    display = ProgressDisplay(200_000, "run", Console(file=file, _environ=environment), FakeClock())
+    with display:
+        display.update(STATUS)
+
+        assert "steps 51,200 (26 %)" in file.getvalue()
+    assert "\x1b[?25l" not in file.getvalue()
+    assert len(file.getvalue().splitlines()) == 1
+
+
+# Prints while a display is on; "results" as a script of a user does.
+PRINTS = """
+import sys
+from rich.console import Console
+from impala_agent.shipped_callbacks import ProgressBar
+from impala_server.progress import ProgressDisplay
+class Progress:
+    total_steps, steps, metrics = 100, 0, {}
+which = {"display": ProgressDisplay(100, "run"), "bar": ProgressBar()}[sys.argv[1]]
+which.start() if sys.argv[1] == "display" else which.on_start(Progress())
+print("results")
+which.stop() if sys.argv[1] == "display" else which.on_end(Progress(), None)
+"""
+
+
+@pytest.mark.parametrize("which", ["display", "bar"])
+def test_what_a_script_prints_while_it_trains_goes_into_its_file(which: str) -> None:
+    """`python script.py > results.txt` on a terminal. Before: the file stayed empty."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTS, which],
+            stdout=subprocess.PIPE,
+            stderr=slave,
+            env=environment,
+            timeout=60,
+            check=True,
+        )
+        shown = os.read(master, 1 << 16)
+    finally:
+        os.close(slave)
+        os.close(master)
+
+    assert done.stdout == b"results\n"
+    assert b"\x1b[?25l" in shown, "there was a live display"
+
+
+def test_bar_is_not_drawn_again_and_again_into_a_file() -> None:
+    """Before, with FORCE_COLOR: each of its pictures, and codes that move the cursor."""
+    environment = {**os.environ, "TERM": "xterm", "FORCE_COLOR": "1"}
+    command = [sys.executable, "-c", PRINTS, "bar"]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+
+    assert b"\x1b[?25" not in done.stderr
+    assert b"0/100" in done.stderr
+
+
 def test_render_can_be_exported_as_a_picture() -> None:
     display, _, _ = make_display()
     display.update(STATUS)
@@ -245,8 +320,8 @@ def test_sparkline_of_constant_value_is_flat() -> None:
 
 def test_live_display_begins_on_a_clean_screen_when_the_terminal_is_resized() -> None:
     """Seen to fail with rich's own Live, which goes back over as many lines as it had drawn."""
-    file = io.StringIO()
-    console = Console(file=file, width=100, height=40, force_terminal=True, force_interactive=True)
+    file = FakeTerminal()
+    console = Console(file=file, width=100, height=40, _environ={"TERM": "xterm"})
     with ProgressDisplay(200_000, "run", console, FakeClock()) as display:
         display.update(STATUS)
         display.message("before")

@@ -51,7 +51,7 @@ class AuditLog:
     def _append(self, text: str) -> None:
         try:
             if self._path.exists() and self._path.stat().st_size + len(text) > _MAX_BYTES:
-                os.replace(self._path, self._path.with_name("audit.1.jsonl"))
+                os.replace(self._path, _older(self._path))
             descriptor = os.open(
                 self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600
             )
@@ -61,6 +61,11 @@ class AuditLog:
                 os.close(descriptor)
         except OSError as error:
             _LOG.error("audit line could not be written: %s (%s)", error, printable(text))
+
+
+def _older(path: Path) -> Path:
+    """Returns where a full file goes; two files in one folder do not replace each other's."""
+    return path.with_name(f"{path.stem}.1{path.suffix}")
 
 
 def _clean(value: Any) -> Any:  # Any: JSON

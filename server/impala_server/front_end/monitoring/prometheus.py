@@ -20,14 +20,13 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from impala_common.config import TrainConfig
-from impala_common.errors import AddressInUseError
 from impala_common.process.installation import find_version
 from impala_common.rpc.addresses import join_address
 from impala_common.run.metrics import BOTTLENECK_PARTS
 from impala_server.front_end.learner_link import LearnerLink
 from impala_server.front_end.monitoring.prometheus_series import OWN, SERIES, STATES
 from impala_server.front_end.monitoring.rpc_metrics import RpcMetrics
-from impala_server.front_end.monitoring.scrape_server import ScrapeServer
+from impala_server.front_end.monitoring.scrape_server import serve_metrics
 from impala_server.messages import LearnerStatus
 
 
@@ -107,6 +106,7 @@ class PrometheusEndpoint:
         """Listens at once.
 
         Raises:
+          ConfigError: the host is no address of this machine.
           AddressInUseError: the port is taken.
         """
         registry = CollectorRegistry()
@@ -114,13 +114,7 @@ class PrometheusEndpoint:
         ProcessCollector(registry=registry)
         self.interceptor = RpcMetrics(registry)
         host, port = config.checkpoint.prometheus_host, config.checkpoint.prometheus_port
-        try:
-            self._server = ScrapeServer(host, max(port, 0), make_wsgi_app(registry))
-        except OSError as error:
-            raise AddressInUseError(
-                f"cannot serve Prometheus on {join_address(host, port)}: "
-                f"{error.strerror or error}; pass another --prometheus-port (0: none)"
-            ) from error
+        self._server = serve_metrics(host, port, make_wsgi_app(registry))
         self.address = join_address(host, self._server.server_port)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ are open; one more cuts the oldest, since an honest scrape takes milliseconds. `
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import socketserver
 import threading
@@ -15,11 +16,15 @@ import time
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from impala_common.errors import AddressInUseError, ConfigError
+from impala_common.rpc.addresses import join_address
+
 MAX_REQUESTS = 8
 """Requests answered at a time: a few Prometheus servers, and a person who looks."""
 REQUEST_DEADLINE_S = 5.0
 """Time for a whole request, from the connection to the last byte of the answer."""
 
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _POLL_S = 0.1
 _JOIN_S = 2.0
 
@@ -49,8 +54,10 @@ class ScrapeServer(socketserver.ThreadingMixIn, WSGIServer):
           deadline_s: time for a whole request.
 
         Raises:
-          OSError: the port is taken.
+          OSError: the port is taken, or `host` is no address of this machine.
         """
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
         self._deadline_s = deadline_s
         self._open: dict[socket.socket, float] = {}  # connections by their deadline, oldest first
         self._lock = threading.Lock()
@@ -99,6 +106,32 @@ class ScrapeServer(socketserver.ThreadingMixIn, WSGIServer):
 
     def handle_error(self, unused_request: Any, unused_client_address: Any) -> None:
         """Does nothing: the client left, or its connection was cut."""
+
+
+def serve_metrics(host: str, port: int, app: Any) -> ScrapeServer:
+    """Returns a server of `app` at the settings prometheus_host and prometheus_port.
+
+    Args:
+      host: name, or address without brackets.
+      port: 0 or negative for any free one.
+      app: a WSGI application. Any: typeshed has no public name for it.
+
+    Raises:
+      ConfigError: `host` is no address of this machine.
+      AddressInUseError: the port is taken.
+    """
+    try:
+        return ScrapeServer(host, max(port, 0), app)
+    except OSError as error:
+        why = error.strerror or str(error)
+        if isinstance(error, socket.gaierror) or error.errno in _NOT_OURS:
+            raise ConfigError(
+                "--prometheus-host", host, "a name or an address of this machine", why
+            ) from error
+        raise AddressInUseError(
+            f"cannot serve Prometheus on {join_address(host, port)}: {why}; pass another "
+            "--prometheus-port (0: none)"
+        ) from error
 
 
 def _cut(connection: socket.socket) -> None:
