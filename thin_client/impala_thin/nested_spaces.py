@@ -45,8 +45,9 @@ def _walk(
 ) -> Iterator[tuple[str, Path, Any]]:
     """Yields name, path and space of each leaf.
 
-    With `left_out`, an observation's parts: keys are quoted, the names of text are put into it, and
-    what stays of a Tuple is counted anew, as ordinary actors do.
+    With `left_out`, an observation's parts: the names of text are put into it, and what stays of a
+    Tuple is counted anew. Keys are quoted, in an action also those that are numbers, which name the
+    members of a Tuple. All of it as ordinary actors do.
     """
     kind = type(space).__name__
     if kind not in ("Dict", "Tuple"):
@@ -63,7 +64,9 @@ def _walk(
     num_left_out = 0
     for key, child in children:
         label = key if kind == "Dict" else key - num_left_out
-        text = str(label) if left_out is None else quote(str(label), safe=" ")
+        text = quote(str(label), safe=" ", errors="surrogatepass")
+        if left_out is None and kind == "Dict" and text.isdigit():
+            text = f"%{ord(text[0]):02X}{text[1:]}"
         leaves = list(_walk(child, (*path, key), f"{name}/{text}", left_out))
         num_left_out += not leaves
         yield from leaves

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import DecodeActions
 from impala_common.errors import UnsupportedSpaceError
-from impala_common.spec.action_decoding import PartDecoder, split_parts
+from impala_common.spec.action_decoding import PartDecoder, escape_key, split_parts
 from impala_common.spec.action_spec import ACTION, MAX_POLICY_LOGITS, ActionPart, ActionSpec
 from impala_common.spec.tensor_spec import DTYPES
 
@@ -84,7 +84,12 @@ def _walk(name: str, space: spaces.Space[Any]) -> list[tuple[str, spaces.Space[A
     """Returns the leaves of a space with their names, in order."""
     if not _is_nested(space):
         return [(name, space)]
-    return [leaf for key, child in _children(space) for leaf in _walk(f"{name}/{key}", child)]
+    is_dict = isinstance(space, spaces.Dict)
+    return [
+        leaf
+        for key, child in _children(space)
+        for leaf in _walk(f"{name}/{escape_key(str(key)) if is_dict else key}", child)
+    ]
 
 
 def _is_nested(space: spaces.Space[Any]) -> bool:

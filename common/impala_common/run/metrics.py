@@ -47,7 +47,8 @@ LOSS_PG = "loss/pg"
 LOSS_BASELINE = "loss/baseline"
 """Value loss, times baseline_cost."""
 LOSS_ENTROPY = "loss/entropy"
-"""Negative entropy, times entropy_cost."""
+"""Negative entropy, times entropy_cost. With entropy_floor, entropy counts up to that floor once
+more, times entropy_floor_cost."""
 
 POLICY_LAG_MEAN = "learner/policy_lag_mean"
 """Updates between the weights an unroll was made with and those it trained, on average."""

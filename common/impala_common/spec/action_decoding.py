@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,10 +53,18 @@ def split_parts(spec: ActionSpec) -> list[tuple[slice, ActionPart]]:
     return places
 
 
+def escape_key(key: str) -> str:
+    """Returns a key of a Dict for a part's name: ASCII, no slash, no number as of a Tuple."""
+    text = quote(key, safe=" ", errors="surrogatepass")
+    return f"%{ord(text[0]):02X}{text[1:]}" if text.isdigit() else text
+
+
 def decode_actions(spec: ActionSpec, actions: Array) -> Any:  # Any: as the space is nested
     """Returns a batch of actions in the form of the environment's action space.
 
-    A part named "action/arm/0" is the first member of a tuple under the key "arm" of a dictionary.
+    A part named "action/arm/0" is the first member of a tuple under the key "arm" of a dictionary,
+    "action/arm/%30" the value of its key "0". Runs that began before keys were escaped have the
+    former name for both, and tuples where a dictionary has the keys "0", "1", ...
 
     Args:
       spec: specification of an action.
@@ -76,13 +85,13 @@ def decode_actions(spec: ActionSpec, actions: Array) -> Any:  # Any: as the spac
 
 
 def _with_tuples(value: Any) -> Any:  # Any: arrays and dictionaries
-    """Returns dictionaries with the keys "0", "1", ... as tuples."""
+    """Returns dictionaries with the keys "0", "1", ... as tuples, and others with plain keys."""
     if not isinstance(value, dict):
         return value
     values = {key: _with_tuples(item) for key, item in value.items()}
     if list(values) == [str(index) for index in range(len(values))]:
         return tuple(values.values())
-    return values
+    return {unquote(key, errors="surrogatepass"): item for key, item in values.items()}
 
 
 def _find_scales(lows: Array, highs: Array) -> tuple[Array, Array]:

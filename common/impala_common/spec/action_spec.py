@@ -21,6 +21,7 @@ import functools
 import itertools
 import math
 from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class ActionPart:
     """One leaf of the action space.
 
     Attributes:
-      name: "action", or the path of the leaf: "action/arm/mode", "action/0".
+      name: "action", or the path of the leaf: "action/arm/mode", "action/0"; keys are escaped
+        (`impala_common.spec.action_decoding.escape_key`).
       kind: the distribution of its components.
       shape: shape of the environment's array.
       dtype: element type of that array.
@@ -230,12 +232,13 @@ def _make_groups(spec: ActionSpec) -> tuple[ActionGroup, ...]:
 
 def find_difference(expected: ActionSpec, actual: ActionSpec) -> tuple[str, Any, Any] | None:
     """Returns name, expected and actual value of the first field that differs, or None."""
-    names_expected = [part.name for part in expected.parts]
-    names_actual = [part.name for part in actual.parts]
+    # Runs that began before keys were escaped, and clients of that time, have plain names.
+    names_expected = [unquote(part.name) for part in expected.parts]
+    names_actual = [unquote(part.name) for part in actual.parts]
     if names_expected != names_actual:
         return "action parts", names_expected, names_actual
     for want, got in zip(expected.parts, actual.parts, strict=True):
-        for field in dataclasses.fields(ActionPart):
+        for field in dataclasses.fields(ActionPart)[1:]:  # without the name
             if getattr(want, field.name) != getattr(got, field.name):
                 return f"{want.name}.{field.name}", *(
                     getattr(part, field.name) for part in (want, got)

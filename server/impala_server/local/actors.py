@@ -7,6 +7,7 @@ The evaluator, if the settings ask for one, starts and ends with them.
 
 from __future__ import annotations
 
+import functools
 import time
 
 from impala_common.config import TrainConfig
@@ -17,13 +18,16 @@ from impala_common.run.run_directory import RunDirectory
 from impala_server.local.evaluator import LocalEvaluator
 from impala_server.local.policy_server import LocalPolicyServer
 from impala_server.local.process import MAX_QUICK_DEATHS, LocalProcess, client_options
-from impala_server.local.thin_actors import thin_actor_command, validate_thin_run
+from impala_server.local.thin_actors import (
+    thin_actor_command,
+    thin_actor_seed,
+    validate_thin_run,
+)
 
 _MAX_FIRST_DEATHS = 2
 _STOP_S = 15.0
 _TOLD_S = 3.0  # an actor that knows the run has finished ends within a second
 _LEAVE_S = 6.0  # an actor ends within 5 s of SIGTERM
-_SEED_STEP = 1_000_003  # further apart than the slots of a run: each slot has a seed of its own
 
 
 class LocalActors:
@@ -35,6 +39,7 @@ class LocalActors:
         run: RunDirectory,
         address: str,
         objects: ObjectMemory | None = None,
+        learner_life: int = 0,
     ) -> None:
         """Prepares `num_actors` actors for the learner at `address`.
 
@@ -43,9 +48,11 @@ class LocalActors:
           run: the run's folder.
           address: of the learner.
           objects: environments and networks that are Python objects of this process.
+          learner_life: how often the run's learner was started before; in thin actors' seeds.
         """
         validate_thin_run(config, objects)
         self._config = config
+        self._learner_life = learner_life
         is_thin = config.policy_server.thin
         self._actors = [
             LocalProcess(
@@ -117,13 +124,14 @@ class LocalActors:
 
     def _start_thin(self, address: str) -> None:
         """Starts the thin actors, if there are any, at the address of the policy server."""
-        config = self._config
-        for index, actor in enumerate(self._actors if config.policy_server.thin else ()):
-            seed = (
-                config.job.seed * _SEED_STEP + index * config.environment.envs_per_actor
-            ) % 2**31
-            actor.command = thin_actor_command(config, address, actor.name, seed)
+        for index, actor in enumerate(self._actors if self._config.policy_server.thin else ()):
+            actor.command = functools.partial(self._thin_command, address, actor.name, index)
             actor.start()
+
+    def _thin_command(self, address: str, name: str, index: int, start: int) -> list[str]:
+        """Returns the command of a thin actor; each start plays other games."""
+        seed = thin_actor_seed(self._config.job.seed, self._learner_life, index, start)
+        return thin_actor_command(self._config, address, name, seed)
 
 
 def _names(config: TrainConfig) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -50,22 +51,27 @@ class ActorSettingsError(ConfigError):
         ImpalaError.__init__(self, text)
 
 
+Command = list[str] | Callable[[int], list[str]]
+"""A command line, or what makes that of a start from its number: 0, then 1 at the first restart."""
+
+
 class LocalProcess:
     """One process and its history.
 
     Attributes:
       name: in messages and of its log.
       log_path: its log.
-      command: its command line, also of later starts.
+      command: its command line, also of later starts, or what makes that of each start.
     """
 
     def __init__(
-        self, name: str, command: list[str], log_path: Path, objects: ObjectMemory | None = None
+        self, name: str, command: Command, log_path: Path, objects: ObjectMemory | None = None
     ) -> None:
         self._objects = objects
         self.name = name
         self.log_path = log_path
         self.command = command
+        self._num_starts = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._restart_s = 0.0
@@ -78,8 +84,10 @@ class LocalProcess:
           ImpalaError: it cannot be started.
         """
         self._started_s = time.monotonic()
+        command = self.command(self._num_starts) if callable(self.command) else self.command
+        self._num_starts += 1
         with starting(self.name), self.log_path.open("ab") as log:
-            self._process = _spawn(self.command, log, self._objects)
+            self._process = _spawn(command, log, self._objects)
 
     def check(self, max_quick_deaths: int = MAX_QUICK_DEATHS) -> None:
         """Replaces a process that has died.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
+
 from impala_common.config import TrainConfig
 from impala_common.config.checks import require
 from impala_common.process.own_modules import python_command
@@ -17,6 +19,7 @@ from impala_server.local.tuning import find_environment_kind
 
 _BACKENDS = ("auto", "sync", "entry-point")
 _ATARI_BACKENDS = ("auto", "ale")
+_SEED_KEY = 0x7417  # a stream of its own, apart from those of actors and evaluations
 _CONNECT_S = 20.0  # one that outlives impala-train ends after it
 
 
@@ -59,6 +62,20 @@ def validate_thin_run(config: TrainConfig, objects: ObjectMemory | None = None) 
         "left out where environment or network are Python objects of this process",
         "policy server and thin actors are other programs, which make their own",
     )
+
+
+def thin_actor_seed(run_seed: int, learner_life: int, index: int, start: int) -> int:
+    """Returns the seed of a thin actor's environments, in [0, 2**31), another one for each start.
+
+    Args:
+      run_seed: of the run.
+      learner_life: how often the run's learner was started before.
+      index: of the thin actor.
+      start: how often this thin actor was started before, in this life.
+    """
+    parts = [run_seed, learner_life, index, start]
+    sequence = np.random.SeedSequence(parts, spawn_key=(_SEED_KEY,))
+    return int(sequence.generate_state(1, np.uint32)[0] >> np.uint32(1))
 
 
 def thin_actor_command(config: TrainConfig, address: str, client_id: str, seed: int) -> list[str]:

@@ -14,7 +14,9 @@ from impala_common.errors import ConfigError
 from impala_common.process.logs import LogFormat
 from impala_common.process.passed_objects import ObjectMemory
 from impala_common.run import metrics
+from impala_common.run.checkpoints import CheckpointStore
 from impala_common.run.run_directory import RunDirectory
+from impala_common.run.run_end import describe_newest
 from impala_server.local.actors import LocalActors
 from impala_server.local.ranks import LocalRanks
 from impala_server.messages import LearnerStatus
@@ -52,6 +54,7 @@ class LocalTraining:
                 "1 with Python objects as environments or networks",
                 "other ranks do not have this process's objects; name modules instead",
             )
+        self._learner_life = _count_lives(run)  # before the learner writes checkpoints of this one
         self._ranks = LocalRanks(config, run, log_level)
         self._supervisor = Supervisor(
             config, run, log_level, log_format, objects, has_log_files, self._ranks.first
@@ -79,7 +82,9 @@ class LocalTraining:
             # The port is known before the learner has loaded torch: actors load it meanwhile.
             self.address = supervisor.wait_until_bound()
             self.is_bound.set()
-            actors = LocalActors(self._config, self._run, self.address, self._objects)
+            actors = LocalActors(
+                self._config, self._run, self.address, self._objects, self._learner_life
+            )
             if not is_stop_wanted():  # it may have come while the learner was starting
                 actors.start()
                 display.wait("starting the actors")
@@ -111,3 +116,9 @@ class LocalTraining:
         supervisor.raise_if_incomplete()
         self._ranks.raise_if_failed()
         return supervisor.status
+
+
+def _count_lives(run: RunDirectory) -> int:
+    """Returns how often the run's learner was started before, as its newest checkpoint knows."""
+    newest = describe_newest(CheckpointStore(run.checkpoints_path))
+    return 0 if newest is None else newest.state["counters"].get("learner_life", 0) + 1

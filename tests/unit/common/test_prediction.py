@@ -6,10 +6,12 @@ slots in another order, the reward not required of a network that has it as an i
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import gymnasium
 import numpy as np
@@ -27,8 +29,10 @@ from impala_common.policy.frozen_policy import FrozenPolicy
 from impala_common.policy.prediction import _read_observation
 from impala_common.process import exit_codes
 from impala_common.spec.action_decoding import decode_actions
+from impala_common.spec.action_spec import ActionSpec, find_difference
 
 ENV = "CartPole-v1"
+OWN = spaces.MultiBinary(2)
 WITHOUT_TORCH = """
 import sys
 sys.modules["torch"] = None
@@ -203,9 +207,15 @@ def test_integer_outside_its_space_is_named_with_its_bounds(of_integers: FrozenP
         spaces.Dict(
             b=spaces.Discrete(3), a=spaces.Tuple([spaces.Box(0, 1, (1,)), spaces.Discrete(2)])
         ),
+        spaces.Dict({"a/b": spaces.Discrete(2), "c": spaces.Discrete(3)}),
+        spaces.Dict({"a": spaces.Discrete(2), "a/b": spaces.Discrete(3)}),
+        spaces.Dict({"0": spaces.Discrete(2), "1": spaces.Discrete(3)}),
+        spaces.Dict({"0": spaces.Tuple([spaces.Discrete(2)]), "10": spaces.Discrete(3)}),
+        spaces.Dict({"%30": spaces.Discrete(2), "left arm": spaces.Discrete(3), "ü": OWN}),
     ],
 )
 def test_actions_have_the_form_of_the_space(space: spaces.Space[Any]) -> None:
+    """Seen to fail: slashes in keys made dictionaries, and keys that are numbers tuples."""
     spec = make_action_spec(space)
     tensor = spec.tensor
     flat = np.zeros((3, *tensor.shape), tensor.dtype)
@@ -225,6 +235,24 @@ def test_actions_have_the_form_of_the_space(space: spaces.Space[Any]) -> None:
             np.testing.assert_array_equal(one, other)
 
     compare(decoded, expected)
+
+
+def test_specification_from_before_keys_were_escaped_is_decoded_and_is_no_other() -> None:
+    """Runs of that time go on, and their policies predict as they did."""
+    space = spaces.Dict({"0": spaces.Discrete(2), "a/b": spaces.Discrete(3)})
+    spec = make_action_spec(space)
+    assert [part.name for part in spec.parts] == ["action/%30", "action/a%2Fb"]
+    former = ActionSpec(
+        tuple(dataclasses.replace(part, name=unquote(part.name)) for part in spec.parts)
+    )
+
+    decoded = decode_actions(former, np.ones((1, 2), np.int64))
+
+    assert {key: type(value) for key, value in decoded.items()} == {"0": np.ndarray, "a": dict}
+    assert decoded["a"]["b"].tolist() == [1]
+    assert find_difference(former, spec) is None
+    other = ActionSpec((spec.parts[0], dataclasses.replace(spec.parts[1], name="action/a%2Fc")))
+    assert find_difference(former, other) is not None
 
 
 def test_exported_policy_plays_where_torch_is_missing(exported: Path) -> None:

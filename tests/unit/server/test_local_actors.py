@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from impala_common.config import EnvironmentConfig, ModelConfig, TrainConfig
+from impala_common.config import (
+    EnvironmentConfig,
+    EvaluationConfig,
+    JobConfig,
+    ModelConfig,
+    PolicyServingConfig,
+    TrainConfig,
+)
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import CONFIG, OK, USAGE
 from impala_common.run.run_directory import RunDirectory
@@ -128,6 +135,61 @@ def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
 
     assert bench.num_starts == 2
     bench.actor.join(10.0)
+
+
+def test_command_that_is_made_for_each_start_is_told_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    fixed, numbers = bench.actor.command, []
+    assert isinstance(fixed, list)
+    bench.actor.command = lambda start: numbers.append(start) or fixed
+    for _ in range(3):
+        bench.run_to_end(OK)
+        bench.actor.check()
+        bench.now_s += 60.0
+
+    assert numbers == [0, 1, 2]
+
+
+def test_thin_actors_play_other_games_after_each_start_and_in_each_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail: replacements and resumed runs began with the games of the first start."""
+    commands: list[list[str]] = []
+
+    def spawn(command: list[str], *_: object) -> types.SimpleNamespace:
+        commands.append(command)
+        return types.SimpleNamespace(poll=lambda: OK)
+
+    monkeypatch.setattr(local_process, "_spawn", spawn)
+    now = types.SimpleNamespace(s=0.0)
+    monkeypatch.setattr(local_process, "time", types.SimpleNamespace(monotonic=lambda: now.s))
+    config = TrainConfig(
+        environment=EnvironmentConfig(env="CartPole-v1"),
+        policy_server=PolicyServingConfig(thin=True),
+        job=JobConfig(num_actors=2),
+        evaluation=EvaluationConfig(eval_interval_steps=0),
+    )
+    run = RunDirectory(tmp_path)
+    run.create()
+
+    def seeds_of(life: int) -> list[str]:
+        """Starts the thin actors, and each a second time."""
+        actors = local_actors.LocalActors(config, run, "127.0.0.1:1", learner_life=life)
+        actors.start()
+        run.policy_address_path.write_text("127.0.0.1:2")
+        commands.clear()
+        for _ in range(3):
+            actors.check()
+            now.s += 60.0
+        return [one[one.index("--seed") + 1] for one in commands if "--seed" in one]
+
+    first, second = seeds_of(0), seeds_of(1)
+
+    assert len(first) == len(second) == 4
+    assert len({*first, *second}) == 8
+    assert seeds_of(0) == first  # and the same in the same run
 
 
 def test_train_on_an_own_network_that_is_nowhere_ends_before_any_process(

@@ -41,6 +41,8 @@ ACTIONS = [
     spaces.Box(-2.0, 4.0, (2,), np.float32),
     spaces.Box(-np.inf, np.inf, (1, 2), np.float64),
     spaces.Dict({"z": spaces.Discrete(2), "a": spaces.Tuple([BOX, spaces.MultiBinary(2)])}),
+    spaces.Dict({"0": spaces.Discrete(2), "1": spaces.Discrete(3)}),
+    spaces.Dict({"a/b": spaces.Discrete(2), "\u00fc": spaces.Tuple([BOX]), "a": BOX}),
 ]
 
 
