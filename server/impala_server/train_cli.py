@@ -34,6 +34,7 @@ from impala_common.run.run_directory import (
     default_run_path,
     write_json_atomic,
 )
+from impala_common.spec.specs import EnvironmentSpec
 from impala_server.cli import open_run
 from impala_server.interrupts import Interrupts
 from impala_server.local.actors import validate_local_run
@@ -105,9 +106,9 @@ def run(argv: Sequence[str]) -> int:
         if arguments.extra.dry_run:
             _show_dry_run(arguments)
             return OK
-        require_environment(arguments.config.environment)
+        seen = require_environment(arguments.config.environment)
         require_policy_port(arguments.config)
-        arguments = _fit_to_machine(arguments)
+        arguments = _fit_to_machine(arguments, seen)
         run_directory, lock = open_run(arguments)
         with lock:
             _train_and_evaluate(arguments, run_directory)
@@ -133,17 +134,17 @@ def _show_listing(argv: Sequence[str]) -> bool:
 
 
 def _show_dry_run(arguments: TrainArguments) -> None:
-    choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
-    config = choice.config
+    environment = find_environment_spec(arguments.config.environment)
+    facts = find_machine_facts()
+    config = choose_local_run(arguments.config, arguments.named, facts, environment).config
     run = arguments.resume or arguments.run_dir
     run = run or default_run_path(config.environment.env, config.job.tag)
-    environment = find_environment_spec(config.environment)
     sys.stdout.write(describe_dry_run(config, environment, str(run)))
 
 
-def _fit_to_machine(arguments: TrainArguments) -> TrainArguments:
+def _fit_to_machine(arguments: TrainArguments, seen: EnvironmentSpec | None) -> TrainArguments:
     """Returns the arguments; chooses actors, slots and threads that the user did not set."""
-    choice = choose_local_run(arguments.config, arguments.named, find_machine_facts())
+    choice = choose_local_run(arguments.config, arguments.named, find_machine_facts(), seen)
     if choice.text and not arguments.quiet:
         write_line("info", choice.text)
     return dataclasses.replace(arguments, config=choice.config)

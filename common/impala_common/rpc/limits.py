@@ -11,6 +11,9 @@ OLDEST_PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest message either side receives."""
 
+MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)
+"""Largest unrolls of a message, together; the rest is for episodes and framing."""
+
 WEIGHTS_CHUNK_BYTES = 1 << 20
 """Bytes of one chunk of a weights snapshot; Python's gRPC is fastest at this size."""
 

@@ -27,7 +27,7 @@ from impala_common.errors import (
     StaleSessionError,
     UnsupportedSpaceError,
 )
-from impala_common.rpc.limits import MAX_MESSAGE_BYTES
+from impala_common.rpc.limits import MAX_UNROLL_BYTES
 from impala_common.run.event_history import open_history
 from impala_common.spec.specs import EnvironmentSpec, UnrollSpec, validate_same_environment
 from impala_rl.v1 import header_pb2, learner_pb2
@@ -66,7 +66,6 @@ from impala_server.storage.weights_block import WeightsReader
 
 _LOG = logging.getLogger(__name__)
 _BUILD_TIMEOUT_S = 60.0
-_MAX_UNROLL_BYTES = int(0.9 * MAX_MESSAGE_BYTES)  # the rest is for episodes and framing
 
 
 class OpenRun:
@@ -87,7 +86,7 @@ class OpenRun:
         self.weights_specs = ready.weights
         rollout, transport = config.rollout, config.transport
         self.unroll = UnrollSpec(rollout.unroll_length, self.environment, ready.agent_state)
-        self.max_unrolls_per_message = max(1, min(1024, _MAX_UNROLL_BYTES // self.unroll.num_bytes))
+        self.max_unrolls_per_message = max(1, min(1024, MAX_UNROLL_BYTES // self.unroll.num_bytes))
         self.sessions = SessionTable(transport.max_actors, config.job.seed, ready.learner_life)
         self.weights = WeightsCache(WeightsReader(weights.map()))
         self.history = open_history("front_end", learner_run_id=self.learner_run_id)
@@ -250,10 +249,10 @@ class LearnerLink:
         """Raises UnsupportedSpaceError if one unroll is too large for a message."""
         unroll_length = self._config.rollout.unroll_length
         num_bytes = UnrollSpec(unroll_length, environment).num_bytes
-        if num_bytes > _MAX_UNROLL_BYTES:
+        if num_bytes > MAX_UNROLL_BYTES:
             raise UnsupportedSpaceError(
                 f"one unroll of {unroll_length} steps has {num_bytes / 2**20:.0f} MiB, but a "
-                f"message has at most {_MAX_UNROLL_BYTES >> 20}: smaller observations or a "
+                f"message has at most {MAX_UNROLL_BYTES >> 20}: smaller observations or a "
                 "smaller --unroll-length"
             )
 

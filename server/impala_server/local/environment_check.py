@@ -27,16 +27,20 @@ _ALWAYS_THERE = frozenset(
 """Ids that Gymnasium itself provides without another package."""
 
 
-def require_environment(config: EnvironmentConfig, timeout_s: float = PROBE_S) -> None:
-    """Raises an actor's error if the environment cannot be made on this machine.
+def require_environment(
+    config: EnvironmentConfig, timeout_s: float = PROBE_S
+) -> EnvironmentSpec | None:
+    """Returns the specification of an environment, where it is looked for and can be found out.
 
     Raises:
-      ImpalaError: with the class and text that an actor would report.
+      ImpalaError: it cannot be made on this machine, with the class and text that an actor would
+        report.
     """
     env = config.env
     is_plain = config.env_backend in ("auto", "sync") and not config.changes_single_environments
     if not env.startswith(OBJECT_PREFIX) and not (env in _ALWAYS_THERE and is_plain):
-        find_environment_spec(config, timeout_s)
+        return find_environment_spec(config, timeout_s)
+    return None
 
 
 def find_environment_spec(

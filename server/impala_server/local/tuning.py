@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 
 from impala_common.config import TrainConfig
 from impala_common.config.presets import preset_for_environment
+from impala_common.spec.specs import EnvironmentSpec
+from impala_server.local.message_fit import fit_to_messages
 
 EnvironmentKind = Literal["light", "atari", "python"]
 """light: vectorised code, a step costs less than the calls around it; atari: emulators, about
@@ -77,7 +79,10 @@ def find_machine_facts(cgroup_path: Path = Path("/sys/fs/cgroup")) -> MachineFac
 
 
 def choose_local_run(
-    config: TrainConfig, named: frozenset[str], facts: MachineFacts
+    config: TrainConfig,
+    named: frozenset[str],
+    facts: MachineFacts,
+    seen: EnvironmentSpec | None = None,
 ) -> LocalChoice:
     """Returns `config` with actors, slots and threads that fit the machine.
 
@@ -89,12 +94,13 @@ def choose_local_run(
       config: the settings, from preset, file and options.
       named: settings that a file or an option names, by field; they stay.
       facts: of the machine.
+      seen: specification of the environment; None: not known.
     """
     if config.job.lockstep:
         return LocalChoice(config, "")
     config = _choose_evaluation(config, named)
     if named.issuperset(TUNED_SETTINGS):
-        return LocalChoice(config, "")
+        return LocalChoice(fit_to_messages(config, named, seen), "")
     kind = find_environment_kind(config)
     uses_gpu = facts.has_gpu and config.job.device != "cpu"
     num_actors, num_slots = config.job.num_actors, config.environment.envs_per_actor
@@ -119,6 +125,7 @@ def choose_local_run(
     )
     environment = dataclasses.replace(config.environment, envs_per_actor=num_slots)
     chosen_config = dataclasses.replace(config, job=job, environment=environment)
+    chosen_config = fit_to_messages(chosen_config, named, seen)
     return LocalChoice(chosen_config, _describe(chosen_config, kind, facts))
 
 
