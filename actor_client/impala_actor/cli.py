@@ -23,6 +23,7 @@ from impala_common.process.cuda_probe import require_device
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, write_line
+from impala_common.process.own_modules import search_working_directory
 from impala_common.process.passed_objects import split_objects_option
 from impala_common.process.standard_streams import prepare_standard_streams
 from impala_common.rpc.addresses import host_of
@@ -33,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command and exits with its code."""
     prepare_standard_streams()
+    search_working_directory(for_good=True)
     guard_signals(signal.SIGINT, signal.SIGTERM)
     code = run(sys.argv[1:] if argv is None else argv)
     end_process(code)

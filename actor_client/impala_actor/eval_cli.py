@@ -34,6 +34,7 @@ from impala_common.errors import ImpalaError
 from impala_common.process import exit_codes
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging
+from impala_common.process.own_modules import search_working_directory
 from impala_common.process.result_stream import claim_stdout
 from impala_common.process.standard_streams import prepare_standard_streams
 
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         prepare_standard_streams()
+        search_working_directory(for_good=True)
         end_process(run(sys.argv[1:], has_process=True))
     return run(argv)
 

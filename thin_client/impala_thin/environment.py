@@ -47,7 +47,7 @@ class Leaf:
             observation = observation[key]
         values = np.asarray(observation)
         if self.spec.role == tensor_pb2.TENSOR_ROLE_ACTION_MASK:
-            _require_flags(self.spec.name, values)
+            require_flags(self.spec.name, values)
         if self.starts is None or self.sizes is None:
             cast = np.ascontiguousarray(values, self.dtype)
             if cast.dtype != values.dtype and cast.dtype.kind != "f" and (cast != values).any():
@@ -202,7 +202,7 @@ class Environment:
         if masks is None:
             return b"\1" * (num_slots * self.num_logits)
         values = np.asarray(masks)
-        _require_flags("masks", values)
+        require_flags("masks", values)
         array = values != 0
         if array.shape != shape:
             raise ValueError(f"masks: expected shape {shape}, got {array.shape}")
@@ -212,7 +212,8 @@ class Environment:
     def decode(self, parts: Any, num_slots: int) -> Any:  # Any: as the space is nested
         """Returns a batch of actions: an array [n, ...], or dicts and tuples of them."""
         arrays = [
-            np.frombuffer(data, part.dtype).reshape(num_slots, *part.shape)
+            # A copy: environments may write into their actions.
+            np.frombuffer(data, part.dtype).reshape(num_slots, *part.shape).copy()
             for part, data in zip(self._parts, parts, strict=True)
         ]
         if len(arrays) == 1 and not self._parts[0].path:
@@ -238,7 +239,7 @@ def _tensor(
     return tensor_pb2.TensorSpec(name=name, dtype=f"DTYPE_{dtype.upper()}", shape=shape, role=role)
 
 
-def _require_flags(name: str, values: Array) -> None:
+def require_flags(name: str, values: Array) -> None:
     """Raises ValueError for a mask of 0 and -inf, or of other numbers than 0 and 1."""
     if values.dtype != np.bool_ and not ((values == 0) | (values == 1)).all():
         found = f"{values.tolist()}"[:200]

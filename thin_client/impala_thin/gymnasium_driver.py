@@ -16,7 +16,7 @@ import numpy as np
 
 from impala_thin.atari import find_atari_game, make_atari_vector
 from impala_thin.batches import Observations
-from impala_thin.environment import Array
+from impala_thin.environment import Array, require_flags
 from impala_thin.errors import (
     EnvironmentFailedError,
     EpisodeLostError,
@@ -190,6 +190,10 @@ def read_masks(client: SlotsClient, infos: dict[str, Any]) -> Array | None:
                     f"info[{_MASK!r}] of slot {slot}: expected {width} flags, one for each choice, "
                     f"got {flags.size}"
                 )
+            try:
+                require_flags(f"info[{_MASK!r}] of slot {slot}", flags)
+            except ValueError as error:
+                raise RefusedError(str(error)) from None
             masks[slot] = flags != 0
     return masks
 

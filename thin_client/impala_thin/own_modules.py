@@ -19,16 +19,16 @@ _SEARCHES_HERE = "impala_own_modules"
 
 
 def import_own_module(name: str) -> ModuleType:
-    """Returns the module; errors of the import pass through."""
-    here = os.getcwd()
+    """Returns the module; errors of the import pass through.
+
+    The working directory stays last on the path: modules may import their neighbours later.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
     is_searched = not sys.flags.safe_path or _SEARCHES_HERE in sys._xoptions
-    if not is_searched or here in sys.path or "" in sys.path:
-        return importlib.import_module(name)
-    sys.path.append(here)  # last: its modules must not replace installed packages
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(here)
+    if is_searched and "" not in sys.path and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # last: its modules must not replace installed packages
+    return importlib.import_module(name)
 
 
 def load_wrapper(name: str) -> Any:  # Any: takes an environment and returns one

@@ -233,8 +233,8 @@ class EnvironmentAdapter:
         self, actions: NDArray[Any]
     ) -> tuple[Any, NDArray[np.float32], BoolArray, BoolArray, dict[str, Any]]:
         """Steps the vector environment; returns what it does, rewards and flags checked."""
-        if self._decode_actions is not None:
-            actions = self._decode_actions(actions)
+        # A copy: the environment may write into it, and the policy still needs its own.
+        actions = actions.copy() if self._decode_actions is None else self._decode_actions(actions)
         try:
             observation, rewards, terminated, truncated, infos = self._vector_env.step(actions)
         except FOREIGN_ERRORS as error:
@@ -333,7 +333,7 @@ class EnvironmentAdapter:
         # Identity first: numpy dtypes are usually singletons, and `is` is cheaper than `==`.
         if observation.dtype is not self._leaf_dtype and observation.dtype != self._leaf_dtype:
             raise self._mismatch(".dtype", self._leaf.dtype, observation.dtype.name)
-        return {self._leaf.name: observation}
+        return {self._leaf.name: without_negative_strides(observation)}
 
     def _make_leaves_of_one(self, observation: Any) -> Observations:
         """Returns leaf name -> [...] for the raw observation of one slot."""
@@ -352,3 +352,8 @@ class EnvironmentAdapter:
         if explained is error:
             raise error
         raise explained from error
+
+
+def without_negative_strides(values: NDArray[Any]) -> NDArray[Any]:
+    """Returns an array that torch takes, too: a view such as frames[..., ::-1] is copied."""
+    return np.ascontiguousarray(values) if min(values.strides, default=0) < 0 else values

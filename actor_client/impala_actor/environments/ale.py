@@ -50,6 +50,9 @@ def parse_game_id(env_id: str) -> AtariGame | None:
       MissingExtraError: an Atari id, but ale-py is not installed.
       UnknownEnvironmentError: in ale-py's namespace, but no such game.
     """
+    module, _, env_id = env_id.rpartition(":")
+    if module not in ("", "ale_py"):
+        return None  # an id of somebody's own, whatever it is called
     is_surely_atari = env_id.startswith(_NAMESPACE) or "NoFrameskip-v" in env_id
     if not is_surely_atari and not _LEGACY_ID.fullmatch(env_id):
         return None

@@ -6,6 +6,7 @@ factory, on the actor's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import importlib.util
@@ -84,7 +85,8 @@ def make_gymnasium_environment(
         try:
             return adapt(vector_env, has_slot_seeds=False, has_info_mask=has_info_mask(vector_env))
         except BaseException:
-            vector_env.close()
+            with contextlib.suppress(*FOREIGN_ERRORS):  # what is wrong is said by the first error
+                vector_env.close()
             raise
     kwargs = config.parsed_env_kwargs | render_options
 

@@ -86,6 +86,8 @@ class ImmediateResetAdapter(EnvironmentAdapter):
         if self._mode == "same_step":
             self._take_final_observations(final, ended, infos)
         else:
+            # The reset may clear the environment's own arrays, which these are.
+            rewards, terminated, truncated = rewards.copy(), terminated.copy(), truncated.copy()
             leaves = self._reset_slots(ended)
         return StepResult(leaves, rewards, terminated, truncated, nothing, ended, final)
 

@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from impala_actor.environments.adapter import Observations
+from impala_actor.environments.adapter import Observations, without_negative_strides
 from impala_actor.environments.old_gym import is_of_old_gym
 from impala_common.errors import SpecMismatchError, UnsupportedSpaceError
 from impala_common.spec.specs import (
@@ -107,7 +107,7 @@ class ObservationPart:
             return self.one_hot.encode(values, self.leaf.name)
         if values.dtype != self.dtype:
             raise self._mismatch(".dtype", self.dtype.name, values.dtype.name)
-        return values
+        return without_negative_strides(values)
 
     def encode_one(self, observation: Any) -> NDArray[Any]:
         """Returns the leaf [...] out of one slot's raw observation, cast if no value changes.

@@ -11,6 +11,7 @@ runs: in the actor, or in the slot's own process (async).
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -76,12 +77,12 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
             result: Any = self.env.reset(seed=seed, options=options)
         except (TypeError, ValueError) as error:
             raise self._translate(error, "reset") from error
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)):
+        if not (isinstance(result, tuple) and len(result) == 2 and _is_info(result[1])):
             raise refuse_old_gym(
                 self._env_name, f"reset returned {_describe(result)}, not (observation, info)"
             )
         self._check(result[0])
-        return result[0], self._take_mask(result[1]) if KEY in result[1] else {}
+        return result[0], self._take_mask(result[1]) if result[1] and KEY in result[1] else {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Steps and checks."""
@@ -119,7 +120,7 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
             _LOG.debug("no look at infos: %s", error)
             return False
 
-    def _take_mask(self, info: dict[str, Any]) -> dict[str, Any]:
+    def _take_mask(self, info: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the info that is passed on: the mask of legal actions, bool [P]."""
         if not self._mask_width:
             return {}
@@ -140,9 +141,9 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _translate(self, error: BaseException, method: str) -> BaseException:
         """Returns the error for a wrapper that could not unpack an old environment's result."""
-        if "values to unpack" in str(error):
+        if "values to unpack" in str(error) and _is_of_wrapper(error):
             return refuse_old_gym(self._env_name, f"{method} failed with {error!r}")
-        if method == "reset" and "unexpected keyword argument" in str(error):
+        if method == "reset" and "unexpected keyword argument '" in str(error):
             if "'options'" in str(error):
                 return UnknownEnvironmentError(
                     f"{self._env_name} cannot be used: its reset takes no options ({error}). "
@@ -150,8 +151,22 @@ class SlotGuard(gymnasium.Wrapper[Any, Any, Any, Any]):
                     "seed=None, options=None), in the environment or in the wrapper named here; "
                     "options may be ignored"
                 )
-            return refuse_old_gym(self._env_name, f"reset takes no seed ({error})")
+            if "'seed'" in str(error):
+                return refuse_old_gym(self._env_name, f"reset takes no seed ({error})")
         return error
+
+
+def _is_info(value: object) -> bool:
+    return value is None or isinstance(value, Mapping)
+
+
+def _is_of_wrapper(error: BaseException) -> bool:
+    """Returns whether a wrapper's own line raised it, and no code of the environment."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    owner = None if trace is None else trace.tb_frame.f_locals.get("self")
+    return isinstance(owner, gymnasium.Wrapper)
 
 
 def _broken(error: SpecMismatchError) -> BrokenSpaceError:

@@ -6,6 +6,7 @@ objects, on the actor's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -76,7 +77,8 @@ def make_slots(
     try:
         return adapt(vector_env, has_info_mask=has_info_mask(vector_env))
     except BaseException:
-        vector_env.close()
+        with contextlib.suppress(*FOREIGN_ERRORS):  # what is wrong is said by the first error
+            vector_env.close()
         raise
 
 

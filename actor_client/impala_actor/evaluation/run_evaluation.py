@@ -104,7 +104,7 @@ def evaluate_frozen_run(
 
     with contextlib.closing(RebuiltEnvironment(make, env=env)) as environment:
         validate_same_environment(run.environment, environment.spec)
-        policy = Policy(run.model, run.environment.action, num_slots, seed)
+        policy = Policy(run.model, run.environment.action, environment.num_slots, seed)
         evaluation = evaluate(
             policy,
             environment,

@@ -282,9 +282,10 @@ _ENVIRONMENTS: tuple[tuple[str, str], ...] = (
 
 def preset_for_environment(env_id: str) -> str:
     """Returns the name of the preset for a Gymnasium id, with or without `module:`."""
-    name = env_id.rpartition(":")[2]
+    module, _, name = env_id.rpartition(":")
     for pattern, preset in _ENVIRONMENTS:
-        if re.fullmatch(pattern, name):
+        is_foreign = preset == "atari" and module not in ("", "ale_py")  # an id of somebody's own
+        if re.fullmatch(pattern, name) and not is_foreign:
             return preset
     return GENERIC
 

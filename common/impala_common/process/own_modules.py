@@ -23,8 +23,13 @@ _SEARCHES_HERE = "impala_own_modules"
 """An option of python -X: own modules may lie in the working directory in spite of -P."""
 
 
+_is_own_process = _SEARCHES_HERE in sys._xoptions
+
+
 def import_own_module(name: str) -> ModuleType:
     """Returns the module; errors of the import, SystemExit included, pass through."""
+    if name in sys.modules:
+        return sys.modules[name]
     with _working_directory_on_path():
         return importlib.import_module(name)
 
@@ -147,7 +152,11 @@ def _names_at_top(tree: ast.Module) -> set[str] | None:
 
 def way_to_find() -> str:
     """Returns advice for a module that was not found."""
-    return f"install it, or name its folder in PYTHONPATH (working in {os.getcwd()})"
+    try:
+        here = f" (working in {os.getcwd()})"
+    except OSError:  # an environment may have removed the folder it went to
+        here = ""
+    return f"install it, or name its folder in PYTHONPATH{here}"
 
 
 def _searches_working_directory() -> bool:
@@ -156,12 +165,35 @@ def _searches_working_directory() -> bool:
 
 @contextmanager
 def _working_directory_on_path() -> Iterator[None]:
-    here = os.getcwd()
-    if not _searches_working_directory() or here in sys.path or "" in sys.path:
-        yield
-        return
-    sys.path.append(here)  # last: its modules must not replace installed packages
+    """Searches the working directory last; for good in processes of this project.
+
+    There modules may import their neighbours later, when an environment is made or reset. A path of
+    the user's own process is left as it was.
+    """
+    added = search_working_directory()
     try:
         yield
     finally:
-        sys.path.remove(here)
+        if added and not _is_own_process:
+            sys.path.remove(added)
+
+
+def search_working_directory(*, for_good: bool = False) -> str:
+    """Puts the working directory last on the path, where modules may lie in it.
+
+    Args:
+      for_good: this process is a command: what is imported later is found there, too.
+
+    Returns:
+      The folder that was added; "" if none was.
+    """
+    global _is_own_process
+    _is_own_process = _is_own_process or for_good
+    try:
+        here = os.getcwd()
+    except OSError:  # an environment may have removed the folder it went to
+        return ""
+    if not _searches_working_directory() or here in sys.path or "" in sys.path:
+        return ""
+    sys.path.append(here)  # last: its modules must not replace installed packages
+    return here

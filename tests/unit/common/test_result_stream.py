@@ -91,6 +91,23 @@ def test_own_modules_of_the_working_folder_are_found_in_started_processes(tmp_pa
     assert done.stdout == "mine\n['-P', '-X', 'impala_own_modules']\n", done.stderr
 
 
+def test_own_module_may_import_its_neighbour_later_and_leave_the_folder(tmp_path: Path) -> None:
+    """Seen to fail: an environment that is made by a neighbouring file, or from a lost folder."""
+    (tmp_path / "first.py").write_text("def make():\n    import second\n    return second.NAME\n")
+    (tmp_path / "second.py").write_text("NAME = 'neighbour'\n")
+    program = (
+        "import os\n"
+        "from impala_common.process.own_modules import import_own_module\n"
+        "print(import_own_module('first').make())\n"
+        "os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
+        "print(import_own_module('first').make())\n"
+    )
+
+    done = run(*python_command("impala_actor")[:-2], "-c", program, folder=tmp_path)
+
+    assert done.stdout == "neighbour\nneighbour\n", done.stderr
+
+
 def test_python_that_was_told_not_to_search_here_hands_that_on(tmp_path: Path) -> None:
     program = (
         "from impala_common.process.own_modules import python_command\n"

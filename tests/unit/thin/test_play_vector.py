@@ -78,6 +78,13 @@ def test_mask_of_another_width_is_refused_by_name() -> None:
         read_masks(LeftPushes(has_mask=True), infos)  # type: ignore[arg-type]
 
 
+def test_mask_of_logits_is_refused_and_not_turned_round() -> None:
+    """Seen to fail: 0 and -inf became illegal and legal."""
+    infos = {"action_mask": np.array([[0.0, -np.inf]] * NUM_SLOTS)}
+    with pytest.raises(RefusedError, match="of slot 0: expected each 0"):
+        read_masks(LeftPushes(has_mask=True), infos)  # type: ignore[arg-type]
+
+
 def test_frame_stack_of_several_parts_is_refused_by_name() -> None:
     space = gymnasium.spaces.Dict(
         a=gymnasium.spaces.Box(-1.0, 1.0, (2,)), b=gymnasium.spaces.Discrete(3)

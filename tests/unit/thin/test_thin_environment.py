@@ -116,6 +116,7 @@ def test_action_space_has_the_specification_and_actions_of_an_actor(
     ):
         np.testing.assert_array_equal(mine, actors)
         assert mine.dtype == actors.dtype
+        assert mine.flags.writeable, "environments may write into their actions"
     assert type(decoded) is type(batch.sample())
 
 
