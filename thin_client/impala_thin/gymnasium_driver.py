@@ -82,9 +82,32 @@ def make_vector(
         name,
         num_envs=num_slots,
         vectorization_mode="sync" if is_sync else "vector_entry_point",
-        wrappers=[load_wrapper(wrapper) for wrapper in wrappers] or None,
+        wrappers=[*map(load_wrapper, wrappers), _make_quiet] if is_sync else None,
         **env_kwargs,
     )
+
+
+def _make_quiet(env: Any) -> Any:
+    """Returns an environment whose infos hold a mask at most.
+
+    Gymnasium joins the infos of all slots into arrays, and fails where their shapes differ.
+    """
+    import gymnasium
+
+    class Quiet(gymnasium.Wrapper):
+        def reset(self, **options: Any) -> Any:
+            observation, info = self.env.reset(**options)
+            return observation, _keep_mask(info)
+
+        def step(self, action: Any) -> Any:
+            *result, info = self.env.step(action)
+            return (*result, _keep_mask(info))
+
+    return Quiet(env)
+
+
+def _keep_mask(info: Any) -> dict[str, Any]:
+    return {_MASK: info[_MASK]} if info and _MASK in info else {}
 
 
 def gives_mask(vector_env: Any) -> bool:

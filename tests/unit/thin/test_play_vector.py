@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from impala_rl.v1 import tensor_pb2
 from impala_thin import Environment, EpisodeLostError, RefusedError, cli
-from impala_thin.gymnasium_driver import play_vector, read_masks
+from impala_thin.gymnasium_driver import make_vector, play_vector, read_masks
 
 NUM_SLOTS = 2
 
@@ -112,3 +112,32 @@ def test_command_says_the_image_layout_that_the_environment_declares(
         gymnasium.registry.pop("Tile-v0")
     (leaf,) = said[0].spec.observation_leaves
     assert leaf.role == tensor_pb2.TENSOR_ROLE_IMAGE_CHW
+
+
+class Paths(gymnasium.Env[Any, Any]):
+    """Its infos have arrays of another length in each slot and at each step."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def _info(self) -> dict[str, Any]:
+        return {"path": np.zeros(self.np_random.integers(1, 99)), "action_mask": np.ones(2, bool)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), self._info()
+
+    def step(self, action: Any) -> Any:
+        return np.zeros(1, np.float32), 0.0, False, False, self._info()
+
+
+def test_infos_that_no_array_holds_are_left_out_but_masks() -> None:
+    """Seen to fail: ValueError, could not broadcast."""
+    gymnasium.register("Paths-v0", entry_point=Paths)
+    vector_env = make_vector("Paths-v0", 3, {})
+
+    infos = [vector_env.reset(seed=1)[1], vector_env.step(np.zeros(3, np.int64))[-1]]
+
+    for info in infos:
+        assert info["action_mask"].shape == (3, 2)
+        assert "path" not in info
