@@ -75,7 +75,7 @@ class LocalProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = 0.0
         self._restart_s = 0.0
-        self._quick_deaths = 0
+        self._quick_deaths = self._quick_ends = 0
 
     def start(self) -> None:
         """Starts the process; its messages go to its log.
@@ -108,6 +108,7 @@ class LocalProcess:
             return
         self._process = None
         if code == OK:  # the run has finished, or the actor was evicted and must be restarted
+            self._note_quiet_end()
             self._restart_s = time.monotonic() + _REST_S
             return
         if code == NO_PERMISSION and "banned" in _last_error(self.log_path):
@@ -129,6 +130,17 @@ class LocalProcess:
         pause_s = min(_MAX_PAUSE_S, 0.5 * 2**self._quick_deaths)
         self._restart_s = time.monotonic() + pause_s
         _LOG.warning("%s died (%s) and is replaced; log: %s", self.name, how, self.log_path)
+
+    def _note_quiet_end(self) -> None:
+        """Counts ends with code 0; ImpalaError: there are too many soon after the start."""
+        is_short = time.monotonic() - self._started_s < _QUICK_S
+        self._quick_ends = self._quick_ends + 1 if is_short else 0
+        if self._quick_ends >= MAX_QUICK_DEATHS:
+            raise ImpalaError(
+                f"{self.name} ended {self._quick_ends} times in a row within {_QUICK_S:g} s of its "
+                "start, with exit code 0: its environment may end the process, as os._exit(0) does "
+                f"(log: {self.log_path})"
+            )
 
     def terminate(self) -> None:
         """Sends SIGTERM to the process."""

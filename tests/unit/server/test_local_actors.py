@@ -23,6 +23,7 @@ from impala_server import train_cli
 from impala_server.local import actors as local_actors
 from impala_server.local import process as local_process
 from impala_server.local.actors import validate_local_run
+from impala_server.local.process import MAX_QUICK_DEATHS
 
 
 class Bench:
@@ -135,6 +136,24 @@ def test_check_of_actor_that_was_sent_away_brings_it_back(bench: Bench) -> None:
 
     assert bench.num_starts == 2
     bench.actor.join(10.0)
+
+
+def test_actor_that_ends_at_once_again_and_again_is_given_up(bench: Bench) -> None:
+    """Seen to fail: an environment that called os._exit(0) was started for ever, without a word."""
+    for _ in range(MAX_QUICK_DEATHS - 1):
+        bench.run_to_end(OK)
+        bench.actor.check()
+
+    bench.run_to_end(OK)
+    with pytest.raises(ImpalaError, match=r"ended 5 times in a row .* exit code 0: its environ"):
+        bench.actor.check()
+
+
+def test_actor_that_was_sent_away_now_and_then_comes_back_for_ever(bench: Bench) -> None:
+    for _ in range(3 * MAX_QUICK_DEATHS):
+        bench.run_to_end(OK)
+        bench.now_s += 30.0
+        bench.actor.check()
 
 
 def test_command_that_is_made_for_each_start_is_told_its_number(
