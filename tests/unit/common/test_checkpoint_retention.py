@@ -17,6 +17,7 @@ from small_checkpoints import assert_is, damage_truncate, make_tensors, save
 from impala_common.run import checkpoints
 from impala_common.run.checkpoint_manifest import MANIFEST
 from impala_common.run.checkpoints import CheckpointStore
+from impala_common.run.folder_lock import hold_folder
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,7 +92,7 @@ def test_retention_spares_names_and_what_is_being_read(
             elif act == "begin" and names:
                 reader = readers.enter_context(contextlib.ExitStack())
                 name = names[number % len(names)]
-                assert reader.enter_context(checkpoints._held(Path(folder) / name, fcntl.LOCK_SH))
+                assert reader.enter_context(hold_folder(Path(folder) / name, fcntl.LOCK_SH))
                 reading.append((name, reader))
             elif act == "end" and reading:
                 reading.pop(number % len(reading))[1].close()

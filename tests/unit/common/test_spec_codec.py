@@ -63,9 +63,11 @@ def action_parts(draw: st.DrawFn, name: str) -> ActionPart:
     shape = draw(st.lists(st.integers(1, 3), max_size=3).map(tuple))
     num = math.prod(shape)
     if kind == "gaussian":
-        bounds = st.floats(allow_nan=False)
+        bounds = st.floats(allow_nan=False, allow_infinity=False)
         pairs = [sorted(draw(st.tuples(bounds, bounds))) for _ in range(num)]
-        lows, highs = tuple(low for low, _ in pairs), tuple(high for _, high in pairs)
+        # Only a low may be -inf, and only a high inf: no Box has others.
+        lows = tuple(draw(st.sampled_from([low, -math.inf])) for low, _ in pairs)
+        highs = tuple(draw(st.sampled_from([high, math.inf])) for _, high in pairs)
         dtype = draw(st.sampled_from(["float16", "float32", "float64"]))
         return ActionPart(name, kind, shape, dtype, lows=lows, highs=highs)
     dtype = draw(st.sampled_from(["bool", "uint8", "int8", "int32", "int64"]))
