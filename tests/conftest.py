@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import gc
+import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from impala_common.process import logs
 
 # Test modules import the helpers in tests/kit, the packages `faults` and `fuzz` beside it, and
 # `benchmarks`, whatever folder and import mode pytest runs with.
@@ -40,6 +43,15 @@ torch.set_num_threads(1)  # tiny tensors: threads would only wait for each other
 
 # Without it imageio-ffmpeg forks in Python, where gRPC's threads of other tests are.
 os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
+
+
+@pytest.fixture(autouse=True)
+def _own_form_of_logs() -> Iterator[None]:
+    """Keeps the form of lines that a command chose in a test from the tests after it."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one).__module__ == logs.__name__]:
+        root.removeHandler(handler)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -6,6 +6,7 @@ was told not to (-P, PYTHONSAFEPATH). Never called with a name that came over th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -23,11 +24,10 @@ def import_own_module(name: str) -> ModuleType:
 
     The working directory stays last on the path: modules may import their neighbours later.
     """
-    if name in sys.modules:
-        return sys.modules[name]
     is_searched = not sys.flags.safe_path or _SEARCHES_HERE in sys._xoptions
-    if is_searched and "" not in sys.path and (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # last: its modules must not replace installed packages
+    with contextlib.suppress(OSError):  # an environment may have removed the folder it went to
+        if is_searched and "" not in sys.path and (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)  # last: its modules must not replace installed packages
     return importlib.import_module(name)
 
 

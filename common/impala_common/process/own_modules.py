@@ -28,8 +28,6 @@ _is_own_process = _SEARCHES_HERE in sys._xoptions
 
 def import_own_module(name: str) -> ModuleType:
     """Returns the module; errors of the import, SystemExit included, pass through."""
-    if name in sys.modules:
-        return sys.modules[name]
     with _working_directory_on_path():
         return importlib.import_module(name)
 
