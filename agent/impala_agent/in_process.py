@@ -46,7 +46,7 @@ def evaluate_in_process(
         return make_environment(env, num_slots, environment_config)
 
     with contextlib.closing(RebuiltEnvironment(make, env=env)) as environment:
-        policy = Policy(network, environment.spec.action, num_slots, seed)
+        policy = Policy(network, environment.spec.action, environment.num_slots, seed)
         return evaluate(policy, environment, num_episodes, seed, is_greedy=is_greedy)
 
 

@@ -20,9 +20,8 @@ from impala_common.process.logs import write_line
 from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
 from impala_common.process.utf8 import is_utf8
 from impala_common.rpc.addresses import require_server_address
+from impala_common.rpc.limits import LONGEST_S
 
-LONGEST_S = 1e7
-"""Largest time: as impala_common.config.checks, which would be slow to import."""
 _DESCRIPTION = "Exits with 0 if a learner server or an actor is well, else with 1."
 
 

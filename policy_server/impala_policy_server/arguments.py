@@ -10,7 +10,6 @@ import tyro
 
 from impala_common.config import AdminConfig, SecurityConfig, TrainConfig, TransportConfig
 from impala_common.config.checks import (
-    LONGEST_S,
     MAX_THREADS,
     require,
     require_at_least,
@@ -24,6 +23,7 @@ from impala_common.config.job import InferenceBackendName
 from impala_common.process.absolute_paths import absolute_address, absolute_path
 from impala_common.process.logs import LogFormat
 from impala_common.rpc.addresses import require_server_address
+from impala_common.rpc.limits import LONGEST_S
 from impala_common.rpc.security import ClientSecurity
 
 _MOST = 1 << 20

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from impala_common.config.checks import LONGEST_S, require_between
+from impala_common.config.checks import require_between
 from impala_common.config.cli import TrainArguments, parse_train_config
 from impala_common.errors import ConfigError, ImpalaError
 from impala_common.process.exit_codes import OK, exit_code_of
 from impala_common.process.installation import show_version
 from impala_common.process.logs import configure_logging, resolve_log_format, write_line
 from impala_common.process.standard_streams import prepare_standard_streams, reader_may_leave
+from impala_common.rpc.limits import LONGEST_S
 from impala_common.run import metrics
 from impala_common.run.run_directory import RunDirectory, RunLock, make_default_run
 from impala_server.finished_notice import give_notice

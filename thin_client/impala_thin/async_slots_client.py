@@ -89,9 +89,11 @@ class AsyncSlotsClient:
           ValueError: a slot waits for the action of its last observation, or has not been given it.
         """
         messages: list[policy_pb2.PlayRequest] = []
-        request = self._take_left(given)
+        request = self._find_left(given)
         if request is None:
             request, messages = self._begin(given)
+        for slot in given.slots:
+            self._left.pop(slot, None)
         try:
             if self._call is not None:  # a new stream sends all that has no answer
                 try:
@@ -109,7 +111,7 @@ class AsyncSlotsClient:
             raise EpisodeLostError(sorted(slot for slots in lost for slot in slots))
         return join([answer for answer in answers if isinstance(answer, Actions)], given.slots)
 
-    def _take_left(self, given: Observations) -> _Request | None:
+    def _find_left(self, given: Observations) -> _Request | None:
         """Returns the request of a cancelled task that sent these very observations.
 
         Raises:
@@ -125,8 +127,6 @@ class AsyncSlotsClient:
                 f"slots {list(given.slots)}: the actions of their last observations were not "
                 "taken, as the task was cancelled: give the same observations again, or is_first"
             )
-        for slot in given.slots:
-            self._left.pop(slot, None)
         return left[0] if is_same else None
 
     def _begin(self, given: Observations) -> tuple[_Request, list[policy_pb2.PlayRequest]]:

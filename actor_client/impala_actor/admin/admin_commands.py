@@ -30,10 +30,11 @@ from impala_actor.admin.admin_display import (
     render_status,
 )
 from impala_actor.result_console import ResultConsole
-from impala_common.config.checks import LONGEST_S, require, require_between
+from impala_common.config.checks import require, require_between
 from impala_common.errors import ConfigError
 from impala_common.process.exit_codes import OK
 from impala_common.process.terminals import can_show_live
+from impala_common.rpc.limits import LONGEST_S
 from impala_common.run.run_directory import RunDirectory, reading
 
 _MAX_PAGES = 1000  # of clients: no answer keeps this command for ever

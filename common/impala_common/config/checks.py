@@ -10,12 +10,11 @@ from typing import Any
 
 from impala_common.errors import ConfigError
 from impala_common.process.utf8 import is_utf8
+from impala_common.rpc.limits import LONGEST_S
 
 OBJECT_PREFIX = "object:"
 """Prefix of the names of environments and models that are Python objects of the parent."""
 
-LONGEST_S = 1e7
-"""Largest time that a setting may name: 115 days. Timers and messages have bounds of their own."""
 LARGEST_WHOLE = 2**63 - 1
 """Largest whole number: what files and messages hold."""
 MAX_THREADS = 1024

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from impala_common.config.checks import LONGEST_S, require_between, require_time
+from impala_common.config.checks import require_between, require_time
+from impala_common.rpc.limits import LONGEST_S
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

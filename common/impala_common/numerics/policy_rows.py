@@ -63,4 +63,4 @@ class PolicyRows:
             return kls
         is_counted = ~self.is_padding
         num_fresh = (is_counted & self._is_fresh).sum().clamp_(min=1)
-        return kls * self._is_fresh * (is_counted.sum() / num_fresh)
+        return kls.masked_fill(~self._is_fresh, 0.0) * (is_counted.sum() / num_fresh)

@@ -21,9 +21,7 @@ from types import ModuleType
 
 _SEARCHES_HERE = "impala_own_modules"
 """An option of python -X: own modules may lie in the working directory in spite of -P."""
-
-
-_is_own_process = _SEARCHES_HERE in sys._xoptions
+_is_own_process = _SEARCHES_HERE in sys._xoptions  # or a command: see search_working_directory
 
 
 def import_own_module(name: str) -> ModuleType:

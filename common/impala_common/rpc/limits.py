@@ -8,6 +8,9 @@ PROTOCOL_VERSION = 1
 OLDEST_PROTOCOL_VERSION = 1
 """Oldest version that a learner of this release accepts."""
 
+LONGEST_S = 1e7
+"""Largest time that a setting may name: 115 days. Timers and messages have bounds of their own."""
+
 MAX_MESSAGE_BYTES = 64 << 20
 """Largest message either side receives."""
 

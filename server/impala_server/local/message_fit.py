@@ -49,8 +49,9 @@ def fit_to_messages(
 
 
 def _count_fitting(config: TrainConfig, environment: EnvironmentSpec) -> int:
-    """Returns how many unrolls a message holds."""
-    return MAX_UNROLL_BYTES // UnrollSpec(config.rollout.unroll_length, environment).num_bytes
+    """Returns how many unrolls a message holds; what a network remembers takes 2 % at most."""
+    num_bytes = UnrollSpec(config.rollout.unroll_length, environment).num_bytes
+    return int(0.98 * MAX_UNROLL_BYTES) // num_bytes
 
 
 def _shorten(config: TrainConfig, environment: EnvironmentSpec, num_slots: int) -> TrainConfig:

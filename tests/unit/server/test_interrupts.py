@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
-import subprocess
-import sys
 
 import pytest
+from terminal import HIDES_CURSOR, SHOWS_CURSOR, run_on_terminal
 
 from impala_common.process.exit_codes import INTERRUPTED
 from impala_server.interrupts import Interrupts
@@ -48,23 +46,11 @@ with Interrupts(), ProgressDisplay(100, "run"):
 
 def test_second_signal_leaves_the_terminal_its_cursor() -> None:
     """Before: a live display had hidden it, and nobody showed it again."""
-    master, slave = pty.openpty()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", ENDS_AT_ONCE],
-            stderr=slave,
-            env={**os.environ, "TERM": "xterm"},
-            timeout=60,
-            check=False,
-        )
-        shown = os.read(master, 1 << 16)
-    finally:
-        os.close(slave)
-        os.close(master)
+    shown = run_on_terminal(ENDS_AT_ONCE)
 
-    assert done.returncode == INTERRUPTED
-    assert b"\x1b[?25l" in shown
-    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+    assert shown.code == INTERRUPTED
+    assert HIDES_CURSOR in shown.err
+    assert shown.err.rindex(SHOWS_CURSOR) > shown.err.rindex(HIDES_CURSOR)
 
 
 def test_handlers_are_put_back() -> None:

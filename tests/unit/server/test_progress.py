@@ -6,13 +6,13 @@ import dataclasses
 import io
 import math
 import os
-import pty
 import re
 import subprocess
 import sys
 
 import pytest
 from rich.console import Console, ConsoleDimensions
+from terminal import HIDES_CURSOR, run_on_terminal
 
 from impala_common.run import metrics
 from impala_common.run.sparkline import Sparkline
@@ -256,24 +256,10 @@ which.stop() if sys.argv[1] == "display" else which.on_end(Progress(), None)
 @pytest.mark.parametrize("which", ["display", "bar"])
 def test_what_a_script_prints_while_it_trains_goes_into_its_file(which: str) -> None:
     """`python script.py > results.txt` on a terminal. Before: the file stayed empty."""
-    master, slave = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", PRINTS, which],
-            stdout=subprocess.PIPE,
-            stderr=slave,
-            env=environment,
-            timeout=60,
-            check=True,
-        )
-        shown = os.read(master, 1 << 16)
-    finally:
-        os.close(slave)
-        os.close(master)
+    shown = run_on_terminal(PRINTS, which)
 
-    assert done.stdout == b"results\n"
-    assert b"\x1b[?25l" in shown, "there was a live display"
+    assert (shown.code, shown.out) == (0, b"results\n")
+    assert HIDES_CURSOR in shown.err, "there was a live display"
 
 
 def test_bar_is_not_drawn_again_and_again_into_a_file() -> None:
