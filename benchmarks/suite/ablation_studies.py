@@ -46,8 +46,8 @@ _NORMALISATION = {
     "advantages as they are": "--advantage-normalisation none",
 }
 _TIMING = {
-    "generic preset": "",
-    "decaying rate": "--learning-rate-schedule linear",
+    "weights taken over before an unroll": "--weights-refresh unroll",
+    "the same, decaying rate": "--weights-refresh unroll --learning-rate-schedule linear",
     "weights taken over before a step": "--weights-refresh step",
 }
 _GUARD = {
