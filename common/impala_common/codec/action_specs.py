@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from impala_common.codec.tensor_specs import pack_tensor_spec, unpack_tensor_spec
@@ -93,4 +95,6 @@ def _unpack_part(message: pb.ActionPart) -> ActionPart:
         raise InvalidRequestError(f"{name}: expected sizes of at least 1, got {min(part.sizes)}")
     if not all(low <= high for low, high in zip(part.lows, part.highs, strict=True)):
         raise InvalidRequestError(f"{name}: expected lows that are at most highs")
+    if math.inf in part.lows or -math.inf in part.highs:  # files could not hold them
+        raise InvalidRequestError(f"{name}: expected lows below inf and highs above -inf")
     return part

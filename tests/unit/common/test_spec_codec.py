@@ -284,6 +284,8 @@ def test_integers_of_one_hot_leaves_survive_the_wire_and_files() -> None:
         ({"parts": [GAUSSIAN | {"lows": []}]}, "expected 1 lows and highs"),
         ({"parts": [GAUSSIAN | {"lows": [2.0]}]}, "lows that are at most highs"),
         ({"parts": [GAUSSIAN | {"highs": [float("nan")]}]}, "lows that are at most highs"),
+        ({"parts": [GAUSSIAN | {"lows": [math.inf], "highs": [math.inf]}]}, "lows below inf"),
+        ({"parts": [GAUSSIAN | {"lows": [-math.inf], "highs": [-math.inf]}]}, "highs above -inf"),
         ({"frame_stack": -1}, "frame_stack: -1"),
         ({"frame_stack": 3}, "frame_stack: 3 must be dimension 0"),
         ({"frame_stack": 4, "names": ["observation/a", "observation/b"]}, "frame_stack: 4"),
