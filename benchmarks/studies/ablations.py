@@ -9,7 +9,6 @@ again. Seeds are those of tuning (from 0), since presets were chosen with such c
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 
@@ -17,7 +16,7 @@ import tyro
 
 from benchmarks.suite import ablations_page
 from benchmarks.suite.ablation_studies import STUDIES
-from benchmarks.suite.machine import RESULTS, save
+from benchmarks.suite.machine import read_runs, save
 from benchmarks.suite.training_run import Row, train_seed
 
 
@@ -37,8 +36,7 @@ def main() -> None:
     if arguments.study not in STUDIES:
         raise SystemExit(f"error: no study {arguments.study!r}; there are {', '.join(STUDIES)}")
     study = STUDIES[arguments.study]
-    path = RESULTS / "ablations" / f"{arguments.study}.json"
-    runs: list[Row] = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs: list[Row] = read_runs(f"ablations/{arguments.study}")
     for seed in range(arguments.num_seeds):
         for variant, text in study.variants.items():
             options = ["--env", study.env, "--total-steps", str(study.total_steps)]

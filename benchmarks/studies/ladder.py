@@ -10,14 +10,13 @@ docs/results/NAME.json written where `--name` is given.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
 
 import tyro
 
 from benchmarks.suite import ladder_page
-from benchmarks.suite.machine import RESULTS, save
+from benchmarks.suite.machine import read_runs, save
 from benchmarks.suite.rungs import FIRST_SEED, RUNGS
 from benchmarks.suite.training_run import Row, train_seed
 from impala_common.run.return_text import show_return
@@ -94,11 +93,10 @@ def _fill_in(arguments: LadderArguments) -> LadderArguments:
 
 def _read_rows(arguments: LadderArguments) -> dict[int, Row]:
     """Returns what an earlier run of the same rung has, by seed."""
-    path = RESULTS / f"{arguments.name}.json"
-    if not arguments.rung or not path.exists():
+    if not arguments.rung:
         return {}
-    known = json.loads(path.read_text())["runs"]
     options = _options(arguments)
+    known = read_runs(arguments.name)
     return {row["seed"]: row for row in known if row["options"] == options}
 
 

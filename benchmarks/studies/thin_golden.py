@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks.suite.machine import RESULTS, describe_machine, save
+from benchmarks.suite.machine import describe_machine, read_runs, save
 from impala_common.run import metrics
 
 Row = dict[str, Any]  # Any: JSON
@@ -60,8 +60,7 @@ class GoldenArguments:
 def main() -> None:
     """Trains what is not in the result file yet."""
     arguments = tyro.cli(GoldenArguments, prog="python -m benchmarks.studies.thin_golden")
-    path = RESULTS / f"{arguments.name}.json"
-    runs: list[Row] = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs: list[Row] = read_runs(arguments.name)
     options = _options(arguments)
     for seed in range(arguments.seeds[0], arguments.seeds[1] + 1):
         for side in _SIDES:
@@ -130,7 +129,7 @@ def _train(arguments: GoldenArguments, side: Side, seed: int, options: list[str]
         "policy_lag_mean": round(sum(lags) / len(lags), 2) if lags else 0.0,
         "wall_time_s": round(wall_time_s, 1),
         "options": options,
-        "commit": describe_machine()["commit"],
+        **{name: describe_machine()[name] for name in ("processor", "commit")},
     }
 
 

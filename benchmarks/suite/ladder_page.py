@@ -78,14 +78,17 @@ def render_page(results: dict[str, Result], rungs: dict[str, Rung] = RUNGS) -> s
 
 
 def summarise_rung(rung: Rung, result: Result) -> str:
-    """Returns the row of a rung in README's table; times only of runs that had the cores alone."""
+    """Returns the row of a rung in README's table.
+
+    Times are of runs that had the cores to themselves when they began, if there are two and more.
+    """
     runs = result["runs"]
     met = sum(_judged(rung, run)["return_mean"] >= rung.bar for run in runs)
     values = np.array([_judged(rung, run)["return_mean"] for run in runs])
     alone = [run for run in runs if run.get("load_average_before", math.inf) <= _ALONE]
     seconds = [run["time_to_bar_s"] for run in alone if run["time_to_bar_s"] is not None]
     text = f"mean {_show(float(values.mean()))}; {met} of {len(runs)} seeds at {rung.bar:g}"
-    if seconds:
+    if len(seconds) > 1:
         of = _describe_counted(len(seconds), len(alone), len(runs))
         text += f", {statistics.median(seconds):.0f} s from the command to it (median{of})"
     steps = _show_steps(round(max(run["steps"] for run in runs), -4))
@@ -96,11 +99,8 @@ def _describe_counted(num_counted: int, num_alone: int, num_runs: int) -> str:
     """Returns of which runs a median of times is; empty if all runs count."""
     if num_counted == num_runs:
         return ""
-    runs, whose = (
-        ("one run", "itself") if num_counted == 1 else (f"{num_counted} runs", "themselves")
-    )
     reached = "" if num_counted == num_alone else " and reached the bar"
-    return f" of the {runs} that had the cores to {whose}{reached}"
+    return f" of the {num_counted} runs that had the cores to themselves{reached}"
 
 
 def _summarise(name: str, rung: Rung, result: Result | None) -> str:
@@ -139,13 +139,15 @@ def _summarise(name: str, rung: Rung, result: Result | None) -> str:
 
 def _describe(name: str, rung: Rung, result: Result) -> list[str]:
     machine = result["machine"]
+    processors = list(dict.fromkeys(_processor(result, run) for run in result["runs"]))
     heads = ["seed", "return", "95 % interval", "lag", "to the bar: steps", "s"]
     heads += ["training s", "all s", "load", "best during training", "commit"]
+    heads += ["processor"] * (len(processors) > 1)
     lines = [
         f"## {name}",
         "",
         f"`impala-train {' '.join(result['runs'][0]['options'])}` on {machine['cores']} cores, "
-        f"{machine['processor']}, torch {machine['packages']['torch']}; "
+        f"{' or '.join(processors)}, torch {machine['packages']['torch']}; "
         f"judged by {'the most probable' if rung.greedy else 'drawn'} actions.",
         "",
         _row(heads),
@@ -168,9 +170,15 @@ def _describe(name: str, rung: Rung, result: Result) -> list[str]:
                     "-" if best is None else f"{_show(best)} at {run['best_steps']:,}",
                     run["commit"],
                 ]
+                + [_processor(result, run)] * (len(processors) > 1)
             )
         )
     return lines
+
+
+def _processor(result: Result, run: Result) -> str:
+    """Returns what a run was made on; seeds that were added later may have had another."""
+    return str(run.get("processor", result["machine"]["processor"]))
 
 
 def _is_met(rung: Rung, result: Result | None) -> bool:

@@ -45,6 +45,18 @@ def save(name: str, value: dict[str, Any]) -> Path:  # Any: JSON
     return path
 
 
+def read_runs(name: str) -> list[dict[str, Any]]:
+    """Returns the runs of docs/results/NAME.json, or none; each names the processor it was made on.
+
+    `save` describes one machine, and runs that are added later may be made on another.
+    """
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return []
+    result = json.loads(path.read_text())
+    return [{"processor": result["machine"]["processor"]} | run for run in result["runs"]]
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

@@ -139,10 +139,12 @@ def _render_ladder(result: Result) -> str:
 def _render_golden(result: Result) -> str:
     """Returns the runs of benchmarks.studies.thin_golden: both kinds of actors, seed by seed."""
     heads = ["seed", "actors", "steps", "return", "95 % interval", "policy lag", "all s"]
+    heads += ["commit", "processor"]
     lines = [_row(heads), "|---" * len(heads) + "|"]
     for run in result["runs"]:
         cells = [str(run["seed"]), run["actors"], f"{run['steps']:,}", *_judge(run)]
-        lines.append(_row([*cells, f"{run['policy_lag_mean']:.1f}", f"{run['wall_time_s']:.1f}"]))
+        cells += [f"{run['policy_lag_mean']:.1f}", f"{run['wall_time_s']:.1f}", run["commit"]]
+        lines.append(_row([*cells, run.get("processor", result["machine"]["processor"])]))
     for side, reached in result["reached"].items():
         num = sum(run["actors"] == side for run in result["runs"])
         lines.append(f"\n{side} actors: {reached} of {num} seeds reach {result['bar']:g}.")

@@ -40,6 +40,7 @@ def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -
     Raises:
       SystemExit: a command failed.
     """
+    machine = describe_machine()
     with tempfile.TemporaryDirectory() as folder:
         run_path = Path(folder) / "run"
         command = [_find("impala-train"), *options, "--seed", str(seed)]
@@ -61,7 +62,8 @@ def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -
             "best_steps": result["best_steps"],
             "options": options,
             "load_average_before": round(load_average, 1),
-            "commit": describe_machine()["commit"],
+            "processor": machine["processor"],
+            "commit": machine["commit"],
         }
         if num_greedy:
             episodes = ["--episodes", str(num_greedy)]
