@@ -48,6 +48,9 @@ class ClientConfig:
     env_wrapper: tuple[str, ...] = ()
     """Wrappers around each environment, the first innermost: module:Wrapper, such as
     minigrid.wrappers:ImgObsWrapper. With these or --env-kwargs, --env-backend auto is sync."""
+    env_timeout_s: float = 600.0
+    """Seconds that the environment may take for one step or reset of all slots; then the process
+    ends with code 75, to be started again. 0: any time."""
     security: ClientSecurity = dataclasses.field(default_factory=ClientSecurity)
     """TLS and token."""
     connect_timeout_s: float = 0.0
@@ -72,6 +75,7 @@ class ClientConfig:
         require_between("--num-envs", self.num_envs, 0, LARGEST["envs_per_actor"])
         validate_env_kwargs("--env-kwargs", self.env_kwargs)
         validate_env_wrapper("--env-wrapper", self.env_wrapper)
+        require_at_least("--env-timeout-s", self.env_timeout_s, 0)
         require_at_least("--connect-timeout-s", self.connect_timeout_s, 0)
 
     def with_absolute_paths(self) -> Self:

@@ -13,7 +13,7 @@ import importlib.util
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,7 @@ import tyro
 
 from impala_actor.acting.signal_guard import guard_signals
 from impala_actor.acting.stop_signals import end_process
+from impala_actor.environments.watchdog import end_hung_process
 from impala_actor.evaluation.evaluation_display import RunReport, show_reports
 from impala_actor.evaluation.output_places import (
     EXPORT_RULE,
@@ -121,6 +122,17 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
         guard_signals(signal.SIGINT, signal.SIGTERM)
     reports: list[RunReport] = []
     plot, code = None, exit_codes.OK
+
+    def show() -> None:
+        """Shows what was made before an error, too; the reader of a pipe may have left."""
+        with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(results):
+            show_reports(reports, as_json=arguments.json, plot=plot)
+            results.flush()
+
+    def end_hung(text: str) -> None:
+        show()
+        end_hung_process(text)
+
     try:
         _validate(arguments)
         arguments = _with_absolute_paths(arguments)
@@ -129,7 +141,7 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
 
             for path in arguments.runs:
                 read_curve(path)  # before the episodes, which take minutes
-        _report_all(arguments, reports)
+        _report_all(arguments, reports, end_hung if has_process else None)
         if arguments.plot is not None:
             plot_runs(arguments.runs, arguments.plot)
             plot = arguments.plot
@@ -138,10 +150,7 @@ def run(argv: Sequence[str], *, has_process: bool = False) -> int:
         code = exit_codes.exit_code_of(error)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
-    # What was made before an error, too; the reader of a pipe may have left.
-    with contextlib.suppress(BrokenPipeError), contextlib.redirect_stdout(results):
-        show_reports(reports, as_json=arguments.json, plot=plot)
-        results.flush()
+    show()
     return code
 
 
@@ -194,8 +203,16 @@ def _validate(arguments: EvalArguments) -> None:
         require_folder("--export", arguments.export, EXPORT_RULE)
 
 
-def _report_all(arguments: EvalArguments, reports: list[RunReport]) -> None:
-    """Adds what is made of each run to `reports`, also of a run with which an error comes."""
+def _report_all(
+    arguments: EvalArguments,
+    reports: list[RunReport],
+    on_hang: Callable[[str], None] | None,
+) -> None:
+    """Adds what is made of each run to `reports`, also of a run with which an error comes.
+
+    `on_hang` is called where an environment does not return in the run's `env_timeout_s`; None:
+    it has any time.
+    """
     if not (arguments.episodes or arguments.video or arguments.export):
         return
     import torch
@@ -207,15 +224,18 @@ def _report_all(arguments: EvalArguments, reports: list[RunReport]) -> None:
         prepare_headless()
     for path in arguments.runs:
         number = len(reports)
-        for report in _report(path, arguments):
+        for report in _report(path, arguments, on_hang):
             reports[number:] = [report]
 
 
-def _report(path: Path, arguments: EvalArguments) -> Iterator[RunReport]:
+def _report(
+    path: Path, arguments: EvalArguments, on_hang: Callable[[str], None] | None
+) -> Iterator[RunReport]:
     """Films, evaluates and exports one run, in this order: an export contains its evaluation.
 
     Yields what there is after each of them.
     """
+    from impala_actor.environments.watchdog import EnvironmentWatchdog
     from impala_actor.evaluation.run_evaluation import evaluate_frozen_run
     from impala_common.policy.frozen_run import load_frozen_run
 
@@ -231,6 +251,7 @@ def _report(path: Path, arguments: EvalArguments) -> Iterator[RunReport]:
         config = dataclasses.replace(config, env_wrapper=arguments.env_wrapper)
     run = dataclasses.replace(trained, environment_config=config)
     report = RunReport(str(path))
+    watchdog = EnvironmentWatchdog(config.env_timeout_s if on_hang else 0.0, on_hang)
     if arguments.video is not None:
         from impala_actor.video.run_video import film_run
 
@@ -243,6 +264,7 @@ def _report(path: Path, arguments: EvalArguments) -> Iterator[RunReport]:
             is_greedy=arguments.greedy,
             env=arguments.env,
             max_steps=arguments.video_max_steps,
+            watchdog=watchdog,
         )
         report = dataclasses.replace(report, videos=tuple(videos))
         yield report
@@ -255,9 +277,11 @@ def _report(path: Path, arguments: EvalArguments) -> Iterator[RunReport]:
             is_greedy=arguments.greedy,
             env=arguments.env,
             max_episode_steps=arguments.max_episode_steps,
+            watchdog=watchdog,
         )
         report = dataclasses.replace(report, evaluation=evaluation)
         yield report
+    watchdog.close()
     if arguments.export is None:
         return
     from impala_actor.evaluation.policy_export import export_policy

@@ -20,7 +20,7 @@ from benchmarks.suite.machine import RESULTS
 from benchmarks.suite.published import PUBLISHED
 from benchmarks.suite.rungs import RUNGS, Rung
 
-_ALONE = 1.5  # load average
+_ALONE = 0.2  # cores that others used
 PAGE = RESULTS / "ladder.md"
 _HEAD = """<!-- Made by benchmarks/suite/ladder_page.py; do not edit. -->
 # The ladder: what is learned, and how fast
@@ -30,9 +30,9 @@ as a user would. A seed is judged by the mean return of episodes with frozen wei
 tuned on seeds 0 to 9 ([settings.md](settings.md)); what stands here is of seeds from 100 on. IQM is
 the interquartile mean, with a 95 % bootstrap interval over seeds. *To the bar* is the time from the
 command until the mean return of the last training episodes (at most 100) is at the bar: the median
-of the seeds that reach it. *All* is the whole command, the evaluation at its end included. Load is
-the load average before a run: where it is above 1, other work shared the cores, and times are upper
-bounds. Published figures are of other implementations, on the terms beside them.
+of the seeds that reach it. *All* is the whole command, the evaluation at its end included. Others
+are the cores that other work used during the run, on average; where it is not known or large, times
+are upper bounds. Published figures are of other implementations, on the terms beside them.
 
 """
 
@@ -80,12 +80,12 @@ def render_page(results: dict[str, Result], rungs: dict[str, Rung] = RUNGS) -> s
 def summarise_rung(rung: Rung, result: Result) -> str:
     """Returns the row of a rung in README's table.
 
-    Times are of runs that had the cores to themselves when they began, if there are two and more.
+    Times are of runs that had the cores to themselves, if there are two and more.
     """
     runs = result["runs"]
     met = sum(_judged(rung, run)["return_mean"] >= rung.bar for run in runs)
     values = np.array([_judged(rung, run)["return_mean"] for run in runs])
-    alone = [run for run in runs if run.get("load_average_before", math.inf) <= _ALONE]
+    alone = [run for run in runs if run.get("other_cores", math.inf) <= _ALONE]
     seconds = [run["time_to_bar_s"] for run in alone if run["time_to_bar_s"] is not None]
     text = f"mean {_show(float(values.mean()))}; {met} of {len(runs)} seeds at {rung.bar:g}"
     if len(seconds) > 1:
@@ -141,7 +141,7 @@ def _describe(name: str, rung: Rung, result: Result) -> list[str]:
     machine = result["machine"]
     processors = list(dict.fromkeys(_processor(result, run) for run in result["runs"]))
     heads = ["seed", "return", "95 % interval", "lag", "to the bar: steps", "s"]
-    heads += ["training s", "all s", "load", "best during training", "commit"]
+    heads += ["training s", "all s", "others", "best during training", "commit"]
     heads += ["processor"] * (len(processors) > 1)
     lines = [
         f"## {name}",
@@ -166,7 +166,7 @@ def _describe(name: str, rung: Rung, result: Result) -> list[str]:
                     "-" if run["time_to_bar_s"] is None else f"{run['time_to_bar_s']:.1f}",
                     f"{run['training_time_s']:.1f}",
                     f"{run['wall_time_s']:.1f}",
-                    f"{run['load_average_before']:.1f}" if "load_average_before" in run else "-",
+                    f"{run['other_cores']:.2f}" if "other_cores" in run else "-",
                     "-" if best is None else f"{_show(best)} at {run['best_steps']:,}",
                     run["commit"],
                 ]

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import psutil
+
 from benchmarks.suite.machine import describe_machine
 from impala_common.run import metrics
 
@@ -45,10 +47,10 @@ def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -
         run_path = Path(folder) / "run"
         command = [_find("impala-train"), *options, "--seed", str(seed)]
         command += ["--run-dir", str(run_path), "--json", "--quiet"]
-        load_average = os.getloadavg()[0]
-        started_s = time.time()
+        before_s, started_s = _read_others_s(), time.time()
         result = _call(command, f"seed {seed}")
         wall_time_s = time.time() - started_s
+        other_cores = max(0.0, (_read_others_s() - before_s) / wall_time_s)
         # The learner writes it when it begins to train.
         startup_s = (run_path / "specs.json").stat().st_mtime - started_s
         row = {
@@ -61,7 +63,7 @@ def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -
             "best_return_mean": result["best_return_mean"],
             "best_steps": result["best_steps"],
             "options": options,
-            "load_average_before": round(load_average, 1),
+            "other_cores": round(other_cores, 2),
             "processor": machine["processor"],
             "commit": machine["commit"],
         }
@@ -70,6 +72,13 @@ def train_seed(options: list[str], seed: int, bar: float, num_greedy: int = 0) -
             judge = [_find("impala-eval"), str(run_path), "--greedy", "--json", *episodes]
             row["greedy"] = _keep(_call(judge, f"evaluation of seed {seed}"))
     return row
+
+
+def _read_others_s() -> float:
+    """Returns CPU seconds that the machine has spent on all but ended processes of this one."""
+    machine, mine = psutil.cpu_times(), os.times()
+    busy_s = machine.user + machine.nice + machine.system + machine.irq + machine.softirq
+    return float(busy_s - mine.children_user - mine.children_system)
 
 
 def _find(program: str) -> str:

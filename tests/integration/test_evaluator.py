@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import faulty_environments
 import numpy as np
 import pytest
 import torch
 from running_server import TINY, RunningActor, RunningServer, make_config
 
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.evaluation import evaluation_client, evaluator_loop
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient
@@ -75,6 +79,30 @@ def test_return_that_is_no_number_is_told_and_the_next_candidate_is_played(
     (told,) = [r.getMessage() for r in caplog.records if "is no result" in r.getMessage()]
     assert "return_mean" in told
     assert all(abs(line[metrics.EVALUATION_RETURN_MEAN]) <= 1.0 for line in lines_of(server))
+
+
+def test_evaluator_watches_its_environment_for_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before: an evaluator waited for ever, and the run had no evaluations any more."""
+    said: list[str] = []
+    has_said = threading.Event()
+
+    def note(text: str) -> None:
+        said.append(text)
+        has_said.set()
+
+    watch = functools.partial(EnvironmentWatchdog, on_hang=note)
+    monkeypatch.setattr(evaluator_loop, "EnvironmentWatchdog", watch)
+    kwargs = json.dumps({"marker": str(tmp_path / "hung")})
+    with RunningServer(tmp_path, evaluated_config()) as server:
+        server.run_actor("faulty_environments:Drawn-v0")
+        server.run_evaluator("faulty_environments:Hanging-v0", env_kwargs=kwargs, env_timeout_s=0.5)
+        assert has_said.wait(40.0)
+        faulty_environments.released.set()
+        server.stop()
+
+    assert "has not returned for 0.5 s" in said[0]
 
 
 def test_evaluations_come_at_the_interval_and_are_what_impala_eval_finds(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
 from impala_common.testing.environments import ContextualBanditEnv, CountingEnv, Info, Observation
+
+released = threading.Event()
+"""Set by a test that ends a hang."""
 
 
 class RaisingBandit(ContextualBanditEnv):
@@ -34,7 +37,20 @@ class NonFiniteBandit(ContextualBanditEnv):
         return observation, reward, terminated, truncated, info
 
 
-class Hanging(CountingEnv):
+class Drawn(CountingEnv):
+    """Counts, and draws a black picture."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.render_mode = render_mode
+
+    def render(self) -> np.ndarray[Any, Any]:
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+class Hanging(Drawn):
     """Never returns from its hundredth step, unless another has hung before it."""
 
     def __init__(self, marker: str = "", **settings: Any) -> None:
@@ -46,13 +62,14 @@ class Hanging(CountingEnv):
         self._num_steps += 1
         if self._num_steps == 100 and not self._marker.exists():
             self._marker.touch()
-            threading.Event().wait()
+            released.wait()
         return super().step(action)
 
 
 for _name, _kind in (
     ("Raising-v0", RaisingBandit),
     ("NonFinite-v0", NonFiniteBandit),
+    ("Drawn-v0", Drawn),
     ("Hanging-v0", Hanging),
 ):
     gymnasium.register(_name, entry_point=_kind)

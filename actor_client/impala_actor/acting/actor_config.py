@@ -10,7 +10,6 @@ import dataclasses
 from impala_actor.client_config import ClientConfig
 from impala_common.config.checks import (
     MAX_THREADS,
-    require_at_least,
     require_between,
     require_positive,
     validate_device,
@@ -42,9 +41,6 @@ class ActorConfig(ClientConfig):
     measurement finds fastest, eager on a GPU and with lockstep."""
     compress: bool = True
     """Whether observations are compressed on the wire, where it pays."""
-    env_timeout_s: float = 600.0
-    """Seconds that the environment may take for one step or reset of all slots; then the actor ends
-    with code 75, to be started again. 0: any time."""
     max_env_failures: int = 5
     """Exceptions of the environment in a row, with no good step between them, after which the
     actor ends with code 75. After each before, all slots are made anew."""
@@ -53,7 +49,6 @@ class ActorConfig(ClientConfig):
         """Checks the rules of single fields."""
         super().__post_init__()
         require_between("--env-threads", self.env_threads, 1, MAX_THREADS)
-        require_at_least("--env-timeout-s", self.env_timeout_s, 0)
         require_positive("--max-env-failures", self.max_env_failures)
         require_between("--torch-threads", self.torch_threads, 1, MAX_THREADS)
         validate_device(self.device)

@@ -19,7 +19,7 @@ from impala_actor.acting.actor_config import ActorConfig
 from impala_actor.acting.learner_client import LearnerClient, Session, default_actor_id
 from impala_actor.acting.session_model import make_session_model
 from impala_actor.acting.slotwise_builder import SlotwiseUnrollBuilder
-from impala_actor.acting.stop_signals import StopSignals
+from impala_actor.acting.stop_signals import reclaim_signals
 from impala_actor.acting.unroll_builder import UnrollBuilder
 from impala_actor.acting.unroll_sender import UnrollSender
 from impala_actor.acting.weights_subscriber import WeightsSubscriber
@@ -129,16 +129,11 @@ class Actor:
             try:
                 return make_environment(self.config.env, num_slots, config, self.config.env_threads)
             finally:
-                self.reclaim_signals()
+                reclaim_signals(self.stop)
 
         return RebuiltEnvironment(
             make, self.stop, watchdog, self.config.max_env_failures, self.config.env
         )
-
-    def reclaim_signals(self) -> None:
-        """Takes SIGINT and SIGTERM back from the environment, where this is a command's actor."""
-        if isinstance(self.stop, StopSignals):
-            self.stop.reclaim()
 
 
 class _SessionLoop:
@@ -232,7 +227,7 @@ class _SessionLoop:
             environment_s += stepped_s - acted_s
             start_s = stepped_s
         self._client.heartbeat.beat()
-        self._actor.reclaim_signals()
+        reclaim_signals(self._actor.stop)
         if not _is_finite(builder.unrolls):
             environment.abandon("an observation, a reward or a decision is not finite")
             raise UnrollAbandonedError

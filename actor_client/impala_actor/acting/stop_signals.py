@@ -55,6 +55,12 @@ class StopSignals(threading.Event):
             timer.start()
 
 
+def reclaim_signals(stop: threading.Event) -> None:
+    """Takes SIGINT and SIGTERM back from the environment, where `stop` is a command's."""
+    if isinstance(stop, StopSignals):
+        stop.reclaim()
+
+
 def end_process(code: int) -> NoReturn:
     """Ends this process after all work is done and closed.
 

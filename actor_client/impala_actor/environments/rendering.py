@@ -8,13 +8,16 @@ pictures is refused with a workaround.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from impala_actor.environments.adapter import EnvironmentAdapter
+from impala_actor.environments.adapter import EnvironmentAdapter, Observations, StepResult
 from impala_actor.environments.factory import make_environment
+from impala_actor.environments.rebuilt import RebuiltEnvironment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_common.config.sections import EnvironmentConfig
 from impala_common.errors import FOREIGN_ERRORS, ConfigError, ImpalaError, MissingExtraError
 
@@ -23,17 +26,44 @@ DEFAULT_FRAMES_PER_S = 30.0
 
 
 class RenderedEnvironment:
-    """An adapter of one slot, and its pictures.
+    """One slot and its pictures; the first error of the environment's own code ends it.
 
     Attributes:
-      adapter: the slot; the caller steps it.
+      spec: the environment's specification.
       frames_per_s: natural speed of the pictures.
     """
 
-    def __init__(self, env_id: str, adapter: EnvironmentAdapter) -> None:
-        self.adapter = adapter
-        self.frames_per_s = float(adapter.frames_per_s or DEFAULT_FRAMES_PER_S)
+    def __init__(
+        self,
+        env_id: str,
+        make: Callable[[], EnvironmentAdapter],
+        watchdog: EnvironmentWatchdog | None = None,
+    ) -> None:
+        """Makes the slot.
+
+        Args:
+          env_id: for messages.
+          make: makes one slot that draws itself.
+          watchdog: entered for every call, owned by the caller; None: calls have no time limit.
+        """
         self._env_id = env_id
+        self._watchdog = watchdog or EnvironmentWatchdog(0.0)
+
+        def make_kept() -> EnvironmentAdapter:
+            self._adapter = make()
+            return self._adapter
+
+        self._slot = RebuiltEnvironment(make_kept, None, watchdog, max_failures=1, env=env_id)
+        self.spec = self._slot.spec
+        self.frames_per_s = float(self._adapter.frames_per_s or DEFAULT_FRAMES_PER_S)
+
+    def start(self, seed: int) -> Observations:
+        """Starts an episode; raises EnvironmentFailedError if that fails."""
+        return self._slot.start(seed)
+
+    def step(self, actions: NDArray[np.generic]) -> StepResult:
+        """Takes one step; raises EnvironmentFailedError if that fails."""
+        return self._slot.step(actions)
 
     def render(self) -> NDArray[np.uint8]:
         """Returns the slot's present picture: uint8 [H, W, 3].
@@ -43,7 +73,8 @@ class RenderedEnvironment:
           MissingExtraError: pictures need an optional package.
         """
         try:
-            pictures = self.adapter.render()
+            with self._watchdog:
+                pictures = self._adapter.render()
         except ImpalaError:
             raise
         except FOREIGN_ERRORS as error:  # drawing libraries may raise any error
@@ -62,21 +93,27 @@ class RenderedEnvironment:
 
     def close(self) -> None:
         """Frees the environment."""
-        self.adapter.close()
+        self._slot.close()
 
 
-def make_rendered_environment(env_id: str, config: EnvironmentConfig) -> RenderedEnvironment:
+def make_rendered_environment(
+    env_id: str, config: EnvironmentConfig, watchdog: EnvironmentWatchdog | None = None
+) -> RenderedEnvironment:
     """Makes one slot of the environment as `config` says, drawn, with whole games as episodes.
 
     Raises:
       ImpalaError: see `impala_actor.environments.factory.make_environment`.
+      UnknownEnvironmentError: the environment's own code raised.
       ConfigError: the environment has no pictures.
     """
-    try:
-        adapter = make_environment(env_id, 1, config.with_whole_games(), is_rendered=True)
-    except TypeError as error:  # its constructor takes no render_mode
-        raise _explain(env_id, error) from error
-    return RenderedEnvironment(env_id, adapter)
+
+    def make() -> EnvironmentAdapter:
+        try:
+            return make_environment(env_id, 1, config.with_whole_games(), is_rendered=True)
+        except TypeError as error:  # its constructor takes no render_mode
+            raise _explain(env_id, error) from error
+
+    return RenderedEnvironment(env_id, make, watchdog)
 
 
 def prepare_headless() -> None:

@@ -38,7 +38,7 @@ class EnvironmentWatchdog:
           on_hang: called with the message in place of ending the process; for tests.
         """
         self._timeout_s = timeout_s
-        self._on_hang = on_hang or _end_process
+        self._on_hang = on_hang or end_hung_process
         self._since_s = 0.0  # start of the call under way; 0: no call
         self._is_closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -77,12 +77,13 @@ class EnvironmentWatchdog:
             elif since_s and now_s - since_s > self._timeout_s:
                 self._on_hang(
                     f"the environment has not returned for {self._timeout_s:g} s "
-                    "(--env-timeout-s): this actor ends, to be started again"
+                    "(--env-timeout-s): this process ends"
                 )
                 return
 
 
-def _end_process(text: str) -> None:
+def end_hung_process(text: str) -> None:
+    """Ends this process and its children, after a message and the stacks of all threads."""
     _LOG.error("%s; where its threads are stands below", text)
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     for child in multiprocessing.active_children():  # slots with env_backend async

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from impala_actor.acting.learner_client import default_actor_id
+from impala_actor.acting.stop_signals import reclaim_signals
 from impala_actor.environments.adapter import EnvironmentAdapter, Observations
 from impala_actor.environments.factory import make_environment
 from impala_actor.environments.rebuilt import RebuiltEnvironment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.evaluation.candidate_subscriber import CandidateSubscriber
 from impala_actor.evaluation.evaluation_client import EvaluationClient, Task
 from impala_actor.evaluation.evaluator_config import EvaluatorConfig
@@ -78,8 +80,9 @@ class Evaluator:
           ImpalaError: the environment cannot be made or does not fit the run, or the learner
             cannot be reached within connect_timeout_s.
         """
+        watchdog = EnvironmentWatchdog(self._config.env_timeout_s)
         try:
-            with contextlib.closing(self._make_environment()) as environment:
+            with contextlib.closing(self._make_environment(watchdog)) as environment:
                 model = self._config.model
                 subscriber = CandidateSubscriber(self._client, environment.spec, model)
                 try:
@@ -92,9 +95,10 @@ class Evaluator:
             if not self._stop.is_set():  # else: asked to stop while waiting for the learner
                 raise
         finally:
+            watchdog.close()
             self._client.close()
 
-    def _make_environment(self) -> RebuiltEnvironment:
+    def _make_environment(self, watchdog: EnvironmentWatchdog) -> RebuiltEnvironment:
         config = dataclasses.replace(
             self._client.get_defaults().environment,
             env=self._config.env,
@@ -104,14 +108,21 @@ class Evaluator:
         ).with_whole_games()
         if self._config.record_dir:
             self._videos = EvaluationVideos(
-                self._config.record_dir, self._config.record_every, self._config.env, config
+                self._config.record_dir,
+                self._config.record_every,
+                self._config.env,
+                config,
+                watchdog,
             )
         num_slots = self._config.num_envs or _DEFAULT_NUM_SLOTS
 
         def make() -> EnvironmentAdapter:
-            return make_environment(self._config.env, num_slots, config)
+            try:
+                return make_environment(self._config.env, num_slots, config)
+            finally:
+                reclaim_signals(self._stop)
 
-        return RebuiltEnvironment(make, self._stop, env=self._config.env)
+        return RebuiltEnvironment(make, self._stop, watchdog, env=self._config.env)
 
     def _play_all(self, subscriber: CandidateSubscriber, environment: RebuiltEnvironment) -> None:
         played = ""
@@ -157,6 +168,7 @@ class Evaluator:
 
         def check() -> None:
             self._client.heartbeat.beat()
+            reclaim_signals(self._stop)
             if not is_wanted():
                 raise QueueClosedError("its result is wanted no more")
 

@@ -14,6 +14,7 @@ from typing import Any
 from impala_actor.environments.adapter import EnvironmentAdapter
 from impala_actor.environments.factory import make_environment
 from impala_actor.environments.rebuilt import RebuiltEnvironment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.evaluation.policy_evaluation import Evaluation, evaluate, require_finite
 from impala_common.policy.frozen_run import FrozenRun, load_frozen_run
 from impala_common.policy.policy import Policy
@@ -93,8 +94,12 @@ def evaluate_frozen_run(
     is_greedy: bool = False,
     env: str | None = None,
     max_episode_steps: int = 0,
+    watchdog: EnvironmentWatchdog | None = None,
 ) -> RunEvaluation:
-    """Evaluates a loaded run; otherwise as `evaluate_run`."""
+    """Evaluates a loaded run; otherwise as `evaluate_run`.
+
+    `watchdog` is entered for every call of the environment; None: calls have no time limit.
+    """
     env = env or run.env
     num_slots = min(num_slots, num_episodes)
     config = run.environment_config.with_whole_games()
@@ -102,7 +107,7 @@ def evaluate_frozen_run(
     def make() -> EnvironmentAdapter:
         return make_environment(env, num_slots, config)
 
-    with contextlib.closing(RebuiltEnvironment(make, env=env)) as environment:
+    with contextlib.closing(RebuiltEnvironment(make, None, watchdog, env=env)) as environment:
         validate_same_environment(run.environment, environment.spec)
         policy = Policy(run.model, run.environment.action, environment.num_slots, seed)
         evaluation = evaluate(

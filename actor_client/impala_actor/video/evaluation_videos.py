@@ -13,6 +13,7 @@ import importlib.util
 import logging
 from pathlib import Path
 
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.evaluation.policy_evaluation import EvaluablePolicy
 from impala_actor.video.recording import record_episodes
 from impala_actor.video.video_files import log_video, require_video_format, write_video
@@ -32,7 +33,14 @@ NUM_KEPT = 20
 class EvaluationVideos:
     """The videos of one evaluator."""
 
-    def __init__(self, folder: str, every: int, env: str, config: EnvironmentConfig) -> None:
+    def __init__(
+        self,
+        folder: str,
+        every: int,
+        env: str,
+        config: EnvironmentConfig,
+        watchdog: EnvironmentWatchdog | None = None,
+    ) -> None:
         """Films in an environment of its own.
 
         Args:
@@ -40,11 +48,13 @@ class EvaluationVideos:
           every: the first evaluation is filmed, and then every so many; 0: none.
           env: environment id.
           config: its settings.
+          watchdog: entered for every call of it; None: calls have no time limit.
         """
         self._run = RunDirectory(folder)
         self._every = every
         self._env = env
         self._config = config
+        self._watchdog = watchdog
         self._num_evaluations = 0
 
     def is_next_filmed(self) -> bool:
@@ -74,6 +84,7 @@ class EvaluationVideos:
                 seed=seed,
                 max_frames=_MAX_FRAMES,
                 max_side=_MAX_SIDE,
+                watchdog=self._watchdog,
             )
             folder = self._run.tensorboard_path / "evaluation"
             log_video(folder, TAG, recording, step)

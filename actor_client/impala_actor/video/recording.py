@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from impala_actor.environments.adapter import StepResult
 from impala_actor.environments.rendering import RenderedEnvironment, make_rendered_environment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.evaluation.policy_evaluation import EvaluablePolicy
 from impala_common.config.sections import EnvironmentConfig
 
@@ -134,7 +135,7 @@ class EpisodePlayer:
         self._policy = policy
         self._environment = environment
         self._is_greedy = is_greedy
-        self._observations = environment.adapter.reset(seed)
+        self._observations = environment.start(seed)
         self._is_first = np.ones(1, np.bool_)
 
     def play(self, take_frame: TakeFrame, max_steps: int = DEFAULT_MAX_STEPS) -> PlayedEpisode:
@@ -158,7 +159,7 @@ class EpisodePlayer:
 
     def _step(self) -> StepResult:
         chosen = self._policy.act(self._observations, self._is_first, is_greedy=self._is_greedy)
-        step = self._environment.adapter.step(chosen.actions)
+        step = self._environment.step(chosen.actions)
         self._policy.observe(step.rewards, step.is_first)
         self._observations, self._is_first = step.observations, step.is_first
         return step
@@ -175,6 +176,7 @@ def record_episodes(
     is_greedy: bool = False,
     max_frames: int = DEFAULT_MAX_FRAMES,
     max_side: int = DEFAULT_MAX_SIDE,
+    watchdog: EnvironmentWatchdog | None = None,
 ) -> list[Recording]:
     """Plays whole games and returns their pictures, fewer and smaller ones than were drawn.
 
@@ -188,13 +190,15 @@ def record_episodes(
       is_greedy: take the most probable action in place of drawing one.
       max_frames: of one recording; longer ones are thinned out.
       max_side: pixels of a picture's longer side; larger ones are shrunk.
+      watchdog: entered for every call of the environment; None: calls have no time limit.
 
     Raises:
+      EnvironmentFailedError: the environment's own code raised.
       ConfigError: the environment has no pictures.
       ImpalaError: it cannot be made; see `make_rendered_environment`.
     """
     recordings: list[Recording] = []
-    with contextlib.closing(make_rendered_environment(env, config)) as environment:
+    with contextlib.closing(make_rendered_environment(env, config, watchdog)) as environment:
         player = EpisodePlayer(policy, environment, seed=seed, is_greedy=is_greedy)
         while len(recordings) < num_episodes:
             buffer = FrameBuffer(environment.frames_per_s, max_frames, max_side)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from impala_actor.environments.rendering import RenderedEnvironment, make_rendered_environment
+from impala_actor.environments.watchdog import EnvironmentWatchdog
 from impala_actor.video.recording import DEFAULT_MAX_STEPS, EpisodePlayer, PlayedEpisode
 from impala_actor.video.video_files import VideoFormat, make_video_writer, require_video_format
 from impala_common.errors import ConfigError
@@ -29,6 +30,7 @@ def film_run(
     is_greedy: bool = False,
     env: str | None = None,
     max_steps: int = DEFAULT_MAX_STEPS,
+    watchdog: EnvironmentWatchdog | None = None,
 ) -> list[Path]:
     """Films whole games, one file each, named by run, step, episode and return.
 
@@ -41,8 +43,10 @@ def film_run(
       is_greedy: take the most probable action in place of drawing one.
       env: environment to film, which must have the same spaces; None: the run's.
       max_steps: agent steps after which an episode is cut.
+      watchdog: entered for every call of the environment; None: calls have no time limit.
 
     Raises:
+      EnvironmentFailedError: the environment's own code raised.
       ConfigError: the environment has no pictures, or the folder cannot be written to.
       MissingExtraError: the extra is not installed.
       SpecMismatchError: the environment's spaces differ from those of training.
@@ -51,8 +55,9 @@ def film_run(
     config = run.environment_config
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(make_rendered_environment(env or run.env, config)) as environment:
-            validate_same_environment(run.environment, environment.adapter.spec)
+        made = make_rendered_environment(env or run.env, config, watchdog)
+        with contextlib.closing(made) as environment:
+            validate_same_environment(run.environment, environment.spec)
             policy = Policy(run.model, run.environment.action, 1, seed)
             player = EpisodePlayer(policy, environment, seed=seed, is_greedy=is_greedy)
             paths: list[Path] = []

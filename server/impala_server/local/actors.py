@@ -141,7 +141,6 @@ def _names(config: TrainConfig) -> list[str]:
 
 def _command(config: TrainConfig, address: str, actor_id: str) -> list[str]:
     command = [*python_command("impala_actor"), "--actor-id", actor_id]
-    command += ["--env-timeout-s", str(config.environment.env_timeout_s)]
     command += ["--inference-backend", config.job.inference_backend]
     command += ["--env-threads", str(max(1, config.job.env_threads))]
     return command + client_options(config, address, config.environment.env)

@@ -172,6 +172,7 @@ def client_options(
     """Returns the options that actors and evaluator share, for the learner at `address`."""
     options = ["--server", local_address(address), "--env", env]
     options += ["--env-backend", config.environment.env_backend, EXIT_WITH_PARENT]
+    options += ["--env-timeout-s", str(config.environment.env_timeout_s)]
     if is_own_model(config.model.model):
         options += ["--model", config.model.model]
     if config.environment.env_kwargs:

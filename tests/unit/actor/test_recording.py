@@ -222,7 +222,7 @@ def test_picture_of_other_pixels_is_refused(
     monkeypatch.setattr(OtherPixels, "pixel", pixel)
     monkeypatch.setattr(gymnasium.registry[DRAWN], "entry_point", OtherPixels)
     environment = make_rendered_environment(DRAWN, EnvironmentConfig())
-    environment.adapter.reset(0)
+    environment.start(0)
 
     with pytest.raises(ConfigError, match=f"its render.. gave {found}.*not uint8 from 0 to 255"):
         environment.render()
@@ -234,9 +234,9 @@ def test_picture_of_other_pixels_is_refused(
 def test_rendered_minatar_paints_each_thing() -> None:
     pytest.importorskip("minatar")
     environment = make_rendered_environment("MinAtar/Breakout-v1", EnvironmentConfig())
-    environment.adapter.reset(3)
+    environment.start(3)
     for _ in range(2):  # until ball and trail part
-        state = environment.adapter.step(np.zeros(1, np.int64)).observations["observation"][0]
+        state = environment.step(np.zeros(1, np.int64)).observations["observation"][0]
 
     picture = environment.render()
 
@@ -253,13 +253,11 @@ def test_rendered_atari_shows_policy_what_training_showed_and_the_screen_in_colo
     plain = make_environment("ALE/Pong-v5", 1, whole_games)
     random = np.random.default_rng(0)
 
-    pairs = [(rendered.adapter.reset(5), plain.reset(5))]
+    pairs = [(rendered.start(5), plain.reset(5))]
     pictures = [rendered.render()]
     for _ in range(60):
         actions = random.integers(6, size=1)
-        pairs.append(
-            (rendered.adapter.step(actions).observations, plain.step(actions).observations)
-        )
+        pairs.append((rendered.step(actions).observations, plain.step(actions).observations))
         pictures.append(rendered.render())
     rendered.close()
     plain.close()

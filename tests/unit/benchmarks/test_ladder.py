@@ -103,20 +103,20 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
 @pytest.mark.parametrize(
     ("loads", "times_s", "of"),
     [
-        ((0.3, 0.3, 0.3), (4.0, 4.0, 9.0), ", 4 s from the command to it (median)"),
+        ((0.1, 0.1, 0.1), (4.0, 4.0, 9.0), ", 4 s from the command to it (median)"),
         (
-            (0.3, 1.5, 1.6),
+            (0.1, 0.3, 1.6),
             (4.0, 4.0, 100.0),
             ", 4 s from the command to it (median of the 2 runs that had the cores to themselves)",
         ),
-        ((0.3, 2.0, None), (4.0, 100.0, 100.0), ""),
+        ((0.1, 2.0, None), (4.0, 100.0, 100.0), ""),
         (
-            (0.3, 0.3, 0.3),
+            (0.1, 0.1, 0.1),
             (4.0, 6.0, None),
             ", 5 s from the command to it (median of the 2 runs that had the cores to themselves "
             "and reached the bar)",
         ),
-        ((0.3, 2.0, 2.0), (None, 4.0, 4.0), ""),
+        ((0.1, 2.0, 2.0), (None, 4.0, 4.0), ""),
     ],
     ids=["all", "some", "one", "missed", "none"],
 )
@@ -127,7 +127,7 @@ def test_summary_says_of_which_runs_its_time_is(
     runs = [make_run(100 + index, 10.0 + index, time_s) for index, time_s in enumerate(times_s)]
     for run, load in zip(runs, loads, strict=True):
         if load is not None:
-            run["load_average_before"] = load
+            run["other_cores"] = load
 
     row = summarise_rung(RUNG, {"runs": runs})
 
