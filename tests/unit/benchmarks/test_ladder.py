@@ -105,7 +105,7 @@ def test_page_of_a_rung_that_is_met_says_so_and_drops_what_was_tried() -> None:
     [
         ((0.1, 0.1, 0.1), (4.0, 4.0, 9.0), ", 4 s from the command to it (median)"),
         (
-            (0.1, 0.3, 1.6),
+            (0.1, 0.2, 1.6),
             (4.0, 4.0, 100.0),
             ", 4 s from the command to it (median of the 2 runs that had the cores to themselves)",
         ),
