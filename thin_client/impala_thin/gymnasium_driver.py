@@ -29,6 +29,7 @@ from impala_thin.own_modules import import_own_module, load_wrapper
 from impala_thin.slots_client import SlotsClient
 
 _MASK = "action_mask"
+_FINAL_KEYS = ("final_obs", "final_observation", "terminal_observation")
 _MINIGRID = ("minigrid", "register_minigrid_envs")
 _REGISTRATIONS = {
     "MinAtar/": ("minatar.gym", "register_envs"),
@@ -159,6 +160,7 @@ def play_vector(
         with _calling("step()"):
             observation, rewards, terminated, truncated, infos = vector_env.step(actions.values)
         is_first = given_ends(given)
+        _require_reset_apart(is_first, np.logical_or(terminated, truncated), infos)
         rewards = np.where(is_first, 0.0, rewards)
         given = Observations(
             slots,
@@ -187,6 +189,26 @@ def _require_next_step(vector_env: Any) -> None:
         raise RefusedError(
             f"the vector environment has autoreset_mode {name}: expected NEXT_STEP (a reset in the "
             "step after an end); play its slots with SlotsClient, which takes any"
+        )
+
+
+def _require_reset_apart(is_first: Any, ended: Any, infos: Any) -> None:
+    """Raises RefusedError where a class that declares no mode does not reset in a step of its own.
+
+    Args:
+      is_first: bool [N]: the slots whose episodes ended in the step before.
+      ended: bool [N]: those whose episodes ended in this step.
+      infos: of this step.
+    """
+    found = ""
+    if any(infos.get(key) is not None for key in _FINAL_KEYS if isinstance(infos, dict)):
+        found = "its infos hold final observations, as with SAME_STEP"
+    elif np.logical_and(is_first, ended).any():
+        found = "an episode ended in the step after an end"
+    if found:
+        raise RefusedError(
+            f"the vector environment does not reset in the step after an end (NEXT_STEP): {found}; "
+            "play its slots with SlotsClient, which takes any"
         )
 
 

@@ -50,6 +50,16 @@ class Tile(gymnasium.Env[Any, Any]):
         return np.zeros((8, 8, 8), np.uint8), {}
 
 
+class StaysEnded(gymnasium.vector.VectorWrapper):
+    """A class that has to be reset by its caller: an end is an end until then."""
+
+    def step(self, actions: Any) -> Any:
+        observation, rewards, _, truncated, infos = self.env.step(actions)
+        terminated = np.abs(observation[:, 2]) > 0.2
+        self.env.unwrapped._autoreset_envs[:] = False
+        return observation, rewards, terminated, truncated, infos
+
+
 def make_vector_env(mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> Any:
     makers = [lambda: gymnasium.make("CartPole-v1")] * NUM_SLOTS
     return SyncVectorEnv(makers, autoreset_mode=mode)
@@ -70,6 +80,19 @@ def test_other_autoreset_mode_is_refused_by_name(mode: AutoresetMode) -> None:
     """Seen to fail: SAME_STEP was played, with first observations taken for final ones."""
     with pytest.raises(RefusedError, match=f"autoreset_mode {mode.value}: expected NEXT_STEP"):
         play(LeftPushes(), mode)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_mode_that_is_not_declared_is_found_at_the_first_ends(mode: AutoresetMode) -> None:
+    """Before: played as NEXT_STEP, and steps of episodes were taken for resets."""
+    vector_env = make_vector_env(mode)
+    vector_env.metadata = {}
+    if mode is AutoresetMode.DISABLED:
+        vector_env = StaysEnded(vector_env)
+
+    found = "final observations" if mode is AutoresetMode.SAME_STEP else "in the step after an end"
+    with pytest.raises(RefusedError, match=found):
+        play_vector(vector_env, LeftPushes(), num_episodes=9, seed=1)  # type: ignore[arg-type]
 
 
 def test_mask_of_another_width_is_refused_by_name() -> None:
