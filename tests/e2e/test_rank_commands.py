@@ -83,6 +83,7 @@ def test_command_that_cannot_have_ranks_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.extended
 def test_torchrun_starts_ranks_that_actors_find_by_one_address(tmp_path: Path) -> None:
     options = ["--env", "CartPole-v1", "--run-dir", "run", "--port", "0", "--total-steps", "5000"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

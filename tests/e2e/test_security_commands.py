@@ -25,7 +25,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", ["token", pytest.param("tls", marks=pytest.mark.extended), "mtls"])
+@pytest.mark.parametrize(
+    "how", [*(pytest.param(how, marks=pytest.mark.extended) for how in ("token", "tls")), "mtls"]
+)
 def test_train_lets_its_own_actors_in_and_shows_no_token(
     how: str, tmp_path: Path, files: Path
 ) -> None:
