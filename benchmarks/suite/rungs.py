@@ -16,10 +16,11 @@ _ATARI_BOUND = (
 )
 _MEMORY_ENV = "impala_common.testing.environments:PositionCartPole-v1"
 _TRIED_MINATAR_15 = (
-    "400,000 steps are needed, so 60 s are 6,700 steps/s. An update of 1,024 steps, four passes "
-    "with V-trace anew in each, takes 225 to 278 ms of a core of an AMD EPYC (family 25), so "
-    "3,700 to 4,500 steps/s (the benchmark `update`); it took 317 to 351 ms before the convolution "
-    "had its channels last"
+    "460,000 to 600,000 steps were needed, at 7,400 to 8,000 steps/s on an Intel Xeon (avx512f), "
+    "and 4 s to start. On an AMD EPYC (family 25; avx2) the bar took 220 s at 2,500 steps/s: an "
+    "update of 1,024 steps, four passes with V-trace anew in each, takes 225 to 278 ms of a core "
+    "there (the benchmark `update`), and took 317 to 351 ms before the convolution had its "
+    "channels last"
 )
 _TRIED_MINATAR = {
     "Seaquest": "seed 0, returns in training: 8.4 at 906k steps with the preset; 6.0 at 770k with "
@@ -65,8 +66,8 @@ RUNGS: dict[str, Rung] = {
         aim="475 by 100k steps, within 8 s of the command",
         within_s=8.0,
         total_steps=100_000,
-        tried="it takes 15 s, with the cores to itself: 7.5 s to start, in which learner and actor "
-        "import torch, 3.5 s each, and 8 s of training",
+        tried="on an AMD EPYC (family 25; avx2) it takes 15 s: 7.5 s to start, in which learner "
+        "and actor import torch, 3.5 s each, and 8 s of training",
     ),
     "cartpole_held": Rung(
         env="CartPole-v1",
