@@ -143,7 +143,8 @@ class ModelConfig:
     1/255 for those."""
     normalise_observations: bool = False
     """Whether running statistics normalise observations to mean 0 and deviation 1, before
-    observation_scale: floats and integers, but neither pictures of 36 pixels and more nor bools."""
+    observation_scale: floats and integers, but neither uint8 pictures of 36 pixels and more nor
+    bools."""
     observation_clip: float = 10.0
     """Normalised observations are clipped to [-observation_clip, observation_clip]."""
     log_std_init: float = 0.0

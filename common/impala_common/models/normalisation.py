@@ -108,15 +108,16 @@ def is_normalised(leaf: TensorSpec, has_integers: bool) -> bool:
     """Returns whether a leaf is among those that normalisation of observations is for.
 
     These are leaves of floating-point type and, with `has_integers`, of integer type, except for
-    pictures: two sides of at least MIN_SIDE. Smaller images may hold codes that use little of their
-    space's range, such as MiniGrid's 7 x 7 codes from 0 to 10 in a space of 0 to 255.
+    pictures of bytes: uint8, two sides of at least MIN_SIDE. Smaller images may hold codes that use
+    little of their space's range, such as MiniGrid's 7 x 7 codes from 0 to 10 in a space of 0 to
+    255, and what the numbers of a wider type mean is not known.
     """
     return leaf.dtype.startswith("float") or (has_integers and _is_integer(leaf))
 
 
 def _is_integer(leaf: TensorSpec) -> bool:
-    """Returns whether a leaf is of integer type and no picture."""
-    is_picture = sum(side >= MIN_SIDE for side in leaf.shape) >= 2
+    """Returns whether a leaf is of integer type and no picture of bytes."""
+    is_picture = leaf.dtype == "uint8" and sum(side >= MIN_SIDE for side in leaf.shape) >= 2
     return "int" in leaf.dtype and not is_picture
 
 

@@ -252,8 +252,8 @@ class ModelSpec:
     """Specification of the network; ModelConfig explains the fields.
 
     `normalise_rewards` is LossConfig.reward_normalisation: its statistics are the network's.
-    `normalise_integers` is normalise_observations for leaves of integer type, except pictures; it
-    is False in runs of earlier versions.
+    `normalise_integers` is normalise_observations for leaves of integer type, except pictures of
+    uint8; it is False in runs of earlier versions.
 
     Attributes:
       name: a shipped network, or an own one: "module:Class" or "object:Name".

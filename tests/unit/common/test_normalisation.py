@@ -294,6 +294,35 @@ def test_floats_and_integers_but_no_pictures_and_flags_are_normalised_and_clippe
         assert got[name].dtype == observe_mixed()[name].dtype
 
 
+@pytest.mark.parametrize("dtype", ["int16", "int32", "uint16", "int64", "int8"])
+def test_picture_of_another_type_than_bytes_is_normalised_by_channel(dtype: str) -> None:
+    """Before: pixels from 0 to 255 reached the convolutions as they were, and nothing was learned.
+
+    The generic preset on pictures of int32 that show which of four actions is right, 20 times an
+    episode: 5.3 after 60,000 steps, which is chance.
+    """
+    leaf = TensorSpec("observation", (48, 48, 3), dtype, "image_hwc")
+    environment = EnvironmentSpec((leaf,), VECTOR.action)
+    spec = resolve_model_spec(ModelConfig(normalise_observations=True), environment)
+    model = make_model(spec, environment, 1)
+    assert isinstance(model, NormalisedModel)
+    (moments,) = model.observation_moments
+    assert isinstance(moments, RunningMoments)
+    moments.mean.copy_(torch.tensor([10.0, 20.0, 30.0]).double())
+    moments.variance.fill_(100.0)
+    pixels = torch.full((1, 1, 48, 48, 3), 40, dtype=getattr(torch, dtype))
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].observations["observation"])
+    )
+    is_first, zeros = torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1)
+
+    model(ModelInputs({"observation": pixels}, is_first, zeros.long(), zeros), ())
+
+    assert (spec.name, spec.observation_scale) == ("nature_cnn", 1.0)
+    assert seen[0][0, 0].unique(dim=0).unique(dim=1).flatten().tolist() == pytest.approx([3, 2, 1])
+
+
 def test_networks_of_earlier_versions_keep_their_integers_as_they_are() -> None:
     """Planted: integers normalised whatever the specification says."""
     config = ModelConfig(normalise_observations=True)
