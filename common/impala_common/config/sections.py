@@ -67,8 +67,8 @@ class EnvironmentConfig:
     """Wrappers (module:Wrapper, a class or function) around each environment, innermost first. Set
     them where actors start."""
     env_timeout_s: float = 600.0
-    """Seconds for one step or reset of all slots before impala-train replaces the actor; 0: no
-    limit."""
+    """Seconds for one step or reset of all slots before impala-train replaces the actor or
+    evaluator, and before impala-eval ends; 0: no limit."""
     atari_frame_skip: int = 4
     """Emulator frames per agent step."""
     atari_frame_stack: int = 4
