@@ -138,7 +138,7 @@ def play_vector(
       RefusedError: the vector environment resets in another way than in the step after an end.
       EnvironmentFailedError: its code raised, or gave an observation outside its space.
     """
-    _require_next_step(vector_env)
+    is_declared = _require_next_step(vector_env)
     slots = list(range(vector_env.num_envs))
     returns: list[float] = []
     sums = np.zeros(len(slots))
@@ -160,7 +160,9 @@ def play_vector(
         with _calling("step()"):
             observation, rewards, terminated, truncated, infos = vector_env.step(actions.values)
         is_first = given_ends(given)
-        _require_reset_apart(is_first, np.logical_or(terminated, truncated), infos)
+        _require_reset_apart(
+            is_first, np.logical_or(terminated, truncated), {} if is_declared else infos
+        )
         rewards = np.where(is_first, 0.0, rewards)
         given = Observations(
             slots,
@@ -181,8 +183,12 @@ def play_vector(
     return Played(num_steps, returns)
 
 
-def _require_next_step(vector_env: Any) -> None:
-    """Raises RefusedError for another autoreset mode, whose final observations would be lost."""
+def _require_next_step(vector_env: Any) -> bool:
+    """Returns whether the class declares NEXT_STEP, and not nothing.
+
+    Raises:
+      RefusedError: it declares another mode, whose final observations would be lost.
+    """
     mode = (getattr(vector_env, "metadata", None) or {}).get("autoreset_mode")
     name = str(getattr(mode, "value", mode))  # "NextStep", or as the member is called
     if mode is not None and name.replace("_", "").lower() != "nextstep":
@@ -190,15 +196,16 @@ def _require_next_step(vector_env: Any) -> None:
             f"the vector environment has autoreset_mode {name}: expected NEXT_STEP (a reset in the "
             "step after an end); play its slots with SlotsClient, which takes any"
         )
+    return mode is not None
 
 
 def _require_reset_apart(is_first: Any, ended: Any, infos: Any) -> None:
-    """Raises RefusedError where a class that declares no mode does not reset in a step of its own.
+    """Raises RefusedError where slots are not reset in a step of their own.
 
     Args:
       is_first: bool [N]: the slots whose episodes ended in the step before.
       ended: bool [N]: those whose episodes ended in this step.
-      infos: of this step.
+      infos: of this step; empty where the class declares its mode.
     """
     found = ""
     if any(infos.get(key) is not None for key in _FINAL_KEYS if isinstance(infos, dict)):
