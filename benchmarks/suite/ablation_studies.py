@@ -38,6 +38,10 @@ _REFRESH = {
     "weights taken over before an unroll": "--weights-refresh unroll",
     "weights taken over before a step": "--weights-refresh step",
 }
+_VTRACE = {
+    "V-trace anew in each pass": "--vtrace-per-pass",
+    "V-trace of the first pass in all": "--no-vtrace-per-pass",
+}
 _REPLAY = {f"replay ratio {ratio}": f"--replay-ratio {ratio}" for ratio in (0, 1, 2)}
 _NORMALISATION = {
     "generic preset": "",
@@ -68,6 +72,12 @@ STUDIES: dict[str, AblationStudy] = {
     ),
     "passes_pendulum": AblationStudy(
         "Passes and surrogate, Pendulum", "Pendulum-v1", 150_000, -200.0, _PASSES
+    ),
+    "vtrace_breakout": AblationStudy(
+        "V-trace anew in each pass, MinAtar Breakout", "MinAtar/Breakout-v0", 600_000, 15.0, _VTRACE
+    ),
+    "vtrace_pendulum": AblationStudy(
+        "V-trace anew in each pass, Pendulum", "Pendulum-v1", 150_000, -200.0, _VTRACE
     ),
     "replay_breakout": AblationStudy(
         "Replay, MinAtar Breakout, at equal steps", "MinAtar/Breakout-v0", 200_000, 8.0, _REPLAY

@@ -108,10 +108,19 @@ def prepare_image(
         pixels = pixels.permute(0, 3, 1, 2)
     # Two steps, transposing bytes first: one step takes 1.6 times as long, and transposing float32
     # twice as long for a learner's batch (a seventh less for an actor's 16 rows).
-    converted = pixels.contiguous(memory_format=memory_format).to(_image_dtype(pixels))
+    converted = _as_numbers(pixels.contiguous(memory_format=memory_format)).to(_image_dtype(pixels))
     if scale == 1.0:
         return converted
     return converted * scale if converted.dtype == pixels.dtype else converted.mul_(scale)
+
+
+def _as_numbers(values: Tensor) -> Tensor:
+    """Returns bool as uint8, 0 or 1, without a copy: its conversion takes a fifth of the time.
+
+    Not where the network is traced: ONNX has no such view.
+    """
+    is_bool = values.dtype == torch.bool and not torch.compiler.is_compiling()
+    return values.view(torch.uint8) if is_bool else values
 
 
 def _image_dtype(pixels: Tensor) -> torch.dtype:
@@ -128,7 +137,7 @@ def prepare_vector(observations: dict[str, Tensor], names: tuple[str, ...], scal
     for name in names:
         leaf = observations[name]
         rows = leaf.reshape(leaf.shape[0] * leaf.shape[1], -1)  # a leaf may be a scalar per row
-        rows = rows.to(torch.float32)
+        rows = _as_numbers(rows).to(torch.float32)
         leaves.append(rows if scale == 1.0 else rows * scale)
     return leaves[0] if len(leaves) == 1 else torch.cat(leaves, dim=1)
 

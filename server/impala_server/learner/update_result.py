@@ -96,13 +96,13 @@ class UpdateTally:
 
         Without `has_statistics` the statistics of `losses` are ignored.
         """
-        scalars = [loss.detach() for loss in losses]
-        is_clipped = (grad_norm > max_grad_norm).to(grad_norm.dtype)
-        self._sums += torch.stack([*scalars, grad_norm, is_clipped])
+        with torch.no_grad():
+            is_clipped = (grad_norm > max_grad_norm).to(grad_norm.dtype)
+            self._sums += torch.stack([*losses, grad_norm, is_clipped])
         self._num_added += 1
         if has_statistics:
             self._num_with_statistics += 1
-            self._kls.append(scalars[_KL])
+            self._kls.append(losses.kl)
 
     def note_kl(self, kl: float) -> None:
         """Notes the divergence that ended the passes, of a step that is not made."""
