@@ -231,6 +231,10 @@ ALL_METRICS: tuple[str, ...] = tuple(
 """Every name above, in order."""
 
 
+_LARGEST = 1e150
+"""No number of a run is larger."""
+
+
 def parameter_metric(name: str) -> str:
     """Returns the name under which a parameter stands in the line written when it was set."""
     return f"parameter/{name}"
@@ -247,13 +251,25 @@ def rank_metric(rank: int, name: str) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:  # Any: JSON
-    """Returns the lines of a metrics.jsonl; lines torn by a crash are left out."""
+    """Returns the lines of a metrics.jsonl; lines torn by a crash are left out.
+
+    A value is a finite number or None, whatever else a line holds.
+    """
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get(STEPS), int):
+        if not isinstance(line, dict):
+            continue
+        line = {name: value if _is_number(value) else None for name, value in line.items()}
+        if isinstance(line.get(STEPS), int):
             lines.append(line)
     return lines
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_LARGEST < value < _LARGEST

@@ -25,6 +25,7 @@ from impala_common.config.toml_io import dump_config
 from impala_common.config.train import TrainConfig
 from impala_common.process import exit_codes
 from impala_common.run import metrics
+from impala_common.run.run_data import read_run
 from impala_common.run.run_directory import RunDirectory
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -232,3 +233,29 @@ def test_folder_whose_name_is_no_utf8_is_shown_with_a_question_mark(tmp_path: Pa
 
     assert "r?" in output.read_text()
     assert (tmp_path / "curve.png").stat().st_size > 0
+
+
+MALFORMED = ["text", True, [1.0], {"a": 1}, math.nan, 10**400, 1e300, None]
+
+
+@pytest.mark.parametrize("value", MALFORMED, ids=[str(value)[:8] for value in MALFORMED])
+def test_lines_whose_values_are_no_numbers_are_read_without_them(
+    tmp_path: Path, value: object
+) -> None:
+    """Seen to fail for all but None, with the values read as they stand."""
+    pytest.importorskip("plotly")
+    run = RunDirectory(make_run(tmp_path / "run"))
+    lines = run.metrics_path.read_text().splitlines()
+    for index in (10, -2):  # of metrics, and of an evaluation
+        line = dict.fromkeys(json.loads(lines[index]), value)
+        lines[index] = json.dumps(line | {metrics.STEPS: 1050})
+    lines.append(json.dumps({metrics.STEPS: value}))
+    run.metrics_path.write_text("\n".join(lines))
+
+    output = str(tmp_path / "page.html")
+    assert report_cli.main([str(run.path), "--output", output]) == exit_codes.OK
+    assert runs_cli.main([str(run.path)]) == exit_codes.OK
+    plot_runs([run.path], tmp_path / "curve.png")
+    data = read_run(run.path)
+    assert len(data.metrics) == 40
+    assert data.metrics[10][metrics.LOSS_TOTAL] is None
