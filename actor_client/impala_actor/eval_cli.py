@@ -286,13 +286,18 @@ def _report(
         return
     from impala_actor.evaluation.policy_export import export_policy
 
+    judged = report.evaluation.evaluation if report.evaluation else None
+    is_elsewhere = config != trained.environment_config or arguments.env not in (None, trained.env)
     exported = export_policy(
         trained,
         arguments.export,
-        evaluation=report.evaluation.evaluation if report.evaluation else None,
+        evaluation=None if is_elsewhere else judged,
         with_onnx=not arguments.no_onnx,
     )
-    yield dataclasses.replace(report, exported=exported.paths, notes=exported.notes)
+    notes = exported.notes
+    if judged and is_elsewhere:
+        notes += ("the evaluation is left out: it was not on the environment of training",)
+    yield dataclasses.replace(report, exported=exported.paths, notes=notes)
 
 
 def _choose_num_slots(num_episodes: int) -> int:

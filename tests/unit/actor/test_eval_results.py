@@ -36,7 +36,7 @@ class RewardingBandit(ContextualBanditEnv):
         return observation, self._reward, terminated, truncated, info
 
 
-for _name, _reward in (("Nan-v0", np.nan), ("Inf-v0", np.inf)):
+for _name, _reward in (("Nan-v0", np.nan), ("Inf-v0", np.inf), ("Two-v0", 2.0)):
     gymnasium.register(_name, entry_point=RewardingBandit, kwargs={"reward": _reward})
 
 
@@ -114,3 +114,27 @@ def test_return_that_is_not_finite_is_no_result_and_leaves_the_earlier_export(
         assert captured.err.count("\n") == 1, captured.err
 
     assert {path.name: path.read_bytes() for path in export.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "is_kept"),
+    [
+        ([], True),
+        (["--env", BANDIT], True),
+        (["--env", "Two-v0"], False),
+        (["--env-wrapper", "gymnasium.wrappers:RecordEpisodeStatistics"], False),
+    ],
+    ids=["as-trained", "the-same-named", "another", "wrapped"],
+)
+def test_export_has_no_evaluation_of_another_environment(
+    run: Path, capsys: pytest.CaptureFixture[str], options: list[str], is_kept: bool
+) -> None:
+    """Seen to fail: policy.json named the return of any environment beside training's."""
+    export = run / "policy"
+
+    code = main([str(run), "--episodes", "2", *options, "--export", str(export), "--no-onnx"])
+
+    assert code == exit_codes.OK
+    evaluation = json.loads((export / "policy.json").read_text())["evaluation"]
+    assert (evaluation is not None) == is_kept
+    assert ("the evaluation is left out" in capsys.readouterr().err) != is_kept
