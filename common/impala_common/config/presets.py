@@ -87,7 +87,8 @@ def _make_cartpole_memory() -> TrainConfig:
     config = _make_cartpole_of_one_pass()
     return dataclasses.replace(
         config,
-        job=dataclasses.replace(config.job, total_steps=500_000),
+        # At 500k 3 of 5 seeds ended at 475 or more; the rate has to come down more slowly.
+        job=dataclasses.replace(config.job, total_steps=1_000_000),
         model=dataclasses.replace(config.model, recurrence="lstm"),
     )
 
