@@ -18,6 +18,7 @@ from impala_thin.nested_spaces import Path, walk_action, walk_observation, with_
 
 Array = np.ndarray[Any, Any]  # Any: shapes and element types as the docstrings say
 _MASK = "observation/action_mask"
+_MAX_INTEGER_CHOICES = 1024  # as for ordinary actors
 _CHW = tensor_pb2.TENSOR_ROLE_IMAGE_CHW
 
 
@@ -279,14 +280,18 @@ def _make_part(space: Any, path: Path, name: str) -> tuple[Part, spec_pb2.Action
     tensor = _tensor(name, part.shape, dtype)
     if kind == "MultiBinary":
         return part, spec_pb2.ActionPart(tensor=tensor, kind=spec_pb2.ACTION_KIND_BERNOULLI)
-    if kind == "Box" and part.dtype.kind == "f":
-        return part, spec_pb2.ActionPart(
-            tensor=tensor,
-            kind=spec_pb2.ACTION_KIND_GAUSSIAN,
-            lows=np.ravel(space.low).tolist(),
-            highs=np.ravel(space.high).tolist(),
-        )
-    raise RefusedError(f"{name}: action space {space} is not supported")
+    lows, highs = np.ravel(space.low).tolist(), np.ravel(space.high).tolist()
+    if part.dtype.kind != "f":  # a choice of its values
+        sizes = [high - low + 1 for low, high in zip(lows, highs, strict=True)]
+        if max(sizes) > _MAX_INTEGER_CHOICES or min(sizes) < 1:
+            raise RefusedError(
+                f"{name}: a component of {space} has {max(sizes)} values: expected 1 to "
+                f"{_MAX_INTEGER_CHOICES}, or a float Box"
+            )
+        return _choice(name, path, part.shape, dtype, sizes, lows)
+    return part, spec_pb2.ActionPart(
+        tensor=tensor, kind=spec_pb2.ACTION_KIND_GAUSSIAN, lows=lows, highs=highs
+    )
 
 
 def _choice(

@@ -17,6 +17,7 @@ from impala_actor.environments.observations import ObservationEncoder
 from impala_actor.environments.spaces import make_environment_spec
 from impala_actor.environments.text_parts import leave_out_text
 from impala_common.codec.specs import pack_environment_spec
+from impala_common.errors import UnsupportedSpaceError
 from impala_policy_server.action_encoder import ActionEncoder
 from impala_thin import Environment, RefusedError
 
@@ -40,6 +41,8 @@ ACTIONS = [
     spaces.MultiBinary(3),
     spaces.Box(-2.0, 4.0, (2,), np.float32),
     spaces.Box(-np.inf, np.inf, (1, 2), np.float64),
+    spaces.Box(np.array([-3, 0]), np.array([4, 1023]), (2,), np.int32),
+    spaces.Box(0, 255, (1, 2), np.uint8),
     spaces.Dict({"z": spaces.Discrete(2), "a": spaces.Tuple([BOX, spaces.MultiBinary(2)])}),
     spaces.Dict({"0": spaces.Discrete(2), "1": spaces.Discrete(3)}),
     spaces.Dict({"a/b": spaces.Discrete(2), "\u00fc": spaces.Tuple([BOX]), "a": BOX}),
@@ -139,14 +142,23 @@ def test_frames_are_declared_stacked_and_sent_alone() -> None:
 
 @pytest.mark.parametrize(
     ("observation", "action"),
-    [(spaces.Text(5), ACTIONS[0]), (BOX, spaces.Text(5)), (BOX, spaces.Box(0, 9, (1,), np.int32))],
-    ids=["text", "text action", "integer box"],
+    [
+        (spaces.Text(5), ACTIONS[0]),
+        (BOX, spaces.Text(5)),
+        (BOX, spaces.Graph(BOX, None)),
+        (BOX, spaces.Box(0, 1024, (1,), np.int32)),
+        (BOX, spaces.Box(-(2**63), 2**63 - 1, (2,), np.int64)),
+    ],
+    ids=["text", "text action", "graph", "1025 values", "all of int64"],
 )
 def test_space_of_another_kind_is_refused(
     observation: spaces.Space[Any], action: spaces.Space[Any]
 ) -> None:
-    with pytest.raises(RefusedError, match="is not supported"):
+    """By ordinary actors, too."""
+    with pytest.raises(RefusedError, match=r"is not supported|has \d+ values"):
         Environment.from_spaces(observation, action)
+    with pytest.raises(UnsupportedSpaceError):
+        make_environment_spec(observation, action)
 
 
 @pytest.mark.parametrize("layout", [None, "HWC", "CHW"])
