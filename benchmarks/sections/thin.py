@@ -15,18 +15,23 @@ TITLE = "Thin actors"
 TIMEOUT_S = 1800.0
 _NUM_CLIENTS = 64
 _NUM_IDLE = 1000
-_PONG = ("--preset", "atari_paper", "--num-actors", "1", "--envs-per-actor", "32")
-_CARTPOLE = (*ONE_PASS, "--preset", "cartpole_wide", "--num-actors", "1", "--envs-per-actor", "64")
+_PONG = ("--preset", "atari_paper", "--envs-per-actor", "32")
+_CARTPOLE = (*ONE_PASS, "--preset", "cartpole_wide", "--envs-per-actor", "64")
+_ONE = {"ordinary": ("--num-actors", "1"), "thin": ("--num-actors", "1", "--thin")}
+_FOUR = "thin, four of them"
+_GAMES = {
+    "cartpole": ("CartPole-v1", _CARTPOLE, {**_ONE, _FOUR: ("--num-actors", "4", "--thin")}),
+    "pong": ("ALE/Pong-v5", _PONG, _ONE),
+}
 
 
 def measure(settings: BenchSettings) -> Json:
     """Measures all, what is compared in turn."""
-    games = {"cartpole": ("CartPole-v1", _CARTPOLE), "pong": ("ALE/Pong-v5", _PONG)}
     systems: dict[str, dict[str, list[Window]]] = {}
-    for game, (env, options) in games.items():
-        systems[game] = {"ordinary": [], "thin": []}
+    for game, (env, options, variants) in _GAMES.items():
+        systems[game] = {name: [] for name in variants}
         for _ in range(1 if settings.is_quick else 3):
-            for name, more in (("ordinary", ()), ("thin", ("--thin",))):
+            for name, more in variants.items():
                 systems[game][name] += measure_windows(
                     env,
                     *options,
@@ -48,8 +53,8 @@ def measure(settings: BenchSettings) -> Json:
 def render(result: Json) -> str:
     """Returns tables."""
     lines = [
-        "CartPole with 64 slots in one message, and Pong with 32, of which thin actors send single "
-        "frames; one pass:",
+        "Actors of 64 slots in one message on CartPole, and of 32 on Pong, where thin ones send "
+        "single frames; one pass:",
         "",
         "| environment | actors | steps/s | CPU us per step, by process |",
         "|---|---|---|---|",
@@ -80,7 +85,9 @@ def figures(result: Json) -> dict[str, float]:
     cartpole, single = result["cartpole"], result["single_slots"]
     thin = cartpole["thin"]["steps_per_s"]["median"]
     pong = {name: one["steps_per_s"]["median"] for name, one in result.get("pong", {}).items()}
+    four = cartpole.get(_FOUR)  # missing in results of before
     return {
+        **({"cartpole_four_steps_per_s": four["steps_per_s"]["median"]} if four else {}),
         **({"pong_share_of_ordinary": pong["thin"] / pong["ordinary"]} if pong else {}),
         "cartpole_steps_per_s": thin,
         "cartpole_share_of_ordinary": thin / cartpole["ordinary"]["steps_per_s"]["median"],
